@@ -1,0 +1,49 @@
+"""L'atelier : ce que chaque carnet importe. Public, sans réponse.
+
+`import atelier` ne charge rien de lourd : chaque nom est importé à son premier usage (PEP 562).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "check": "check",
+    "passed": "check",
+    "hint": "progress",
+    "progress": "progress",
+    "quiz": "quiz",
+    "show": "display",
+    "table": "display",
+    "recorded": "display",
+    "device": "hardware",
+    "scale": "hardware",
+    "describe_machine": "hardware",
+    "median_seconds": "hardware",
+    "load_model": "models",
+    "load_tokenizer": "models",
+    "gpt2_shape": "models",
+    "evaluate_perplexity": "perplexity",
+    "extract": "perplexity",
+    "board": "board",
+    "save_variant": "board",
+    "load_variant": "board",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"atelier n'a pas de nom « {name} »")
+    module = importlib.import_module(f"{__name__}.{_HOME[name]}")
+    value = getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

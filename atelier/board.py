@@ -1,0 +1,181 @@
+"""Le tableau du cours : une ligne par variante de Colibri (perplexité × octets × temps), gardée d'un chapitre à l'autre."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save
+
+from atelier.display import note, number, show, table
+from atelier.hardware import device, median_seconds
+from atelier.models import load_model
+from atelier.paths import asset, course, state_dir, write_state
+from atelier.perplexity import evaluate_perplexity
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
+
+Row = dict[str, Any]
+YOURS, OURS = "vous", "auteur"
+
+
+def _authoring() -> bool:
+    return os.environ.get("COURS_ENREGISTRER") == "1"
+
+
+def _read(path: Path) -> list[Row]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return rows if isinstance(rows, list) else []
+
+
+def rows() -> list[Row]:
+    """Les lignes du tableau : les vôtres, et celles de l'auteur que vous n'avez pas encore refaites."""
+    yours = [] if _authoring() else _read(state_dir() / "tableau.json")
+    done = {r["name"] for r in yours}
+    ours = [r for r in _read(asset("mesures", "tableau.json")) if r["name"] not in done]
+    order = [c["name"] for c in course()["chapters"]]
+    return sorted(
+        [*yours, *ours], key=lambda r: (order.index(r["chapter"]) if r["chapter"] in order else 99, r["rank"])
+    )
+
+
+@torch.inference_mode()
+def _window_milliseconds(model: torch.nn.Module) -> float:
+    context = min(model.config.n_positions, 256)
+    ids = torch.arange(context, device=next(model.parameters()).device)[None] % model.config.vocab_size
+    return 1000 * median_seconds(lambda: model(ids))
+
+
+def save_variant(
+    name: str,
+    model: GPT2LMHeadModel,
+    n_bytes: int,
+    chapter: str,
+    what: str = "",
+    keep_weights: bool = False,
+) -> Row:
+    """Mesure une variante, l'inscrit au tableau et, si `keep_weights`, garde ses poids pour les chapitres suivants.
+
+    name : identifiant court (« int8 », « gptq4 ») ; n_bytes : octets du fichier de poids, mesurés par vous ;
+    chapter : chapitre qui la construit ; what : une phrase. Les poids sont gardés en float16 dans un GPT-2 ordinaire.
+    Rend la ligne inscrite : perplexity, bytes, ms (durée médiane d'une fenêtre de 256 jetons).
+    """
+    path = asset("mesures", "tableau.json") if _authoring() else state_dir() / "tableau.json"
+    existing = _read(path)
+    previous = next((r for r in existing if r["name"] == name), None)
+    row = {
+        "name": name,
+        "chapter": chapter,
+        "what": what,
+        "by": OURS if _authoring() else YOURS,
+        "perplexity": round(evaluate_perplexity(model).perplexity, 3),
+        "bytes": int(n_bytes),
+        "ms": round(_window_milliseconds(model), 2),
+        "rank": previous["rank"] if previous else 1 + max((r["rank"] for r in existing), default=0),
+    }
+    updated = [r for r in existing if r["name"] != name] + [row]
+    updated.sort(key=lambda r: r["rank"])
+    weights = (
+        save({k: v.to(torch.float16).contiguous() for k, v in _unique_weights(model).items()}) if keep_weights else None
+    )
+    if _authoring():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(updated, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        if weights is not None:
+            asset("variantes").mkdir(exist_ok=True)
+            asset("variantes", f"{name}.safetensors").write_bytes(weights)
+    else:
+        kept = write_state("tableau.json", updated)
+        if weights is not None:
+            kept = write_state(f"variantes/{name}.safetensors", weights) and kept
+        if not kept:
+            note("Ce dossier est en lecture seule : la variante est mesurée, mais elle ne sera pas gardée.")
+    return row
+
+
+def _unique_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Poids du modèle, la tête liée n'étant comptée qu'une fois."""
+    return {name: p.detach().cpu() for name, p in model.named_parameters()}
+
+
+def load_variant(name: str) -> GPT2LMHeadModel:
+    """La variante de ce nom : celle que vous avez gardée, sinon celle de l'auteur, et une phrase le dit.
+
+    Lève `ValueError` si ni vous ni l'auteur ne l'avez gardée.
+    """
+    for path, whose in (
+        (state_dir() / "variantes" / f"{name}.safetensors", "la vôtre"),
+        (asset("variantes", f"{name}.safetensors"), "celle de l'auteur (vous n'avez pas encore construit la vôtre)"),
+    ):
+        if path.is_file():
+            model = load_model("colibri")
+            weights = {k: v.to(device(), torch.float32) for k, v in load_file(path).items()}
+            missing = set(dict(model.named_parameters())) - set(weights)
+            if missing:
+                raise ValueError(f"{path} n'a pas les poids d'un Colibri complet : il manque {sorted(missing)[0]}.")
+            model.load_state_dict(weights, strict=False)
+            note(f"Variante « {name} » : {whose}.")
+            return model
+    raise ValueError(
+        f"pas de variante « {name} » : construisez-la dans son chapitre, avec save_variant(…, keep_weights=True)."
+    )
+
+
+def board() -> None:
+    """Affiche le tableau du cours, puis la figure perplexité contre octets."""
+    lines = rows()
+    if not lines:
+        note("Le tableau est vide : la première variante s'y inscrira au chapitre 3.")
+        return
+    table(
+        [[r["name"], r["perplexity"], r["bytes"], r["ms"], r["by"], r["what"]] for r in lines],
+        header=["variante", "perplexité", "octets", "ms par fenêtre", "par", "ce que c'est"],
+        caption="Colibri et ses variantes (même extrait, même protocole ; une fenêtre fait 256 jetons)",
+    )
+    show(figure(lines), alt=_alt(lines))
+
+
+def figure(lines: list[Row]) -> Any:
+    """Perplexité contre taille du fichier ; plein : vous, creux : l'auteur ; en bas à gauche, c'est mieux."""
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(7.2, 4.2))
+    for r in lines:
+        mine = r["by"] == YOURS
+        ax.plot(
+            r["bytes"] / 1e6,
+            r["perplexity"],
+            "o" if mine else "s",
+            color="#0072B2" if mine else "#D55E00",
+            markerfacecolor="#0072B2" if mine else "white",
+            markersize=8,
+        )
+        ax.annotate(
+            r["name"], (r["bytes"] / 1e6, r["perplexity"]), xytext=(6, 6), textcoords="offset points", fontsize=9
+        )
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda v, _: number(float(v), 3))
+        axis.set_minor_formatter(lambda v, _: number(float(v), 2))
+    ax.tick_params(axis="x", which="minor", labelrotation=45, labelsize=8)
+    ax.tick_params(axis="y", which="minor", labelsize=8)
+    ax.set_xlabel("taille du fichier de poids (Mo, échelle logarithmique)")
+    ax.set_ylabel("perplexité (échelle logarithmique)")
+    ax.set_title("Plus bas et plus à gauche, c'est mieux (rond plein : vous ; carré creux : l'auteur)", fontsize=10)
+    ax.grid(alpha=0.3)
+    return fig
+
+
+def _alt(lines: list[Row]) -> str:
+    body = " ; ".join(
+        f"{r['name']}, {number(r['bytes'] / 1e6)} Mo, perplexité {number(r['perplexity'])}" for r in lines
+    )
+    return f"Nuage de points, perplexité contre taille du fichier : {body}."

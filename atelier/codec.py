@@ -1,0 +1,146 @@
+"""Valeurs ↔ JSON + safetensors. Sert aux paquets de `check` et au dialogue avec le processus de l'étudiant.
+
+Rien d'autre que des données ne passe : None, booléens, entiers, flottants, texte, listes, n-uplets,
+dictionnaires à clés de texte, tenseurs denses. Jamais de pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from typing import Any, BinaryIO
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+MAX_MESSAGE = 256 * 1024 * 1024
+MAX_DEPTH = 40
+
+
+class CodecError(ValueError):
+    """Une valeur ne peut pas être transportée, ou un message reçu est mal formé."""
+
+
+def _plain(x: torch.Tensor) -> torch.Tensor:
+    if (
+        type(x) not in (torch.Tensor, torch.nn.Parameter)
+        or x.layout != torch.strided
+        or x.is_quantized
+        or x.is_complex()
+    ):
+        raise CodecError(f"tenseur d'un genre non transportable : {type(x).__name__}")
+    if x.device.type == "meta":
+        raise CodecError("tenseur sans données (device meta)")
+    return x.detach().to("cpu").contiguous().clone()
+
+
+def encode(value: Any) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Valeur → (arbre JSON, tenseurs). Lève `CodecError` sur tout ce qui n'est pas une donnée."""
+    tensors: dict[str, torch.Tensor] = {}
+
+    def walk(v: Any, depth: int) -> Any:
+        if depth > MAX_DEPTH:
+            raise CodecError("structure trop profonde")
+        if v is None or isinstance(v, (bool, str)) and type(v) in (bool, str):
+            return v
+        if type(v) is int:
+            return v if abs(v) < 2**53 else {"$": "int", "v": hex(v)}
+        if type(v) is float:
+            return v if math.isfinite(v) else {"$": "float", "v": repr(v)}
+        if isinstance(v, torch.Tensor):
+            key = f"t{len(tensors)}"
+            tensors[key] = _plain(v)
+            node = {"$": "tensor", "v": key}
+            if not v.is_contiguous():
+                node["strided"] = True
+            return node
+        if type(v) is list:
+            return [walk(x, depth + 1) for x in v]
+        if type(v) is tuple:
+            return {"$": "tuple", "v": [walk(x, depth + 1) for x in v]}
+        if type(v) is dict:
+            if not all(type(k) is str for k in v):
+                raise CodecError("un dictionnaire transporté a des clés de texte")
+            return {"$": "dict", "v": {k: walk(x, depth + 1) for k, x in v.items()}}
+        raise CodecError(f"valeur non transportable : {type(v).__name__}")
+
+    return walk(value, 0), tensors
+
+
+def decode(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    """Inverse de `encode`. Lève `CodecError` sur un arbre mal formé."""
+
+    def walk(v: Any, depth: int) -> Any:
+        if depth > MAX_DEPTH:
+            raise CodecError("structure trop profonde")
+        if isinstance(v, list):
+            return [walk(x, depth + 1) for x in v]
+        if not isinstance(v, dict):
+            return v
+        kind, body = v.get("$"), v.get("v")
+        if kind == "int" and isinstance(body, str) and len(body) < 10_000:
+            return int(body, 16)
+        if kind == "float" and body in ("nan", "inf", "-inf"):
+            return float(body)
+        if kind == "tensor" and isinstance(body, str) and body in tensors:
+            x = tensors[body]
+            if v.get("strided") is True:
+                wide = x.new_zeros(*x.shape, 2)
+                wide[..., 0] = x
+                return wide[..., 0]
+            return x.clone()
+        if kind == "tuple" and isinstance(body, list):
+            return tuple(walk(x, depth + 1) for x in body)
+        if kind == "dict" and isinstance(body, dict):
+            return {k: walk(x, depth + 1) for k, x in body.items()}
+        raise CodecError("nœud JSON inconnu")
+
+    try:
+        return walk(tree, 0)
+    except (ValueError, RecursionError) as error:
+        raise CodecError(str(error)) from error
+
+
+def dumps(value: Any) -> bytes:
+    """Valeur → octets : longueur du JSON (8 octets, petit-boutiste), JSON, safetensors."""
+    tree, tensors = encode(value)
+    head = json.dumps(tree, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    return struct.pack("<Q", len(head)) + head + (save_tensors(tensors) if tensors else b"")
+
+
+def loads(data: bytes) -> Any:
+    """Inverse de `dumps`. Lève `CodecError` si les octets ne sont pas ceux d'une valeur."""
+    try:
+        (n,) = struct.unpack_from("<Q", data)
+        if n > len(data) - 8:
+            raise CodecError("message tronqué")
+        tree = json.loads(data[8 : 8 + n].decode())
+        body = data[8 + n :]
+        return decode(tree, load_tensors(bytes(body)) if body else {})
+    except CodecError:
+        raise
+    except Exception as error:
+        raise CodecError(f"message illisible : {type(error).__name__}") from error
+
+
+def write_message(stream: BinaryIO, value: Any) -> None:
+    """Écrit une valeur précédée de sa longueur (8 octets)."""
+    data = dumps(value)
+    stream.write(struct.pack("<Q", len(data)) + data)
+    stream.flush()
+
+
+def read_message(stream: BinaryIO, limit: int = MAX_MESSAGE) -> Any:
+    """Lit une valeur ; `EOFError` si le flux est fini, `CodecError` au-delà de `limit` octets."""
+    head = stream.read(8)
+    if len(head) < 8:
+        raise EOFError("flux fermé")
+    (n,) = struct.unpack("<Q", head)
+    if n > limit:
+        raise CodecError(f"message de {n} octets, limite {limit}")
+    data = stream.read(n)
+    if len(data) < n:
+        raise EOFError("flux fermé au milieu d'un message")
+    return loads(data)

@@ -1,0 +1,202 @@
+"""Montrer : figures avec texte alternatif, tableaux accessibles, figures de l'auteur tant qu'un exercice n'est pas fait."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import html
+import inspect
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from atelier.paths import asset
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_recording: list[dict[str, Any]] | None = None
+
+
+def _display(markup: str, text: str) -> None:
+    """Affiche du HTML dans un carnet, le texte ailleurs."""
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ImportError:
+        get_ipython = None
+    if get_ipython is None or get_ipython() is None:
+        print(text)
+    else:
+        display({"text/html": markup, "text/plain": text}, raw=True)
+
+
+def _figure_markup(png: bytes, alt: str, width: int) -> str:
+    data = base64.b64encode(png).decode()
+    return f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{data}" style="max-width:100%;width:{width}px">'
+
+
+def show(fig: Figure, alt: str) -> None:
+    """Affiche une figure matplotlib avec son texte alternatif, puis la ferme.
+
+    alt : ce que la figure montre, chiffres compris, pour qui ne la voit pas. Lève `ValueError` s'il est vide.
+    La seule forme que JupyterLab et les pages exportées respectent toutes deux est une balise img écrite à la main.
+    """
+    if not alt.strip():
+        raise ValueError("une figure a besoin d'un texte alternatif : show(fig, alt=« ce qu'elle montre »).")
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=130, bbox_inches="tight", facecolor="white", metadata={"Software": None})
+    plt.close(fig)
+    png = buffer.getvalue()
+    width = round(int.from_bytes(png[16:20], "big") / 1.5)
+    if _recording is not None:
+        _recording.append({"kind": "figure", "png": png, "alt": alt, "width": width})
+    _display(_figure_markup(png, alt, width), f"[Figure] {alt}")
+
+
+def number(value: Any, digits: int = 4) -> str:
+    """Un nombre écrit à la française : virgule décimale, milliers séparés par une espace fine."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\u202f")
+    if value != value:
+        return "nan"
+    if abs(value) == float("inf"):
+        return "∞" if value > 0 else "−∞"
+    size = abs(value)
+    if size >= 10_000:
+        text = f"{value:,.0f}" if size < 1e9 else f"{value:.{digits - 1}e}"
+    elif size != 0 and size < 1e-3:
+        text = f"{value:.{digits - 2}e}"
+    else:
+        text = f"{value:.{digits}g}"
+    return text.replace(",", "\u202f").replace(".", ",").replace("-", "−")
+
+
+def table(rows: Sequence[Sequence[Any]], header: Sequence[str], caption: str = "") -> None:
+    """Affiche un tableau : en-têtes de colonnes déclarés comme tels, nombres alignés à droite, version texte ailleurs.
+
+    rows : lignes (la première cellule de chaque ligne est son en-tête). Les nombres sont écrits à la française.
+    """
+    cells = [[number(c) for c in row] for row in rows]
+    numeric = [all(isinstance(row[j], (int, float)) for row in rows if row[j] is not None) for j in range(len(header))]
+    style = ["text-align:right" if right else "text-align:left" for right in numeric]
+    head = "".join(f'<th scope="col" style="{s}">{html.escape(h)}</th>' for h, s in zip(header, style, strict=True))
+    body = "".join(
+        "<tr>"
+        + f'<th scope="row" style="font-weight:normal;{style[0]}">{html.escape(line[0])}</th>'
+        + "".join(f'<td style="{s}">{html.escape(c)}</td>' for c, s in zip(line[1:], style[1:], strict=True))
+        + "</tr>"
+        for line in cells
+    )
+    title = f'<caption style="text-align:left;caption-side:top">{html.escape(caption)}</caption>' if caption else ""
+    markup = f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    widths = [max(len(str(x)) for x in column) for column in zip(header, *cells, strict=True)]
+    lines = [
+        "  ".join(
+            str(c).rjust(w) if right else str(c).ljust(w) for c, w, right in zip(line, widths, numeric, strict=True)
+        )
+        for line in (header, *cells)
+    ]
+    text = "\n".join([caption, *lines] if caption else lines)
+    if _recording is not None:
+        _recording.append({"kind": "html", "html": markup, "text": text})
+    _display(markup, text)
+
+
+def note(text: str) -> None:
+    """Affiche une phrase (gardée elle aussi par `recorded`)."""
+    markup = f"<p>{html.escape(text)}</p>"
+    if _recording is not None:
+        _recording.append({"kind": "html", "html": markup, "text": text})
+    _display(markup, text)
+
+
+def recorded(key: str, needs: Sequence[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Décore une fonction de figure qui emploie des exercices de l'étudiant.
+
+    key : « chapitre/nom », l'emplacement sous assets/images. needs : noms des paramètres qui reçoivent des
+    fonctions d'exercice. Tant que l'une d'elles ne passe pas son `check`, la figure enregistrée par l'auteur est
+    montrée, dite telle, et la fonction n'est pas exécutée. Avec `COURS_ENREGISTRER=1` (grader build --execute),
+    ce qui est affiché est enregistré.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(function)
+
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            if os.environ.get("COURS_ENREGISTRER") == "1":
+                return _record(key, function, args, kwargs)
+            from atelier.check import passed
+
+            bound = signature.bind(*args, **kwargs).arguments
+            missing = [bound[name] for name in needs if name in bound and not passed(bound[name])]
+            if missing:
+                _replay(key, [getattr(f, "__name__", str(f)) for f in missing])
+                return None
+            return function(*args, **kwargs)
+
+        return wrapper
+
+    return decorate
+
+
+def _record(key: str, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    global _recording
+    outer, _recording = _recording, []
+    try:
+        result = function(*args, **kwargs)
+        items = _recording
+    finally:
+        _recording = outer
+    folder = asset("images", *key.split("/")[:-1])
+    folder.mkdir(parents=True, exist_ok=True)
+    name = key.split("/")[-1]
+    for old in folder.glob(f"{name}-*.png"):
+        old.unlink()
+    stored = []
+    for i, item in enumerate(items):
+        if item["kind"] == "figure":
+            file = f"{name}-{i}.png"
+            (folder / file).write_bytes(item["png"])
+            stored.append({"kind": "figure", "file": file, "alt": item["alt"], "width": item["width"]})
+        else:
+            stored.append(item)
+    text = json.dumps(stored, ensure_ascii=False, indent=1) + "\n"
+    (folder / f"{name}.json").write_text(text, encoding="utf-8")
+    if outer is not None:
+        outer.extend(items)
+    return result
+
+
+def _replay(key: str, names: Sequence[str]) -> None:
+    plural = len(names) > 1
+    which = " et ".join(f"`{n}`" for n in names)
+    sentence = (
+        f"Résultat de l'auteur. Il deviendra le vôtre quand {which} {'passeront leur' if plural else 'passera son'} check ; "
+        "relancez alors cette cellule."
+    )
+    _display(
+        '<p style="border-left:4px solid #0072B2;padding-left:.6em"><strong>Résultat de l\'auteur.</strong> '
+        + html.escape(sentence.split(". ", 1)[1])
+        + "</p>",
+        sentence,
+    )
+    folder, name = asset("images", *key.split("/")[:-1]), key.split("/")[-1]
+    try:
+        stored = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        _display("<p>(Aucun enregistrement n'accompagne cette copie du cours.)</p>", "(aucun enregistrement)")
+        return
+    for item in stored:
+        if item["kind"] == "figure":
+            png = (folder / item["file"]).read_bytes()
+            _display(_figure_markup(png, item["alt"], item["width"]), f"[Figure] {item['alt']}")
+        else:
+            _display(item["html"], item["text"])
