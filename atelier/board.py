@@ -1,4 +1,4 @@
-"""Le tableau du cours : une ligne par variante de Colibri (perplexité × octets × temps), gardée d'un chapitre à l'autre."""
+"""Le tableau du cours : une ligne par variante de Colibri, perplexité × octets × temps, d'un chapitre à l'autre."""
 
 from __future__ import annotations
 

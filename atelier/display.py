@@ -1,4 +1,4 @@
-"""Montrer : figures avec texte alternatif, tableaux accessibles, figures de l'auteur tant qu'un exercice n'est pas fait."""
+"""Montrer : figures avec texte alternatif, tableaux accessibles, résultats de l'auteur tant qu'un exercice manque."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def _display(markup: str, text: str) -> None:
 
 def _figure_markup(png: bytes, alt: str, width: int) -> str:
     data = base64.b64encode(png).decode()
-    return f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{data}" style="max-width:100%;width:{width}px">'
+    style = f"max-width:100%;width:{width}px"
+    return f'<img alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{data}" style="{style}">'
 
 
 def show(fig: Figure, alt: str) -> None:
@@ -178,15 +179,13 @@ def _record(key: str, function: Callable[..., Any], args: Sequence[Any], kwargs:
 def _replay(key: str, names: Sequence[str]) -> None:
     plural = len(names) > 1
     which = " et ".join(f"`{n}`" for n in names)
-    sentence = (
-        f"Résultat de l'auteur. Il deviendra le vôtre quand {which} {'passeront leur' if plural else 'passera son'} check ; "
-        "relancez alors cette cellule."
-    )
+    label = "Résultat de l'auteur."
+    verb = "passeront leur" if plural else "passera son"
+    sentence = f"Il deviendra le vôtre quand {which} {verb} check ; relancez alors cette cellule."
+    style = "border-left:4px solid #0072B2;padding-left:.6em"
     _display(
-        '<p style="border-left:4px solid #0072B2;padding-left:.6em"><strong>Résultat de l\'auteur.</strong> '
-        + html.escape(sentence.split(". ", 1)[1])
-        + "</p>",
-        sentence,
+        f'<p style="{style}"><strong>{label}</strong> {html.escape(sentence)}</p>',
+        f"{label} {sentence}",
     )
     folder, name = asset("images", *key.split("/")[:-1]), key.split("/")[-1]
     try:

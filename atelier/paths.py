@@ -60,7 +60,7 @@ def state_dir() -> Path:
 
 
 def write_state(relative: str, data: bytes | str | dict | list) -> bool:
-    """Écrit un fichier d'état d'un seul coup (jamais à moitié). Rend False, sans erreur, si le dossier est en lecture seule."""
+    """Écrit un fichier d'état d'un seul coup, jamais à moitié. Rend False si le dossier est en lecture seule."""
     if isinstance(data, (dict, list)):
         data = json.dumps(data, ensure_ascii=False, indent=1)
     if isinstance(data, str):

@@ -54,7 +54,7 @@ def extract(name: str = "a_validation") -> str:
 
 
 def encode_documents(text: str, tokenizer: Any, max_tokens: int | None = None) -> Tensor:
-    """Texte (documents séparés par une ligne vide) → identifiants (n,) int64, un <|endoftext|> avant chaque document."""
+    """Texte (documents séparés par une ligne vide) → identifiants (n,) int64, <|endoftext|> devant chaque document."""
     ids: list[int] = []
     end = tokenizer.convert_tokens_to_ids(END)
     for document in text.strip().split("\n\n"):
