@@ -1,0 +1,5 @@
+"""Le côté de l'enseignant : construire les carnets, les publier, relever les copies, les corriger."""
+
+
+class UserError(Exception):
+    """Erreur que l'utilisateur peut réparer : montrée comme une phrase, sans trace d'exécution."""
