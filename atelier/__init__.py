@@ -28,9 +28,9 @@ _HOME = {
     "gpt2_shape": "models",
     "evaluate_perplexity": "perplexity",
     "extract": "perplexity",
-    "board": "board",
-    "save_variant": "board",
-    "load_variant": "board",
+    "board": "variants",
+    "save_variant": "variants",
+    "load_variant": "variants",
 }
 
 __all__ = sorted(_HOME)

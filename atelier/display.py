@@ -134,7 +134,7 @@ def recorded(key: str, needs: Sequence[str]) -> Callable[[Callable[..., Any]], C
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             if os.environ.get("COURS_ENREGISTRER") == "1":
                 return _record(key, function, args, kwargs)
-            from atelier.check import passed
+            from atelier import passed
 
             bound = signature.bind(*args, **kwargs).arguments
             missing = [bound[name] for name in needs if name in bound and not passed(bound[name])]

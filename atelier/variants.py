@@ -82,9 +82,7 @@ def save_variant(
     }
     updated = [r for r in existing if r["name"] != name] + [row]
     updated.sort(key=lambda r: r["rank"])
-    weights = (
-        save({k: v.to(torch.float16).contiguous() for k, v in _unique_weights(model).items()}) if keep_weights else None
-    )
+    weights = _packed_weights(model) if keep_weights else None
     if _authoring():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(updated, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
@@ -100,9 +98,9 @@ def save_variant(
     return row
 
 
-def _unique_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Poids du modèle, la tête liée n'étant comptée qu'une fois."""
-    return {name: p.detach().cpu() for name, p in model.named_parameters()}
+def _packed_weights(model: torch.nn.Module) -> bytes:
+    """Poids en float16, au format safetensors, la tête liée n'étant écrite qu'une fois."""
+    return save({name: p.detach().cpu().to(torch.float16).contiguous() for name, p in model.named_parameters()})
 
 
 def load_variant(name: str) -> GPT2LMHeadModel:

@@ -1,0 +1,163 @@
+"""Figures, tableaux, résultats enregistrés et tableau du cours, dans un vrai noyau quand c'est lui qui compte."""
+
+import json
+
+import matplotlib
+import nbformat
+import pytest
+import torch
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from atelier import display, paths, variants
+
+matplotlib.use("Agg")
+
+
+def run(cells, tmp_path, **env):
+    """Exécute des cellules dans un vrai noyau, dossier courant vide, et rend le carnet."""
+    import os
+
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+    client = NotebookClient(nb, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}, timeout=120)
+    client.execute(env={**os.environ, "COURS_ETAT": str(tmp_path / "etat"), "PYTHONPATH": str(paths.root()), **env})
+    return nb
+
+
+def test_alt_text_reaches_the_exported_page(tmp_path):
+    nb = run(
+        [
+            "from atelier import show, table\nimport matplotlib.pyplot as plt\n"
+            "fig, ax = plt.subplots()\nax.plot([1, 2])\nshow(fig, alt='Une droite <qui> monte de « 1 » à « 2 ».')",
+            "table([['a', 1.5], ['b', 12345]], header=['nom', 'valeur'], caption='Légende')",
+        ],
+        tmp_path,
+    )
+    page, _ = HTMLExporter(template_name="lab").from_notebook_node(nb)
+    assert 'alt="Une droite &lt;qui&gt; monte de « 1 » à « 2 »."' in page
+    assert page.count("<img") == 1  # la figure n'est pas affichée une seconde fois par le noyau
+    assert '<th scope="col"' in page and "<caption" in page and "12\u202f345" in page
+
+
+def test_a_figure_without_alt_is_refused():
+    import matplotlib.pyplot as plt
+
+    with pytest.raises(ValueError, match="texte alternatif"):
+        display.show(plt.figure(), alt=" ")
+
+
+@pytest.mark.parametrize(
+    "value, text",
+    [
+        (0.5, "0,5"),
+        (1234567, "1\u202f234\u202f567"),
+        (-2.0, "−2"),
+        (float("inf"), "∞"),
+        (float("nan"), "nan"),
+        (True, "True"),
+    ],
+)
+def test_french_numbers(value, text):
+    assert display.number(value) == text
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """Une copie vide du cours : course.toml et assets/, pour enregistrer sans toucher au vrai."""
+    (tmp_path / "course.toml").write_bytes((paths.root() / "course.toml").read_bytes())
+    (tmp_path / "assets" / "mesures").mkdir(parents=True)
+    (tmp_path / "assets" / "colibri").symlink_to(paths.asset("colibri"))
+    (tmp_path / "assets" / "corpora").symlink_to(paths.asset("corpora"))
+    monkeypatch.setenv("COURS_RACINE", str(tmp_path))
+    monkeypatch.setenv("COURS_ETAT", str(tmp_path / "etat"))
+    paths.root.cache_clear()
+    paths.course.cache_clear()
+    yield tmp_path
+    paths.root.cache_clear()
+    paths.course.cache_clear()
+
+
+def test_recorded_then_replayed(course, monkeypatch, capsys):
+    import matplotlib.pyplot as plt
+
+    calls = []
+
+    @display.recorded("ch0/essai", needs=("f",))
+    def figure(f):
+        calls.append(f)
+        fig, ax = plt.subplots()
+        ax.plot([0, f(1)])
+        display.show(fig, alt="Une droite.")
+        display.table([["x", 1]], header=["nom", "n"])
+        return "rendu"
+
+    monkeypatch.setenv("COURS_ENREGISTRER", "1")
+    assert figure(lambda x: x) == "rendu"
+    stored = json.loads((course / "assets/images/ch0/essai.json").read_text())
+    assert [s["kind"] for s in stored] == ["figure", "html"]
+    assert (course / "assets/images/ch0" / stored[0]["file"]).read_bytes().startswith(b"\x89PNG")
+
+    monkeypatch.delenv("COURS_ENREGISTRER")
+    monkeypatch.setattr("atelier.passed", lambda f: False)
+    capsys.readouterr()
+
+    def pas_encore(x):
+        raise NotImplementedError
+
+    assert figure(pas_encore) is None
+    said = capsys.readouterr().out
+    assert "Résultat de l'auteur" in said and "pas_encore" in said and "Une droite." in said
+    assert len(calls) == 1
+
+    monkeypatch.setattr("atelier.passed", lambda f: True)
+    assert figure(lambda x: 2 * x) == "rendu"
+
+
+def tiny() -> GPT2LMHeadModel:
+    from atelier.models import load_tokenizer
+
+    torch.manual_seed(0)
+    config = GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=len(load_tokenizer()), n_positions=32)
+    return GPT2LMHeadModel(config).eval()
+
+
+def test_board_keeps_one_row_per_variant_and_prefers_yours(course, monkeypatch, capsys):
+    monkeypatch.setenv("COURS_ECHELLE", "essai")
+    monkeypatch.setenv("COURS_ENREGISTRER", "1")
+    for name in ("fp32", "int8"):
+        variants.save_variant(name, tiny(), n_bytes=1000, chapter="ch3_quantification")
+    assert {r["by"] for r in variants.rows()} == {"auteur"}
+    monkeypatch.delenv("COURS_ENREGISTRER")
+    for size in (500, 400):
+        variants.save_variant("int8", tiny(), n_bytes=size, chapter="ch3_quantification")
+    assert [(r["name"], r["by"], r["bytes"]) for r in variants.rows()] == [
+        ("fp32", "auteur", 1000),
+        ("int8", "vous", 400),
+    ]
+    variants.board()
+    assert "int8" in capsys.readouterr().out
+
+
+def test_variants_come_back_yours_first(course, monkeypatch, capsys):
+    monkeypatch.setenv("COURS_ECHELLE", "essai")
+    from atelier.models import load_model
+
+    with pytest.raises(ValueError, match="pas de variante"):
+        variants.load_variant("moitie")
+    model = load_model("colibri", on="cpu")
+    with torch.no_grad():
+        model.transformer.h[0].mlp.c_fc.weight.mul_(0.5)
+    variants.save_variant("moitie", model, 10, "ch3_quantification", keep_weights=True)
+    back = variants.load_variant("moitie")
+    assert "la vôtre" in capsys.readouterr().out
+    for (name, a), (_, b) in zip(model.named_parameters(), back.named_parameters(), strict=True):
+        assert torch.allclose(a, b.cpu(), rtol=1e-3, atol=1e-6), name
+    assert back.lm_head.weight is back.transformer.wte.weight
+
+
+def test_read_only_folder_measures_but_keeps_nothing(course, monkeypatch, capsys):
+    monkeypatch.setenv("COURS_ECHELLE", "essai")
+    (course / "etat").write_text("un fichier à la place du dossier")
+    row = variants.save_variant("int8", tiny(), n_bytes=1000, chapter="ch3_quantification")
+    assert row["perplexity"] > 1 and "lecture seule" in capsys.readouterr().out
