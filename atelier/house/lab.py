@@ -1,0 +1,86 @@
+"""JupyterLab, en français, sur le carnet d'accueil."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import subprocess
+from pathlib import Path
+
+from atelier.house import environment
+from atelier.house.environment import Trouble
+
+FIRST_PORT = 8888
+PORTS_TRIED = 100
+WELCOME = "notebooks/ch0_accueil.ipynb"
+CONFIG = Path(__file__).parent / "jupyter"
+
+
+def is_free(port: int) -> bool:
+    """Vrai si rien n'écoute sur ce port de cette machine."""
+    with socket.socket() as probe:
+        if os.name != "nt":
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def choose_port(wanted: int | None) -> int:
+    """Le port demandé (8888 sans demande), ou le premier libre après lui, en le disant."""
+    first = FIRST_PORT if wanted is None else wanted
+    if not 1024 <= first <= 65535:
+        raise Trouble(f"Le port {first} ne convient pas : choisissez un nombre de 1024 à 65535.")
+    for port in range(first, min(first + PORTS_TRIED, 65536)):
+        if is_free(port):
+            if port != first:
+                print(f"Le port {first} est déjà pris (un autre JupyterLab ?) : j'ouvre sur le port {port}.")
+            return port
+    raise Trouble(f"Aucun port libre entre {first} et {port}. Donnez-en un : python cours.py --port 9000")
+
+
+def variables(python: Path, root: Path, token: str) -> dict[str, str]:
+    """L'environnement de JupyterLab : réglages du cours, espaces de travail à part de ceux du lecteur."""
+    env = environment.variables(python)
+    env["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, [str(CONFIG), env.get("JUPYTER_CONFIG_PATH")]))
+    env["JUPYTERLAB_WORKSPACES_DIR"] = str(root / "notebooks" / ".atelier" / "lab")
+    env["JUPYTER_TOKEN"] = token
+    env["COURS_RACINE"] = str(root)
+    return env
+
+
+def command(python: Path, root: Path, port: int, *, browser: bool) -> list[str]:
+    """La ligne qui lance JupyterLab."""
+    line = [str(python), "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}"]
+    line += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}", "--ServerApp.log_level=WARN"]
+    line += ["--ServerApp.answer_yes=True", f"--LabApp.default_url=/lab/tree/{WELCOME}"]
+    if not browser:
+        line.append("--no-browser")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        line.append("--allow-root")
+    return line
+
+
+def open_course(python: Path, root: Path, wanted_port: int | None) -> int:
+    """Ouvre le cours et attend qu'on l'arrête ; rend le code de sortie de JupyterLab."""
+    if not (root / WELCOME).is_file():
+        raise Trouble(f"Le carnet d'accueil {root / WELCOME} est introuvable : reprenez le dossier du cours en entier.")
+    port = choose_port(wanted_port)
+    token = secrets.token_hex(16)
+    print(
+        "Le cours s'ouvre dans votre navigateur. S'il ne s'ouvre pas, copiez-y cette adresse :\n"
+        f"    http://127.0.0.1:{port}/lab/tree/{WELCOME}?token={token}\n"
+        "Pour arrêter : Ctrl+C dans cette fenêtre. Votre travail est enregistré dans notebooks/."
+    )
+    process = subprocess.Popen(
+        command(python, root, port, browser=True), env=variables(python, root, token), cwd=root / "notebooks"
+    )
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        print("\nÀ bientôt.")
+        return 0
