@@ -1,0 +1,581 @@
+"""Sondes : faire tourner du code d'étudiant et n'en rapporter que des données.
+
+Une sonde reçoit une fonction (ou une classe) et les entrées d'un cas, et rend une valeur que l'on ne peut pas
+deviner : tenseurs, nombres, noms. Elle ne contient aucune réponse ; `check`, la correction, la référence et
+les réponses fausses connues passent toutes par `run_case`. Les clés des valeurs rendues sont en français :
+elles sont montrées telles quelles à qui lit le résultat.
+
+Sondes et entrées (les noms en capitales sont ceux du chapitre, dans l'ordre de la signature) :
+
+| sonde | entrées | valeur |
+|---|---|---|
+| `call` | ARGUMENTS | ce que rend `fn(*ARGUMENTS)` |
+| `call_float` | ARGUMENTS | le même résultat, un nombre ou un tenseur d'un seul élément, en flottant Python |
+| `call_many` | ARGUMENTS, le premier étant une liste | la liste des `fn(élément, *autres)` |
+| `call_iterator` | ARGUMENTS, le premier étant une liste | `fn(iter(liste), *autres)` : ne se parcourt qu'une fois |
+| `loss_grads` | ARGUMENTS | valeur et gradient de sa somme pour chaque tenseur flottant (zéros s'il n'en reçoit pas) |
+| `module` | `init`, `x`, `weights`, `out_grad`, `watch` | voir `module` |
+| `train_steps` | `init`, `weights`, `x`, `target`, `lr`, `steps` | voir `train_steps` |
+| `gpt2_transform` | `config`, `seed`, `args`, `input_ids`, `stand_ins` | voir `gpt2_transform` |
+| `gpt2_new_model` | `config`, `seed`, `args`, `input_ids` | voir `gpt2_new_model` |
+| `gpt2_call` | `config`, `seed`, `args` | `fn(model, *args)`, le modèle ayant des paramètres gelés |
+| `generate` | `config`, `seed`, `input_ids`, `n_new` | jetons produits, jetons lus en trop |
+| `freeze` | `config`, `seed`, `args` | valeur rendue, noms des paramètres qui apprennent |
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import linecache
+import opcode
+import random
+import sys
+import sysconfig
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from types import CodeType, TracebackType
+from typing import Any
+
+import torch
+from torch import nn
+
+Outcome = dict[str, Any]
+"""Ce qu'une exécution a donné. « status » vaut value, raised, todo, untransportable ou timeout."""
+
+PRINTED_MAX = 2000
+MESSAGE_MAX = 500
+_LIBRARY = tuple(
+    {str(Path(__file__).resolve().parent), *(sysconfig.get_path(p) for p in ("stdlib", "platstdlib", "purelib"))}
+)
+
+
+class Interruption(BaseException):
+    """Levée, de l'extérieur, par qui limite le temps d'un cas : jamais comptée comme une erreur de l'étudiant."""
+
+
+class NotData(Exception):
+    """La fonction a rendu quelque chose qui n'est pas une donnée. Le message dit ce qui était attendu."""
+
+
+# --- Ce qui entoure un cas ------------------------------------------------------------------------------------------
+
+
+class _Tail(io.TextIOBase):
+    """Sortie texte qui ne garde que les premiers caractères : un print sans fin ne remplit pas la mémoire."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        if len(self.text) < PRINTED_MAX:
+            self.text = (self.text + str(text))[:PRINTED_MAX]
+        return len(text)
+
+
+@contextmanager
+def _clean_room() -> Iterator[None]:
+    """Réglages connus pendant le cas (graines, type par défaut, gradients) ; ceux de l'appelant rendus ensuite."""
+    numpy_random = getattr(sys.modules.get("numpy"), "random", None)
+    kept = torch.get_rng_state(), random.getstate(), numpy_random and numpy_random.get_state()
+    dtype, device, grad = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
+    torch.manual_seed(0)
+    random.seed(0)
+    if numpy_random:
+        numpy_random.seed(0)
+    torch.set_grad_enabled(True)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(kept[0])
+        random.setstate(kept[1])
+        if numpy_random and kept[2]:
+            numpy_random.set_state(kept[2])
+        torch.set_default_dtype(dtype)
+        if torch.get_default_device() != device:
+            torch.set_default_device(device)
+        torch.set_grad_enabled(grad)
+
+
+def _is_student_code(code: CodeType) -> bool:
+    name = code.co_filename
+    inside_library = name.startswith(_LIBRARY) or "site-packages" in name or "dist-packages" in name
+    return not inside_library and not name.startswith("<frozen")
+
+
+def _student_frame(trace: TracebackType | None) -> tuple[TracebackType | None, bool]:
+    """Dernier cadre qui appartient à l'étudiant, et s'il est aussi le dernier de tous."""
+    found, last = None, False
+    while trace is not None:
+        last = _is_student_code(trace.tb_frame.f_code)
+        if last:
+            found = trace
+        trace = trace.tb_next
+    return found, last
+
+
+def _raised_by_statement(trace: TracebackType | None) -> bool:
+    """Vrai si l'erreur vient d'une instruction `raise` écrite par l'étudiant, et non de ce qu'il appelle."""
+    frame, last = _student_frame(trace)
+    if frame is None or not last:
+        return False
+    return frame.tb_frame.f_code.co_code[frame.tb_lasti] == opcode.opmap["RAISE_VARARGS"]
+
+
+def source_line(trace: TracebackType | None) -> str:
+    """« ligne 4 : return x / 0 », dans le code de l'étudiant ; vide si l'erreur n'en vient pas."""
+    frame, _ = _student_frame(trace)
+    if frame is None:
+        return ""
+    text = linecache.getline(frame.tb_frame.f_code.co_filename, frame.tb_lineno).strip()
+    return f"ligne {frame.tb_lineno}\u00a0: {text}"[:200] if text else f"ligne {frame.tb_lineno}"
+
+
+def _error_name(kind: type) -> str:
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def _error_text(error: BaseException) -> str:
+    try:
+        return str(error)[:MESSAGE_MAX]
+    except BaseException:  # un __str__ d'étudiant peut lever n'importe quoi
+        return ""
+
+
+# --- Valeurs ---------------------------------------------------------------------------------------------------------
+
+
+def _name_of(value: Any) -> str:
+    """Nom français d'un objet qui n'est pas une donnée, avec ce qu'il faudrait à la place."""
+    kind = type(value)
+    module = str(getattr(kind, "__module__", "")).split(".")[0]
+    if module == "numpy":
+        if kind.__name__ == "ndarray":
+            return "un tableau NumPy (ndarray) ; on attend un tenseur torch"
+        return f"un nombre NumPy ({kind.__name__}) ; on attend un nombre Python"
+    if kind.__name__ in ("generator", "map", "filter", "zip", "range", "dict_keys", "dict_values", "dict_items"):
+        return f"un itérateur ({kind.__name__}) ; on attend les valeurs elles-mêmes, dans une liste"
+    if kind.__name__ in ("function", "method", "builtin_function_or_method", "type"):
+        return f"une fonction ou une classe ({getattr(value, '__name__', kind.__name__)}), peut-être jamais appelée"
+    if isinstance(value, nn.Module):
+        return f"un module ({kind.__name__}) ; on attend des valeurs"
+    return f"un objet de type {kind.__name__}, qui n'est pas une donnée (nombre, tenseur, liste…)"
+
+
+def to_data(value: Any, depth: int = 0) -> Any:
+    """Copie de `value` faite des seuls types que `codec` transporte ; lève `NotData` sinon."""
+    if depth > 20:
+        raise NotData("une structure qui s'emboîte sans fin")
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, torch.Tensor):
+        if type(value) not in (torch.Tensor, nn.Parameter):
+            raise NotData(f"un tenseur d'un genre particulier ({type(value).__name__}) ; on attend un torch.Tensor")
+        if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.device.type == "meta":
+            raise NotData(f"un tenseur creux, quantifié, complexe ou sans données ({value.dtype}, {value.device})")
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, (list, tuple)):
+        kind = tuple if isinstance(value, tuple) else list
+        return kind(to_data(v, depth + 1) for v in value)
+    if isinstance(value, dict):
+        if not all(type(k) is str for k in value):
+            raise NotData("un dictionnaire dont les clés ne sont pas toutes du texte")
+        return {k: to_data(v, depth + 1) for k, v in value.items()}
+    raise NotData(_name_of(value))
+
+
+# --- Un cas ----------------------------------------------------------------------------------------------------------
+
+
+def run_case(probe: str, fn: Callable[..., Any], inputs: dict[str, Any]) -> Outcome:
+    """Applique la sonde à `fn` sur une copie des entrées. Rend toujours des données, sauf si l'on interrompt.
+
+    Seules traversent `Interruption` (la limite de temps) et un `KeyboardInterrupt` venu du clavier.
+    """
+    run = PROBES[probe]
+    given = copy.deepcopy(inputs)
+    out = _Tail()
+    try:
+        with _clean_room(), redirect_stdout(out):
+            value = run(fn, given)
+        outcome = {"status": "value", "value": to_data(value)}
+    except Interruption:
+        raise
+    except NotData as error:
+        return {"status": "untransportable", "message": f"votre fonction rend {error}", "printed": out.text}
+    except BaseException as error:
+        trace = error.__traceback__
+        by_statement = _raised_by_statement(trace)
+        if isinstance(error, KeyboardInterrupt) and not by_statement:
+            raise
+        if isinstance(error, NotImplementedError) and by_statement:
+            return {"status": "todo", "message": _error_text(error), "printed": out.text}
+        return {
+            "status": "raised",
+            "error": _error_name(type(error)),
+            "mro": [_error_name(c) for c in type(error).__mro__ if c is not object],
+            "message": _error_text(error),
+            "where": source_line(trace),
+            "printed": out.text,
+        }
+    try:
+        outcome["after"] = to_data(given)
+    except NotData as error:
+        message = f"après l'appel, un des arguments contient {error}"
+        return {"status": "untransportable", "message": message, "printed": out.text}
+    return outcome | {"printed": out.text}
+
+
+def without_source(outcome: Outcome) -> Outcome:
+    """Le résultat sans rien du texte de qui a répondu (ligne, message, affichages) : ce qu'un paquet peut contenir."""
+    kept = ("status", "value", "error", "mro")
+    return {k: v for k, v in outcome.items() if k in kept}
+
+
+# --- Fonctions -------------------------------------------------------------------------------------------------------
+
+
+def call(fn: Callable[..., Any], inputs: dict[str, Any]) -> Any:
+    """Les entrées par position."""
+    return fn(*inputs.values())
+
+
+def call_float(fn: Callable[..., Any], inputs: dict[str, Any]) -> float:
+    """Le résultat en flottant Python, qu'il vienne en nombre ou en tenseur d'un seul élément."""
+    value = fn(*inputs.values())
+    if isinstance(value, torch.Tensor):
+        if value.numel() != 1:
+            raise NotData(f"un tenseur de forme {tuple(value.shape)} ; on attend un seul nombre")
+        return float(value.detach())
+    if isinstance(value, bool) or not hasattr(type(value), "__float__"):
+        name = _name_of(value) if not isinstance(value, (type(None), str, bool)) else repr(value)
+        raise NotData(f"{name} ; on attend un seul nombre")
+    return float(value)
+
+
+def call_many(fn: Callable[..., Any], inputs: dict[str, Any]) -> list[Any]:
+    """Le premier argument est une liste : la fonction est appelée sur chaque élément, les autres restant fixes."""
+    first, *others = inputs.values()
+    return [fn(item, *others) for item in first]
+
+
+def call_iterator(fn: Callable[..., Any], inputs: dict[str, Any]) -> Any:
+    """Le premier argument, une liste, est donné comme un itérateur."""
+    first, *others = inputs.values()
+    return fn(iter(first), *others)
+
+
+def loss_grads(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """Valeur, puis gradient pour chaque entrée flottante. Un gradient absent compte comme nul."""
+    wanted = {k: v.requires_grad_(True) for k, v in inputs.items() if _is_float_tensor(v)}
+    value = fn(*inputs.values())
+    result: dict[str, Any] = {"valeur": value}
+    if isinstance(value, torch.Tensor):
+        result["gradients"] = _gradients(value.sum(), wanted)
+    for tensor in wanted.values():
+        tensor.requires_grad_(False)
+    return result
+
+
+def _is_float_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def _gradients(loss: torch.Tensor, wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    if not loss.requires_grad:
+        return {name: torch.zeros_like(t) for name, t in wanted.items()}
+    found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+    return {name: torch.zeros_like(t) if g is None else g for (name, t), g in zip(wanted.items(), found, strict=True)}
+
+
+# --- Modules ---------------------------------------------------------------------------------------------------------
+
+_LAYERS: dict[str, type[nn.Module]] = {"Linear": nn.Linear, "Embedding": nn.Embedding, "LayerNorm": nn.LayerNorm}
+
+
+def _build(spec: Any) -> Any:
+    """{"module": "Linear", "args": [4, 3], "weights": {…}} → le module ; toute autre valeur reste elle-même."""
+    if not (isinstance(spec, dict) and "module" in spec):
+        return spec
+    layer = _LAYERS[spec["module"]](*spec.get("args", ()))
+    if "weights" in spec:
+        layer.load_state_dict(spec["weights"])
+    return layer
+
+
+def _construct(fn: Callable[..., Any], init: dict[str, Any]) -> tuple[nn.Module, dict[str, nn.Module]]:
+    given = {name: _build(spec) for name, spec in init.items()}
+    made = fn(*given.values())
+    if not isinstance(made, nn.Module):
+        raise NotData(f"{_name_of(made)} ; on attend un nn.Module")
+    return made, {name: v for name, v in given.items() if isinstance(v, nn.Module)}
+
+
+def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+def _load(module: nn.Module, weights: dict[str, torch.Tensor]) -> bool:
+    """Pose ces poids ; ne touche à rien et rend False s'il manque un nom ou si une forme diffère."""
+    own = dict(module.named_parameters())
+    if any(name not in own or own[name].shape != w.shape for name, w in weights.items()):
+        return False
+    with torch.no_grad():
+        for name, w in weights.items():
+            own[name].copy_(w)
+    return True
+
+
+def _states(modules: dict[str, nn.Module]) -> dict[str, dict[str, torch.Tensor]]:
+    return {name: dict(m.state_dict()) for name, m in modules.items()}
+
+
+def module(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """Construit `fn(*init)`, puis mesure : départ, paramètres, et sortie et gradients avec des poids donnés.
+
+    init : arguments du constructeur ; {"module": "Linear", "args": …, "weights": …} y construit une couche.
+    x : entrée. weights : nom → poids posés après la construction. out_grad : pondération de la sortie dans la
+    perte, somme(sortie · out_grad). watch : noms des paramètres dont on regarde s'ils partent de zéro.
+    """
+    made, given = _construct(fn, inputs["init"])
+    parameters, own = _trainable(made), dict(made.named_parameters())
+    result: dict[str, Any] = {
+        "paramètres entraînés": {name: list(p.shape) for name, p in sorted(parameters.items())},
+        "partent de zéro": {n: not bool(own[n].detach().any()) for n in inputs.get("watch", ()) if n in own},
+        "sortie au départ": made(inputs["x"]),
+    }
+    if not _load(made, inputs["weights"]):
+        return result
+    x = inputs["x"].requires_grad_(True)
+    output = made(x)
+    result["sortie avec les poids donnés"] = output
+    if isinstance(output, torch.Tensor) and output.shape == inputs["out_grad"].shape:
+        loss = (output * inputs["out_grad"]).sum()
+        result["gradients"] = _gradients(loss, {"x": x, **dict(sorted(parameters.items()))})
+    x.requires_grad_(False)
+    result["modules reçus"] = _states(given)
+    return result
+
+
+def train_steps(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """Construit `fn(*init)`, pose `weights`, fait `steps` pas de descente (SGD, pas `lr`) vers `target`.
+
+    La perte est l'erreur quadratique moyenne. Rend les pertes, les paramètres entraînés et les modules reçus.
+    """
+    made, given = _construct(fn, inputs["init"])
+    result: dict[str, Any] = {
+        "paramètres entraînés": {name: list(p.shape) for name, p in sorted(_trainable(made).items())}
+    }
+    if not _load(made, inputs["weights"]):
+        return result
+    optimizer = torch.optim.SGD([p for p in made.parameters() if p.requires_grad] or [torch.zeros(1)], inputs["lr"])
+    losses = []
+    for _ in range(inputs["steps"]):
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(made(inputs["x"]), inputs["target"])
+        losses.append(float(loss.detach()))
+        if loss.requires_grad:
+            loss.backward()
+            optimizer.step()
+    result["pertes"] = losses
+    result["poids après"] = dict(sorted(_trainable(made).items()))
+    result["modules reçus"] = _states(given)
+    return result
+
+
+# --- Petits GPT-2 ----------------------------------------------------------------------------------------------------
+
+
+def tiny_gpt2(config: dict[str, int], seed: int, std: float = 0.4) -> nn.Module:
+    """Petit GPT-2 sans dropout, aux poids tirés de `seed` seul, assez grands pour que chaque couche compte."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes = {"n_layer": 2, "n_head": 2, "n_embd": 8, "vocab_size": 23, "n_positions": 16} | config
+    fixed = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": None, "eos_token_id": None}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, **fixed, attn_implementation="eager")).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            noise = torch.randn(p.shape, generator=generator)
+            scale_of_norm = ".ln_" in name and name.endswith("weight")
+            p.copy_(1 + 0.2 * noise if scale_of_norm else std * noise)
+    return model
+
+
+def _model_of(inputs: dict[str, Any]) -> nn.Module:
+    return tiny_gpt2(inputs["config"], inputs["seed"])
+
+
+def _state(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: t.detach().clone() for name, t in model.state_dict().items()}
+
+
+def _changed(model: nn.Module, before: dict[str, torch.Tensor]) -> list[str]:
+    now = model.state_dict()
+    return sorted(name for name, t in before.items() if name not in now or not torch.equal(now[name], t))
+
+
+def _shape_name(shape: torch.Size) -> str:
+    return "×".join(map(str, shape)) or "()"
+
+
+class Bottleneck(nn.Module):
+    """Doublure d'un adaptateur : mêmes attributs et mêmes formes, même identité au départ, autre formule."""
+
+    def __init__(self, d_model: int, bottleneck: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(d_model, bottleneck)
+        self.up = nn.Linear(bottleneck, d_model)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.up(torch.sin(3 * self.down(x)))
+
+
+STAND_INS: dict[str, type] = {"Bottleneck": Bottleneck}
+
+
+@contextmanager
+def _replaced(fn: Callable[..., Any], stand_ins: dict[str, str]) -> Iterator[None]:
+    """Le temps de l'appel, des noms globaux de `fn` désignent des doublures : une faute ne coûte qu'une fois."""
+    scope = getattr(fn, "__globals__", {})
+    missing = object()
+    kept = {name: scope.get(name, missing) for name in stand_ins}
+    scope.update({name: STAND_INS[double] for name, double in stand_ins.items()})
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            if value is missing:
+                scope.pop(name, None)
+            else:
+                scope[name] = value
+
+
+def gpt2_transform(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """`fn(model, *args)` transforme un petit GPT-2 sur place et le rend.
+
+    Mesure le modèle transformé au départ, puis après avoir posé dans ses paramètres entraînés des poids qui ne
+    dépendent que de leur forme : noms et mécanisme restent libres. stand_ins : nom global de `fn` → doublure.
+    """
+    model = _model_of(inputs)
+    ids = inputs["input_ids"]
+    with _replaced(fn, inputs.get("stand_ins", {})):
+        returned = fn(model, *inputs.get("args", {}).values())
+    result: dict[str, Any] = {"rend le modèle reçu": returned is model}
+    model = returned if isinstance(returned, nn.Module) else model
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    result["formes entraînées"] = sorted(list(p.shape) for p in parameters)
+    result["nombre de paramètres"] = sum(p.numel() for p in model.parameters())
+    with torch.no_grad():
+        result["logits au départ"] = model(ids).logits
+        for p in parameters:
+            seed = zlib.crc32(f"{inputs['seed']}/{_shape_name(p.shape)}".encode())
+            p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(seed)))
+    logits = model(ids).logits
+    result["logits avec les poids donnés"] = logits
+    weighting = torch.randn(logits.shape, generator=torch.Generator().manual_seed(inputs["seed"]))
+    found = _gradients((logits * weighting).sum(), {str(i): p for i, p in enumerate(parameters)})
+    result["tenseurs qui reçoivent un gradient"] = sum(bool(g.any()) for g in found.values())
+    by_shape: dict[str, torch.Tensor] = {}
+    for g in found.values():
+        key = _shape_name(g.shape)
+        by_shape[key] = by_shape.get(key, torch.zeros_like(g)) + g
+    result["gradients sommés par forme"] = dict(sorted(by_shape.items()))
+    return result
+
+
+def gpt2_new_model(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """`fn(model, *args)` rend un nouveau GPT-2. Mesure ses logits, avec et sans cache, et ce qu'il partage."""
+    model = _model_of(inputs)
+    before, config, ids = _state(model), model.config.to_dict(), inputs["input_ids"]
+    made = fn(model, *inputs.get("args", {}).values())
+    if not isinstance(made, type(model)):
+        raise NotData(f"{_name_of(made)} ; on attend un {type(model).__name__}")
+    result: dict[str, Any] = {
+        "n_layer annoncé": made.config.n_layer,
+        "nombre de paramètres": sum(p.numel() for p in made.parameters()),
+    }
+    made.eval()
+    half = ids.shape[1] // 2
+    with torch.no_grad():
+        result["logits"] = made(ids, use_cache=False).logits
+        first = made(ids[:, :half], use_cache=True)
+        name = next(k for k in ("cache", "past_key_values") if k in first)  # renommé par transformers 5.24
+        second = made(ids[:, half:], **{name: first[name]}, use_cache=True)
+        result["logits avec cache"] = torch.cat([first.logits, second.logits], dim=1)
+    own = {p.untyped_storage().data_ptr() for p in made.parameters()}
+    result["tenseurs partagés avec le modèle reçu"] = sorted(
+        name for name, p in model.named_parameters() if p.untyped_storage().data_ptr() in own
+    )
+    fields = sorted(f"config.{k}" for k, v in model.config.to_dict().items() if config.get(k) != v)
+    result["modifié dans le modèle reçu"] = _changed(model, before) + fields
+    return result
+
+
+def _with_some_frozen(model: nn.Module, seed: int) -> nn.Module:
+    """Gèle environ la moitié des paramètres, choisis par `seed`."""
+    chosen = random.Random(seed)
+    for p in model.parameters():
+        p.requires_grad_(chosen.random() < 0.5)
+    return model
+
+
+def gpt2_call(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """Ce que rend `fn(model, *args)` sur un petit GPT-2 à moitié gelé, et ce que l'appel y a changé."""
+    model = _with_some_frozen(_model_of(inputs), inputs["seed"])
+    before, flags = _state(model), [p.requires_grad for p in model.parameters()]
+    value = fn(model, *inputs.get("args", {}).values())
+    unfrozen = [] if [p.requires_grad for p in model.parameters()] == flags else ["requires_grad"]
+    return {"valeur": value, "modifié dans le modèle": _changed(model, before) + unfrozen}
+
+
+def freeze(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """Ce que rend `fn(model, *args)` sur un petit GPT-2 à moitié gelé, et les paramètres qui apprennent ensuite."""
+    model = _with_some_frozen(_model_of(inputs), inputs["seed"])
+    before = _state(model)
+    value = fn(model, *inputs.get("args", {}).values())
+    return {
+        "valeur": value,
+        "paramètres qui apprennent": sorted(_trainable(model)),
+        "modifié dans le modèle": _changed(model, before),
+    }
+
+
+def generate(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """`fn(model, input_ids, n_new)` : jetons produits, et jetons lus au-delà de T + n_new (0 si le cache sert)."""
+    model, ids, n_new = _model_of(inputs), inputs["input_ids"], inputs["n_new"]
+    read = 0
+
+    def count(_module: nn.Module, arguments: tuple[Any, ...], _output: Any) -> None:
+        nonlocal read
+        read += arguments[0].numel()
+
+    model.transformer.wte.register_forward_hook(count)
+    produced = fn(model, ids, n_new)
+    return {"jetons": produced, "jetons lus en trop": max(0, read - ids.shape[0] * (ids.shape[1] + max(n_new, 0)))}
+
+
+PROBES: dict[str, Callable[[Callable[..., Any], dict[str, Any]], Any]] = {
+    f.__name__: f
+    for f in (
+        call,
+        call_float,
+        call_many,
+        call_iterator,
+        loss_grads,
+        module,
+        train_steps,
+        gpt2_transform,
+        gpt2_new_model,
+        gpt2_call,
+        generate,
+        freeze,
+    )
+}
