@@ -1,0 +1,473 @@
+"""Le processus où tourne le code de l'étudiant à la correction. Il ne détient aucune réponse.
+
+Il reçoit un travail (des cellules, puis pour chaque exercice les entrées des cas), exécute les cellules dans un espace
+de noms neuf, appelle la sonde de chaque exercice et renvoie ce qu'elle rend. La comparaison se fait ailleurs,
+dans `grader.sandbox` et `grader.grading`. Ce qui sort d'ici est une donnée à vérifier, jamais une parole de confiance.
+
+`python -m atelier.runner --serve FD` : processus tiède (torch déjà chargé), qui se dédouble pour chaque copie (Unix) ;
+`python -m atelier.runner --once` : une seule copie, sur l'entrée et la sortie standard (là où fork n'existe pas).
+
+Le travail est un message de `atelier.codec` :
+    {"cells": [{"id", "source", "kind": "setup|solution|stub|extra", "exercise", "seconds"}],
+     "exercises": [{"id", "probe", "seconds", "budget", "cases": [entrées]}]}
+Les réponses, dans l'ordre, sont des messages précédés de leur longueur :
+    {"event": "start", "cell"}, {"event": "cell", "cell", "status": "ok|raised|timeout", "error", "message", "line"},
+    {"event": "exercise", "exercise", "defined"}, {"event": "case", "exercise", "index"} suivi des octets du résultat,
+    {"event": "exercise_end", "exercise", "status": "done|undefined|timeout|died"}, {"event": "end"}.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import gc
+import io
+import json
+import linecache
+import os
+import re
+import select
+import signal
+import socket
+import struct
+import sys
+import time
+import types
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+MAX_CASE_BYTES = 64 * 1024 * 1024
+MEMORY_BYTES = 4 * 1024**3
+"""Mémoire adressable accordée en plus de celle du processus tiède."""
+FILE_BYTES = 64 * 1024 * 1024
+OPEN_FILES = 128
+HARD_GRACE = 2.0
+"""Secondes entre la limite douce (une exception dans le code) et la limite dure (le processus est tué)."""
+
+QUIET = ("check", "hint", "progress", "quiz", "show", "table", "board", "save_variant")
+"""Noms de l'atelier sans effet à la correction : ils affichent ou écrivent, et ne rendent rien d'utile à un exercice."""
+
+
+_kept: list[types.ModuleType] = []
+"""Modules `__main__` remplacés, gardés en vie parce que leurs fonctions servent encore."""
+
+
+class TimeUp(BaseException):
+    """Limite douce atteinte. N'hérite pas d'`Exception`, pour traverser un `except Exception` de l'étudiant."""
+
+
+def can_fork() -> bool:
+    """Vrai là où le processus tiède peut se dédoubler."""
+    return hasattr(os, "fork") and hasattr(socket, "AF_UNIX")
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float, error: type[BaseException] = TimeUp) -> Iterator[Callable[[], bool]]:
+    """Interrompt le bloc après `seconds` par `error` ; rend une fonction qui dit si la limite a été atteinte."""
+    fired = False
+    if not hasattr(signal, "setitimer"):
+        yield lambda: False
+        return
+
+    def ring(*_: object) -> None:
+        nonlocal fired
+        fired = True
+        raise error
+
+    previous = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield lambda: fired
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+class Channel:
+    """Écrit des messages précédés de leur longueur."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+
+    def raw(self, data: bytes) -> None:
+        self.stream.write(struct.pack("<Q", len(data)) + data)
+        self.stream.flush()
+
+    def send(self, event: str, **fields: Any) -> None:
+        from atelier.codec import dumps
+
+        self.raw(dumps({"event": event, **fields}))
+
+
+class Mute(io.TextIOBase):
+    """Une sortie qui oublie tout."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def writable(self) -> bool:
+        return True
+
+
+# ---------------------------------------------------------------------------------------------- cellules
+
+_MAGIC = re.compile(r"^(\s*)(?:[%!].*|.*\S\?{1,2}\s*)$")
+
+
+def without_magics(source: str) -> str:
+    """La cellule sans ses lignes propres à IPython (`%time`, `!pip`, `nom?`), si elle n'est pas du Python sans cela."""
+    try:
+        compile(source, "<cellule>", "exec")
+        return source
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return "\n".join(_MAGIC.sub(r"\1pass", line) for line in source.split("\n"))
+
+
+def fresh_namespace() -> dict[str, Any]:
+    """Un module `__main__` neuf, où les noms d'un carnet (`display`) existent sans rien faire."""
+    module = types.ModuleType("__main__")
+    _kept.append(sys.modules["__main__"])
+    sys.modules["__main__"] = module
+    space = vars(module)
+    space["display"] = lambda *_, **__: None
+    space["get_ipython"] = lambda: None
+    return space
+
+
+def run_cell(cell: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
+    """Exécute une cellule ; rend `{"status", "error", "message", "line"}`, quoi que la cellule fasse d'ordinaire."""
+    filename = f"<cellule {cell['id']}>"
+    source = without_magics(cell["source"])
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    fired: Callable[[], bool] = lambda: False  # noqa: E731
+    try:
+        with time_limit(cell["seconds"]) as fired:
+            exec(compile(source, filename, "exec"), space)
+    except TimeUp:
+        return {"status": "timeout", "error": "", "message": "", "line": 0}
+    except BaseException as error:
+        if fired():
+            return {"status": "timeout", "error": "", "message": "", "line": 0}
+        return {
+            "status": "raised",
+            "error": type(error).__name__[:100],
+            "message": _text(error),
+            "line": _line(error, filename),
+        }
+    return {"status": "timeout" if fired() else "ok", "error": "", "message": "", "line": 0}
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:500]
+    except BaseException:
+        return ""
+
+
+def _line(error: BaseException, filename: str) -> int:
+    if isinstance(error, SyntaxError) and error.filename == filename:
+        return error.lineno or 0
+    found, step = 0, error.__traceback__
+    while step is not None:
+        if step.tb_frame.f_code.co_filename == filename:
+            found = step.tb_lineno
+        step = step.tb_next
+    return found
+
+
+def run_cells(cells: list[dict[str, Any]], channel: Channel) -> dict[str, Any]:
+    """Exécute les cellules dans l'ordre. Rend nom d'exercice → ce que sa cellule a défini (ou le dernier du nom)."""
+    space = fresh_namespace()
+    defined: dict[str, Any] = {}
+    for cell in cells:
+        channel.send("start", cell=cell["id"])
+        name = cell["exercise"]
+        before = space.get(name) if name else None
+        result = run_cell(cell, space)
+        after = space.get(name) if name else None
+        if name and cell["kind"] == "solution" and after is not None and after is not before:
+            defined[name] = after
+        channel.send("cell", cell=cell["id"], **result)
+    return {**{k: v for k, v in space.items() if callable(v)}, **defined}
+
+
+# ---------------------------------------------------------------------------------------------- exercices
+
+
+def run_one_case(exercise: dict[str, Any], function: Any, inputs: dict[str, Any]) -> bytes:
+    """Le résultat d'un cas, encodé. Toute défaillance devient un résultat."""
+    from atelier.codec import CodecError, dumps
+    from atelier.probes import Interruption, run_case
+
+    fired: Callable[[], bool] = lambda: False  # noqa: E731
+    try:
+        with time_limit(exercise["seconds"], Interruption) as fired:
+            outcome = run_case(exercise["probe"], function, inputs)
+    except Interruption:
+        return dumps({"status": "timeout"})
+    if fired():
+        return dumps({"status": "timeout"})
+    try:
+        data = dumps(outcome)
+    except CodecError as error:
+        data = dumps({"status": "untransportable", "message": str(error)[:500]})
+    if len(data) > MAX_CASE_BYTES:
+        return dumps({"status": "untransportable", "message": "le résultat pèse plus de 64 Mio"})
+    return data
+
+
+def run_cases(exercise: dict[str, Any], function: Any, write: Callable[[bytes], None]) -> str:
+    """Tous les cas d'un exercice, chaque résultat remis à `write`. S'arrête quand le budget de temps est dépensé."""
+    start = time.monotonic()
+    for inputs in exercise["cases"]:
+        if time.monotonic() - start > exercise["budget"]:
+            return "timeout"
+        write(run_one_case(exercise, function, inputs))
+    return "done"
+
+
+def run_exercise_forked(exercise: dict[str, Any], function: Any, channel: Channel) -> str:
+    """Un exercice dans un processus à part : un état abîmé, une mort ou une boucle ne coûtent que lui."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(reader)
+            channel.stream.close()
+            stream = os.fdopen(writer, "wb")
+            ended = run_cases(exercise, function, Channel(stream).raw)
+            Channel(stream).raw(b"" if ended == "done" else b"timeout")
+            stream.flush()
+        finally:
+            os._exit(0)
+    os.close(writer)
+    try:
+        return _relay(exercise, reader, channel)
+    finally:
+        os.close(reader)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def _relay(exercise: dict[str, Any], reader: int, channel: Channel) -> str:
+    """Transmet les résultats du processus d'un exercice, sans les ouvrir, en surveillant l'heure."""
+    buffer = bytearray()
+    per_case = exercise["seconds"] + HARD_GRACE
+    end = time.monotonic() + exercise["budget"] + per_case
+    deadline = time.monotonic() + per_case
+    index = 0
+    while True:
+        left = min(deadline, end) - time.monotonic()
+        ready = select.select([reader], [], [], left)[0] if left > 0 else []
+        if not ready:
+            return "timeout"
+        chunk = os.read(reader, 1 << 20)
+        if not chunk:
+            return "died"
+        buffer += chunk
+        while len(buffer) >= 8:
+            (size,) = struct.unpack_from("<Q", buffer)
+            if size > MAX_CASE_BYTES:
+                return "died"
+            if len(buffer) < 8 + size:
+                break
+            body = bytes(buffer[8 : 8 + size])
+            del buffer[: 8 + size]
+            if index == len(exercise["cases"]) or body in (b"", b"timeout"):
+                return "done" if index == len(exercise["cases"]) else "timeout" if body == b"timeout" else "died"
+            channel.send("case", exercise=exercise["id"], index=index)
+            channel.raw(body)
+            index += 1
+            deadline = time.monotonic() + per_case
+
+
+def run_exercise_here(exercise: dict[str, Any], function: Any, channel: Channel) -> str:
+    """Un exercice dans ce processus même, là où fork n'existe pas."""
+    index = 0
+
+    def write(data: bytes) -> None:
+        nonlocal index
+        channel.send("case", exercise=exercise["id"], index=index)
+        channel.raw(data)
+        index += 1
+
+    return run_cases(exercise, function, write)
+
+
+def run_job(job: dict[str, Any], channel: Channel) -> None:
+    """Un travail entier : les cellules, puis les exercices."""
+    sys.stdout = sys.stderr = Mute()
+    functions = run_cells(job["cells"], channel)
+    run_exercise = run_exercise_forked if can_fork() else run_exercise_here
+    for exercise in job["exercises"]:
+        function = functions.get(exercise["id"])
+        channel.send("exercise", exercise=exercise["id"], defined=function is not None)
+        status = "undefined" if function is None else run_exercise(exercise, function, channel)
+        channel.send("exercise_end", exercise=exercise["id"], status=status)
+    channel.send("end")
+
+
+# ---------------------------------------------------------------------------------------------- processus
+
+
+def warm_up() -> None:
+    """Charge ce que tout carnet charge, avec un seul fil, et rend muettes les fonctions d'affichage de l'atelier."""
+    import torch
+    import transformers
+    from transformers import GPT2LMHeadModel
+
+    import atelier
+    import atelier.codec
+    import atelier.probes
+
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    with torch.no_grad():  # premiers appels : ce qu'ils initialisent n'est plus à payer dans chaque copie
+        (torch.ones(4, 4) @ torch.ones(4, 4)).softmax(-1).sum().item()
+    GPT2LMHeadModel  # noqa: B018 - nom chargé paresseusement par transformers
+    for name in QUIET:
+        setattr(atelier, name, lambda *_, **__: None)
+    forget_project()
+    gc.freeze()
+
+
+def forget_project() -> None:
+    """Retire du chemin d'import tout ce qui mènerait à `grader` ou à `solutions` (installation modifiable comprise)."""
+    sys.path[:] = [
+        p for p in sys.path if p and not any(os.path.isdir(os.path.join(p, name)) for name in ("grader", "solutions"))
+    ]
+    sys.meta_path[:] = [f for f in sys.meta_path if not getattr(f, "__module__", "").startswith("__editable__")]
+
+
+def limit_resources(cpu_seconds: int) -> None:
+    """Plafonds du système sur ce processus et ses enfants : mémoire, temps de calcul, fichiers."""
+    import resource
+
+    with open("/proc/self/statm", encoding="ascii") if os.path.exists("/proc/self/statm") else io.StringIO("0") as f:
+        used = int(f.read().split()[0]) * resource.getpagesize()
+    limits = {
+        "RLIMIT_AS": used + MEMORY_BYTES,
+        "RLIMIT_CPU": cpu_seconds,
+        "RLIMIT_FSIZE": FILE_BYTES,
+        "RLIMIT_NOFILE": OPEN_FILES,
+        "RLIMIT_CORE": 0,
+    }
+    for name, value in limits.items():
+        if (kind := getattr(resource, name, None)) is not None:
+            with contextlib.suppress(ValueError, OSError):
+                resource.setrlimit(kind, (value, value))
+
+
+def enter_child(folder: str, keep: int) -> None:
+    """Prépare un processus tout neuf à recevoir une copie : son groupe, son dossier, plus aucun autre descripteur."""
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1, 2):
+        os.dup2(null, fd)
+    os.closerange(3, keep)
+    os.closerange(keep + 1, 4096)
+    sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115 - vit autant que le processus
+    os.chdir(folder)
+    import tempfile
+
+    tempfile.tempdir = folder
+    os.environ.update(HOME=folder, TMPDIR=folder, COURS_ETAT=os.path.join(folder, "etat"))
+
+
+def serve(control: socket.socket) -> None:
+    """Boucle du processus tiède. Un ordre, une réponse ; meurt quand l'autre côté ferme.
+
+    {"op": "start", "folder"} accompagné d'un descripteur → {"pid"} ; {"op": "kill", "pid"} → {"status"}.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warm_up()
+    control.sendall(b'{"ready": true}')
+    children: set[int] = set()
+    while True:
+        data, fds = receive(control)
+        if not data:
+            break
+        order = json.loads(data)
+        if order["op"] == "start":
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    _child(order["folder"], fds[0])
+                finally:
+                    os._exit(0)
+            children.add(pid)
+            control.sendall(json.dumps({"pid": pid}).encode())
+        elif order["op"] == "kill" and order["pid"] in children:
+            children.discard(order["pid"])
+            control.sendall(json.dumps({"status": reap(order["pid"])}).encode())
+        else:
+            control.sendall(b"{}")
+        for fd in fds:
+            os.close(fd)
+    for pid in children:
+        reap(pid)
+
+
+def _child(folder: str, fd: int) -> None:
+    from atelier.codec import read_message
+
+    enter_child(folder, fd)
+    stream = os.fdopen(fd, "rb", closefd=False)
+    job = read_message(stream)
+    total = sum(c["seconds"] for c in job["cells"]) + sum(e["budget"] + e["seconds"] for e in job["exercises"])
+    limit_resources(int(total) + 30)
+    run_job(job, Channel(os.fdopen(fd, "wb")))
+
+
+def reap(pid: int) -> int:
+    """Tue le groupe d'une copie, et rend la façon dont son processus a fini (négatif : par un signal)."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except ChildProcessError:
+        return 0
+
+
+def receive(control: socket.socket) -> tuple[bytes, list[int]]:
+    """Un ordre et les descripteurs qui l'accompagnent."""
+    fds = array.array("i")
+    try:
+        data, ancillary, _, _ = control.recvmsg(65536, socket.CMSG_LEN(8 * fds.itemsize))
+    except ConnectionError:
+        return b"", []
+    for level, kind, body in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(body[: len(body) - len(body) % fds.itemsize])
+    return data, list(fds)
+
+
+def once() -> None:
+    """Une copie, lue sur l'entrée standard, réponses sur la sortie standard."""
+    from atelier.codec import read_message
+
+    channel = Channel(os.fdopen(os.dup(1), "wb"))
+    job = read_message(sys.stdin.buffer)
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in (0, 1):
+        os.dup2(null, fd)
+    warm_up()
+    run_job(job, channel)
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[:1] == ["--serve"]:
+        serve(socket.socket(fileno=int(arguments[1])))
+    elif arguments == ["--once"]:
+        once()
+    else:
+        raise SystemExit("usage : python -m atelier.runner --serve FD | --once")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
