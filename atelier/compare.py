@@ -1,0 +1,603 @@
+"""Comparer une réponse à la référence, et reconnaître l'idée fausse derrière une réponse fausse.
+
+Sert à `check` (cas visibles) et à la correction (cas cachés, du côté sûr). Ce qui est comparé peut venir d'un
+processus qui ment : rien ici ne lève d'exception à cause de données étranges.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from .exercise import EXACT, Tolerance
+
+Outcome = Mapping[str, Any]
+NBSP, THIN = "\u00a0", "\u202f"
+HALF = (torch.float16, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Jugement d'un cas.
+
+    kind : ok, todo, raised, not_raised, wrong_error, untransportable, in_place, type, shape, dtype, value, timeout.
+    """
+
+    ok: bool
+    kind: str
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class CaseResult:
+    """Un cas jugé. wrong : ce que chaque idée fausse connue y aurait répondu (None : on ne le sait pas)."""
+
+    group: str
+    inputs: Mapping[str, Any]
+    expected: Outcome
+    got: Outcome
+    verdict: Verdict
+    wrong: Mapping[str, Outcome | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """L'erreur reconnue, et la phrase qui désigne la pensée à revoir."""
+
+    name: str
+    sentence: str
+
+
+OK = Verdict(True, "ok")
+
+
+# --- Écrire les valeurs ----------------------------------------------------------------------------------------------
+
+
+def format_number(value: Any, digits: int = 4) -> str:
+    """Nombre à la française : virgule décimale, milliers séparés par une espace fine insécable."""
+    if isinstance(value, bool):
+        return str(value)
+    if isinstance(value, int):
+        if value.bit_length() > 200:
+            return f"un entier de {value.bit_length()} bits"
+        return _sign(f"{value:,}".replace(",", THIN))
+    if math.isnan(value):
+        return "nan"
+    if math.isinf(value):
+        return "inf" if value > 0 else "−inf"
+    text = f"{value:.{digits}g}"
+    mantissa, mark, exponent = text.partition("e")
+    mantissa = mantissa.replace(".", ",")
+    return _sign(f"{mantissa}·10^{int(exponent)}" if mark else mantissa)
+
+
+def _sign(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def format_pair(expected: Any, got: Any) -> tuple[str, str]:
+    """Les deux nombres, avec assez de chiffres pour qu'on les voie différer."""
+    for digits in (4, 6, 9, 12, 17):
+        pair = format_number(expected, digits), format_number(got, digits)
+        if pair[0] != pair[1]:
+            return pair
+    if type(expected) is not type(got):
+        return f"{pair[0]} ({_type_name(expected)})", f"{pair[1]} ({_type_name(got)})"
+    return pair
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def format_shape(shape: Sequence[int]) -> str:
+    return str(tuple(shape))
+
+
+def describe(value: Any, limit: int = 6) -> str:
+    """Une valeur en quelques mots : les petits tenseurs sont écrits, les grands résumés."""
+    if isinstance(value, torch.Tensor):
+        if value.ndim == 0:
+            return f"{_tensor_text(value)} ({dtype_name(value.dtype)}, 0 dimension)"
+        if value.ndim == 1 and 0 < value.numel() <= limit:
+            return f"{_tensor_text(value)} ({dtype_name(value.dtype)})"
+        return f"un tenseur de forme {format_shape(value.shape)}, {dtype_name(value.dtype)}"
+    if isinstance(value, (list, tuple)):
+        brackets = "()" if isinstance(value, tuple) else "[]"
+        shown = f"{NBSP}; ".join(describe(v, limit) for v in value[:limit])
+        return brackets[0] + shown + (f"{NBSP}; … {len(value)} éléments" if len(value) > limit else "") + brackets[1]
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}{NBSP}: {describe(v, limit)}" for k, v in list(value.items())[:limit]) + "}"
+    if isinstance(value, str):
+        return f"«{NBSP}{value if len(value) <= 60 else value[:57] + '…'}{NBSP}»"
+    if value is None or isinstance(value, bool):
+        return str(value)
+    if isinstance(value, (int, float)):
+        return format_number(value)
+    return type(value).__name__
+
+
+def _tensor_text(x: torch.Tensor) -> str:
+    values = _numbers(x).tolist()
+    if not isinstance(values, list):
+        return format_number(values)
+    return "[" + f"{NBSP}; ".join(format_number(v) for v in values) + "]"
+
+
+def _numbers(x: torch.Tensor) -> torch.Tensor:
+    """Valeurs comparables : booléens et entiers tels quels, tout flottant (même float8) en float64."""
+    return x.detach().to(torch.float64) if x.dtype.is_floating_point else x.detach()
+
+
+def _type_name(value: Any) -> str:
+    names = {bool: "un booléen", int: "un entier", float: "un flottant", str: "un texte", dict: "un dictionnaire"}
+    if value is None:
+        return "None"
+    if isinstance(value, torch.Tensor):
+        return f"un tenseur de forme {format_shape(value.shape)}, {dtype_name(value.dtype)}"
+    if isinstance(value, (list, tuple)):
+        return f"une liste ou un n-uplet de {len(value)} éléments"
+    return names.get(type(value), type(value).__name__)
+
+
+def both(expected: str, got: str, place: str = "") -> str:
+    """« attendu : …      obtenu : … », précédé de l'endroit s'il y en a un ; sur deux lignes si c'est long."""
+    gap = "      " if len(expected) + len(got) < 70 else "\n"
+    return f"{place}attendu{NBSP}: {expected}{gap}obtenu{NBSP}: {got}"
+
+
+# --- Comparer --------------------------------------------------------------------------------------------------------
+
+
+def compare(expected: Outcome, got: Outcome, inputs: Mapping[str, Any], tolerance: Tolerance = EXACT) -> Verdict:
+    """Juge le résultat `got` d'un cas face à celui de la référence. Formes et types d'abord, puis valeurs."""
+    try:
+        return _compare(expected, got, inputs, tolerance)
+    except Exception as error:  # `got` peut venir d'un processus qui ment
+        return Verdict(False, "untransportable", f"réponse illisible ({type(error).__name__})")
+
+
+def _compare(expected: Outcome, got: Outcome, inputs: Mapping[str, Any], tolerance: Tolerance) -> Verdict:
+    status = got.get("status")
+    if status == "todo":
+        return Verdict(False, "todo", str(got.get("message", "")))
+    if status == "timeout":
+        return Verdict(False, "timeout", "pas de réponse dans le temps imparti")
+    if status == "untransportable":
+        return Verdict(False, "untransportable", str(got.get("message", "")))
+    if status not in ("value", "raised"):
+        raise ValueError(status)
+    if expected["status"] == "raised":
+        if status == "value":
+            message = both(f"une erreur {expected['error']}", describe(got.get("value")))
+            return Verdict(False, "not_raised", message)
+        if expected["error"] in got["mro"]:
+            return OK
+        message = both(f"une erreur {expected['error']}", f"{got['error']} ({_first_line(got)})")
+        return Verdict(False, "wrong_error", message)
+    if status == "raised":
+        where = f"\n{got['where']}" if got.get("where") else ""
+        return Verdict(False, "raised", f"votre code s'arrête sur {got['error']}{NBSP}: {_first_line(got)}{where}")
+    pairs = list(_leaves(expected["value"], got["value"]))
+    present = [pair for pair in pairs if not isinstance(pair[2], _Missing)]
+    for place, a, b in present:
+        if problem := _structure(a, b):
+            kind, text = problem
+            return Verdict(False, kind, _at(place) + text)
+    for place, a, b in present:
+        if text := _value(a, b, tolerance):
+            return Verdict(False, "value", _at(place) + text)
+    for place, a, b in pairs:  # une mesure manque souvent à cause d'une autre, fausse, qu'il valait mieux montrer
+        if isinstance(b, _Missing):
+            return Verdict(False, "type", _at(place) + both(_type_name(a), "rien"))
+    if "after" in got:
+        damaged = [name for name in inputs if not _same(inputs[name], got["after"].get(name))]
+        if damaged:
+            return Verdict(
+                False, "in_place", f"votre fonction a modifié {', '.join(damaged)}, qui ne lui appartient pas"
+            )
+    return OK
+
+
+def _first_line(got: Outcome) -> str:
+    return (str(got.get("message", "")).splitlines() or [""])[0][:200]
+
+
+def _at(place: str) -> str:
+    return f"dans {place}{NBSP}: " if place else ""
+
+
+class _Missing:
+    """Marque une valeur absente."""
+
+
+def _leaves(a: Any, b: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Feuilles appariées de deux arbres ; s'arrête là où leur structure diffère et rend ce nœud entier."""
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)) and len(a) == len(b):
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            yield from _leaves(x, y, f"{place or 'résultat'}[{i}]")
+    elif isinstance(a, dict) and isinstance(b, dict) and b.keys() <= a.keys():
+        for key in a:
+            where = f"{place} → {key}" if place else f"«{NBSP}{key}{NBSP}»"
+            if key in b:
+                yield from _leaves(a[key], b[key], where)
+            else:
+                yield where, a[key], _Missing()
+    else:
+        yield place, a, b
+
+
+def _structure(a: Any, b: Any) -> tuple[str, str] | None:
+    """Différence de type, de forme ou de type d'éléments : (genre, texte), ou None."""
+    if isinstance(a, torch.Tensor):
+        if not isinstance(b, torch.Tensor):
+            return "type", both(_type_name(a), _type_name(b))
+        if a.shape != b.shape:
+            return "shape", both(f"un tenseur de forme {format_shape(a.shape)}", f"de forme {format_shape(b.shape)}")
+        if a.dtype != b.dtype:
+            return "dtype", both(f"un tenseur {dtype_name(a.dtype)}", dtype_name(b.dtype))
+        return None
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return "shape", both(f"{len(a)} élément{'s' * (len(a) > 1)}", f"{len(b)}")
+    if isinstance(a, dict) and isinstance(b, dict):
+        extra = ", ".join(sorted(str(k) for k in b.keys() - a.keys())[:5])
+        missing = ", ".join(sorted(str(k) for k in a.keys() - b.keys())[:5])
+        return "shape", " ; ".join(
+            f"{n}{NBSP}: {names}" for n, names in (("noms en trop", extra), ("noms absents", missing)) if names
+        )
+    if type(a) is type(b) or (type(a) is float and type(b) is int):
+        return None
+    return "type", both(_described_type(a), _described_type(b))
+
+
+def _described_type(value: Any) -> str:
+    scalar = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return f"{_type_name(value)} ({format_number(value)})" if scalar else _type_name(value)
+
+
+def _close(a: Any, b: Any, tolerance: Tolerance) -> bool:
+    """Deux nombres Python : a attendu, b obtenu."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a == b
+    if abs(b) > 1e308:  # couvre l'infini et les entiers qui ne tiennent pas dans un flottant
+        return a == b
+    if math.isnan(a) or math.isnan(b):
+        return math.isnan(a) and math.isnan(b)
+    if math.isinf(a):
+        return False
+    if a == 0 and b == 0:
+        return math.copysign(1, a) == math.copysign(1, b)
+    return abs(a - b) <= tolerance.atol + tolerance.rtol * abs(a)
+
+
+def _different(a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance) -> torch.Tensor:
+    """Masque des éléments qui diffèrent ; mêmes formes supposées, types quelconques."""
+    if not a.dtype.is_floating_point and not b.dtype.is_floating_point:
+        return a.to(torch.int64) != b.to(torch.int64)
+    rtol = max(tolerance.rtol, tolerance.half_rtol) if a.dtype in HALF else tolerance.rtol
+    x, y = a.detach().to(torch.float64), b.detach().to(torch.float64)
+    near = (x - y).abs() <= tolerance.atol + rtol * x.abs()
+    both_finite = x.isfinite() & y.isfinite()
+    return ~torch.where(both_finite, near, (x == y) | (x.isnan() & y.isnan()))
+
+
+def _value(a: Any, b: Any, tolerance: Tolerance) -> str:
+    """Différence de valeur entre deux feuilles de même structure ; texte vide si elles s'accordent."""
+    if isinstance(a, torch.Tensor):
+        wrong = _different(a, b, tolerance)
+        count = int(wrong.sum())
+        if not count:
+            return ""
+        index = tuple(int(i) for i in torch.nonzero(wrong)[0])
+        x, y = format_pair(_numbers(a)[index].item(), _numbers(b)[index].item())
+        if not index:
+            return both(x, y)
+        where = f"à l'indice {index if len(index) > 1 else index[0]}{NBSP}: "
+        many = f"\n({format_number(count)} valeurs sur {format_number(a.numel())} diffèrent)" if count > 1 else ""
+        return both(x, y, where) + many
+    if a is None or isinstance(a, (bool, str)):
+        return "" if a == b else both(describe(a), describe(b))
+    if isinstance(a, (list, tuple, dict)):
+        return ""
+    return "" if _close(a, b, tolerance) else both(*format_pair(a, b))
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Égalité exacte, types et formes compris (nan égale nan)."""
+    return all(_structure(x, y) is None and not _value(x, y, EXACT_HALF) for _, x, y in _leaves(a, b))
+
+
+EXACT_HALF = replace(EXACT, half_rtol=0.0)
+
+
+# --- Reconnaître une idée fausse -------------------------------------------------------------------------------------
+
+
+def _scalar_view(value: Any) -> Any:
+    """Oublie ce qui sépare un nombre Python d'un tenseur sans dimension : seule compte la valeur."""
+    if isinstance(value, (bool, int, float)):
+        return torch.tensor(float(value), dtype=torch.float64)
+    return value
+
+
+def _values_agree(a: Any, b: Any, tolerance: Tolerance) -> bool:
+    """Mêmes valeurs et mêmes formes, sans regarder le type des nombres."""
+    for _, raw_x, raw_y in _leaves(a, b):
+        x, y = _scalar_view(raw_x), _scalar_view(raw_y)
+        if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor):
+            if x.shape != y.shape or bool(_different(x, y, tolerance).any()):
+                return False
+            zeros = isinstance(raw_x, float) and isinstance(raw_y, float) and raw_x == raw_y == 0
+            if zeros and math.copysign(1, raw_x) != math.copysign(1, raw_y):
+                return False
+        elif type(x) is not type(y) or _value(x, y, tolerance):
+            return False
+    return True
+
+
+def _agree(wrong: Outcome | None, case: CaseResult, tolerance: Tolerance) -> bool:
+    """La réponse de l'étudiant est-elle celle de cette idée fausse ? Le type des nombres n'entre en compte que
+    si l'idée fausse ne se trompe que de type."""
+    got, expected = case.got, case.expected
+    if not wrong or wrong.get("status") != got.get("status"):
+        return False
+    if wrong["status"] == "raised":
+        return wrong["error"] == got["error"]
+    if wrong["status"] != "value":
+        return False
+    if not _values_agree(wrong["value"], got["value"], tolerance):
+        return False
+    if expected["status"] == "value" and _values_agree(wrong["value"], expected["value"], tolerance):
+        # Les valeurs sont justes : l'erreur est de type, ou d'abîmer les entrées.
+        return case.verdict.kind == compare(expected, wrong, case.inputs, tolerance).kind
+    return True
+
+
+def diagnose(
+    cases: Sequence[CaseResult], messages: Mapping[str, str], tolerance: Tolerance = EXACT
+) -> Diagnosis | None:
+    """L'idée fausse qui explique le mieux les cas ratés, ou une erreur générique reconnue par règle, ou None.
+
+    Une idée fausse est retenue si elle donne les mêmes réponses que l'étudiant sur au moins la moitié des cas
+    ratés, dont le premier (ou plus de la moitié d'entre eux). Un accord ne compte que là où elle se trompe.
+    """
+    try:
+        failing = [c for c in cases if not c.verdict.ok]
+        return (_known(cases, failing, messages, tolerance) or _generic(cases, failing)) if failing else None
+    except Exception:  # comme `compare` : des données étranges ne font rien échouer
+        return None
+
+
+def _known(
+    cases: Sequence[CaseResult], failing: Sequence[CaseResult], messages: Mapping[str, str], tolerance: Tolerance
+) -> Diagnosis | None:
+    loose = replace(tolerance, rtol=max(tolerance.rtol, 1e-5), atol=max(tolerance.atol, 1e-9))
+    best, best_score = None, (0, 0)
+    for name, sentence in messages.items():
+        hits = [
+            _agree(c.wrong.get(name), c, loose) and not compare(c.expected, c.wrong[name], c.inputs, tolerance).ok
+            for c in failing
+        ]
+        explained = sum(hits)
+        if 2 * explained < len(failing) or not (hits[0] or 2 * explained > len(failing)):
+            continue
+        score = explained, sum(_agree(c.wrong.get(name), c, loose) for c in cases)
+        if score > best_score:
+            best, best_score = Diagnosis(name, sentence), score
+    return best
+
+
+GENERIC = {
+    "no_return": "Votre fonction travaille peut-être, mais ne rend rien à qui l'appelle.",
+    "in_place": "Votre fonction rend le bon résultat mais modifie le tenseur qu'on lui a confié\u00a0: "
+    "l'appelant retrouvera ses données abîmées.",
+    "dtype": "Les valeurs sont proches, mais le type du résultat n'est plus celui de l'entrée\u00a0: "
+    "qui l'a changé en route\u202f?",
+    "asked_dtype": "Les valeurs sont bonnes, mais le type du résultat n'est pas celui que demande l'énoncé.",
+    "float_count": "Un nombre d'octets ou d'opérations est un entier exact\u00a0: "
+    "un flottant perd ses derniers chiffres au-delà de 2⁵³.",
+    "no_check": "L'énoncé annonce une entrée interdite\u00a0: votre fonction répond quand même, au lieu de la refuser.",
+    "non_contiguous": "Votre fonction suppose que les valeurs se suivent en mémoire\u00a0: "
+    "un tenseur transposé ou découpé ne le garantit pas.",
+    "hardcoded": "Votre réponse ne bouge pas quand les arguments changent\u00a0: "
+    "lequel d'entre eux oubliez-vous\u202f?",
+    "visible_only": "Le résultat est juste pour l'exemple de l'énoncé et faux ailleurs\u00a0: "
+    "lequel de vos nombres devrait venir des arguments\u202f?",
+    "square_only": "Tout va bien pour une matrice carrée\u202f; essayez avec deux dimensions différentes et regardez "
+    "quelle dimension vous utilisez.",
+    "transposed": "Votre résultat est le transposé de celui qu'on attend\u00a0: que doit contenir une ligne\u202f?",
+    "nan": "Un nan apparaît\u00a0: quelle division par zéro, quel logarithme ou quelle différence d'infinis "
+    "l'a produit\u202f?",
+    "opposite": "Vos valeurs ont la bonne taille et le mauvais signe\u00a0: "
+    "dans quel sens se fait la différence\u202f?",
+    "constant_factor": "Tous vos résultats sont {ratio} fois le bon\u00a0: quel facteur manque, "
+    "ou compte deux fois\u202f?",
+    "off_by_one": "Il vous manque toujours une unité, ou vous en avez une de trop\u00a0: "
+    "que se passe-t-il au bord de l'intervalle\u202f?",
+}
+
+
+def _generic(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> Diagnosis | None:
+    for name, rule in _RULES.items():
+        found = rule(cases, failing)
+        if found:
+            detail = found if isinstance(found, str) else ""
+            if name == "dtype" and not all(_expects_input_dtype(c) for c in failing):
+                name = "asked_dtype"
+            return Diagnosis(name, GENERIC[name].format(ratio=detail))
+    return None
+
+
+def _kinds(cases: Sequence[CaseResult]) -> set[str]:
+    return {c.verdict.kind for c in cases}
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for v in value:
+            yield from _tensors(v)
+    elif isinstance(value, Mapping):
+        for v in value.values():
+            yield from _tensors(v)
+
+
+def _only(value: Any) -> torch.Tensor | None:
+    """La valeur en un tenseur float64, si elle n'est faite que d'un nombre, d'une liste de nombres ou d'un tenseur."""
+    if isinstance(value, (list, tuple)) and value and all(type(v) in (int, float) for v in value):
+        value = torch.tensor([float(v) for v in value], dtype=torch.float64)
+    value = _scalar_view(value)
+    return value.detach().to(torch.float64) if isinstance(value, torch.Tensor) else None
+
+
+def _answers(cases: Sequence[CaseResult]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """(attendu, obtenu) des cas où les deux se lisent comme un tenseur ; liste vide si un seul y échappe."""
+    pairs = []
+    for c in cases:
+        if c.expected["status"] != "value" or c.got.get("status") != "value":
+            return []
+        a, b = _only(c.expected["value"]), _only(c.got["value"])
+        if a is None or b is None:
+            return []
+        pairs.append((a, b))
+    return pairs
+
+
+def _expects_input_dtype(case: CaseResult) -> bool:
+    given = {t.dtype for t in _tensors(case.inputs)}
+    return all(t.dtype in given for t in _tensors(case.expected.get("value")))
+
+
+def _no_return(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> bool:
+    silent = all(c.got.get("status") == "value" and c.got["value"] is None for c in failing)
+    return silent and _kinds(failing) <= {"type", "not_raised"} and "type" in _kinds(failing)
+
+
+def _dtype(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> bool:
+    close = Tolerance(rtol=0.02, atol=1e-6)
+    return _kinds(failing) == {"dtype"} and all(
+        _values_agree(c.expected["value"], c.got["value"], close) for c in failing
+    )
+
+
+def _float_count(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> bool:
+    return _kinds(failing) == {"type"} and all(
+        type(c.expected["value"]) is int and type(c.got["value"]) is float for c in failing
+    )
+
+
+def _non_contiguous(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> bool:
+    def strided(case: CaseResult) -> bool:
+        return any(not t.is_contiguous() for t in _tensors(case.inputs))
+
+    return _kinds(failing) <= {"raised", "value"} and all(strided(c) == (not c.verdict.ok) for c in cases)
+
+
+def _hardcoded(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> bool:
+    pairs = _answers([c for c in cases if c.expected["status"] == "value"])
+    if len(pairs) < 3:
+        return False
+    first = pairs[0]
+    return all(_equal(b, first[1]) for _, b in pairs) and sum(not _equal(a, first[0]) for a, _ in pairs) >= 2
+
+
+def _equal(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a.shape == b.shape and not bool(_different(a, b, EXACT).any())
+
+
+def _visible_only(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> bool:
+    others = [c for c in cases[1:] if c.expected["status"] == "value"]
+    return cases[0].verdict.ok and len(others) >= 3 and all(c.verdict.kind == "value" for c in others)
+
+
+def _square_only(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> bool:
+    def square(case: CaseResult) -> bool:
+        return all(t.shape[-1] == t.shape[-2] for t in _tensors(case.inputs) if t.ndim >= 2)
+
+    with_matrix = [c for c in cases if any(t.ndim >= 2 for t in _tensors(c.inputs))]
+    both_sorts = {square(c) for c in with_matrix} == {True, False}
+    return both_sorts and len(failing) >= 2 and all(square(c) == c.verdict.ok for c in with_matrix)
+
+
+def _transposed(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> bool:
+    pairs = _answers(failing)
+    close = Tolerance(rtol=1e-4, atol=1e-9)
+    return bool(pairs) and all(
+        a.ndim >= 2 and a.shape == b.mT.shape and not bool(_different(a, b.mT, close).any())
+        for a, b in pairs
+        if b.ndim >= 2 or a.ndim >= 2
+    ) and any(b.ndim >= 2 for _, b in pairs)  # fmt: skip
+
+
+def _nan(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> bool:
+    pairs = _answers(failing)
+    return bool(pairs) and all(bool(b.isnan().any()) and not bool(a.isnan().any()) for a, b in pairs)
+
+
+def _ratio(failing: Sequence[CaseResult]) -> float | None:
+    """Rapport obtenu / attendu s'il est le même pour toutes les valeurs non nulles d'au moins deux cas."""
+    pairs = _answers(failing)
+    if len(pairs) < 2 or any(a.shape != b.shape for a, b in pairs):
+        return None
+    a, b = (torch.cat([p[i].flatten() for p in pairs]) for i in (0, 1))
+    kept = (a != 0) | (b != 0)
+    a, b = a[kept], b[kept]
+    if a.numel() < 2 or not bool((a.isfinite() & b.isfinite()).all()) or bool((a == 0).any()):
+        return None
+    ratios = b / a
+    middle = float(ratios.median())
+    return middle if bool(((ratios - middle).abs() <= 1e-4 * abs(middle)).all()) and middle else None
+
+
+def _opposite(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> bool:
+    ratio = _ratio(failing)
+    return ratio is not None and abs(ratio + 1) < 1e-3
+
+
+def _constant_factor(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> str | bool:
+    ratio = _ratio(failing)
+    if ratio is None or abs(ratio - 1) < 1e-2:
+        return False
+    inverse = 1 / ratio
+    simple = abs(ratio) < 1 and abs(inverse - round(inverse)) < 1e-3 * abs(inverse)
+    return f"1/{format_number(round(inverse))}" if simple else format_number(ratio)
+
+
+def _off_by_one(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> bool:
+    pairs = _answers(failing)
+    whole = all(
+        type(c.expected["value"]) is int
+        or isinstance(c.expected["value"], torch.Tensor)
+        and not c.expected["value"].dtype.is_floating_point
+        for c in failing
+        if c.expected["status"] == "value"
+    )
+    if len(pairs) < 2 or not whole or any(a.shape != b.shape for a, b in pairs):
+        return False
+    gaps = torch.cat([(b - a).flatten() for a, b in pairs])
+    gaps = gaps[gaps != 0]
+    return bool((gaps == 1).all()) or bool((gaps == -1).all())
+
+
+_RULES = {
+    "no_return": _no_return,
+    "in_place": lambda cases, failing: _kinds(failing) == {"in_place"},
+    "dtype": _dtype,
+    "float_count": _float_count,
+    "no_check": lambda cases, failing: _kinds(failing) == {"not_raised"},
+    "non_contiguous": _non_contiguous,
+    "hardcoded": _hardcoded,
+    "transposed": _transposed,
+    "nan": _nan,
+    "opposite": _opposite,
+    "constant_factor": _constant_factor,
+    "off_by_one": _off_by_one,
+    "square_only": _square_only,
+    "visible_only": _visible_only,
+}
