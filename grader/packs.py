@@ -1,0 +1,259 @@
+"""Le paquet d'un chapitre : ce que `check`, `hint`, `quiz` et `progress` lisent chez l'étudiant.
+
+`assets/packs/<chapitre>.json` porte les déclarations publiques et l'arbre des cas visibles (voir `atelier.codec`),
+`assets/packs/<chapitre>.safetensors` leurs tenseurs. Pour chaque cas visible : les entrées, ce que répond la référence,
+et ce que répondrait chaque idée fausse. Ni la référence ni les idées fausses elles-mêmes n'y sont.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from atelier.codec import decode, encode
+from atelier.compare import compare
+from atelier.exercise import Exercise, Inputs
+from atelier.probes import run_case, without_source
+from grader.chapters import Chapter, ChapterError, Problem
+
+PUBLIC_SEED = 20_261_124
+"""Graine des cas visibles : publique, donc jamais celle d'une correction."""
+PROOF_SEED = 7
+PROOF_CASES = 8
+"""Cas tirés en plus pour savoir si deux idées fausses confondues par les cas visibles sont en fait la même."""
+MAX_BYTES = 1_000_000
+
+RTOL, ATOL, HALF_RTOL = 1e-4, 1e-6, 2e-2
+"""Écart admis par `build --check` entre un paquet archivé et le même paquet recalculé sur une autre machine :
+|a − b| ≤ ATOL + RTOL·|b| pour les flottants (HALF_RTOL en float16 et bfloat16). Les produits de matrices et le tirage
+gaussien n'arrondissent pas pareil selon les instructions vectorielles du processeur. Entiers, booléens, formes, types
+et textes se comparent exactement."""
+
+Case = dict[str, Any]
+
+
+def build_cases(chapter: Chapter) -> tuple[dict[str, list[Case]], list[Problem]]:
+    """Les cas visibles de chaque exercice, et les défauts qu'ils révèlent."""
+    cases: dict[str, list[Case]] = {}
+    problems: list[Problem] = []
+    for id in (id for id in chapter.sources if id in chapter.exercises):
+        try:
+            builder = _Builder(chapter, id)
+            found = builder.visible()
+            builder.check_misconceptions(found)
+        except ChapterError as error:
+            problems += error.problems
+        else:
+            problems += builder.problems
+            cases[id] = [_public(case) for case in found]
+    return cases, list(dict.fromkeys(problems))
+
+
+def _public(case: Case) -> Case:
+    """Le cas sans rien du texte de la solution ni des idées fausses."""
+    wrong = {name: without_source(outcome) for name, outcome in case["wrong"].items()}
+    return case | {"expected": without_source(case["expected"]), "wrong": wrong}
+
+
+class _Builder:
+    """Calcule les cas d'un exercice en notant les défauts au passage."""
+
+    def __init__(self, chapter: Chapter, id: str) -> None:
+        self.chapter = chapter
+        self.id = id
+        self.exercise: Exercise = chapter.exercises[id]
+        self.problems: list[Problem] = []
+        self.usable = [m.name for m in self.exercise.misconceptions if self._resolves(m.name)]
+
+    def visible(self) -> list[Case]:
+        """Les exemples écrits à la main (ils sont du premier groupe), puis `visible` tirages par groupe."""
+        first = next(iter(self.exercise.groups))
+        drawn = self._guard("le tirage des cas échoue", self._draw, PUBLIC_SEED, self.exercise.visible) or []
+        found = [self._case(g, inputs) for g, inputs in [*((first, e) for e in self.exercise.examples), *drawn]]
+        if not found:
+            self._report("aucun cas visible : donnez `examples`, ou `visible` supérieur à 0.")
+        return [case for case in found if case is not None]
+
+    def check_misconceptions(self, cases: list[Case]) -> None:
+        """Chaque idée fausse se distingue de la référence ; deux idées fausses se distinguent l'une de l'autre."""
+        if not cases:
+            return
+        told = []
+        for name in self.usable:
+            if any(not self._same(c, c["expected"], c["wrong"][name]) for c in cases):
+                told.append(name)
+            else:
+                message = f"aucun des {len(cases)} cas visibles ne distingue l'idée fausse `{name}` de la référence."
+                self._report(message)
+        for i, left in enumerate(told):
+            for right in told[i + 1 :]:
+                if all(self._twins(c, left, right) for c in cases):
+                    self._report_twins(left, right)
+
+    def _report_twins(self, left: str, right: str) -> None:
+        drawn = self._guard("le tirage des cas échoue", self._draw, PROOF_SEED, PROOF_CASES) or []
+        hidden = [case for group, inputs in drawn if (case := self._case(group, inputs, (left, right))) is not None]
+        pair = f"les idées fausses `{left}` et `{right}`"
+        if all(self._twins(c, left, right) for c in hidden):
+            self._report(f"{pair} répondent la même chose partout : n'en gardez qu'une.")
+        else:
+            self._report(f"aucun cas visible ne distingue {pair}.", warning=True)
+
+    def _draw(self, seed: int, count: int) -> list[tuple[str, Inputs]]:
+        return self.exercise.draw_cases(self.id, seed, count)
+
+    def _case(self, group: str, inputs: Inputs, names: tuple[str, ...] | None = None) -> Case | None:
+        """Un cas complet, ou None (et un défaut noté) si la référence n'y répond pas comme elle doit."""
+        reference = self.chapter.reference(self.id)
+        expected = self._outcome(reference, inputs)
+        status = expected["status"]
+        if status not in ("value", "raised") or (status == "raised" and "ValueError" not in expected["mro"]):
+            reason = f"{expected.get('error') or status}, « {expected.get('message', '')} »"
+            self._report(f"la référence échoue sur un cas du groupe « {group} » ({_brief(inputs)}) : {reason}.")
+            return None
+        case: Case = {"group": group, "inputs": inputs, "expected": expected, "wrong": {}}
+        if not self._same(case, expected, expected):
+            self._report(f"la référence ne vaut pas elle-même sur un cas du groupe « {group} » : {_brief(inputs)}.")
+            return None
+        for name in self.usable if names is None else names:
+            case["wrong"][name] = self._outcome(self.chapter.wrong(self.id, name), inputs)
+        if self._guard(f"un cas du groupe « {group} » ne peut pas être archivé", encode, case) is None:
+            return None
+        return case
+
+    def _outcome(self, fn: Any, inputs: Inputs) -> dict[str, Any]:
+        return run_case(self.exercise.probe, fn, inputs)
+
+    def _same(self, case: Case, expected: dict[str, Any], got: dict[str, Any]) -> bool:
+        return compare(expected, got, case["inputs"], self.exercise.tolerance).ok
+
+    def _twins(self, case: Case, left: str, right: str) -> bool:
+        """Mêmes valeurs : le paquet ne garde pas ce qu'une réponse a fait subir à ses entrées."""
+        return self._same(case, without_source(case["wrong"][left]), without_source(case["wrong"][right]))
+
+    def _resolves(self, name: str) -> bool:
+        try:
+            self.chapter.wrong(self.id, name)
+        except ChapterError as error:
+            self.problems += error.problems
+            return False
+        return True
+
+    def _guard(self, what: str, function: Any, *arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except Exception as error:
+            self._report(f"{what} : {type(error).__name__} : {error}")
+            return None
+
+    def _report(self, message: str, warning: bool = False) -> None:
+        self.problems.append(Problem(self.chapter.declarations_file, 0, self.id, message, warning))
+
+
+def render_pack(chapter: Chapter, cases: dict[str, list[Case]]) -> tuple[str, bytes]:
+    """Le texte JSON et les octets safetensors du paquet."""
+    tree, tensors = encode(cases)
+    tree, tensors = _share_equal_tensors(tree, tensors)
+    exercises = {}
+    for id in cases:
+        exercise = chapter.exercises[id]
+        exercises[id] = {
+            "points": exercise.points,
+            "minutes": exercise.minutes,
+            "stars": exercise.stars,
+            "hints": list(exercise.hints),
+            "groups": dict(exercise.groups),
+            "probe": exercise.probe,
+            "tolerance": asdict(exercise.tolerance),
+            "signature": chapter.signature(id),
+            "messages": {m.name: m.message for m in exercise.misconceptions},
+        }
+    shown = [cell.id for cell in chapter.cells if cell.kind == "quiz" and cell.id in chapter.quizzes]
+    pack = {
+        "chapter": chapter.name,
+        "title": chapter.title,
+        "exercises": exercises,
+        "quizzes": {name: asdict(chapter.quizzes[name]) for name in shown},
+    }
+    head = json.dumps(pack, ensure_ascii=False, indent=1).removesuffix("\n}")
+    lines = [f"   {_line(id)}: {_line(node)}" for id, node in tree["v"].items()]
+    body = ',\n "cases": {\n  "$": "dict",\n  "v": {\n' + ",\n".join(lines) + "\n  }\n }\n}\n"
+    return head + body, save(tensors)
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def same_pack(json_path: Path, tensors_path: Path, text: str, tensors: bytes) -> bool:
+    """Vrai si le paquet archivé dit la même chose que `text` et `tensors`, aux arrondis près (voir `RTOL`)."""
+    try:
+        old, new = json.loads(json_path.read_text(encoding="utf-8")), json.loads(text)
+        old_cases = decode(old.pop("cases"), load(tensors_path.read_bytes()))
+        new_cases = decode(new.pop("cases"), load(tensors))
+    except (OSError, ValueError, LookupError, AttributeError, SafetensorError):
+        return False
+    return _ordered(old) == _ordered(new) and _close(old_cases, new_cases)
+
+
+def _ordered(value: Any) -> str:
+    """Texte canonique où l'ordre des clés compte."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _close(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        if not isinstance(b, torch.Tensor) or a.shape != b.shape or a.dtype != b.dtype or a.stride() != b.stride():
+            return False
+        if not a.is_floating_point():
+            return torch.equal(a, b)
+        rtol = HALF_RTOL if a.dtype.itemsize <= 2 else RTOL
+        return torch.allclose(a.double(), b.double(), rtol=rtol, atol=ATOL, equal_nan=True)
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, float):
+        return a == b or (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=RTOL, abs_tol=ATOL)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(_close, a, b))
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(_close(a[k], b[k]) for k in a)
+    return a == b
+
+
+def _share_equal_tensors(tree: Any, tensors: dict[str, torch.Tensor]) -> tuple[Any, dict[str, torch.Tensor]]:
+    """Un seul exemplaire de chaque tenseur : une entrée rendue intacte ne pèse pas deux fois."""
+    kept: dict[tuple[Any, ...], str] = {}
+    names = {key: kept.setdefault((x.dtype, x.shape, _raw(x)), key) for key, x in tensors.items()}
+
+    def rename(node: Any) -> Any:
+        if isinstance(node, list):
+            return [rename(x) for x in node]
+        if isinstance(node, dict):
+            if node.get("$") == "tensor":
+                return {**node, "v": names[node["v"]]}
+            return {k: rename(v) for k, v in node.items()}
+        return node
+
+    return rename(tree), {key: tensors[key] for key in kept.values()}
+
+
+def _raw(x: torch.Tensor) -> bytes:
+    return save({"x": x})
+
+
+def _brief(inputs: Inputs) -> str:
+    """Les entrées d'un cas en une ligne."""
+
+    def show(value: Any) -> str:
+        if isinstance(value, torch.Tensor) and value.numel() > 8:
+            return f"tenseur {value.dtype} de forme {tuple(value.shape)}"
+        return str(value)[:80]
+
+    return ", ".join(f"{k}={show(v)}" for k, v in inputs.items())
