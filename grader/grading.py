@@ -1,0 +1,357 @@
+"""Noter : tirer les cas cachés, comparer, compter les points, dire le verdict et écrire le retour à l'étudiant.
+
+Tout ce qui est ici tourne du côté sûr ; le code de l'étudiant n'y entre que sous la forme des résultats qu'il a rendus.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from atelier.codec import CodecError, dumps
+from atelier.compare import CaseResult, Diagnosis, Outcome, compare, describe, diagnose, format_number
+from atelier.exercise import Exercise, Inputs
+from atelier.probes import run_case
+from grader import UserError
+from grader.chapters import Chapter
+from grader.sandbox import Cell, CellReport, Report, Task, TaskReport
+
+NB = "\u00a0"
+THIN = "\u202f"
+
+VERDICTS = {
+    "refused": "copie refusée",
+    "missing": "non fait",
+    "timeout": "trop long",
+    "error": "erreur",
+    "correct": "juste",
+    "misconception": "idée fausse",
+    "partial": "en partie juste",
+    "incorrect": "faux",
+}
+"""Verdict → mot français, dans l'ordre où le premier qui s'applique est retenu."""
+
+
+class GradingError(UserError):
+    """La correction elle-même est en faute : un exercice mal déclaré, une référence qui échoue."""
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """Un groupe de cas. counted : faux s'il est réussi mais ne compte pas, le groupe courant ne l'étant pas."""
+
+    name: str
+    share: float
+    passed: int
+    total: int
+    counted: bool
+
+    @property
+    def full(self) -> bool:
+        return self.passed == self.total
+
+
+@dataclass
+class Result:
+    """Un exercice noté."""
+
+    exercise: str
+    score: float
+    max_score: float
+    verdict: str
+    message: str
+    misconception: str | None = None
+    feedback: str = ""
+    seed: str = ""
+    """Graine des cas cachés, en décimal (du texte : elle dépasse ce que JSON garde exact)."""
+    groups: list[GroupScore] = field(default_factory=list)
+
+    def as_data(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Result:
+        return cls(**{**data, "groups": [GroupScore(**g) for g in data["groups"]]})
+
+    def record(self, student: str, assignment: str) -> dict[str, Any]:
+        """L'enregistrement que `grade --json` écrit (DESIGN §4)."""
+        return {
+            "student": student,
+            "assignment": assignment,
+            "exercise": self.exercise,
+            "score": self.score,
+            "max_score": self.max_score,
+            "verdict": self.verdict,
+            "misconception": self.misconception,
+            "message": self.message,
+        }
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Un exercice et ses cas cachés."""
+
+    id: str
+    exercise: Exercise
+    seed: int
+    cases: list[tuple[str, Inputs]]
+
+    @property
+    def task(self) -> Task:
+        inputs = [inputs for _, inputs in self.cases]
+        return Task(self.id, self.exercise.probe, self.exercise.seconds, inputs)
+
+
+def fresh_seed() -> int:
+    """Graine d'un (devoir, étudiant, exercice) : personne ne peut la connaître d'avance."""
+    return secrets.randbits(64)
+
+
+def draw(chapter: Chapter, seed: int | None = None) -> list[Drawn]:
+    """Les cas cachés de chaque exercice, d'une graine neuve par exercice (ou de `seed`, pour rejouer)."""
+    drawn = []
+    for id, exercise in chapter.exercises.items():
+        chosen = fresh_seed() if seed is None else seed
+        try:
+            cases = exercise.draw_cases(id, chosen, exercise.cases)
+            dumps([inputs for _, inputs in cases])
+        except CodecError as error:
+            text = f"{chapter.declarations_file}, {id}{NB}: un tirage ne peut pas être transmis, {error}"
+            raise GradingError(text) from error
+        except Exception as error:
+            text = f"{chapter.declarations_file}, {id}{NB}: le tirage échoue avec la graine {chosen}"
+            raise GradingError(f"{text} ({type(error).__name__}{NB}: {error})") from error
+        drawn.append(Drawn(id, exercise, chosen, cases))
+    return drawn
+
+
+# ---------------------------------------------------------------------------------------------- points
+
+
+def is_constant(expected: Sequence[Outcome]) -> bool:
+    """Vrai si une fonction sans réflexion réussirait ces cas : la même réponse partout, ou toujours une erreur."""
+    if all(e["status"] == "raised" for e in expected):
+        return True
+    return all(
+        e["status"] == "value" and compare({**expected[0], "after": {}}, {**e, "after": {}}, {}).ok for e in expected
+    )
+
+
+def score_groups(exercise: Exercise, cases: Sequence[CaseResult]) -> list[GroupScore]:
+    """Les groupes, dans l'ordre déclaré, le premier étant le groupe courant."""
+    scores: list[GroupScore] = []
+    for name, share in exercise.groups.items():
+        mine = [c for c in cases if c.group == name]
+        passed = sum(c.verdict.ok for c in mine)
+        typical_full = not scores or scores[0].full
+        counted = typical_full or not is_constant([c.expected for c in mine])
+        scores.append(GroupScore(name, share, passed, len(mine), counted))
+    return scores
+
+
+def earned(groups: Sequence[GroupScore], points: float) -> float:
+    """Points gagnés : la part de chaque groupe entièrement réussi et compté, arrondie au centième."""
+    return round(points * sum(g.share for g in groups if g.full and g.counted), 2)
+
+
+# ---------------------------------------------------------------------------------------------- juger
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Ce que l'on sait d'une réponse avant de comparer. cell : None si elle est absente ou encore l'énoncé."""
+
+    cell: Cell | None
+    report: CellReport | None
+    task: TaskReport
+    notes: Sequence[str] = ()
+
+
+def answer_of(id: str, answers: Mapping[str, Cell], report: Report, notes: Mapping[str, Sequence[str]]) -> Answer:
+    cell = answers.get(id)
+    return Answer(cell, report.cells.get(cell.id) if cell else None, report.tasks[id], notes.get(id, ()))
+
+
+def judge(chapter: Chapter, drawn: Drawn, answer: Answer, points: float) -> Result:
+    """Note un exercice : compare chaque cas à la référence et choisit le verdict, dans l'ordre de DESIGN §4."""
+    id, exercise = drawn.id, drawn.exercise
+    if answer.task.status == "undefined":
+        return without_answer(drawn, answer, points)
+    cases = compare_cases(chapter, drawn, answer.task.outcomes)
+    groups = score_groups(exercise, cases)
+    score = earned(groups, points)
+    typical = [c for c in cases if c.group == groups[0].name]
+    failing = [c for c in cases if not c.verdict.ok]
+    result = Result(id, score, points, "", "", seed=str(drawn.seed), groups=groups)
+    diagnosis = None
+    if all(c.verdict.kind == "todo" for c in typical):
+        result.verdict, result.message = "missing", f"Exercice non fait{NB}: la fonction est encore à écrire."
+    elif any(c.verdict.kind == "timeout" for c in cases):
+        result.verdict = "timeout"
+        result.message = (
+            f"Un calcul a dépassé {format_number(exercise.seconds)} secondes, la limite pour un cas{NB}: "
+            "boucle sans fin, ou méthode trop lente."
+        )
+    elif all(c.verdict.kind == "raised" for c in typical):
+        result.verdict, result.message = "error", sentence(typical[0].verdict.message)
+    elif not failing:
+        result.verdict, result.message = "correct", "Tous les cas cachés passent."
+    elif diagnosis := explain(chapter, drawn, cases):
+        result.verdict, result.misconception, result.message = "misconception", diagnosis.name, diagnosis.sentence
+    else:
+        result.verdict = "partial" if score > 0 else "incorrect"
+        result.message = first_failure(failing[0])
+    result.feedback = feedback(result, cases, diagnosis, answer)
+    return result
+
+
+def compare_cases(chapter: Chapter, drawn: Drawn, outcomes: Sequence[Outcome]) -> list[CaseResult]:
+    """Chaque cas, comparé à ce que la référence répond aux mêmes entrées."""
+    reference = chapter.reference(drawn.id)
+    cases = []
+    for (group, inputs), got in zip(drawn.cases, outcomes, strict=True):
+        expected = run_case(drawn.exercise.probe, reference, inputs)
+        if expected["status"] not in ("value", "raised"):
+            text = f"la référence répond «{NB}{expected['status']}{NB}» ({expected.get('message', '')})"
+            raise GradingError(f"{chapter.file}, {drawn.id}, graine {drawn.seed}{NB}: {text}")
+        verdict = compare(expected, got, inputs, drawn.exercise.tolerance)
+        cases.append(CaseResult(group, inputs, expected, got, verdict))
+    return cases
+
+
+def explain(chapter: Chapter, drawn: Drawn, cases: Sequence[CaseResult]) -> Diagnosis | None:
+    """L'idée fausse reconnue. Ce que chacune répond n'est calculé qu'ici, donc seulement après un échec."""
+    names = [m.name for m in drawn.exercise.misconceptions]
+    wrong = {name: chapter.wrong(drawn.id, name) for name in names}
+    probed = [
+        CaseResult(
+            c.group,
+            c.inputs,
+            c.expected,
+            c.got,
+            c.verdict,
+            {name: run_case(drawn.exercise.probe, fn, dict(c.inputs)) for name, fn in wrong.items()},
+        )
+        for c in cases
+    ]
+    messages = {m.name: m.message for m in drawn.exercise.misconceptions}
+    return diagnose(probed, messages, drawn.exercise.tolerance)
+
+
+def without_answer(drawn: Drawn, answer: Answer, points: float) -> Result:
+    """Rien à appeler : réponse absente, ou cellule qui ne définit pas le nom demandé."""
+    report = answer.report
+    result = Result(drawn.id, 0.0, points, "", "", seed=str(drawn.seed))
+    if answer.cell is None:
+        result.verdict, result.message = (
+            "missing",
+            f"Exercice non fait{NB}: la cellule est vide ou encore celle de l'énoncé.",
+        )
+    elif report is not None and report.status == "timeout":
+        result.verdict = "timeout"
+        result.message = (
+            f"La cellule ne s'est pas terminée en {format_number(answer.cell.seconds)} secondes{NB}: elle ne doit que "
+            "définir, les essais vont dans une autre cellule."
+        )
+    elif report is not None and report.status == "died":
+        result.verdict = "error"
+        result.message = f"L'exécution de la cellule a arrêté Python d'un coup{NB}; l'exercice n'a pas pu être essayé."
+    elif report is not None and report.status == "raised":
+        where = f", ligne {report.line}" if report.line else ""
+        text = f" {report.message}" if report.message else ""
+        result.verdict = "error"
+        result.message = f"La cellule ne s'exécute pas ({report.error}{where}){NB}:{text}".rstrip(f"{NB}:")
+    else:
+        result.verdict = "error"
+        result.message = f"La cellule s'exécute mais ne définit pas de fonction ou de classe «{NB}{drawn.id}{NB}»."
+    result.feedback = feedback(result, [], None, answer)
+    return result
+
+
+def refused(id: str, points: float, reason: str) -> Result:
+    """Un exercice d'une copie illisible."""
+    message = f"Copie refusée{NB}: {reason}."
+    return Result(id, 0.0, points, "refused", message, feedback=f"✗ {id}{NB}: 0 / {format_number(points)}\n{message}")
+
+
+# ---------------------------------------------------------------------------------------------- retour
+
+
+def sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def first_failure(case: CaseResult) -> str:
+    """Le premier cas manqué, sur une ligne : groupe, entrées, attendu et obtenu."""
+    return f"Premier cas manqué ({case.group}){NB}: {inputs_text(case)}{NB}; {case.verdict.message}".replace("\n", " ")
+
+
+def inputs_text(case: CaseResult) -> str:
+    return ", ".join(f"{name} = {describe(value)}" for name, value in case.inputs.items()) or "sans argument"
+
+
+def feedback(result: Result, cases: Sequence[CaseResult], diagnosis: Diagnosis | None, answer: Answer) -> str:
+    """Le texte que l'étudiant lit sous son exercice."""
+    mark = "✔" if result.score == result.max_score and result.verdict == "correct" else "✗"
+    lines = [f"{mark} {result.exercise}{NB}: {format_number(result.score)} / {format_number(result.max_score)}"]
+    lines += [f"  Note{NB}: {text}" for text in answer.notes]
+    if not cases or result.verdict in ("missing", "correct"):
+        return "\n".join([*lines, f"  {result.message}"])
+    lines += [group_line(g) for g in result.groups]
+    failing = next((c for c in cases if not c.verdict.ok), None)
+    if failing is not None:
+        lines.append(f"  Premier cas manqué ({failing.group}){NB}: {inputs_text(failing)}")
+        lines += [f"     {line}" for line in failing.verdict.message.split("\n")]
+        if printed := str(failing.got.get("printed", "")).strip():
+            lines.append(f"     affiché par votre code{NB}: {printed[:200]}")
+    if result.verdict in ("timeout", "error"):
+        lines.append(f"  {result.message}")
+    if diagnosis is not None:
+        lines.append(f"  Piste{NB}: {diagnosis.sentence}")
+    lines += closing(result)
+    return "\n".join(lines)
+
+
+def group_line(group: GroupScore) -> str:
+    share = f"{format_number(round(100 * group.share, 1))}{THIN}%"
+    text = f"  {'✔' if group.full and group.counted else '✗'} {group.name} ({share} des points){NB}: "
+    text += f"{group.passed} cas sur {group.total}"
+    return (
+        text if group.counted or not group.full else text + ", comptés seulement si le premier groupe passe en entier"
+    )
+
+
+def closing(result: Result) -> list[str]:
+    """Ce que vaut une réussite partielle, quoi faire ensuite, comment rejouer."""
+    lines = ["  Un groupe rapporte sa part des points quand tous ses cas passent, rien sinon."]
+    if result.groups and result.groups[0].full:
+        lines.append(
+            f"  Votre check était complet{THIN}? Les cas cachés suivent le même énoncé avec d'autres entrées{NB}: relisez "
+            "la phrase de l'énoncé qui parle du cas ci-dessus, puis essayez-en un semblable dans votre carnet."
+        )
+    lines.append(f"  Cas tirés avec la graine {result.seed} (--graine, pour les rejouer à l'identique).")
+    return lines
+
+
+# ---------------------------------------------------------------------------------------------- une copie
+
+
+def grade_copy(
+    chapter: Chapter,
+    run: Callable[[Sequence[Task]], Report],
+    answers: Mapping[str, Cell],
+    points: Mapping[str, float],
+    notes: Mapping[str, Sequence[str]] | None = None,
+    seed: int | None = None,
+) -> list[Result]:
+    """Note une copie entière. run : exécute ses cellules et ses exercices ; points : barème, par exercice."""
+    drawn = draw(chapter, seed)
+    report = run([d.task for d in drawn])
+    return [judge(chapter, d, answer_of(d.id, answers, report, notes or {}), points[d.id]) for d in drawn]
+
+
+def grade_refused(chapter: Chapter, points: Mapping[str, float], reason: str) -> list[Result]:
+    """Note une copie illisible : zéro partout, et pourquoi."""
+    return [refused(id, points[id], reason) for id in chapter.exercises]

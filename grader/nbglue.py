@@ -1,0 +1,221 @@
+"""Ce que nbgrader appelle : lire une copie quelle qu'elle soit, et noter au lieu d'exécuter.
+
+`nbgrader autograde` tapé à la main, cliqué dans formgrader ou lancé par `python -m grader grade` passe par ces trois
+classes, que nbgrader_config.py désigne. Tout le reste (base, copies corrigées, retours, exports) est celui de nbgrader.
+"""
+
+from __future__ import annotations
+
+import atexit
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbconvert.exporters import NotebookExporter
+from nbformat import NotebookNode
+from nbgrader.preprocessors import (
+    AssignLatePenalties,
+    CheckCellMetadata,
+    NbGraderPreprocessor,
+    OverwriteCells,
+    OverwriteKernelspec,
+    SaveAutoGrades,
+)
+from traitlets import Unicode
+
+from atelier import paths
+from grader.chapters import Chapter, load_chapter
+from grader.grading import GradingError, Result, grade_copy, grade_refused
+from grader.sandbox import Sandbox
+from grader.submission import KEY, Template, Unreadable, claimed, plan, read_file, repair
+
+REFUSED_KEY = "atelier_refus"
+"""Dans une copie blanche écrite à la place d'une copie absente : la raison du refus."""
+
+
+@dataclass
+class Assignment:
+    """Un devoir : son chapitre et le carnet que les étudiants ont reçu."""
+
+    chapter: Chapter
+    template: Template
+
+
+@cache
+def assignment(name: str) -> Assignment:
+    """Le devoir `name`, lu une fois. Lève `ChapterError` si ce n'est pas un chapitre écrit."""
+    chapter = load_chapter(name)
+    path = paths.root() / "notebooks" / f"{name}.ipynb"
+    if not path.is_file():
+        raise GradingError(f"Il manque {path}. Construisez-le d'abord : python -m grader build {name}")
+    template = Template.read(path, chapter.exercises)
+    missing = [
+        id
+        for id in chapter.exercises
+        if {"solution", "test"} - {cell.role for cell in template.cells if cell.exercise == id}
+    ]
+    if missing:
+        text = f"{path} n'a pas les cellules de {', '.join(missing)}."
+        raise GradingError(f"{text} Reconstruisez-le : python -m grader build {name}")
+    return Assignment(chapter, template)
+
+
+@cache
+def shared_sandbox() -> Sandbox:
+    """Le processus tiède de cette session, arrêté à la sortie."""
+    sandbox = Sandbox()
+    atexit.register(sandbox.close)
+    return sandbox
+
+
+@dataclass
+class Hooks:
+    """Ce que `grade` règle pour sa durée. ready : (devoir, étudiant) → notes déjà calculées par un autre fil."""
+
+    seed: int | None = None
+    ready: dict[tuple[str, str], list[Result]] = field(default_factory=dict)
+    done: Callable[[str, list[Result]], None] = lambda student, results: None
+
+
+hooks = Hooks()
+
+
+# ---------------------------------------------------------------------------------------------- lire
+
+
+class TolerantExporter(NotebookExporter):
+    """Lit une copie même abîmée. Illisible, elle devient une copie blanche, marquée refusée avec la raison."""
+
+    def from_filename(self, filename: str, resources: dict | None = None, **kw: Any) -> tuple[str, dict]:
+        path = Path(filename)
+        if getattr(self.parent, "_sanitizing", False) and resources and "nbgrader" in resources:
+            notebook = open_copy(path, assignment(resources["nbgrader"]["assignment"]).template)
+        else:
+            notebook = nbformat.read(path, as_version=4)
+        return self.from_notebook_node(notebook, resources=resources, **kw)
+
+
+def open_copy(path: Path, template: Template) -> NotebookNode:
+    """Le carnet rendu, réparé ; ou une copie blanche qui dit pourquoi il est refusé. Le fichier n'est pas touché."""
+    try:
+        notebook = read_file(path)
+        if reason := refusal(path):
+            raise Unreadable(reason)
+    except Unreadable as error:
+        notebook = template.blank()
+        notebook.metadata[KEY] = {"refused": str(error), "notes": {}}
+        return notebook
+    known = {c.grade_id for c in template.graded}
+    related = any(claimed(c) in known for c in notebook.cells) or any(
+        re.search(rf"\b{re.escape(c.exercise)}\b", cell.source)
+        for c in template.cells
+        if c.role == "solution"
+        for cell in notebook.cells
+    )
+    if not related and known:
+        notebook = template.blank()
+        notebook.metadata[KEY] = {"refused": f"le carnet rendu n'est pas celui de {template.name}", "notes": {}}
+        return notebook
+    notebook, notes = repair(notebook, template)
+    notebook.metadata[KEY] = {"notes": notes}
+    return notebook
+
+
+def refusal(path: Path) -> str:
+    """La raison écrite dans une copie blanche par `grade`, ou ""."""
+    text = path.read_bytes()
+    if REFUSED_KEY.encode() not in text[-5000:]:
+        return ""
+    reason = nbformat.reads(text.decode("utf-8"), as_version=4).metadata.get(REFUSED_KEY, "")
+    return str(reason)[:500]
+
+
+def blank_copy(template: Template, reason: str) -> NotebookNode:
+    """La copie blanche que `grade` dépose quand un dossier rendu ne contient pas le carnet attendu."""
+    notebook = template.blank()
+    notebook.metadata[REFUSED_KEY] = reason
+    return notebook
+
+
+# ---------------------------------------------------------------------------------------------- noter
+
+
+class GradeCells(NbGraderPreprocessor):
+    """À la place d'`Execute` : note la copie et écrit retour et points dans ses cellules de vérification."""
+
+    seed = Unicode("", help="graine à rejouer, pour tous les exercices ; vide : une graine neuve chacun").tag(config=True)
+
+    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        name = resources["nbgrader"]["assignment"]
+        student = resources["nbgrader"]["student"]
+        results = hooks.ready.pop((name, student), None)
+        if results is None:
+            seed = int(self.seed) if self.seed else hooks.seed
+            results = grade_notebook(nb, assignment(name), shared_sandbox(), seed)
+        write_results(nb, results)
+        hooks.done(student, results)
+        return nb, resources
+
+
+def grade_notebook(nb: NotebookNode, given: Assignment, sandbox: Sandbox, seed: int | None = None) -> list[Result]:
+    """Les notes d'une copie réparée."""
+    about = nb.metadata.get(KEY, {})
+    points = points_of(nb, given.template)
+    if about.get("refused"):
+        return grade_refused(given.chapter, points, about["refused"])
+    todo = plan(nb, given.template)
+    return grade_copy(
+        given.chapter, lambda tasks: sandbox.run(todo.cells, tasks), todo.answers, points, about.get("notes"), seed
+    )
+
+
+def points_of(nb: NotebookNode, template: Template) -> dict[str, float]:
+    """Le barème : celui des cellules de vérification, que nbgrader a remises d'après sa base."""
+    points = {c.exercise: float(c.node.metadata["nbgrader"]["points"]) for c in template.cells if c.role == "test"}
+    for cell in nb.cells:
+        meta = cell.metadata.get("nbgrader", {})
+        exercise = str(meta.get("grade_id", "")).removeprefix("test_")
+        if meta.get("grade") and exercise in points:
+            points[exercise] = float(meta["points"])
+    return points
+
+
+def write_results(nb: NotebookNode, results: list[Result]) -> None:
+    """Chaque cellule de vérification reçoit le retour (texte) puis les points (ce que lit nbgrader)."""
+    by_test = {f"test_{result.exercise}": result for result in results}
+    for cell in nb.cells:
+        result = by_test.get(claimed(cell))
+        if result is None or cell.cell_type != "code":
+            continue
+        cell.execution_count = None
+        cell.outputs = [
+            nbformat.v4.new_output("stream", name="stdout", text=result.feedback + "\n"),
+            nbformat.v4.new_output("execute_result", data={"text/plain": repr(result.score)}, execution_count=None),
+        ]
+    nb.metadata[KEY] = {**nb.metadata.get(KEY, {}), "results": [r.as_data() for r in results]}
+
+
+def results_in(path: Path) -> list[Result]:
+    """Les notes écrites dans une copie corrigée."""
+    notebook = nbformat.read(path, as_version=4)
+    return [Result.from_data(data) for data in notebook.metadata.get(KEY, {}).get("results", [])]
+
+
+SANITIZE = [OverwriteKernelspec, OverwriteCells, CheckCellMetadata]
+"""Première passe de nbgrader : `TolerantExporter` a déjà réparé la copie ; les sorties de l'étudiant sont gardées."""
+
+AUTOGRADE = [GradeCells, SaveAutoGrades, AssignLatePenalties, CheckCellMetadata]
+"""Seconde passe : noter, puis tout le reste de nbgrader."""
+
+
+def configure(c: Any) -> None:
+    """Règle nbgrader pour ce cours ; appelé par nbgrader_config.py."""
+    c.Autograde.exporter_class = TolerantExporter
+    c.Autograde.sanitize_preprocessors = SANITIZE
+    c.Autograde.autograde_preprocessors = AUTOGRADE
+    c.ClearSolutions.code_stub = {"python": "# À vous\nraise NotImplementedError"}
+    c.OverwriteCells.add_missing_cells = False

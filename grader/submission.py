@@ -1,0 +1,405 @@
+"""Lire la copie d'un étudiant comme une donnée, la rapprocher du carnet publié, dire ce qui doit être exécuté.
+
+Une copie peut avoir perdu ses métadonnées, ses cellules ou sa forme. `read_notebook` ne garde que ce qui est compris ;
+`repair` retrouve les cellules notées et remet celles qui manquent. Règles, dans l'ordre :
+- une cellule de réponse est retrouvée par son identifiant nbgrader, ou à défaut parce qu'elle définit le nom demandé,
+  qu'elle soit de code ou devenue du texte ;
+- s'il y en a plusieurs, celle qui définit le nom et n'est plus l'énoncé l'emporte, puis celle qui a l'identifiant,
+  puis la dernière du carnet : c'est elle que garde un carnet exécuté de haut en bas ;
+- les cellules de vérification et les cellules verrouillées sont celles du carnet publié, quoi qu'en dise la copie.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_raw_cell
+
+from grader.sandbox import Cell
+
+MAX_FILE_BYTES = 100 * 1024 * 1024
+MAX_CELLS = 2000
+MAX_SOURCE = 200_000
+MAX_OUTPUT_TEXT = 20_000
+MAX_IMAGE = 1_000_000
+MAX_OUTPUTS = 20
+MAX_NOTEBOOK_OUTPUTS = 12_000_000
+KEPT_MIMES = ("text/plain", "image/png", "image/jpeg")
+"""Sorties gardées dans la copie corrigée. Ni HTML ni script : l'enseignant ouvre ces pages."""
+
+KEY = "atelier"
+"""Clé, dans les métadonnées du carnet corrigé, de ce que la correction y écrit."""
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Unreadable(Exception):
+    """La copie ne peut pas être lue. Le texte est la raison, en français, montrée à l'étudiant."""
+
+
+# ---------------------------------------------------------------------------------------------- lire
+
+
+def read_file(path: Path) -> NotebookNode:
+    """Lit une copie sur disque ; `Unreadable` si ce n'est pas un carnet."""
+    if not path.is_file():
+        raise Unreadable("ce n'est pas un fichier ordinaire")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        size = path.stat().st_size // 1024**2
+        raise Unreadable(
+            f"le fichier pèse {size}\u00a0Mo, la limite est de {MAX_FILE_BYTES // 1024**2}\u00a0Mo\u00a0: "
+            "effacez les sorties (menu Édition) puis rendez-le de nouveau"
+        )
+    return read_notebook(path.read_bytes())
+
+
+def read_notebook(data: bytes) -> NotebookNode:
+    """Octets → carnet propre au format 4.5, réduit à ce qui est compris ; `Unreadable` sinon."""
+    if not data.strip(b" \t\r\n\0"):
+        raise Unreadable("le fichier est vide")
+    try:
+        tree = json.loads(decode_text(data))
+    except RecursionError:
+        raise Unreadable("le fichier est imbriqué sans fin, ce n'est pas un carnet") from None
+    except ValueError as error:
+        where = f" (ligne {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise Unreadable(f"le fichier est abîmé ou coupé{where}\u00a0: Jupyter ne pourrait pas l'ouvrir") from None
+    cells = raw_cells(tree)
+    if len(cells) > MAX_CELLS:
+        raise Unreadable(f"le carnet a {len(cells)} cellules, la limite est de {MAX_CELLS}")
+    notebook = new_notebook()
+    budget = MAX_NOTEBOOK_OUTPUTS
+    for raw in cells:
+        cell = clean_cell(raw)
+        if cell is None:
+            continue
+        if cell.cell_type == "code":
+            outputs = clean_outputs(raw.get("outputs"))
+            size = sum(len(str(o)) for o in outputs)
+            cell.outputs = outputs if size <= budget else []
+            budget -= size if size <= budget else 0
+        cell.id = f"copie-{len(notebook.cells)}"
+        notebook.cells.append(cell)
+    return notebook
+
+
+def decode_text(data: bytes) -> str:
+    """Texte du fichier, quel que soit l'encodage où un éditeur l'a enregistré."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", errors="replace")
+    if data[:4].count(0) >= 1:
+        return data.decode("utf-16-le" if data[1] == 0 else "utf-16-be", errors="replace")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return data.decode("cp1252", errors="replace")
+
+
+def raw_cells(tree: Any) -> list[dict[str, Any]]:
+    """Les cellules d'un carnet au format 4, ou 3 (rangées dans des « worksheets »)."""
+    if not isinstance(tree, dict):
+        raise Unreadable("le fichier n'est pas un carnet Jupyter")
+    cells = tree.get("cells")
+    if cells is None and isinstance(tree.get("worksheets"), list):
+        cells = [c for sheet in tree["worksheets"] if isinstance(sheet, dict) for c in sheet.get("cells") or []]
+    if not isinstance(cells, list):
+        raise Unreadable("le fichier n'est pas un carnet Jupyter\u00a0: il ne contient aucune cellule")
+    return [c for c in cells if isinstance(c, dict)]
+
+
+def clean_cell(raw: dict[str, Any]) -> NotebookNode | None:
+    """Une cellule neuve : son genre, son texte, son identifiant nbgrader. Rien d'autre de la copie ne survit."""
+    kind = raw.get("cell_type")
+    source = raw.get("source", raw.get("input", ""))
+    if isinstance(source, list):
+        source = "".join(x for x in source if isinstance(x, str))
+    if not isinstance(source, str):
+        source = ""
+    if len(source) > MAX_SOURCE:
+        source = source[:1000] + "\n# … cellule de plus de 200 000 caractères, coupée à la correction"
+    source = source.encode("utf-8", errors="replace").decode("utf-8")
+    make = {"code": new_code_cell, "markdown": new_markdown_cell, "heading": new_markdown_cell, "raw": new_raw_cell}
+    if kind not in make:
+        return None
+    cell = make[kind](source)
+    metadata = raw.get("metadata")
+    nbgrader = metadata.get("nbgrader") if isinstance(metadata, dict) else None
+    grade_id = nbgrader.get("grade_id") if isinstance(nbgrader, dict) else None
+    if isinstance(grade_id, str) and _ID.fullmatch(grade_id):
+        cell.metadata["nbgrader"] = {"grade_id": grade_id}
+    return cell
+
+
+def clean_outputs(raw: Any) -> list[NotebookNode]:
+    """Les sorties d'une cellule, en texte et en images, bornées."""
+    kept = []
+    for output in raw[:MAX_OUTPUTS] if isinstance(raw, list) else []:
+        if not isinstance(output, dict):
+            continue
+        kind = output.get("output_type")
+        if kind == "stream" and (text := joined(output.get("text"))):
+            name = "stderr" if output.get("name") == "stderr" else "stdout"
+            kept.append(nbformat.v4.new_output("stream", name=name, text=text))
+        elif kind == "error":
+            lines = output.get("traceback")
+            lines = [joined(x) for x in lines[-20:]] if isinstance(lines, list) else []
+            name, value = joined(output.get("ename")), joined(output.get("evalue"))
+            kept.append(nbformat.v4.new_output("error", ename=name, evalue=value, traceback=lines))
+        elif kind in ("display_data", "execute_result") and isinstance(output.get("data"), dict):
+            data = {mime: clean_data(mime, output["data"].get(mime)) for mime in KEPT_MIMES}
+            if data := {mime: value for mime, value in data.items() if value}:
+                kept.append(nbformat.v4.new_output("display_data", data=data))
+    return kept
+
+
+def clean_data(mime: str, value: Any) -> str:
+    if mime == "text/plain":
+        return joined(value)
+    text = "".join(value) if isinstance(value, list) and all(isinstance(x, str) for x in value) else value
+    if not isinstance(text, str) or len(text) > MAX_IMAGE or not re.fullmatch(r"[A-Za-z0-9+/=\s]*", text):
+        return ""
+    return text
+
+
+def joined(value: Any) -> str:
+    """Texte d'une sortie (chaîne ou liste de chaînes), borné et encodable."""
+    parts = value if isinstance(value, list) else [value]
+    text = ""
+    for part in parts:
+        if isinstance(part, str):
+            text += part
+        if len(text) > MAX_OUTPUT_TEXT:
+            text = text[:MAX_OUTPUT_TEXT] + "\n… sortie coupée à la correction …"
+            break
+    return text.encode("utf-8", errors="replace").decode("utf-8")
+
+
+# ---------------------------------------------------------------------------------------------- carnet publié
+
+
+@dataclass(frozen=True)
+class TemplateCell:
+    """Une cellule du carnet publié. role : solution, test, locked, setup ou other."""
+
+    index: int
+    role: str
+    cell_type: str
+    source: str
+    grade_id: str
+    exercise: str
+    node: NotebookNode
+
+
+@dataclass
+class Template:
+    """Le carnet tel que les étudiants le reçoivent : ce à quoi une copie est comparée."""
+
+    name: str
+    notebook: NotebookNode
+    cells: list[TemplateCell] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, name: str, notebook: NotebookNode, exercises: Iterable[str]) -> Template:
+        """Range les cellules de `notebook` ; `exercises` : les identifiants que le chapitre déclare."""
+        known = set(exercises)
+        cells = []
+        for index, node in enumerate(notebook.cells):
+            meta = node.metadata.get("nbgrader", {})
+            grade_id = meta.get("grade_id", "")
+            exercise = ""
+            if meta.get("grade") and grade_id.removeprefix("test_") in known:
+                role, exercise = "test", grade_id.removeprefix("test_")
+            elif meta.get("solution") and grade_id in known:
+                role, exercise = "solution", grade_id
+            elif grade_id:
+                role = "locked"
+            else:
+                role = "setup" if "setup" in node.metadata.get("tags", []) and node.cell_type == "code" else "other"
+            cells.append(TemplateCell(index, role, node.cell_type, node.source, grade_id, exercise, node))
+        return cls(name, notebook, cells)
+
+    @classmethod
+    def read(cls, path: Path, exercises: Iterable[str]) -> Template:
+        return cls.of(path.stem, nbformat.read(path, as_version=4), exercises)
+
+    @property
+    def graded(self) -> list[TemplateCell]:
+        """Les cellules que nbgrader connaît, dans l'ordre."""
+        return [c for c in self.cells if c.grade_id]
+
+    def blank(self) -> NotebookNode:
+        """Un carnet neuf, jamais rempli."""
+        return nbformat.from_dict(json.loads(json.dumps(self.notebook)))
+
+
+def plain(source: str) -> str:
+    """Le texte d'une cellule sans ses blancs de fin : deux cellules de même texte sont la même."""
+    return "\n".join(line.rstrip() for line in source.replace("\r\n", "\n").strip().split("\n"))
+
+
+def defines(source: str, name: str) -> bool:
+    """Vrai si la cellule définit `name` au premier niveau (même si elle n'est pas du Python correct)."""
+    try:
+        nodes = ast.parse(source).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return re.search(rf"^(?:async\s+def|def|class)\s+{re.escape(name)}\b", source, re.MULTILINE) is not None
+    for node in nodes:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and node.name == name:
+            return True
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
+            return True
+    return False
+
+
+# ---------------------------------------------------------------------------------------------- réparer
+
+Notes = dict[str, list[str]]
+"""Exercice (ou "") → ce qui a été réparé, en français."""
+
+
+def repair(notebook: NotebookNode, template: Template) -> tuple[NotebookNode, Notes]:
+    """Rend à la copie ses cellules notées : une de chaque, avec les métadonnées du carnet publié."""
+    notes: Notes = {}
+    matched: dict[str, int] = {}
+    for wanted in template.graded:
+        index = find_cell(notebook, wanted, template, notes)
+        if index is not None:
+            matched[wanted.grade_id] = index
+    chosen = set(matched.values())
+    for index, cell in enumerate(notebook.cells):
+        if index not in chosen:
+            cell.metadata.pop("nbgrader", None)
+    placed = {grade_id: notebook.cells[index] for grade_id, index in matched.items()}
+    for wanted in template.graded:
+        if wanted.grade_id in placed:
+            adopt(placed[wanted.grade_id], wanted)
+    insert_missing(notebook, template, placed, notes)
+    notebook.metadata = NotebookNode(
+        {k: v for k, v in template.notebook.metadata.items() if k in ("kernelspec", "language_info")}
+    )
+    return notebook, notes
+
+
+def find_cell(notebook: NotebookNode, wanted: TemplateCell, template: Template, notes: Notes) -> int | None:
+    """Le rang, dans la copie, de la cellule qui correspond le mieux à `wanted`."""
+    if wanted.role != "solution":
+        same_id = [i for i, c in enumerate(notebook.cells) if claimed(c) == wanted.grade_id]
+        same_text = [
+            i for i, c in enumerate(notebook.cells) if not claimed(c) and plain(c.source) == plain(wanted.source)
+        ]
+        found = same_id or same_text
+        return found[-1] if found else None
+
+    name = wanted.exercise
+    exercises = {c.exercise for c in template.cells if c.role == "solution"}
+    candidates = []
+    for i, cell in enumerate(notebook.cells):
+        owner = claimed(cell)
+        defined = defines(cell.source, name)
+        elsewhere = owner in exercises and owner != name and defines(cell.source, owner)
+        if owner == name or (defined and not elsewhere and not owner.startswith("test_")):
+            written = defined and plain(cell.source) != plain(wanted.source)
+            candidates.append(((written, owner == name, defined, i), i))
+    if not candidates:
+        return None
+    index = max(candidates)[1]
+    cell = notebook.cells[index]
+    if claimed(cell) != name:
+        note(
+            notes,
+            name,
+            "sa cellule avait perdu son identifiant\u00a0; elle a été retrouvée par le nom qu'elle définit.",
+        )
+    elif sum(claimed(notebook.cells[i]) == name for _, i in candidates) > 1:
+        note(notes, name, "plusieurs cellules portaient cet identifiant\u00a0; la dernière qui répond a été retenue.")
+    if cell.cell_type != wanted.cell_type:
+        note(notes, name, "sa cellule n'était plus une cellule de code\u00a0; elle a été lue comme du code.")
+    return index
+
+
+def claimed(cell: NotebookNode) -> str:
+    """L'identifiant nbgrader que la copie donne à cette cellule, ou ""."""
+    return cell.metadata.get("nbgrader", {}).get("grade_id", "")
+
+
+def note(notes: Notes, exercise: str, text: str) -> None:
+    notes.setdefault(exercise, []).append(text)
+
+
+def adopt(cell: NotebookNode, wanted: TemplateCell) -> None:
+    """Donne à la cellule les métadonnées et le genre du carnet publié ; son texte aussi, sauf pour une réponse."""
+    cell.metadata = NotebookNode(json.loads(json.dumps(wanted.node.metadata)))
+    if cell.cell_type != wanted.cell_type:
+        cell.cell_type = wanted.cell_type
+        for key in ("outputs", "execution_count", "attachments"):
+            cell.pop(key, None)
+        if wanted.cell_type == "code":
+            cell.update(outputs=[], execution_count=None)
+    if wanted.role != "solution":
+        cell.source = wanted.source
+
+
+def insert_missing(notebook: NotebookNode, template: Template, placed: dict[str, NotebookNode], notes: Notes) -> None:
+    """Remet les cellules notées absentes, chacune après la cellule notée qui la précède dans le carnet publié."""
+    previous: NotebookNode | None = None
+    for wanted in template.graded:
+        cell = placed.get(wanted.grade_id)
+        if cell is None:
+            cell = nbformat.from_dict(json.loads(json.dumps(wanted.node)))
+            cell.id = f"remise-{wanted.index}"
+            if cell.cell_type == "code":
+                cell.outputs = []
+            at = 0 if previous is None else 1 + next(i for i, c in enumerate(notebook.cells) if c is previous)
+            notebook.cells.insert(at, cell)
+            placed[wanted.grade_id] = cell
+            if wanted.role == "solution":
+                note(notes, wanted.exercise, "sa cellule n'était plus dans la copie\u00a0; elle y a été remise, vide.")
+        previous = cell
+
+
+# ---------------------------------------------------------------------------------------------- exécuter
+
+
+@dataclass
+class Plan:
+    """Ce qu'il faut exécuter d'une copie réparée. `answers` : exercice → cellule de réponse ; absent si non faite."""
+
+    cells: list[Cell]
+    answers: dict[str, Cell]
+
+
+def plan(notebook: NotebookNode, template: Template) -> Plan:
+    """Cellules de préparation de l'auteur, réponses, cellules ajoutées ou changées : le reste n'est pas exécuté."""
+    setups = [c for c in template.cells if c.role == "setup"]
+    position = {c.grade_id: c for c in template.graded}
+    by_text = {plain(c.source): c for c in template.cells if c.cell_type == "code"}
+    result = Plan([], {})
+
+    def prepare(before: int) -> None:
+        while setups and setups[0].index <= before:
+            setup = setups.pop(0)
+            result.cells.append(Cell(f"preparation-{setup.index}", setup.source, "setup"))
+
+    for cell in notebook.cells:
+        if cell.cell_type != "code" or not cell.source.strip():
+            continue
+        known = position.get(claimed(cell)) or by_text.get(plain(cell.source))
+        if known is not None:
+            prepare(known.index)
+        if known is None:
+            result.cells.append(Cell(cell.id, cell.source, "extra"))
+        elif known.role == "solution" and claimed(cell) == known.grade_id:
+            if plain(cell.source) != plain(known.source):
+                answer = Cell(cell.id, cell.source, "solution", known.exercise)
+                result.cells.append(answer)
+                result.answers[known.exercise] = answer
+    prepare(len(template.cells))
+    return result
