@@ -32,14 +32,14 @@ CAUSES = (
     (r"No space left|Errno 28", "Le disque est plein. Faites de la place (3 Go environ), puis relancez."),
     (
         r"NewConnectionError|ConnectTimeout|ReadTimeout|Read timed out|Max retries|ConnectionError|"
-        r"Connection (?:refused|reset|aborted)|Name or service not known|name resolution|getaddrinfo|ProxyError|SSLError|"
-        r"Network is unreachable",
+        r"Connection (?:refused|reset|aborted)|Name or service not known|name resolution|getaddrinfo|ProxyError|"
+        r"SSLError|Network is unreachable",
         "Le réseau ne répond pas. Vérifiez la connexion (et, dans un établissement, le mandataire : variable "
         "HTTPS_PROXY), puis relancez : ce qui est déjà téléchargé ne le sera pas une seconde fois.",
     ),
     (
-        r"No matching distribution|Could not find a version",
-        "Un paquet n'existe pas, dans la version demandée, pour ce Python et ce système. Prenez Python 3.11, 3.12 "
+        r"No matching distribution|Could not find a version|user requested \(constraint\)",
+        "pip ne trouve pas un paquet, dans la version demandée, pour ce Python et ce système. Prenez Python 3.11, 3.12 "
         "ou 3.13 en 64 bits ; si vous passez par un miroir de paquets, vérifiez qu'il est à jour.",
     ),
     (
@@ -122,7 +122,7 @@ def current_python() -> Path:
     done = subprocess.run([python, "-c", VERIFY], capture_output=True, text=True, env=variables(python))
     if done.returncode:
         raise Trouble(
-            f"Ce Python ({python}) n'a pas tout ce qu'il faut :\n    {last_lines(done.stderr, 1)}\n"
+            f"Ce Python ({python}) n'a pas tout ce qu'il faut :\n{last_lines(done.stderr, 1)}\n"
             "Avec conda ou mamba : conda env create -f environment.yml, puis conda activate cours. "
             "Sinon, relancez sans --ici."
         )
@@ -277,12 +277,20 @@ def pip_install(root: Path, python: Path, groups: tuple[str, ...]) -> None:
             raise
     progress.close()
     if process.returncode:
-        text = read_log(root / FOLDER)
-        advice = next((advice for pattern, advice in CAUSES if re.search(pattern, text)), UNKNOWN_CAUSE)
+        extract, advice = explain(read_log(root / FOLDER))
         raise Trouble(
-            f"L'installation des paquets s'est arrêtée. Ce que dit pip :\n{last_lines(text)}\n{advice}\n"
+            f"L'installation des paquets s'est arrêtée. Ce que dit pip :\n{extract}\n{advice}\n"
             f"(Le compte rendu entier est dans {log}.)"
         )
+
+
+def explain(log: str) -> tuple[str, str]:
+    """Du compte rendu d'un échec de pip : les lignes qui le disent, et quoi faire."""
+    for pattern, advice in CAUSES:
+        telling = [line for line in log.splitlines() if re.search(pattern, line)]
+        if telling:
+            return last_lines("\n".join(telling), 2), advice
+    return last_lines(log), UNKNOWN_CAUSE
 
 
 class Progress:
@@ -337,4 +345,4 @@ def read_log(folder: Path) -> str:
 def last_lines(text: str, count: int = LAST_LINES) -> str:
     """Les dernières lignes non vides d'un texte, en retrait."""
     lines = [line for line in text.splitlines() if line.strip()]
-    return "\n".join(f"    {line}" for line in lines[-count:]).removeprefix("    " if count == 1 else "")
+    return "\n".join(f"    {line.strip()}" for line in lines[-count:])

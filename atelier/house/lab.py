@@ -6,6 +6,7 @@ import os
 import secrets
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 from atelier.house import environment
@@ -55,8 +56,8 @@ def variables(python: Path, root: Path, token: str) -> dict[str, str]:
 def command(python: Path, root: Path, port: int, *, browser: bool) -> list[str]:
     """La ligne qui lance JupyterLab."""
     line = [str(python), "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}"]
-    line += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}", "--ServerApp.log_level=WARN"]
-    line += ["--ServerApp.answer_yes=True", f"--LabApp.default_url=/lab/tree/{WELCOME}"]
+    line += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}", "--ServerApp.answer_yes=True"]
+    line += [f"--LabApp.default_url=/lab/tree/{WELCOME}", "--LabApp.extension_manager=readonly"]
     if not browser:
         line.append("--no-browser")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -75,12 +76,19 @@ def open_course(python: Path, root: Path, wanted_port: int | None) -> int:
         f"    http://127.0.0.1:{port}/lab/tree/{WELCOME}?token={token}\n"
         "Pour arrêter : Ctrl+C dans cette fenêtre. Votre travail est enregistré dans notebooks/."
     )
-    process = subprocess.Popen(
-        command(python, root, port, browser=True), env=variables(python, root, token), cwd=root / "notebooks"
-    )
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.wait()
-        print("\nÀ bientôt.")
-        return 0
+    line = command(python, root, port, browser=True)
+    env = variables(python, root, token)
+    # Le journal de Jupyter, en anglais, ne sert que s'il s'arrête de lui-même.
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(line, env=env, cwd=root / "notebooks", stdout=log, stderr=log)
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            process.wait()
+            print("\nÀ bientôt.")
+            return 0
+        if code:
+            log.seek(0)
+            text = environment.last_lines(log.read().decode(errors="replace"))
+            raise Trouble(f"JupyterLab s'est arrêté. Ce qu'il dit :\n{text}\n{environment.UNKNOWN_CAUSE}")
+    return 0

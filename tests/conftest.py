@@ -1,0 +1,59 @@
+"""Ce que tous les tests partagent : un état à part, l'échelle d'essai, et `exige` pour les programmes du système."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+if "COURS_ETAT" not in os.environ:
+    os.environ["COURS_ETAT"] = tempfile.mkdtemp(prefix="cours-etat-")
+    atexit.register(shutil.rmtree, os.environ["COURS_ETAT"], ignore_errors=True)
+for variable, value in {
+    "COURS_ECHELLE": "essai",
+    "HF_HUB_OFFLINE": "1",
+    "TQDM_DISABLE": "1",
+    "MPLBACKEND": "agg",
+}.items():
+    os.environ.setdefault(variable, value)
+
+STRICT = os.environ.get("COURS_STRICT") == "1"
+
+
+def exige(program: str) -> str:
+    """Chemin d'un programme du système. Absent : le test est sauté, ou échoue sous COURS_STRICT=1."""
+    path = shutil.which(program)
+    if path:
+        return path
+    reason = f"ce test demande le programme « {program} », absent de cette machine"
+    if STRICT:
+        pytest.fail(reason + " (COURS_STRICT=1)")
+    pytest.skip(reason)
+
+
+@pytest.fixture(name="exige")
+def exige_fixture():
+    """La fonction `exige`, pour les tests qui préfèrent une fixture."""
+    return exige
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Saute, en le disant, les tests lents (hors COURS_STRICT=1 ou COURS_LENT=1) et ceux qui demandent une carte."""
+    slow = STRICT or os.environ.get("COURS_LENT") == "1"
+    for item in items:
+        if "lent" in item.keywords and not slow:
+            item.add_marker(pytest.mark.skip(reason="dure plus d'une minute : COURS_LENT=1 python cours.py test"))
+        if "gpu" in item.keywords:
+            import torch
+
+            if not torch.cuda.is_available():
+                item.add_marker(pytest.mark.skip(reason="demande une carte CUDA, absente de cette machine"))

@@ -1,0 +1,389 @@
+"""La maison : la racine, les versions, le sens des imports, et chaque façon de démarrer (ou non) le cours."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, exige
+
+from atelier.house import environment, lab, parse
+from atelier.house.environment import Stamp, Trouble
+
+BUNDLE = ("atelier", "assets", "notebooks", "cours.py", "course.toml", "constraints.txt", "pyproject.toml")
+TOP_LEVEL = {
+    *("README.md", "LICENSE", "cours.py", "course.toml", "environment.yml", "pyproject.toml", "constraints.txt"),
+    *("notebooks", "atelier", "solutions", "grader", "assets", "tests", ".gitignore", ".ci"),
+    *("docs", ".github", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "AGENTS.md"),
+}
+
+
+def tracked() -> list[str]:
+    """Les fichiers du dépôt, ou du dossier si git n'est pas là."""
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("ce dossier n'est pas un dépôt git : ses fichiers ne sont pas distingués des fichiers de passage")
+    return [name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+# ── Les fichiers ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_top_level_is_what_the_design_names():
+    assert {name.split("/")[0] for name in tracked()} <= TOP_LEVEL
+
+
+def test_assets_stay_light():
+    total = sum((ROOT / name).stat().st_size for name in tracked() if name.startswith("assets/"))
+    assert total <= 45_000_000
+
+
+def test_no_package_registry_is_named():
+    # Écrits en morceaux, pour que ce fichier se lise lui-même.
+    hosts = ["py" + "pi.org", "python" + "hosted", "download.py" + "torch", "ana" + "conda.org", "registry.npm" + "js"]
+    hosts += ["deb." + "debian", "archive." + "ubuntu", "index" + "-url ", "conda.ana" + "conda"]
+    for name in tracked():
+        if Path(name).suffix in {".py", ".md", ".toml", ".yml", ".txt", ".ipynb", ".json", ".cfg", ""}:
+            text = (ROOT / name).read_text(encoding="utf-8", errors="replace")
+            assert not [host for host in hosts if host in text], name
+
+
+def test_imports_go_one_way():
+    forbidden = {"atelier": {"grader", "solutions", "tests"}, "solutions": {"grader", "tests"}, "grader": {"tests"}}
+    for package, others in forbidden.items():
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom) and not node.level:
+                    names = [node.module or ""]
+                roots = {name.split(".")[0] for name in names}
+                assert not roots & others, f"{path.relative_to(ROOT)}, ligne {node.lineno} : {roots & others}"
+
+
+def test_the_house_needs_nothing_but_python():
+    files = [ROOT / "cours.py", ROOT / "atelier/__init__.py", *sorted((ROOT / "atelier/house").glob("*.py"))]
+    for path in files:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in names:
+                assert name.split(".")[0] in sys.stdlib_module_names | {"atelier"}, f"{path.name} importe {name}"
+
+
+# ── Les versions ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def normal(name: str) -> str:
+    """Nom d'un paquet, écrit comme pip les compare."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pins() -> dict[str, str]:
+    """constraints.txt : paquet → version."""
+    lines = [line.strip() for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()]
+    kept = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line) for line in kept), (
+        "une version exacte par ligne"
+    )
+    return {normal(name): version for name, version in (line.split("==") for line in kept)}
+
+
+def asked() -> dict[str, str]:
+    """pyproject.toml : paquet → borne."""
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    lines = environment.requirements(ROOT, tuple(groups))
+    return {normal(re.split(r"[<>=]", line, maxsplit=1)[0]): line for line in lines}
+
+
+def test_every_package_asked_for_is_pinned_within_its_bound():
+    from packaging.requirements import Requirement
+
+    exact = pins()
+    for name, line in asked().items():
+        assert name in exact, f"{name} est demandé par pyproject.toml et absent de constraints.txt"
+        assert Requirement(line).specifier.contains(exact[name]), f"{line} n'admet pas {exact[name]}"
+
+
+def test_everything_installed_here_is_pinned():
+    if Path(sys.prefix) != ROOT / ".venv":
+        pytest.skip("ces tests ne tournent pas dans l'environnement de cours.py (.venv)")
+    from importlib.metadata import distributions
+
+    exact = pins()
+    found = {normal(d.name): d.version.split("+")[0] for d in distributions()}
+    wrong = {name: version for name, version in found.items() if name != "pip" and exact.get(name) != version}
+    assert not wrong, "installés et non fixés dans constraints.txt"
+
+
+def test_conda_installs_the_same_thing():
+    import yaml
+
+    recipe = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    *plain, packages = recipe["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert plain[0] == "python" + project["requires-python"] + ",<3.14"
+    assert plain[1:] == ["pip"]
+    assert packages == {"pip": ["-c constraints.txt", "-e .[lab,enseignant]"]}
+    assert {"lab", "enseignant"} <= set(project["optional-dependencies"])
+
+
+def test_setting_up_follows_the_package_list_and_nothing_else(tmp_path):
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    first = environment.fingerprint(tmp_path)
+    project = tmp_path / "pyproject.toml"
+    project.write_text(
+        project.read_text(encoding="utf-8").replace("line-length = 120", "line-length = 100"), encoding="utf-8"
+    )
+    assert environment.fingerprint(tmp_path) == first
+    project.write_text(project.read_text(encoding="utf-8").replace('"tqdm>=', '"tqdm>=9'), encoding="utf-8")
+    second = environment.fingerprint(tmp_path)
+    with open(tmp_path / "constraints.txt", "a", encoding="utf-8") as constraints:
+        constraints.write("ajout==1.0\n")
+    assert len({first, second, environment.fingerprint(tmp_path)}) == 3
+
+
+# ── La ligne de commande ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def cours(
+    *arguments: str, cwd: Path = ROOT, python: str = sys.executable, **variables: str
+) -> subprocess.CompletedProcess:
+    """Lance cours.py comme on le tape."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("COURS_")} | variables
+    return subprocess.run(
+        [python, "cours.py", *arguments],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+def says(done: subprocess.CompletedProcess, *words: str) -> None:
+    """Le programme s'est arrêté en le disant, sans trace."""
+    text = done.stdout + done.stderr
+    assert done.returncode == 1, text
+    assert "Traceback" not in text
+    for word in words:
+        assert word in text
+
+
+@pytest.fixture
+def house(tmp_path) -> Path:
+    """Ce que reçoit un étudiant, sans les carnets ni les poids, dans un dossier au nom difficile."""
+    folder = tmp_path / "Élève à l’école"
+    folder.mkdir()
+    shutil.copytree(ROOT / "atelier", folder / "atelier", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("cours.py", "course.toml", "constraints.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+def test_help_and_mistyped_commands_speak_french():
+    done = cours("--aide")
+    assert done.returncode == 0 and "python cours.py --sans-ouvrir" in done.stdout
+    says(cours("ouvre"), "n'est pas comprise : ouvre", "--sans-ouvrir")
+    says(cours("--port", "abc"), "--port attend un nombre")
+    says(cours("mesures"), "Quel chapitre")
+
+
+def test_options_reach_pytest():
+    options = parse(["test", "-k", "check", "-x"])
+    assert (options.command, options.rest) == ("test", ["-k", "check", "-x"])
+    assert parse(["--port=9000", "--sans-ouvrir"]).port == 9000
+
+
+def test_an_old_python_gets_a_sentence():
+    text = (ROOT / "cours.py").read_text(encoding="utf-8")
+    tree = ast.parse(text, feature_version=(3, 4))
+    assert not [node for node in ast.walk(tree) if isinstance(node, (ast.JoinedStr, ast.AnnAssign))]
+    trick = "import sys, runpy; sys.version_info = (3, 8, 1); runpy.run_path('cours.py', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", trick], cwd=ROOT, capture_output=True, text=True)
+    says(done, "demande Python 3.11 ou plus récent")
+    assert not done.stdout
+
+
+@pytest.mark.parametrize("version", ["2.7", "3.6", "3.8", "3.10"])
+def test_a_real_old_python_gets_the_same_sentence(version):
+    found = sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python")) or [shutil.which(f"python{version}")]
+    if not found[0]:
+        pytest.skip(f"pas de Python {version} sur cette machine")
+    says(cours(python=str(found[0])), "demande Python 3.11 ou plus récent", f"Python {version}")
+
+
+def test_the_bundle_says_that_it_has_no_tests(house):
+    says(cours("test", cwd=house), "« test » demande le dossier tests/")
+    says(cours("bench", cwd=house), "« bench » demande le dossier grader/")
+    says(cours("mesures", "ch3_quantification", cwd=house), "solutions/")
+    assert not (house / ".venv").exists()
+
+
+def test_a_folder_that_cannot_be_written(house):
+    bwrap = exige("bwrap")
+    seal = [bwrap, "--dev-bind", "/", "/", "--ro-bind", str(house), str(house), "--chdir", str(house)]
+    done = subprocess.run([*seal, sys.executable, "cours.py", "--sans-ouvrir"], capture_output=True, text=True)
+    says(done, "ne peut pas être écrit", "Copiez le cours", str(house))
+
+
+def test_a_python_without_venv(house):
+    trick = (
+        "import sys, runpy; sys.modules['ensurepip'] = None; sys.argv = ['cours.py', '--sans-ouvrir'];"
+        "sys.path.insert(0, ''); runpy.run_path('cours.py', run_name='__main__')"
+    )
+    done = subprocess.run([sys.executable, "-c", trick], cwd=house, capture_output=True, text=True)
+    says(done, "le module ensurepip", "python3-venv")
+    assert not (house / ".venv").exists()
+
+
+def test_a_full_disk(house, monkeypatch):
+    usage = shutil.disk_usage(house)
+    monkeypatch.setattr(environment.shutil, "disk_usage", lambda path: usage._replace(free=10**9))
+    with pytest.raises(Trouble, match="Il reste 1.0 Go"):
+        environment.check_place(house)
+
+
+NO_NETWORK = {
+    "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+    "PIP_EXTRA_INDEX_URL": "",
+    "PIP_FIND_LINKS": "",
+    "PIP_CONFIG_FILE": os.devnull,
+    "PIP_RETRIES": "1",
+    "PIP_NO_CACHE_DIR": "1",
+}
+
+
+def test_no_network_then_a_clean_new_start(house):
+    done = cours("--sans-ouvrir", cwd=house, **NO_NETWORK)
+    says(done, "3/5", "Ce que dit pip", "Le réseau ne répond pas", "installation.log")
+    assert not (house / ".venv" / environment.STAMP).exists()
+    again = cours("--sans-ouvrir", cwd=house, **NO_NETWORK)
+    says(again, "n'est pas allée au bout", "2/5 Création", "Le réseau ne répond pas")
+
+
+def test_an_update_without_network_keeps_the_previous_installation(house):
+    subprocess.run([sys.executable, "-m", "venv", ".venv"], cwd=house, check=True)
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    before = Stamp("ancienne", ("lab",), python, str(house))
+    environment.write_stamp(house / ".venv", before)
+    done = cours("--sans-ouvrir", cwd=house, **NO_NETWORK)
+    assert done.returncode == 0, done.stderr
+    assert "a changé : mise à jour" in done.stdout and "précédente est intacte" in done.stdout
+    assert environment.read_stamp(house / ".venv") == before
+
+
+def test_a_moved_course_is_set_up_again(house):
+    subprocess.run([sys.executable, "-m", "venv", ".venv"], cwd=house, check=True)
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    stamp = Stamp(environment.fingerprint(house), ("lab",), python, str(house / "avant"))
+    environment.write_stamp(house / ".venv", stamp)
+    says(cours("--sans-ouvrir", cwd=house, **NO_NETWORK), "a changé de dossier ou de Python")
+
+
+def test_a_finished_installation_is_left_alone(house):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=house, check=True)
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    stamp = Stamp(environment.fingerprint(house), ("lab", "test"), python, str(house))
+    environment.write_stamp(house / ".venv", stamp)
+    done = cours("--sans-ouvrir", cwd=house, **NO_NETWORK)
+    assert done.returncode == 0 and "/5" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "line, advice",
+    [
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disque est plein"),
+        ('WARNING: Retrying … ReadTimeoutError("Read timed out. (read timeout=15)")', "réseau ne répond pas"),
+        ("ERROR: No matching distribution found for torch>=2.11", "Python 3.11, 3.12 ou 3.13"),
+        ("    The user requested (constraint) torch==2.13.0", "pip ne trouve pas"),
+        ("quelque chose d'autre", "envoyez ces lignes"),
+    ],
+)
+def test_pip_failures_are_explained(line, advice):
+    extract, text = environment.explain(f"Collecting torch\n{line}\n\n")
+    assert line.strip() in extract and advice in text
+
+
+# ── JupyterLab ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_taken_port_is_said_and_the_next_one_used(capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        chosen = lab.choose_port(port)
+        assert port < chosen < port + lab.PORTS_TRIED
+        assert f"Le port {port} est déjà pris" in capsys.readouterr().out
+    assert lab.choose_port(port) == port
+    assert capsys.readouterr().out == ""
+
+
+def test_an_impossible_port_is_refused():
+    with pytest.raises(Trouble, match="1024 à 65535"):
+        lab.choose_port(80)
+
+
+def test_the_lab_configuration_is_french_and_shipped():
+    overrides = json.loads((lab.CONFIG / "labconfig/default_setting_overrides.json").read_text(encoding="utf-8"))
+    assert overrides["@jupyterlab/translation-extension:plugin"]["locale"] == "fr_FR"
+    assert lab.CONFIG.is_relative_to(ROOT / "atelier")
+
+
+# ── Pour de vrai ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.lent
+def test_a_real_interrupted_set_up_is_repaired_and_the_second_start_installs_nothing(house):
+    shutil.copytree(ROOT / "notebooks", house / "notebooks")
+    env = {k: v for k, v in os.environ.items() if not k.startswith("COURS_")} | {"PYTHONUNBUFFERED": "1"}
+    line = [sys.executable, "cours.py", "--sans-ouvrir"]
+    first = subprocess.Popen(line, cwd=house, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    for text in first.stdout:
+        if text.startswith("4/5"):
+            break
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    assert (house / ".venv").is_dir() and not (house / ".venv" / environment.STAMP).exists()
+
+    second = cours("--sans-ouvrir", cwd=house)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert "n'est pas allée au bout" in second.stdout and "5/5" in second.stdout and "Tout est prêt" in second.stdout
+
+    start = time.monotonic()
+    opened = subprocess.Popen(
+        [sys.executable, "cours.py"], cwd=house, env=env | {"BROWSER": "true"}, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        lines = [opened.stdout.readline() for _ in range(2)]
+        address = lines[1].strip()
+        assert "/5" not in "".join(lines) and "/lab/tree/notebooks/ch0_accueil.ipynb?token=" in address
+        port = int(re.search(r":(\d+)/", address).group(1))
+        while not answers(port):
+            assert opened.poll() is None and time.monotonic() - start < 60
+            time.sleep(0.2)
+        assert time.monotonic() - start < 15
+    finally:
+        opened.send_signal(signal.SIGINT)
+        opened.communicate(timeout=30)
+    assert opened.returncode == 0
+
+
+def answers(port: int) -> bool:
+    """Vrai si un serveur écoute sur ce port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
