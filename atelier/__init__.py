@@ -11,11 +11,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "check": "check",
-    "passed": "check",
-    "hint": "progress",
-    "progress": "progress",
-    "quiz": "quiz",
+    "check": "checker",
+    "passed": "checker",
+    "hint": "journal",
+    "progress": "journal",
+    "quiz": "quizzes",
     "show": "display",
     "table": "display",
     "recorded": "display",

@@ -96,7 +96,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def format_shape(shape: Sequence[int]) -> str:
-    return str(tuple(shape))
+    return str(tuple(shape)) if len(shape) else "() (0 dimension)"
 
 
 def describe(value: Any, limit: int = 6) -> str:

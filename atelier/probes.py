@@ -176,8 +176,14 @@ def to_data(value: Any, depth: int = 0) -> Any:
     if isinstance(value, torch.Tensor):
         if type(value) not in (torch.Tensor, nn.Parameter):
             raise NotData(f"un tenseur d'un genre particulier ({type(value).__name__}) ; on attend un torch.Tensor")
-        if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.device.type == "meta":
-            raise NotData(f"un tenseur creux, quantifié, complexe ou sans données ({value.dtype}, {value.device})")
+        odd = {
+            "creux": value.layout != torch.strided,
+            "quantifié": value.is_quantized,
+            "complexe": value.is_complex(),
+            "sans données": value.device.type == "meta",
+        }
+        if any(odd.values()):
+            raise NotData(f"un tenseur {next(k for k, v in odd.items() if v)} ; on attend un tenseur ordinaire")
         return value.detach().to("cpu", copy=True)
     if isinstance(value, (list, tuple)):
         kind = tuple if isinstance(value, tuple) else list

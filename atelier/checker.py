@@ -1,0 +1,436 @@
+"""`check` : essayer une fonction sur les cas visibles d'un exercice et dire, en français, ce qui ne va pas.
+
+Une aide, jamais la note : celle-ci se calcule sur d'autres cas, tirés à chaque correction.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import CodeType, FunctionType
+from typing import Any
+
+from . import journal, packs
+from .compare import (
+    CaseResult,
+    Outcome,
+    compare,
+    describe,
+    diagnose,
+    dtype_name,
+    format_number,
+    format_shape,
+)
+from .exercise import Tolerance
+from .limits import time_limit
+from .probes import Interruption, run_case, source_line
+
+SECONDS = 5.0
+"""Limite de temps d'un cas dans le carnet."""
+EXTRA_SECONDS = 1.0
+"""Temps accordé, après le premier cas raté, à ceux qui ne servent qu'à reconnaître l'erreur."""
+MARGIN = "   "
+WIDTH = 96
+
+
+class CheckFailed(Exception):
+    """L'exercice ne passe pas son `check`. Le carnet n'en affiche que le message."""
+
+    def _render_traceback_(self) -> list[str]:
+        return str(self).splitlines()
+
+
+CheckFailed.__module__ = "atelier"
+
+
+@dataclass(frozen=True)
+class _Target:
+    chapter: str
+    name: str
+    declaration: Mapping[str, Any]
+
+    @property
+    def tolerance(self) -> Tolerance:
+        return Tolerance(**self.declaration["tolerance"])
+
+
+# --- De quelle fonction s'agit-il ? ----------------------------------------------------------------------------------
+
+
+def _target(fn: Any) -> _Target | None:
+    name = getattr(fn, "__name__", None)
+    found = packs.find("exercises", name) if callable(fn) and isinstance(name, str) else []
+    return _Target(found[0][0], name, found[0][1]) if found else None
+
+
+def _refuse(fn: Any) -> CheckFailed:
+    """Pourquoi `fn` n'est pas un exercice, et quoi écrire à la place."""
+    if isinstance(fn, str):
+        known = fn in packs.names("exercises")
+        advice = f"check attend la fonction elle-même, sans guillemets\u00a0: check({fn})."
+        return CheckFailed(advice if known else journal.unknown_name(fn, "exercises"))
+    name = getattr(fn, "__name__", None)
+    if not callable(fn) or not isinstance(name, str):
+        return CheckFailed(
+            f"check attend la fonction elle-même, sans parenthèses, par exemple check(absmax_scale)\u202f; "
+            f"il a reçu {describe(fn)}."
+        )
+    return CheckFailed(
+        f"{journal.unknown_name(name, 'exercises')}\n{MARGIN}check reconnaît une fonction à son nom\u00a0: "
+        "gardez celui de l'énoncé."
+    )
+
+
+# --- Essayer ---------------------------------------------------------------------------------------------------------
+
+
+def _run(target: _Target, fn: Any, case: Mapping[str, Any], seconds: float) -> Outcome:
+    """Le résultat d'un cas, « timeout » compris (avec la ligne où le temps s'est écoulé)."""
+    try:
+        with time_limit(seconds, Interruption) as fired:
+            outcome = run_case(target.declaration["probe"], fn, case["inputs"])
+    except Interruption as error:
+        return {"status": "timeout", "where": source_line(error.__traceback__)}
+    return {"status": "timeout", "where": ""} if fired() else outcome
+
+
+def _judge(target: _Target, case: Mapping[str, Any], got: Outcome) -> CaseResult:
+    verdict = compare(case["expected"], got, case["inputs"], target.tolerance)
+    return CaseResult(case["group"], case["inputs"], case["expected"], got, verdict, case["wrong"])
+
+
+def _try_all(target: _Target, fn: Any, cases: Sequence[Mapping[str, Any]]) -> list[CaseResult]:
+    """Juge les cas dans l'ordre. Après un échec, on n'en essaie d'autres que s'ils sont rapides."""
+    results: list[CaseResult] = []
+    deadline = None
+    for case in cases:
+        seconds = SECONDS if deadline is None else deadline - time.monotonic()
+        if seconds <= 0:
+            break
+        result = _judge(target, case, _run(target, fn, case, seconds))
+        if result.verdict.kind == "timeout" and deadline is not None:
+            break
+        results.append(result)
+        if result.verdict.kind in ("todo", "timeout"):
+            break
+        if not result.verdict.ok and deadline is None:
+            deadline = time.monotonic() + EXTRA_SECONDS
+    return results
+
+
+def check(fn: Callable[..., Any]) -> None:
+    """Essaie `fn` sur les cas visibles de l'exercice qui porte son nom. Lève `CheckFailed` si l'un d'eux échoue."""
+    target = _target(fn)
+    if target is None:
+        raise _refuse(fn)
+    cases = packs.load_cases(target.chapter, target.name)
+    try:
+        results = _try_all(target, fn, cases)
+    except KeyboardInterrupt:
+        raise CheckFailed(f"○ {target.name}\u00a0: check interrompu à votre demande.") from None
+    failed = next((i for i, r in enumerate(results) if not r.verdict.ok), None)
+    if failed is None or results[failed].verdict.kind != "todo":
+        journal.record_check(target.chapter, target.name, failed is None)
+    if failed is None:
+        print(_success(target, results))
+        return
+    if results[failed].verdict.kind == "todo":
+        raise CheckFailed(_todo(target, results[failed].verdict.message))
+    raise CheckFailed(_failure(target, results, failed, len(cases)))
+
+
+_known: dict[tuple[Any, ...], bool] = {}
+
+
+def passed(fn: Any) -> bool:
+    """Vrai si `fn` passe son `check`, sans rien afficher. Une fonction qui n'est pas un exercice passe toujours.
+
+    Le résultat est retenu tant que le code de `fn`, et celui des fonctions qu'elle appelle, ne change pas.
+    """
+    target = _target(fn)
+    if target is None:
+        return callable(fn)
+    key = (target.chapter, target.name, _fingerprint(fn))
+    if key not in _known:
+        cases = packs.load_cases(target.chapter, target.name)
+        _known[key] = all(_judge(target, c, _run(target, fn, c, SECONDS)).verdict.ok for c in cases)
+    return _known[key]
+
+
+def _fingerprint(fn: Any) -> tuple[Any, ...]:
+    """Le code de `fn` et, de proche en proche, celui des fonctions et classes du carnet qu'il nomme."""
+    seen: dict[int, tuple[Any, ...]] = {}
+
+    def of_code(code: CodeType) -> tuple[Any, ...]:
+        consts = tuple(of_code(c) if isinstance(c, CodeType) else (type(c), repr(c)) for c in code.co_consts)
+        return (code.co_code, code.co_names, code.co_varnames, consts)
+
+    def used(code: CodeType) -> set[str]:
+        inner = (used(c) for c in code.co_consts if isinstance(c, CodeType))
+        return set(code.co_names).union(*inner)
+
+    def visit(value: Any) -> None:
+        if id(value) in seen:
+            return
+        if isinstance(value, type):
+            seen[id(value)] = (value.__name__,)
+            for member in vars(value).values():
+                visit(getattr(member, "__func__", member))
+        elif isinstance(value, FunctionType):
+            cells = tuple(_closed_over(c) for c in value.__closure__ or ())
+            seen[id(value)] = (
+                of_code(value.__code__),
+                repr(value.__defaults__),
+                repr(value.__kwdefaults__),
+                repr(cells),
+            )
+            for name in sorted(used(value.__code__)):
+                other = value.__globals__.get(name)
+                if isinstance(other, (FunctionType, type)) and other.__module__ == value.__module__:
+                    visit(other)
+                elif isinstance(other, (bool, int, float, str, tuple)):
+                    seen[id(value)] += (name, repr(other))
+
+    visit(fn)
+    return tuple(seen.values())
+
+
+def _closed_over(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return None
+
+
+# --- Dire ------------------------------------------------------------------------------------------------------------
+
+
+def describe_inputs(inputs: Mapping[str, Any]) -> str:
+    """« r de forme (4, 5), float32, bits=4 » : les petits tenseurs sont écrits, les grands résumés."""
+    return ", ".join(_describe_input(name, value) for name, value in inputs.items())
+
+
+def _describe_input(name: str, value: Any) -> str:
+    kind = type(value).__name__
+    if kind in ("Tensor", "Parameter"):
+        layout = "" if value.is_contiguous() else ", non contigu"
+        if value.ndim <= 1 and 0 < value.numel() <= 6 or value.ndim == 2 and value.numel() <= 6:
+            return f"{name} = {_small_tensor(value)} ({dtype_name(value.dtype)}{layout})"
+        return f"{name} de forme {format_shape(value.shape)}, {dtype_name(value.dtype)}{layout}"
+    if isinstance(value, dict) and "module" in value:
+        return f"{name}={value['module']}({', '.join(map(str, value.get('args', ())))})"
+    if isinstance(value, dict) and value:
+        return f"{name}\u00a0: {{{describe_inputs(value)}}}"
+    return f"{name}={describe(value, 8)}"
+
+
+def _small_tensor(x: Any) -> str:
+    def show(values: Any) -> str:
+        if isinstance(values, list):
+            return "[" + "\u00a0; ".join(show(v) for v in values) + "]"
+        return format_number(values)
+
+    return show((x.double() if x.is_floating_point() else x).tolist())
+
+
+def _indent(text: str) -> str:
+    return "\n".join(MARGIN + line for line in text.splitlines())
+
+
+def _points(declaration: Mapping[str, Any]) -> str:
+    points = declaration["points"]
+    return f"{format_number(points)} point{'s' if points >= 2 else ''}"
+
+
+def _hint_line(target: _Target) -> str:
+    opened, count = journal.hints_opened(journal.read(), target.chapter, target.name), len(target.declaration["hints"])
+    plural = "s" if opened > 1 else ""
+    return f"Un indice\u202f? hint({target.name})   ({opened} ouvert{plural} sur {count})"
+
+
+def _printed(results: Sequence[CaseResult]) -> list[str]:
+    """Ce que le code de l'étudiant a affiché, gardé à part : celui du premier cas bavard."""
+    for number, result in enumerate(results, 1):
+        lines = str(result.got.get("printed", "")).splitlines()
+        if lines:
+            more = ["…"] if len(lines) > 8 else []
+            return [f"Affiché par votre code (cas {number})\u00a0:", *(f"| {line[:200]}" for line in lines[:8]), *more]
+    return []
+
+
+def _success(target: _Target, results: Sequence[CaseResult]) -> str:
+    lines = [f"✔ {target.name}\u00a0: {len(results)} cas sur {len(results)}"]
+    state = journal.read()
+    exercises = packs.load_packs()[target.chapter]["exercises"]
+    left = [name for name in exercises if not journal.is_passed(state, target.chapter, name)]
+    if left:
+        after = list(exercises)[list(exercises).index(target.name) :]
+        following = next((name for name in after if name in left), left[0])
+        done = len(exercises) - len(left)
+        lines.append(
+            f"{MARGIN}{done} exercice{'s' if done > 1 else ''} sur {len(exercises)}. "
+            f"À suivre\u00a0: {following} ({_points(exercises[following])})."
+        )
+    else:
+        lines.append(f"{MARGIN}Tous les exercices du chapitre passent. La note se calculera sur d'autres cas.")
+    return "\n".join([*lines, *(MARGIN + line for line in _printed(results))])
+
+
+def _todo(target: _Target, message: str) -> str:
+    d = target.declaration
+    lines = [f"○ {target.name} reste à écrire ({_points(d)}, environ {d['minutes']} minutes)."]
+    if message:
+        lines.append(MARGIN + message)
+    return "\n".join([*lines, MARGIN + _hint_line(target)])
+
+
+def _failure(target: _Target, results: Sequence[CaseResult], failed: int, total: int) -> str:
+    result = results[failed]
+    head = f"✗ {target.name}, cas {failed + 1} sur {total}\u00a0: {describe_inputs(result.inputs)}"
+    lines = [head, _indent(_what(result))]
+    if result.verdict.kind == "raised":
+        gloss = explain_error(result.got, target.declaration["signature"])
+        if gloss:
+            lines.append(_wrapped("Autrement dit\u00a0: ", gloss))
+    elif result.verdict.kind == "wrong_error" and result.got.get("where"):
+        lines.append(MARGIN + result.got["where"])
+    found = diagnose(results, target.declaration["messages"], target.tolerance)
+    if found:
+        lines.append(_wrapped("Piste\u00a0: ", found.sentence))
+    lines.append(MARGIN + _hint_line(target))
+    lines += [MARGIN + line for line in _printed([result])]
+    return "\n".join(lines)
+
+
+def _wrapped(label: str, text: str) -> str:
+    """Une phrase coupée aux espaces ordinaires, ses lignes alignées sous la première."""
+    parts = re.split(r"[ \n]+", text.strip())
+    lines = [f"{MARGIN}{label}{parts[0]}"]
+    for word in parts[1:]:
+        if len(lines[-1]) + len(word) < WIDTH:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(" " * len(MARGIN + label) + word)
+    return "\n".join(lines)
+
+
+def _what(result: CaseResult) -> str:
+    """Ce qui était attendu et ce qui est venu."""
+    kind, message = result.verdict.kind, result.verdict.message
+    if kind == "timeout":
+        where = f"\n{result.got['where']}" if result.got.get("where") else ""
+        return (
+            f"pas de réponse en {format_number(SECONDS)} secondes\u00a0: une boucle qui ne finit pas, "
+            f"ou un calcul élément par élément\u202f?{where}"
+        )
+    return message
+
+
+_GLOSSES: tuple[tuple[str, str, str], ...] = (
+    (
+        "NameError|UnboundLocalError",
+        "",
+        "un nom est employé sans avoir été défini (faute de frappe, cellule sautée\u202f?).",
+    ),
+    ("ZeroDivisionError", "", "une division par zéro."),
+    ("RecursionError", "", "la fonction s'appelle elle-même sans jamais s'arrêter."),
+    ("TypeError", "positional argument|keyword argument", "la signature attendue est {signature}."),
+    ("TypeError", "unsupported operand|NoneType", "une opération entre deux valeurs de types incompatibles."),
+    ("TypeError", "not callable", "une valeur est appelée comme une fonction\u00a0: des parenthèses de trop\u202f?"),
+    ("TypeError", "not subscriptable|not iterable", "une valeur seule est employée comme une liste."),
+    ("AttributeError", "", "cet objet n'a ni attribut ni méthode de ce nom."),
+    ("IndexError", "", "un indice sort des bornes."),
+    ("KeyError", "", "cette clé n'est pas dans le dictionnaire."),
+    (
+        "ModuleNotFoundError|ImportError",
+        "",
+        "ce module n'est pas installé ici\u00a0: l'exercice n'en demande pas d'autre.",
+    ),
+    (
+        "RuntimeError",
+        "must match the size|not broadcastable|expanded size",
+        "les formes des deux tenseurs ne s'alignent pas.",
+    ),
+    ("RuntimeError", "shapes cannot be multiplied|must match", "les dimensions intérieures du produit diffèrent."),
+    ("RuntimeError", "view size is not compatible", "view demande un tenseur contigu\u202f; reshape, non."),
+    (
+        "RuntimeError",
+        "is invalid for input of size",
+        "la forme demandée ne compte pas autant d'éléments que le tenseur.",
+    ),
+    (
+        "RuntimeError",
+        "Boolean value of Tensor",
+        "un «\u00a0if\u00a0» a besoin d'un seul booléen, et reçoit tout un tenseur.",
+    ),
+    ("RuntimeError", "same dtype|expected scalar type|but got", "deux tenseurs de types différents se rencontrent."),
+    ("RuntimeError", "leaf Variable|in-place", "un tenseur suivi par autograd est modifié sur place."),
+    ("RuntimeError", "Can't call numpy", "un tenseur suivi par autograd ne se convertit pas tel quel."),
+    (
+        "RuntimeError|NotImplementedError",
+        "not implemented for",
+        "cette opération n'existe pas pour ce type de tenseur.",
+    ),
+    ("ValueError", "", "votre fonction refuse une entrée que l'énoncé permet."),
+    ("OverflowError", "", "un nombre dépasse ce que son type peut contenir."),
+    (
+        "SystemExit|KeyboardInterrupt",
+        "",
+        "votre code demande l'arrêt du programme\u00a0: une fonction rend une valeur, ou lève une erreur.",
+    ),
+)
+
+
+def explain_error(got: Outcome, signature: str = "") -> str:
+    """Une erreur courante dite en français ; vide si elle n'est pas dans la liste."""
+    for error, pattern, gloss in _GLOSSES:
+        if re.fullmatch(error, str(got.get("error", ""))) and re.search(pattern, str(got.get("message", ""))):
+            return gloss.format(signature=signature)
+    return ""
+
+
+# --- Un nom inconnu dans une cellule de check ------------------------------------------------------------------------
+
+_CALL = re.compile(r"\s*(?:atelier\.)?(check|hint)\s*\(\s*([^\W\d]\w*)\s*\)\s*;?\s*(?:#.*)?")
+
+
+def explain_unknown_name(cell: str, name: str, known: Sequence[str]) -> str:
+    """Ce qu'on dit quand `check(nom)` est exécuté sans que ce nom existe. Vide si la cellule n'est pas un check.
+
+    known : noms définis dans le carnet.
+    """
+    calls = [m for line in cell.splitlines() if line.strip() and (m := _CALL.fullmatch(line))]
+    if name not in [m.group(2) for m in calls]:
+        return ""
+    if not packs.find("exercises", name):
+        return f"✗ {journal.unknown_name(name, 'exercises')}"
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
+    renamed = f" Vous avez défini {near[0]}\u00a0: l'auriez-vous renommée\u202f?" if near else ""
+    return f"✗ {name} n'existe pas encore\u00a0: exécutez d'abord la cellule qui la définit (Maj + Entrée).{renamed}"
+
+
+def _install_name_help() -> None:
+    """Dans un carnet, un `check` d'un nom inconnu se lit en français. Tout autre `NameError` reste tel quel."""
+    if "IPython" not in sys.modules:
+        return
+    shell = sys.modules["IPython"].get_ipython()
+    if shell is None or shell.custom_exceptions:
+        return
+
+    def handler(shell: Any, kind: type, error: BaseException, trace: Any, tb_offset: int | None = None) -> Any:
+        cell = (shell.history_manager.input_hist_raw or [""])[-1]
+        defined = [n for n, v in shell.user_ns.items() if callable(v) and not n.startswith("_")]
+        text = explain_unknown_name(cell, getattr(error, "name", None) or "", defined)
+        if text:
+            kind, error, trace = CheckFailed, CheckFailed(text), None
+        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+
+    shell.set_custom_exc((NameError,), handler)
+
+
+_install_name_help()

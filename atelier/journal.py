@@ -1,0 +1,252 @@
+"""Ce que vous avez fait : exercices réussis, indices ouverts, réponses aux quiz.
+
+Tenu dans `progression.json` du dossier d'état. Deux noyaux ouverts à la fois s'ajoutent l'un à l'autre ; un fichier
+abîmé est mis de côté ; un dossier en lecture seule n'empêche que de se souvenir d'une séance à l'autre.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from . import packs, paths
+
+FILE = "progression.json"
+LOCK_WAIT, LOCK_STALE = 1.0, 10.0
+
+State = dict[str, Any]
+_unsaved: State | None = None
+_said: set[str] = set()
+
+
+def _say_once(key: str, text: str) -> None:
+    if key not in _said:
+        _said.add(key)
+        print(text)
+
+
+def _entry(section: dict[str, Any], key: str) -> dict[str, Any]:
+    return section.setdefault(key, {})
+
+
+def _clean(raw: Any) -> State:
+    """Ne garde d'un fichier lu que ce qui a la forme attendue."""
+    if not isinstance(raw, dict):
+        raise ValueError("un objet JSON est attendu")
+    state: State = {"exercises": {}, "quizzes": {}}
+    for section in state:
+        for key, entry in (raw.get(section) or {}).items():
+            if isinstance(entry, dict):
+                state[section][key] = entry
+    state["reader"] = str(raw.get("reader") or uuid.uuid4().hex)
+    return state
+
+
+def _empty() -> State:
+    return _clean({})
+
+
+def read() -> State:
+    """L'état courant. Un fichier illisible est renommé, et c'est dit une fois."""
+    if _unsaved is not None:
+        return _unsaved
+    path = paths.state_dir() / FILE
+    try:
+        return _clean(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return _empty()
+    except (ValueError, AttributeError):
+        aside = path.with_name(f"progression.abimee-{time.strftime('%Y%m%d-%H%M%S')}.json")
+        with suppress(OSError):
+            os.replace(path, aside)
+        _say_once(
+            "damaged",
+            f"Votre fichier de progression était illisible\u00a0: il est gardé sous {aside.name}, "
+            "et un nouveau commence.",
+        )
+        return _empty()
+    except OSError:
+        return _empty()
+
+
+@contextmanager
+def _lock() -> Iterator[None]:
+    """Un seul noyau écrit à la fois. Un verrou oublié (dix secondes) est levé ; sans verrou, on écrit."""
+    path = paths.state_dir() / f"{FILE}.verrou"
+    deadline = time.monotonic() + LOCK_WAIT
+    held = False
+    while not held and time.monotonic() < deadline:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            held = True
+        except FileExistsError:
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > LOCK_STALE:
+                    path.unlink()
+            time.sleep(0.01)
+        except OSError:
+            break
+    try:
+        yield
+    finally:
+        if held:
+            with suppress(OSError):
+                path.unlink()
+
+
+def update(change: Callable[[State], None]) -> State:
+    """Relit l'état, lui applique `change`, l'écrit d'un seul coup. Garde tout en mémoire si l'écriture est refusée."""
+    global _unsaved
+    with _lock():
+        state = read()
+        change(state)
+        saved = paths.write_state(FILE, state)
+    if saved:
+        _unsaved = None
+    else:
+        _unsaved = state
+        _say_once(
+            "readonly",
+            f"Le dossier {paths.state_dir()} n'accepte pas d'écriture\u00a0: tout fonctionne, "
+            "mais votre progression sera oubliée à la fermeture du carnet.",
+        )
+    return state
+
+
+def record_check(chapter: str, exercise: str, passed: bool) -> None:
+    """Note un `check`. Un exercice réussi une fois le reste."""
+
+    def change(state: State) -> None:
+        entry = _entry(state["exercises"], f"{chapter}/{exercise}")
+        entry["tries"] = _count(entry, "tries") + 1
+        entry["passed"] = bool(entry.get("passed")) or passed
+
+    update(change)
+
+
+def record_answer(chapter: str, quiz: str, correct: bool) -> None:
+    """Note une réponse de quiz. Une question comprise une fois le reste."""
+
+    def change(state: State) -> None:
+        entry = _entry(state["quizzes"], f"{chapter}/{quiz}")
+        entry["tries"] = _count(entry, "tries") + 1
+        entry["correct"] = bool(entry.get("correct")) or correct
+
+    update(change)
+
+
+def _count(entry: dict[str, Any], key: str) -> int:
+    value = entry.get(key)
+    return value if type(value) is int and value >= 0 else 0
+
+
+def is_passed(state: State, chapter: str, exercise: str) -> bool:
+    """Cet exercice a-t-il déjà passé son `check` ?"""
+    return bool(state["exercises"].get(f"{chapter}/{exercise}", {}).get("passed"))
+
+
+def hints_opened(state: State, chapter: str, exercise: str) -> int:
+    """Nombre d'indices ouverts pour cet exercice."""
+    return _count(state["exercises"].get(f"{chapter}/{exercise}", {}), "hints")
+
+
+# --- Indices ---------------------------------------------------------------------------------------------------------
+
+
+def hint(exercise: Any) -> None:
+    """Ouvre l'indice suivant d'un exercice : `hint(absmax_scale)` ou `hint("absmax_scale")`."""
+    name = exercise if isinstance(exercise, str) else getattr(exercise, "__name__", str(exercise))
+    found = packs.find("exercises", name)
+    if not found:
+        print(unknown_name(name, "exercises"))
+        return
+    chapter, declaration = found[0]
+    name, ladder = packs.split_name(name)[1], declaration["hints"]
+    fresh = 0
+
+    def change(state: State) -> None:
+        nonlocal fresh
+        entry = _entry(state["exercises"], f"{chapter}/{name}")
+        fresh = min(_count(entry, "hints") + 1, len(ladder))
+        entry["hints"] = fresh
+
+    update(change)
+    lines = [f"{name}, indice {i} sur {len(ladder)}\u00a0: {ladder[i - 1]}" for i in range(1, fresh + 1)]
+    if fresh == len(ladder):
+        lines.append("C'était le dernier indice.")
+    print("\n".join(lines))
+
+
+def unknown_name(name: str, section: str) -> str:
+    """Ce qu'on dit à qui écrit un nom que le cours ne connaît pas, avec le plus proche s'il y en a un."""
+    import difflib
+
+    what = "un exercice" if section == "exercises" else "un quiz"
+    known = packs.names(section)
+    if not packs.load_packs():
+        return "Les paquets du cours sont introuvables (assets/packs)\u00a0: téléchargez à nouveau le dossier du cours."
+    near = difflib.get_close_matches(packs.split_name(name)[1], known, n=1, cutoff=0.6)
+    guess = f" Vouliez-vous dire {near[0]}\u202f?" if near else ""
+    return f"«\u00a0{name}\u00a0» n'est pas {what} du cours.{guess}"
+
+
+# --- Tableau de progression ------------------------------------------------------------------------------------------
+
+DONE, TODO = "✔", "○"
+
+
+def progress(chapter: str = "") -> None:
+    """Affiche où vous en êtes : une ligne par chapitre, ou par exercice pour un seul (`progress("ch3")`)."""
+    from .display import note, number, table
+
+    state, found, titles = read(), packs.load_packs(), paths.chapter_titles()
+    chosen = [c for c in titles if packs.matches(c, chapter)]
+    if not chosen:
+        note(f"«\u00a0{chapter}\u00a0» n'est pas un chapitre du cours\u00a0: {', '.join(titles)}.")
+        return
+    if chapter and chosen[0] in found:
+        name = chosen[0]
+        rows = [
+            [
+                f"{DONE if is_passed(state, name, id) else TODO} {id}",
+                number(e["points"]),
+                f"{e['minutes']} min",
+                "★" * e["stars"],
+                f"{hints_opened(state, name, id)} sur {len(e['hints'])}",
+            ]
+            for id, e in found[name]["exercises"].items()
+        ]
+        header = ["Exercice", "Points", "Durée prévue", "Difficulté", "Indices ouverts"]
+        table(rows, header, f"{titles[name]} ({DONE} réussi, {TODO} à faire)")
+        return
+    rows = [_chapter_row(state, c, titles[c], found.get(c)) for c in chosen]
+    table(
+        rows,
+        ["Chapitre", "Exercices réussis", "Points", "Indices ouverts", "Quiz compris"],
+        f"Votre progression ({DONE} réussi, {TODO} à faire). La note, elle, se calcule sur d'autres cas.",
+    )
+
+
+def _chapter_row(state: State, chapter: str, title: str, pack: dict[str, Any] | None) -> list[str]:
+    from .display import number
+
+    exercises, quizzes = (pack["exercises"], pack["quizzes"]) if pack else ({}, {})
+    done = [id for id in exercises if is_passed(state, chapter, id)]
+    marks = DONE * len(done) + TODO * (len(exercises) - len(done))
+    points = number(sum(exercises[id]["points"] for id in done))
+    total = number(sum(e["points"] for e in exercises.values()))
+    understood = sum(bool(state["quizzes"].get(f"{chapter}/{q}", {}).get("correct")) for q in quizzes)
+    hints = sum(min(hints_opened(state, chapter, id), len(e["hints"])) for id, e in exercises.items())
+    return [
+        title,
+        f"{len(done)} sur {len(exercises)} {marks}" if exercises else "—",
+        f"{points} sur {total}" if exercises else "—",
+        f"{hints} sur {sum(len(e['hints']) for e in exercises.values())}" if exercises else "—",
+        f"{understood} sur {len(quizzes)}" if quizzes else "—",
+    ]
