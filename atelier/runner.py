@@ -8,7 +8,7 @@ dans `grader.sandbox` et `grader.grading`. Ce qui sort d'ici est une donnée à 
 `python -m atelier.runner --once` : une seule copie, sur l'entrée et la sortie standard (là où fork n'existe pas).
 
 Le travail est un message de `atelier.codec` :
-    {"cells": [{"id", "source", "kind": "setup|solution|stub|extra", "exercise", "seconds"}],
+    {"cells": [{"id", "source", "kind": "setup|solution|extra", "exercise", "seconds"}],
      "exercises": [{"id", "probe", "seconds", "budget", "cases": [entrées]}]}
 Les réponses, dans l'ordre, sont des messages précédés de leur longueur :
     {"event": "start", "cell"}, {"event": "cell", "cell", "status": "ok|raised|timeout", "error", "message", "line"},
@@ -45,7 +45,7 @@ HARD_GRACE = 2.0
 """Secondes entre la limite douce (une exception dans le code) et la limite dure (le processus est tué)."""
 
 QUIET = ("check", "hint", "progress", "quiz", "show", "table", "board", "save_variant")
-"""Noms de l'atelier sans effet à la correction : ils affichent ou écrivent, et ne rendent rien d'utile à un exercice."""
+"""Noms de l'atelier sans effet à la correction : ils affichent ou écrivent, aucun exercice n'en dépend."""
 
 
 _kept: list[types.ModuleType] = []
@@ -159,7 +159,7 @@ def run_cell(cell: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
 
 def _text(error: BaseException) -> str:
     try:
-        return str(error)[:500]
+        return str(error.msg if isinstance(error, SyntaxError) else error)[:500]
     except BaseException:
         return ""
 
@@ -217,12 +217,18 @@ def run_one_case(exercise: dict[str, Any], function: Any, inputs: dict[str, Any]
 
 
 def run_cases(exercise: dict[str, Any], function: Any, write: Callable[[bytes], None]) -> str:
-    """Tous les cas d'un exercice, chaque résultat remis à `write`. S'arrête quand le budget de temps est dépensé."""
+    """Tous les cas d'un exercice, chaque résultat remis à `write`.
+
+    S'arrête quand le budget de temps est dépensé, ou après deux cas de suite trop longs.
+    """
     start = time.monotonic()
+    slow = 0
     for inputs in exercise["cases"]:
-        if time.monotonic() - start > exercise["budget"]:
+        if slow == 2 or time.monotonic() - start > exercise["budget"]:
             return "timeout"
+        begin = time.monotonic()
         write(run_one_case(exercise, function, inputs))
+        slow = slow + 1 if time.monotonic() - begin >= exercise["seconds"] else 0
     return "done"
 
 

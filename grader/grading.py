@@ -191,11 +191,11 @@ def judge(chapter: Chapter, drawn: Drawn, answer: Answer, points: float) -> Resu
     elif any(c.verdict.kind == "timeout" for c in cases):
         result.verdict = "timeout"
         result.message = (
-            f"Un calcul a dépassé {format_number(exercise.seconds)} secondes, la limite pour un cas{NB}: "
+            f"Un calcul a dépassé {seconds_text(exercise.seconds)}, la limite pour un cas{NB}: "
             "boucle sans fin, ou méthode trop lente."
         )
     elif all(c.verdict.kind == "raised" for c in typical):
-        result.verdict, result.message = "error", sentence(typical[0].verdict.message)
+        result.verdict, result.message = "error", one_line(sentence(typical[0].verdict.message))
     elif not failing:
         result.verdict, result.message = "correct", "Tous les cas cachés passent."
     elif diagnosis := explain(chapter, drawn, cases):
@@ -252,7 +252,7 @@ def without_answer(drawn: Drawn, answer: Answer, points: float) -> Result:
     elif report is not None and report.status == "timeout":
         result.verdict = "timeout"
         result.message = (
-            f"La cellule ne s'est pas terminée en {format_number(answer.cell.seconds)} secondes{NB}: elle ne doit que "
+            f"La cellule ne s'est pas terminée en {seconds_text(answer.cell.seconds)}{NB}: elle ne doit que "
             "définir, les essais vont dans une autre cellule."
         )
     elif report is not None and report.status == "died":
@@ -283,9 +283,17 @@ def sentence(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def one_line(text: str) -> str:
+    return "; ".join(line.strip() for line in text.split("\n") if line.strip())
+
+
+def seconds_text(seconds: float) -> str:
+    return f"{format_number(seconds)} seconde{'s' if seconds >= 2 else ''}"
+
+
 def first_failure(case: CaseResult) -> str:
     """Le premier cas manqué, sur une ligne : groupe, entrées, attendu et obtenu."""
-    return f"Premier cas manqué ({case.group}){NB}: {inputs_text(case)}{NB}; {case.verdict.message}".replace("\n", " ")
+    return one_line(f"Premier cas manqué ({case.group}){NB}: {inputs_text(case)}\n{case.verdict.message}")
 
 
 def inputs_text(case: CaseResult) -> str:
@@ -306,7 +314,7 @@ def feedback(result: Result, cases: Sequence[CaseResult], diagnosis: Diagnosis |
         lines += [f"     {line}" for line in failing.verdict.message.split("\n")]
         if printed := str(failing.got.get("printed", "")).strip():
             lines.append(f"     affiché par votre code{NB}: {printed[:200]}")
-    if result.verdict in ("timeout", "error"):
+    if result.verdict == "timeout":
         lines.append(f"  {result.message}")
     if diagnosis is not None:
         lines.append(f"  Piste{NB}: {diagnosis.sentence}")

@@ -30,6 +30,7 @@ from traitlets import Unicode
 from atelier import paths
 from grader.chapters import Chapter, load_chapter
 from grader.grading import GradingError, Result, grade_copy, grade_refused
+from grader.rules import STUB
 from grader.sandbox import Sandbox
 from grader.submission import KEY, Template, Unreadable, claimed, plan, read_file, repair
 
@@ -217,5 +218,4 @@ def configure(c: Any) -> None:
     c.Autograde.exporter_class = TolerantExporter
     c.Autograde.sanitize_preprocessors = SANITIZE
     c.Autograde.autograde_preprocessors = AUTOGRADE
-    c.ClearSolutions.code_stub = {"python": "# À vous\nraise NotImplementedError"}
-    c.OverwriteCells.add_missing_cells = False
+    c.ClearSolutions.code_stub = {"python": STUB}

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import atelier
 from atelier import paths
 from atelier.codec import CodecError, dumps, loads
 from atelier.runner import MAX_CASE_BYTES, can_fork
@@ -59,7 +60,7 @@ class SandboxError(UserError):
 
 @dataclass(frozen=True)
 class Cell:
-    """Une cellule à exécuter. kind : setup, solution, stub (jamais remplie) ou extra ; exercise : ce qu'elle définit."""
+    """Une cellule à exécuter. kind : setup, solution ou extra ; exercise : ce qu'elle doit définir."""
 
     id: str
     source: str
@@ -91,7 +92,7 @@ class Task:
 
     @property
     def budget(self) -> float:
-        """Trois cas à la limite, ou une seconde par cas : de quoi ne pas punir un tirage lent sans attendre sans fin."""
+        """Trois cas à la limite, ou une seconde par cas : assez pour un code lent, pas pour une boucle à chaque cas."""
         return max(3 * self.seconds, float(len(self.cases)))
 
     def as_data(self) -> dict[str, Any]:
@@ -269,7 +270,7 @@ class Sandbox:
             self._home = Path(tempfile.mkdtemp(prefix="correction-"))
             library = self._home / "cours"
             skip = shutil.ignore_patterns("__pycache__", "*.pyc")
-            shutil.copytree(paths.root() / "atelier", library / "atelier", ignore=skip)
+            shutil.copytree(Path(atelier.__file__).parent, library / "atelier", ignore=skip)
             shutil.copy(paths.root() / "course.toml", library)
             if paths.asset("colibri").is_dir():
                 (library / "assets").mkdir()

@@ -1,0 +1,167 @@
+"""Un petit cours de trois exercices, pour éprouver la correction sans dépendre d'un vrai chapitre."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from grader.build import build_chapter
+from grader.nbglue import Assignment
+from grader.submission import Template
+
+NAME = "ch1_essai"
+
+COURSE = f"""
+title = "Cours d'essai"
+language = "fr"
+repository = ""
+mark_out_of = 20
+
+[[chapters]]
+name = "{NAME}"
+title = "Essai"
+subject = "trois fonctions"
+"""
+
+CHAPTER = '''# %% [markdown]
+# # Chapitre 1 · Essai
+
+# %% tags=["setup"]
+import torch
+
+SHIFT = 3
+
+# %%
+print("une démonstration que personne ne note")
+raise SystemExit("une démonstration inchangée n'est jamais exécutée à la correction")
+
+# %% exercise="scale_up"
+def scale_up(x: torch.Tensor, factor: float) -> torch.Tensor:
+    """Multiplie x par factor. Lève ValueError si factor ≤ 0."""
+    ### BEGIN SOLUTION
+    if factor <= 0:
+        raise ValueError("un facteur strictement positif est attendu")
+    return x * factor
+    ### END SOLUTION
+
+# %% exercise="count_true"
+def count_true(values: list[bool]) -> int:
+    """Compte les valeurs vraies, plus SHIFT."""
+    ### BEGIN SOLUTION
+    return sum(1 for value in values if value) + SHIFT
+    ### END SOLUTION
+
+# %% exercise="spread"
+def spread(x: torch.Tensor) -> torch.Tensor:
+    """Écart entre le plus grand et le plus petit élément de x."""
+    ### BEGIN SOLUTION
+    return x.max() - x.min()
+    ### END SOLUTION
+'''
+
+EXERCISES = '''from atelier.exercise import Exercise, Misconception, Tolerance, swap
+
+
+def draw_scale(rng, group):
+    if group == "refus":
+        return {"x": rng.normal(3), "factor": -float(rng.index)}
+    if group == "zéro":
+        return {"x": rng.normal(3) * 0, "factor": 2.0}
+    return {"x": rng.normal(2, rng.integer(2, 5)), "factor": rng.uniform(1.5, 3.0)}
+
+
+scale_up = Exercise(
+    points=2,
+    hints=["Que fait un facteur ?", "C'est un produit."],
+    groups={"courant": 0.5, "zéro": 0.2, "refus": 0.3},
+    draw=draw_scale,
+    tolerance=Tolerance(rtol=1e-6, why="une multiplication"),
+    examples=[{"x": __import__("torch").tensor([1.0, 2.0]), "factor": 2.0}],
+    misconceptions=[
+        Misconception("adds", swap(("x * factor", "x + factor")), "Un facteur multiplie, il ne s'ajoute pas."),
+        Misconception("squares", swap(("x * factor", "x * factor * factor")), "Combien de fois appliquez-vous factor ?"),
+    ],
+    seconds=1.0,
+)
+
+
+def draw_count(rng, group):
+    return {"values": [rng.random.random() < 0.5 for _ in range(rng.integer(5, 9) if group == "long" else 3)] + [True]}
+
+
+count_true = Exercise(
+    points=1,
+    hints=["Qu'est-ce qu'une valeur vraie ?", "On ajoute SHIFT à la fin."],
+    groups={"long": 0.5, "court": 0.5},
+    draw=draw_count,
+    misconceptions=[Misconception("no_shift", swap((" + SHIFT", "")), "Relisez la fin de l'énoncé.")],
+    seconds=1.0,
+)
+
+
+def draw_spread(rng, group):
+    return {"x": rng.normal(6) + 5}
+
+
+spread = Exercise(
+    points=3,
+    hints=["Où est le plus petit ?", "Une différence."],
+    groups={"courant": 1.0},
+    draw=draw_spread,
+    tolerance=Tolerance(rtol=1e-6, why="une soustraction"),
+    misconceptions=[Misconception("only_max", swap((" - x.min()", "")), "Le plus petit n'est pas toujours nul.")],
+    seconds=1.0,
+)
+'''
+
+SOLVED = {
+    "scale_up": "def scale_up(x, factor):\n    if factor <= 0:\n        raise ValueError('non')\n    return factor * x\n",
+    "count_true": "def count_true(values):\n    total = SHIFT\n    for v in values:\n        total += int(v)\n    return total\n",
+    "spread": "def spread(x):\n    y = x.sort().values\n    return y[-1] - y[0]\n",
+}
+
+
+def write_course(root: Path) -> Path:
+    """Écrit le cours d'essai dans `root`."""
+    folder = root / "solutions" / NAME
+    folder.mkdir(parents=True)
+    (root / "course.toml").write_text(COURSE, encoding="utf-8")
+    (folder / "chapter.py").write_text(CHAPTER, encoding="utf-8")
+    (folder / "exercises.py").write_text(EXERCISES, encoding="utf-8")
+    return root
+
+
+def load_assignment(root: Path) -> Assignment:
+    """Le devoir d'essai, son carnet construit en mémoire."""
+    from grader.chapters import load_chapter
+
+    products = build_chapter(NAME, root)
+    assert not products.errors, "\n".join(map(str, products.errors))
+    chapter = load_chapter(NAME, root)
+    return Assignment(chapter, Template.of(NAME, products.student, chapter.exercises))
+
+
+def filled(template: Template, answers: dict[str, str]) -> NotebookNode:
+    """Le carnet d'un étudiant : celui du devoir, avec ces réponses écrites dans leurs cellules."""
+    notebook = template.blank()
+    for cell in notebook.cells:
+        name = cell.metadata.get("nbgrader", {}).get("grade_id")
+        if name in answers:
+            cell.source = answers[name]
+    return notebook
+
+
+def as_bytes(notebook: NotebookNode) -> bytes:
+    return json.dumps(notebook, ensure_ascii=False).encode()
+
+
+def cell_of(notebook: NotebookNode, grade_id: str) -> NotebookNode:
+    return next(c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("grade_id") == grade_id)
+
+
+def write_copy(notebook: NotebookNode, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, path)
