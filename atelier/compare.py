@@ -341,8 +341,10 @@ def _values_agree(a: Any, b: Any, tolerance: Tolerance) -> bool:
 
 
 def _agree(wrong: Outcome | None, case: CaseResult, tolerance: Tolerance) -> bool:
-    """La réponse de l'étudiant est-elle celle de cette idée fausse ? Le type des nombres n'entre en compte que
-    si l'idée fausse ne se trompe que de type."""
+    """La réponse de l'étudiant est-elle celle de cette idée fausse ?
+
+    Le type des nombres n'entre en compte que si l'idée fausse ne se trompe que de type.
+    """
     got, expected = case.got, case.expected
     if not wrong or wrong.get("status") != got.get("status"):
         return False
@@ -353,8 +355,10 @@ def _agree(wrong: Outcome | None, case: CaseResult, tolerance: Tolerance) -> boo
     if not _values_agree(wrong["value"], got["value"], tolerance):
         return False
     if expected["status"] == "value" and _values_agree(wrong["value"], expected["value"], tolerance):
-        # Les valeurs sont justes : l'erreur est de type, ou d'abîmer les entrées.
-        return case.verdict.kind == compare(expected, wrong, case.inputs, tolerance).kind
+        # Les valeurs sont justes : l'idée fausse est une erreur de type, ou abîme les entrées.
+        if compare(expected, wrong, case.inputs, tolerance).kind == "in_place":
+            return case.verdict.kind == "in_place"
+        return compare(wrong, got, case.inputs, tolerance).kind in ("ok", "in_place")
     return True
 
 
