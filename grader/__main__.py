@@ -24,8 +24,8 @@ def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {summary}" for name, (_, _, summary) in COMMANDS.items()]
     return "\n".join(
-        ["Usage : python -m grader COMMANDE …", "", "Commandes :", *lines, ""]
-        + ["Les options d'une commande : python -m grader COMMANDE --help"]
+        ["Usage : python -m grader COMMANDE …", "", "Commandes :", *lines, ""]
+        + ["Les options d'une commande : python -m grader COMMANDE --help"]
     )
 
 
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     name, *rest = argv
     if name not in COMMANDS:
-        print(f"Commande inconnue : {name}. Commandes possibles : {', '.join(COMMANDS)}.", file=sys.stderr)
+        print(f"Commande inconnue : {name}. Commandes possibles : {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     module, function, _ = COMMANDS[name]
     try:
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if not error.filename:
             raise
-        print(f"{error.filename} : {_os_reason(error)}", file=sys.stderr)
+        print(f"{error.filename} : {_os_reason(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Interrompu.", file=sys.stderr)

@@ -28,7 +28,7 @@ from atelier import paths
 from grader import UserError
 from grader.chapters import Cell, Chapter, ChapterError, Problem, chapter_names, load_chapter
 from grader.cli import FrenchParser
-from grader.rules import check_structure, strip_solutions
+from grader.rules import check_structure, format_points, strip_solutions
 
 CELL_SECONDS = 600
 """Temps laissé à une cellule du carnet résolu."""
@@ -61,13 +61,13 @@ def main(argv: list[str]) -> int:
     parser.add_argument("chapters", nargs="*", metavar="CHAPITRE", help="par exemple ch3_quantification")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--execute", action="store_true", help="exécuter aussi le carnet résolu, et garder ses sorties")
-    mode.add_argument("--check", action="store_true", help="ne rien écrire : dire si les fichiers archivés sont à jour")
+    mode.add_argument("--check", action="store_true", help="ne rien écrire : dire si les fichiers archivés sont à jour")
     options = parser.parse_args(argv)
     root = paths.root()
     known = declared_chapters(root)
     names = options.chapters or known
     if unknown := [name for name in names if name not in known]:
-        raise UserError(f"Chapitre inconnu : {', '.join(unknown)}. Chapitres écrits : {', '.join(known) or 'aucun'}.")
+        raise UserError(f"Chapitre inconnu : {', '.join(unknown)}. Chapitres écrits : {', '.join(known) or 'aucun'}.")
     built = [build_chapter(name, root) for name in names]
     errors = [problem for products in built for problem in products.errors]
     if options.check:
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> int:
     if errors:
         raise ChapterError(errors)
     if stale:
-        print("Reconstruisez : python -m grader build (puis archivez le résultat).")
+        print("Reconstruisez : python -m grader build (puis archivez le résultat).")
     return 1 if stale else 0
 
 
@@ -94,7 +94,7 @@ def declared_chapters(root: Path) -> list[str]:
     known = chapter_names(root)
     strays = sorted(p.parent.name for p in (root / "solutions").glob("*/chapter.py") if p.parent.name not in known)
     if strays:
-        message = "ce chapitre n'est pas dans course.toml : ajoutez-le, à sa place dans le cours."
+        message = "ce chapitre n'est pas dans course.toml : ajoutez-le, à sa place dans le cours."
         raise ChapterError([Problem(f"solutions/{name}/chapter.py", 0, "", message) for name in strays])
     return known
 
@@ -116,7 +116,7 @@ def build_chapter(name: str, root: Path) -> Products:
     products.pack = packs.render_pack(chapter, cases)
     if (size := sum(map(len, products.pack))) > packs.MAX_BYTES:
         heaviest = max(cases, key=lambda id: sum(map(len, packs.render_pack(chapter, {id: cases[id]}))))
-        message = f"le paquet pèse {size // 1000} ko (limite {packs.MAX_BYTES // 1000}) : c'est ici le plus lourd."
+        message = f"le paquet pèse {size // 1000} ko (limite {packs.MAX_BYTES // 1000}) : c'est ici le plus lourd."
         products.problems.append(Problem(chapter.declarations_file, 0, heaviest, message))
         return products
     products.solved, products.lines = source_notebook(chapter)
@@ -227,9 +227,9 @@ def differences(products: Products, root: Path) -> list[str]:
     student, solved, pack_json, _ = product_paths(products.name, root)
     found: list[str] = []
     for path, expected in ((student, products.student), (solved, products.solved)):
-        found += [f"{path.relative_to(root).as_posix()} : {what}" for what in _notebook_differences(path, expected)]
+        found += [f"{path.relative_to(root).as_posix()} : {what}" for what in _notebook_differences(path, expected)]
     if not _same_pack(products, root):
-        found.append(f"{pack_json.with_suffix('').relative_to(root).as_posix()}.* : le paquet n'est pas à jour.")
+        found.append(f"{pack_json.with_suffix('').relative_to(root).as_posix()}.* : le paquet n'est pas à jour.")
     return found
 
 
@@ -237,11 +237,10 @@ def summary(products: Products, root: Path) -> str:
     """« notebooks/ch3_quantification.ipynb : 61 cellules, 11 exercices, 24 points ; paquet 210 ko »."""
     assert products.student is not None
     student, *_ = product_paths(products.name, root)
-    points = f"{products.points:g}".replace(".", ",")
     size = sum(map(len, products.pack))
     return (
-        f"{student.relative_to(root).as_posix()} : {_count(len(products.student.cells), 'cellule')}, "
-        f"{_count(products.exercises, 'exercice')}, {points} point{'s' if products.points >= 2 else ''} ; "
+        f"{student.relative_to(root).as_posix()} : {_count(len(products.student.cells), 'cellule')}, "
+        f"{_count(products.exercises, 'exercice')}, {format_points(products.points)} ; "
         f"paquet {max(1, round(size / 1000))} ko"
     )
 
@@ -272,7 +271,7 @@ def _notebook_differences(path: Path, expected: NotebookNode | None) -> list[str
         return [] if old == new else ["les métadonnées du carnet diffèrent."]
     if [c.get("id") for c in old_cells] == [c.get("id") for c in new_cells]:
         names = [c["id"] for c, d in zip(new_cells, old_cells, strict=True) if c != d]
-        return [f"cellules différentes : {', '.join(names)}."]
+        return [f"cellules différentes : {', '.join(names)}."]
     added = len({c.get("id") for c in new_cells} - {c.get("id") for c in old_cells})
     removed = len({c.get("id") for c in old_cells} - {c.get("id") for c in new_cells})
     return [f"{_count(added, 'cellule')} à ajouter, {_count(removed, 'cellule')} à retirer (ou un autre ordre)."]
@@ -316,6 +315,7 @@ def _execute(products: Products, root: Path) -> list[Problem]:
             running,
             kernel_name="python3",
             timeout=CELL_SECONDS,
+            extra_arguments=["--log-level=ERROR"],
             record_timing=False,
             store_widget_state=False,
             resources={"metadata": {"path": str(folder)}},
@@ -328,7 +328,7 @@ def _execute(products: Products, root: Path) -> list[Problem]:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = executed.outputs, executed.execution_count
     seconds = f"{time.perf_counter() - start:.1f}".replace(".", ",")
-    print(f"solutions/{products.name}/{products.name}.ipynb : exécuté en {seconds} s")
+    print(f"solutions/{products.name}/{products.name}.ipynb : exécuté en {seconds} s")
     return []
 
 
@@ -337,8 +337,8 @@ def _failure(products: Products, running: NotebookNode, error: Exception) -> Pro
     begun = [c for c in running.cells if c.cell_type == "code" and c.execution_count is not None]
     failed = next((c for c in begun if any(o.output_type == "error" for o in c.outputs)), None)
     failed = failed or (begun[-1] if begun else running.cells[0])
-    reason = f"{getattr(error, 'ename', type(error).__name__)} : {getattr(error, 'evalue', error)}"
-    message = f"l'exécution du carnet résolu s'arrête ici : {reason}"
+    reason = f"{getattr(error, 'ename', type(error).__name__)} : {getattr(error, 'evalue', error)}"
+    message = f"l'exécution du carnet résolu s'arrête ici : {reason}"
     return Problem(f"solutions/{products.name}/chapter.py", products.lines.get(failed.id, 0), failed.id, message)
 
 

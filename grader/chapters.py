@@ -46,8 +46,8 @@ class Problem:
 
     def __str__(self) -> str:
         where = self.file + (f":{self.line}" if self.line else "")
-        kind = "avertissement : " if self.warning else ""
-        return f"{where} ({self.cell}) : {kind}{self.message}" if self.cell else f"{where} : {kind}{self.message}"
+        kind = "avertissement : " if self.warning else ""
+        return f"{where} ({self.cell}) : {kind}{self.message}" if self.cell else f"{where} : {kind}{self.message}"
 
 
 class ChapterError(UserError):
@@ -89,7 +89,7 @@ def load_chapter(name: str, root: Path | None = None) -> Chapter:
     shown = f"solutions/{name}/chapter.py"
     if not source.is_file():
         known = ", ".join(chapter_names(root)) or "aucun"
-        raise ChapterError([Problem(shown, 0, "", f"ce fichier n'existe pas. Chapitres écrits : {known}.")])
+        raise ChapterError([Problem(shown, 0, "", f"ce fichier n'existe pas. Chapitres écrits : {known}.")])
     cells, problems = parse_cells(source.read_text(encoding="utf-8"), shown)
     if problems:
         raise ChapterError(problems)
@@ -139,11 +139,7 @@ class Chapter:
 
     def reference(self, id: str) -> Callable[..., Any]:
         """La fonction ou la classe de référence de l'exercice `id`."""
-        cell = self.exercise_cells[id]
-        try:
-            return self.namespace[id]
-        except KeyError:
-            raise ChapterError([Problem(self.file, cell.line, id, f"la cellule ne définit pas `{id}`.")]) from None
+        return self._defined(self.exercise_cells[id], self.namespace)
 
     def wrong(self, id: str, misconception: str) -> Callable[..., Any]:
         """La réponse fausse nommée `misconception` de l'exercice `id`."""
@@ -185,14 +181,19 @@ class Chapter:
         source = cell.source
         for old, new in found.wrong.pairs:
             if old not in source:
-                message = f"idée fausse `{misconception}` : le texte à remplacer « {old} » n'est pas dans la solution."
+                message = f"idée fausse `{misconception}` : le texte à remplacer « {old} » n'est pas dans la solution."
                 raise ChapterError([Problem(self.declarations_file, 0, id, message)])
             source = source.replace(old, new)
         namespace = dict(self.namespace)
         filename = f"<chapitre_{self.name}: {id}, {misconception}>"
         linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
         self._execute(source, cell, namespace, filename, 1)
-        return namespace[id]
+        return self._defined(cell, namespace)
+
+    def _defined(self, cell: Cell, namespace: dict[str, Any]) -> Callable[..., Any]:
+        if cell.id not in namespace:
+            raise ChapterError([Problem(self.file, cell.line, cell.id, f"la cellule ne définit pas `{cell.id}`.")])
+        return namespace[cell.id]
 
     def _execute(self, source: str, cell: Cell, namespace: dict[str, Any], filename: str, line: int) -> None:
         """Exécute `source` comme si elle commençait à la ligne `line` de `filename` ; les impressions sont tues."""
@@ -203,7 +204,7 @@ class Chapter:
         except Exception as error:
             at = _line_of(error, filename) or cell.line
             where = cell.id or "cellule de préparation"
-            message = f"l'exécution échoue : {type(error).__name__} : {error}"
+            message = f"l'exécution échoue : {type(error).__name__} : {error}"
             raise ChapterError([Problem(self.file, at, where, message)]) from error
 
 
@@ -224,7 +225,7 @@ def parse_cells(text: str, file: str) -> tuple[list[Cell], list[Problem]]:
     starts = [i for i, line in enumerate(lines, 1) if _MARKER.match(line)]
     if len(parsed) != len(starts):
         message = (
-            f"{len(parsed)} cellules pour {len(starts)} lignes « # %% » : du texte précède la première, "
+            f"{len(parsed)} cellules pour {len(starts)} lignes « # %% » : du texte précède la première, "
             "ou l'une d'elles est dans une chaîne."
         )
         return [], [Problem(file, starts[0] if starts else 1, "", message)]
@@ -242,7 +243,7 @@ def parse_cells(text: str, file: str) -> tuple[list[Cell], list[Problem]]:
             kind = "exercise" if "exercise" in raw.metadata else "setup" if "setup" in tags else "code"
             cells.append(Cell(kind, raw.source.strip("\n"), id, tags, line))
         else:
-            problems.append(Problem(file, line, "", f"genre de cellule inconnu : {raw.cell_type}."))
+            problems.append(Problem(file, line, "", f"genre de cellule inconnu : {raw.cell_type}."))
     return cells, problems
 
 
@@ -268,7 +269,7 @@ def _split_quizzes(source: str, tags: tuple[str, ...], line: int, file: str, cel
             cells.append(Cell("quiz", f'quiz("{name[1]}")', name[1], (), line + offset))
         else:
             problems.append(
-                Problem(file, line + offset, "", f'ligne de quiz illisible : {part} (attendu : ??? q="nom").')
+                Problem(file, line + offset, "", f'ligne de quiz illisible : {part} (attendu : ??? q="nom").')
             )
     flush()
     return problems
@@ -285,7 +286,7 @@ def _load_declarations(name: str, path: Path) -> dict[str, Any]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        message = f"l'exécution échoue : {type(error).__name__} : {error}"
+        message = f"l'exécution échoue : {type(error).__name__} : {error}"
         raise ChapterError(
             [Problem(f"solutions/{name}/exercises.py", _line_of(error, str(path)), "", message)]
         ) from error

@@ -7,20 +7,20 @@ import re
 from typing import NoReturn
 
 _MESSAGES = [
-    (r"the following arguments are required: (.*)", "il manque : {}"),
-    (r"unrecognized arguments: (.*)", "mots inconnus : {}"),
+    (r"the following arguments are required: (.*)", "il manque : {}"),
+    (r"unrecognized arguments: (.*)", "mots inconnus : {}"),
     (r"argument (.*): expected one argument", "{} demande une valeur"),
     (r"argument (.*): expected at least one argument", "{} demande au moins une valeur"),
-    (r"argument (.*): invalid (?:\w+) value: (.*)", "{} : valeur refusée : {}"),
-    (r"argument (.*): invalid choice: (.*) \(choose from (.*)\)", "{} : {} n'est pas un choix possible ({})"),
+    (r"argument (.*): invalid (?:\w+) value: (.*)", "{} : valeur refusée : {}"),
+    (r"argument (.*): invalid choice: (.*) \(choose from (.*)\)", "{} : {} n'est pas un choix possible ({})"),
     (r"argument (.*): not allowed with argument (.*)", "{} et {} ne vont pas ensemble"),
-    (r"one of the arguments (.*) is required", "il faut l'un de : {}"),
+    (r"one of the arguments (.*) is required", "il faut l'un de : {}"),
 ]
 
 
 class _FrenchFormatter(argparse.RawDescriptionHelpFormatter):
     def add_usage(self, usage, actions, groups, prefix=None):  # noqa: ANN001
-        super().add_usage(usage, actions, groups, "Usage : " if prefix is None else prefix)
+        super().add_usage(usage, actions, groups, "Usage : " if prefix is None else prefix)
 
 
 class FrenchParser(argparse.ArgumentParser):
@@ -39,4 +39,4 @@ class FrenchParser(argparse.ArgumentParser):
             if found := re.fullmatch(pattern, message):
                 message = french.format(*found.groups())
                 break
-        self.exit(2, f"{self.format_usage()}{self.prog} : {message}. Aide : {self.prog} --help\n")
+        self.exit(2, f"{self.format_usage()}{self.prog} : {message}. Aide : {self.prog} --help\n")

@@ -20,7 +20,7 @@ from safetensors.torch import load, save
 from atelier.codec import decode, encode
 from atelier.compare import compare
 from atelier.exercise import Exercise, Inputs
-from atelier.probes import run_case, without_source
+from atelier.probes import PROBES, run_case, without_source
 from grader.chapters import Chapter, ChapterError, Problem
 
 PUBLIC_SEED = 20_261_124
@@ -74,11 +74,14 @@ class _Builder:
 
     def visible(self) -> list[Case]:
         """Les exemples écrits à la main (ils sont du premier groupe), puis `visible` tirages par groupe."""
+        if self.exercise.probe not in PROBES:
+            self._report(f"la sonde « {self.exercise.probe} » n'existe pas. Sondes connues : {', '.join(PROBES)}.")
+            return []
         first = next(iter(self.exercise.groups))
         drawn = self._guard("le tirage des cas échoue", self._draw, PUBLIC_SEED, self.exercise.visible) or []
         found = [self._case(g, inputs) for g, inputs in [*((first, e) for e in self.exercise.examples), *drawn]]
         if not found:
-            self._report("aucun cas visible : donnez `examples`, ou `visible` supérieur à 0.")
+            self._report("aucun cas visible : donnez `examples`, ou `visible` supérieur à 0.")
         return [case for case in found if case is not None]
 
     def check_misconceptions(self, cases: list[Case]) -> None:
@@ -102,7 +105,7 @@ class _Builder:
         hidden = [case for group, inputs in drawn if (case := self._case(group, inputs, (left, right))) is not None]
         pair = f"les idées fausses `{left}` et `{right}`"
         if all(self._twins(c, left, right) for c in hidden):
-            self._report(f"{pair} répondent la même chose partout : n'en gardez qu'une.")
+            self._report(f"{pair} répondent la même chose partout : n'en gardez qu'une.")
         else:
             self._report(f"aucun cas visible ne distingue {pair}.", warning=True)
 
@@ -115,16 +118,16 @@ class _Builder:
         expected = self._outcome(reference, inputs)
         status = expected["status"]
         if status not in ("value", "raised") or (status == "raised" and "ValueError" not in expected["mro"]):
-            reason = f"{expected.get('error') or status}, « {expected.get('message', '')} »"
-            self._report(f"la référence échoue sur un cas du groupe « {group} » ({_brief(inputs)}) : {reason}.")
+            reason = f"{expected.get('error') or status}, « {expected.get('message', '')} »"
+            self._report(f"la référence échoue sur un cas du groupe « {group} » ({_brief(inputs)}) : {reason}.")
             return None
         case: Case = {"group": group, "inputs": inputs, "expected": expected, "wrong": {}}
         if not self._same(case, expected, expected):
-            self._report(f"la référence ne vaut pas elle-même sur un cas du groupe « {group} » : {_brief(inputs)}.")
+            self._report(f"la référence ne vaut pas elle-même sur un cas du groupe « {group} » : {_brief(inputs)}.")
             return None
         for name in self.usable if names is None else names:
             case["wrong"][name] = self._outcome(self.chapter.wrong(self.id, name), inputs)
-        if self._guard(f"un cas du groupe « {group} » ne peut pas être archivé", encode, case) is None:
+        if self._guard(f"un cas du groupe « {group} » ne peut pas être archivé", encode, case) is None:
             return None
         return case
 
@@ -150,7 +153,7 @@ class _Builder:
         try:
             return function(*arguments)
         except Exception as error:
-            self._report(f"{what} : {type(error).__name__} : {error}")
+            self._report(f"{what} : {type(error).__name__} : {error}")
             return None
 
     def _report(self, message: str, warning: bool = False) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from grader.chapters import BEGIN, END, Cell, Chapter, Problem, find_definition
 
-STUB = 'raise NotImplementedError("Cet exercice reste à écrire : remplacez cette ligne par votre code.")'
+STUB = 'raise NotImplementedError("Cet exercice reste à écrire : remplacez cette ligne par votre code.")'
 """Ce que l'étudiant trouve à la place de chaque région de solution ; la configuration nbgrader dit la même chose."""
 
 LEAK = re.compile(r"HIDDEN TESTS|\bsolutions/|\bgrader\b")
@@ -55,6 +55,11 @@ def distinctive_lines(source: str) -> list[str]:
     return found
 
 
+def format_points(value: float) -> str:
+    """« 1,5 point », « 24 points »."""
+    return f"{value:g} point{'s' if value >= 2 else ''}".replace(".", ",")
+
+
 def check_structure(chapter: Chapter) -> list[Problem]:
     """Défauts visibles sans rien exécuter."""
     rules = (_pairing, _declarations, _solutions, _headings, _code_cells, _images, _quizzes, _leaks)
@@ -82,7 +87,7 @@ def _pairing(chapter: Chapter) -> Iterator[Problem]:
         for name in names:
             if (kind, name) not in seen:
                 marker = f'# %% exercise="{name}"' if kind == "exercise" else f'??? q="{name}"'
-                message = f"déclaré, mais {chapter.file} ne le montre nulle part (attendu : {marker})."
+                message = f"déclaré, mais {chapter.file} ne le montre nulle part (attendu : {marker})."
                 yield Problem(chapter.declarations_file, 0, name, message)
 
 
@@ -99,8 +104,8 @@ def _declarations(chapter: Chapter) -> Iterator[Problem]:
         for name, count in counts.items():
             if count > 1:
                 yield problem(id, f"{count} idées fausses portent le nom `{name}`.")
-            if not name.isascii() or not name.isidentifier():
-                yield problem(id, f"le nom d'idée fausse « {name} » n'est pas un identifiant en lettres ASCII.")
+            if not re.fullmatch(r"\w+", name, re.ASCII):
+                yield problem(id, f"le nom d'idée fausse « {name} » s'écrit en lettres ASCII, chiffres et tirets bas.")
     for name in (*chapter.exercises, *chapter.quizzes):
         if not name.isascii():
             yield problem(name, "un identifiant s'écrit en lettres ASCII, sans accent.")
@@ -114,26 +119,26 @@ def _solutions(chapter: Chapter) -> Iterator[Problem]:
         for offset, line in enumerate(cell.source.split("\n")):
             if BEGIN in line and cell.kind != "exercise":
                 balanced = False
-                yield _at(chapter, cell, f"« {BEGIN} » hors d'une cellule d'exercice.", offset)
+                yield _at(chapter, cell, f"« {BEGIN} » hors d'une cellule d'exercice.", offset)
             elif BEGIN in line:
                 regions += 1
                 if opened is not None:
                     balanced = False
-                    message = f"« {BEGIN} » dans une région déjà ouverte ligne {cell.line + opened}."
+                    message = f"« {BEGIN} » dans une région déjà ouverte ligne {cell.line + opened}."
                     yield _at(chapter, cell, message, offset)
                 opened = offset
             elif END in line:
                 if opened is None:
                     balanced = False
-                    yield _at(chapter, cell, f"« {END} » sans « {BEGIN} ».", offset)
+                    yield _at(chapter, cell, f"« {END} » sans « {BEGIN} ».", offset)
                 opened = None
         if opened is not None:
             balanced = False
-            yield _at(chapter, cell, f"« {BEGIN} » sans « {END} ».", opened)
+            yield _at(chapter, cell, f"« {BEGIN} » sans « {END} ».", opened)
         if cell.kind != "exercise" or not balanced:
             continue
         if not regions:
-            message = f"aucune région « ### {BEGIN} » … « ### {END} » : l'étudiant recevrait la solution."
+            message = f"aucune région « ### {BEGIN} » … « ### {END} » : l'étudiant recevrait la solution."
             yield _at(chapter, cell, message)
             continue
         yield from _student_cell(chapter, cell)
@@ -161,7 +166,9 @@ def _headings(chapter: Chapter) -> Iterator[Problem]:
                 yield _at(chapter, cell, f"ce titre annonce l'exercice `{heading[1]}`, qui n'est pas déclaré.")
                 continue
             if (found := _POINTS.search(heading[2])) and float(found[1].replace(",", ".")) != exercise.points:
-                yield _at(chapter, cell, f"`{heading[1]}` vaut {exercise.points} points, le titre en dit {found[1]}.")
+                yield _at(
+                    chapter, cell, f"`{heading[1]}` vaut {format_points(exercise.points)}, le titre en dit {found[1]}."
+                )
             if (found := _MINUTES.search(heading[2])) and int(found[1]) != exercise.minutes:
                 yield _at(chapter, cell, f"`{heading[1]}` prend {exercise.minutes} min, le titre en dit {found[1]}.")
 
@@ -177,7 +184,7 @@ def _code_cells(chapter: Chapter) -> Iterator[Problem]:
             continue
         for token in tokenize.generate_tokens(io.StringIO(cell.source).readline):
             if token.type == tokenize.NAME and not token.string.isascii() and not keyword.iskeyword(token.string):
-                message = f"l'identifiant « {token.string} » n'est pas en lettres ASCII."
+                message = f"l'identifiant « {token.string} » n'est pas en lettres ASCII."
                 yield _at(chapter, cell, message, token.start[0] - 1)
         for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
             match call.func:
@@ -185,10 +192,10 @@ def _code_cells(chapter: Chapter) -> Iterator[Problem]:
                     alt = next((k.value for k in call.keywords if k.arg == "alt"), None)
                     empty = isinstance(alt, ast.Constant) and not str(alt.value or "").strip()
                     if alt is None or empty:
-                        message = 'une figure est montrée sans texte de remplacement : show(…, alt="…").'
+                        message = 'une figure est montrée sans texte de remplacement : show(…, alt="…").'
                         yield _at(chapter, cell, message, call.lineno - 1)
                 case ast.Attribute(ast.Name("plt"), "show"):
-                    message = 'plt.show() n\'a pas de texte de remplacement : utilisez show(fig, alt="…").'
+                    message = 'plt.show() n\'a pas de texte de remplacement : utilisez show(fig, alt="…").'
                     yield _at(chapter, cell, message, call.lineno - 1)
 
 
@@ -196,7 +203,7 @@ def _images(chapter: Chapter) -> Iterator[Problem]:
     for cell in chapter.cells:
         for image in _IMAGE.finditer(cell.source) if cell.kind == "markdown" else ():
             offset = cell.source.count("\n", 0, image.start())
-            yield _at(chapter, cell, f"image sans texte de remplacement : {image[0][:40]}", offset)
+            yield _at(chapter, cell, f"image sans texte de remplacement : {image[0][:40]}", offset)
 
 
 def _quizzes(chapter: Chapter) -> Iterator[Problem]:
@@ -205,7 +212,7 @@ def _quizzes(chapter: Chapter) -> Iterator[Problem]:
         tree = _parse(cell.source) if cell.kind in ("code", "setup") else None
         for call in ast.walk(tree) if tree else ():
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "quiz":
-                message = 'un quiz se montre par une ligne « ??? q="nom" » dans une cellule de texte.'
+                message = 'un quiz se montre par une ligne « ??? q="nom" » dans une cellule de texte.'
                 yield _at(chapter, cell, message, call.lineno - 1)
 
 
@@ -215,15 +222,15 @@ def _leaks(chapter: Chapter) -> Iterator[Problem]:
     for cell in chapter.cells:
         student = strip_solutions(cell.source) if cell.kind == "exercise" else cell.source
         if found := LEAK.search(student):
-            yield _at(chapter, cell, f"« {found[0]} » resterait dans le carnet de l'étudiant.")
+            yield _at(chapter, cell, f"« {found[0]} » resterait dans le carnet de l'étudiant.")
         for line, id in secrets.items():
             if line in student:
-                yield _at(chapter, cell, f"cette ligne de la solution de `{id}` resterait chez l'étudiant : {line}")
+                yield _at(chapter, cell, f"cette ligne de la solution de `{id}` resterait chez l'étudiant : {line}")
     for id, exercise in chapter.exercises.items():
         texts = [*exercise.hints, *(m.message for m in exercise.misconceptions)]
         for line, owner in secrets.items():
             if any(line in text for text in texts):
-                message = f"un indice ou un message donne une ligne de la solution de `{owner}` : {line}"
+                message = f"un indice ou un message donne une ligne de la solution de `{owner}` : {line}"
                 yield Problem(chapter.declarations_file, 0, id, message)
 
 
