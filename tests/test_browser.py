@@ -1,0 +1,201 @@
+"""Le cours dans un vrai navigateur : JupyterLab tel que `cours.py` l'ouvre, en français, et ses carnets exécutés.
+
+Chaque carnet est exécuté en entier, sans que rien y soit résolu : avant le premier `check`, aucune erreur ; ensuite,
+les seules erreurs sont celles des `check`. COURS_CAPTURES=dossier garde une image de chaque écran.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, exige
+
+from atelier.house import lab
+
+TOKEN = "essai"
+NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+RUN_SECONDS = 180
+
+CELLS = """
+() => {
+  const cells = jupyterapp.shell.currentWidget.content.model.cells;
+  return [...Array(cells.length).keys()].map(i => cells.get(i)).filter(c => c.type === "code").map(c => ({
+    source: c.sharedModel.getSource(),
+    count: c.executionCount,
+    outputs: c.outputs.toJSON(),
+  }));
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory) -> Path:
+    """Une copie de ce que reçoit un étudiant, où le navigateur peut écrire."""
+    folder = tmp_path_factory.mktemp("cours") / "Élève à l’école"
+    folder.mkdir()
+    for name in ("atelier", "notebooks"):
+        ignored = shutil.ignore_patterns("__pycache__", ".atelier", ".ipynb_checkpoints")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    shutil.copy(ROOT / "course.toml", folder)
+    (folder / "assets").symlink_to(ROOT / "assets")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(course) -> Iterator[str]:
+    """JupyterLab, lancé par la commande même de cours.py."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    python = Path(sys.executable)
+    line = [*lab.command(python, course, port, browser=False), "--LabApp.expose_app_in_browser=True"]
+    env = lab.variables(python, course, TOKEN) | {"COURS_ECHELLE": "essai", "PYTHONPATH": str(course)}
+    del env["COURS_ETAT"]
+    log = open(course / "jupyter.log", "wb")
+    server = subprocess.Popen(line, cwd=course / "notebooks", env=env, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while lab.is_free(port):
+            assert server.poll() is None, (course / "jupyter.log").read_text(encoding="utf-8")
+            assert time.monotonic() < deadline, "JupyterLab n'a pas démarré en une minute"
+            time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(timeout=30)
+        log.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Chromium, celui du système."""
+    program = exige("chromium")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="ce test demande le paquet playwright")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def page(browser, address):
+    """Une page dont aucune requête ne quitte la machine."""
+    page = browser.new_page(viewport={"width": 1300, "height": 900})
+    outside: list[str] = []
+    page.on("request", lambda r: outside.append(r.url) if r.url.startswith("http") and address not in r.url else None)
+    yield page
+    page.close()
+    assert not outside, "le cours fonctionne hors ligne"
+
+
+def open_notebook(page, address: str, name: str) -> None:
+    """Ouvre un carnet et attend un noyau au repos."""
+    page.goto(f"{address}/lab/tree/notebooks/{name}.ipynb?reset&token={TOKEN}")
+    page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+    page.wait_for_function(
+        "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
+        timeout=60_000,
+    )
+
+
+def run_all(page) -> list[dict]:
+    """Exécute toutes les cellules, l'une après l'autre, erreurs comprises, et rend les cellules de code."""
+    page.evaluate(
+        """async () => {
+          const panel = jupyterapp.shell.currentWidget;
+          for (let i = 0; i < panel.content.widgets.length; i++) {
+            panel.content.activeCellIndex = i;
+            panel.content.deselectAll();
+            if (panel.content.activeCell.model.type === "code")
+              await jupyterapp.commands.execute("notebook:run-cell");
+          }
+        }"""
+    )
+    page.wait_for_function(
+        f"() => ({CELLS})().every(c => c.count !== null || !c.source.trim())", timeout=RUN_SECONDS * 1000
+    )
+    return page.evaluate(CELLS)
+
+
+def capture(page, name: str, tmp_path: Path) -> None:
+    """Une image de chaque écran du carnet, dans COURS_CAPTURES ou dans un dossier de passage."""
+    folder = Path(os.environ.get("COURS_CAPTURES") or tmp_path)
+    folder.mkdir(parents=True, exist_ok=True)
+    height = page.evaluate("document.querySelector('.jp-WindowedPanel-outer').scrollHeight")
+    step = page.evaluate("document.querySelector('.jp-WindowedPanel-outer').clientHeight") - 60
+    for number, top in enumerate(range(0, height, step)):
+        page.evaluate("top => { document.querySelector('.jp-WindowedPanel-outer').scrollTop = top }", top)
+        page.wait_for_timeout(150)
+        page.screenshot(path=folder / f"{name}-{number:02}.png")
+
+
+def errors(cells: list[dict]) -> list[tuple[int, str, str]]:
+    """(rang, première ligne de la cellule, erreur) de chaque cellule de code qui a échoué."""
+    return [
+        (rank, cell["source"].splitlines()[0], f"{output['ename']}: {output['evalue']}")
+        for rank, cell in enumerate(cells)
+        for output in cell["outputs"]
+        if output["output_type"] == "error"
+    ]
+
+
+def is_check(cell: dict) -> bool:
+    """Vrai pour une cellule qui n'est qu'un `check(…)`."""
+    return cell["source"].strip().startswith("check(")
+
+
+def test_the_interface_is_french(page, address):
+    open_notebook(page, address, "ch0_accueil")
+    assert page.evaluate("document.documentElement.lang").startswith("fr")
+    menus = page.locator(".lm-MenuBar-itemLabel").all_inner_texts()
+    assert {"Fichier", "Édition", "Noyau", "Aide"} <= set(menus)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_an_untouched_notebook_runs(page, address, name, tmp_path):
+    open_notebook(page, address, name)
+    cells = run_all(page)
+    capture(page, name, tmp_path)
+    wrong = [error for error in errors(cells) if not is_check(cells[error[0]])]
+    assert not wrong
+    checks = [cell for cell in cells if is_check(cell)]
+    failed = [error for error in errors(cells) if is_check(cells[error[0]])]
+    assert len(failed) == len(checks), "un exercice non écrit doit arrêter son check, et lui seul"
+    for cell in checks:
+        shown = [o for o in cell["outputs"] if o["output_type"] == "error"][0]["traceback"]
+        assert "reste à écrire" in "".join(shown) and "Traceback" not in "".join(shown)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_every_picture_has_an_alternative_text(page, address, name):
+    open_notebook(page, address, name)
+    outputs = [o for cell in run_all(page) for o in cell["outputs"]]
+    assert not [o for o in outputs if "image/png" in o.get("data", {})], "une figure s'affiche par show(fig, alt=…)"
+    assert not page.evaluate("[...document.querySelectorAll('.jp-OutputArea img')].filter(i => !i.alt.trim()).length")
+
+
+def test_the_welcome_page_leads_to_the_chapters_and_corrects_a_function(page, address, course):
+    open_notebook(page, address, "ch0_accueil")
+    cells = run_all(page)
+    text = json.dumps(cells, ensure_ascii=False)
+    assert "Piste" in text and "Machine" in text and "Votre progression" in text
+    links = page.locator(".jp-OutputArea a[href]").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+    opened = [link for link in links if link.split("?")[0].endswith(".ipynb")]
+    assert len(opened) == len(NOTEBOOKS)
+    page.evaluate(
+        """() => {
+          const cells = jupyterapp.shell.currentWidget.content.widgets.map(w => w.model);
+          const cell = cells.find(c => c.sharedModel.getSource().startsWith("def midpoint"));
+          cell.sharedModel.setSource(cell.sharedModel.getSource().replace("a + b / 2", "(a + b) / 2"));
+        }"""
+    )
+    assert "✔ midpoint" in json.dumps(run_all(page), ensure_ascii=False)
