@@ -69,23 +69,21 @@ def main(argv: list[str]) -> int:
     if unknown := [name for name in names if name not in known]:
         raise UserError(f"Chapitre inconnu : {', '.join(unknown)}. Chapitres écrits : {', '.join(known) or 'aucun'}.")
     built = [build_chapter(name, root) for name in names]
+    sound = [products for products in built if not products.errors]
     errors = [problem for products in built for problem in products.errors]
-    if options.check:
-        stale = [line for products in built if not products.errors for line in differences(products, root)]
-        if stale or not errors:
-            print("\n".join(stale) or "Les fichiers construits sont à jour.")
-    else:
-        stale = []
-        for products in built:
-            if not products.errors:
-                errors += write(products, root, options.execute)
-                print(summary(products, root))
-    for problem in sorted(p for products in built for p in products.problems if p.warning):
-        print(problem)
+    stale: list[str] = []
+    for products in sound:
+        if options.check:
+            stale += differences(products, root)
+        else:
+            errors += write(products, root, options.execute)
+            print(summary(products, root))
+    for line in [*stale, *sorted(str(p) for products in built for p in products.problems if p.warning)]:
+        print(line)
     if errors:
         raise ChapterError(errors)
-    if stale:
-        print("Reconstruisez : python -m grader build (puis archivez le résultat).")
+    if options.check:
+        print("Reconstruisez : python -m grader build" if stale else "Les fichiers construits sont à jour.")
     return 1 if stale else 0
 
 

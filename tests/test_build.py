@@ -673,5 +673,14 @@ def test_no_line_of_a_solution_reaches_the_student(chapter: Chapter) -> None:
     secrets = [line for source in chapter.sources.values() for line in distinctive_lines(source)]
     student, _, pack, _ = build.product_paths(chapter.name, ROOT)
     notebook = nbformat.read(student, as_version=4)
-    texts = [cell.source for cell in notebook.cells] + [pack.read_text(encoding="utf-8")]
-    assert not [line for line in secrets for text in texts if line in text]
+    texts = {f"cellule {cell.id}": cell.source for cell in notebook.cells}
+    texts |= {p.name: p.read_text(encoding="utf-8") for p in (pack, *(ROOT / "atelier").rglob("*.py"))}
+    assert not [(where, line) for line in secrets for where, text in texts.items() if line in text]
+
+
+def test_names_are_those_of_one_chapter_only() -> None:
+    """`check`, `hint` et `quiz` retrouvent un exercice ou une question par son seul nom."""
+    chapters = [load_chapter(name, ROOT) for name in chapter_names(ROOT)]
+    for names in ([*c.sources] for c in chapters), ([*c.quizzes] for c in chapters):
+        flat = [name for found in names for name in found]
+        assert len(flat) == len(set(flat))
