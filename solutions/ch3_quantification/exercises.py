@@ -1,7 +1,7 @@
-"""Déclarations du chapitre 3 : points, indices, tirage des cas, tolérances, idées fausses, quiz.
+"""Déclarations du chapitre 3 : points, indices, tirage des cas, tolérances, idées fausses, quiz.
 
-Règle des tirages : un réel à arrondir reste à plus de 0,05 pas d'un demi (0,01 au moins dans les petits formats),
-sauf quand le demi est le sujet ; une réponse juste, en float32 ou en float64, par division ou par produit avec
+Règle des tirages : un réel à arrondir reste à plus de 0,05 pas d'un demi (0,01 au moins dans les petits formats),
+sauf quand le demi est le sujet ; une réponse juste, en float32 ou en float64, par division ou par produit avec
 l'inverse, tombe donc sur les mêmes entiers.
 """
 
@@ -64,68 +64,68 @@ _DECODE_WRONG = [
     Misconception(
         "no_implicit_one",
         swap(("(1 + fraction / 2**fraction_bits)", "(fraction / 2**fraction_bits)")),
-        "Vos nombres normaux sont trop petits, et les puissances de deux valent zéro : quel bit de la mantisse "
-        "n'est jamais écrit ?",
+        "Vos nombres normaux sont trop petits, et les puissances de deux valent zéro : quel bit de la mantisse "
+        "n'est jamais écrit ?",
     ),
     Misconception(
         "bias_2e",
         swap(("bias = 2 ** (exponent_bits - 1) - 1", "bias = 2 ** (exponent_bits - 1)")),
-        "Votre décalage d'exposant n'est pas celui de ce format : que donne chez vous le motif de 1,0 ?",
+        "Votre décalage d'exposant n'est pas celui de ce format : que donne chez vous le motif de 1,0 ?",
     ),
     Misconception(
         "bias_127",
         swap(("bias = 2 ** (exponent_bits - 1) - 1", "bias = 127")),
-        "127 est le décalage de FP32 et de BF16 : de quoi dépend-il quand l'exposant a 5 ou 4 bits ?",
+        "127 est le décalage de FP32 et de BF16 : de quoi dépend-il quand l'exposant a 5 ou 4 bits ?",
     ),
     Misconception(
         "no_bias",
         swap(("bias = 2 ** (exponent_bits - 1) - 1", "bias = 0")),
-        "L'exposant écrit n'est jamais négatif : comment un format note-t-il alors les nombres plus petits que 1 ?",
+        "L'exposant écrit n'est jamais négatif : comment un format note-t-il alors les nombres plus petits que 1 ?",
     ),
     Misconception(
         "no_subnormals",
         swap(("if exponent == 0:", "if exponent == 0 and fraction == 0:")),
-        "Près de zéro, l'exposant nul a un sens à part : ces nombres n'ont pas de 1 caché.",
+        "Près de zéro, l'exposant nul a un sens à part : ces nombres n'ont pas de 1 caché.",
     ),
     Misconception(
         "flush_to_zero",
         swap(("return sign * fraction / 2**fraction_bits * 2.0 ** (1 - bias)", "return sign * 0.0")),
-        "Un exposant écrit nul ne veut pas dire que le nombre est nul : à quoi sert alors sa fraction ?",
+        "Un exposant écrit nul ne veut pas dire que le nombre est nul : à quoi sert alors sa fraction ?",
     ),
     Misconception(
         "subnormal_exponent",
         swap(("2.0 ** (1 - bias)", "2.0 ** (-bias)")),
-        "Le plus grand sous-normal doit toucher le plus petit normal : chez vous il y a un saut.",
+        "Le plus grand sous-normal doit toucher le plus petit normal : chez vous il y a un saut.",
     ),
     Misconception(
         "e4m3_ieee",
         swap(("if (exponent_bits, fraction_bits) != (4, 3):", "if True:")),
-        "E4M3 n'a pas d'infini : que fait-il des motifs que l'IEEE réserverait à l'infini et aux nan ?",
+        "E4M3 n'a pas d'infini : que fait-il des motifs que l'IEEE réserverait à l'infini et aux nan ?",
     ),
     Misconception(
         "e4m3_no_nan",
         swap(("if fraction == 2**fraction_bits - 1:", "if False:")),
-        "En E4M3 le plus grand nombre est 448 : qu'est devenu le motif suivant ?",
+        "En E4M3 le plus grand nombre est 448 : qu'est devenu le motif suivant ?",
     ),
     Misconception(
         "no_infinity",
         swap(("if (exponent_bits, fraction_bits) != (4, 3):", "if False:")),
-        "Vous appliquez à tous les formats la règle d'E4M3 : dans l'IEEE, un exposant tout en 1 est réservé.",
+        "Vous appliquez à tous les formats la règle d'E4M3 : dans l'IEEE, un exposant tout en 1 est réservé.",
     ),
     Misconception(
         "nan_is_inf",
         swap(("math.nan if fraction else sign * math.inf", "sign * math.inf")),
-        "Un exposant tout en 1 a deux sens : qui décide entre l'infini et « pas un nombre » ?",
+        "Un exposant tout en 1 a deux sens : qui décide entre l'infini et « pas un nombre » ?",
     ),
     Misconception(
         "sign_ignored",
         swap(("sign = -1.0 if (bits >> (exponent_bits + fraction_bits)) & 1 else 1.0", "sign = 1.0")),
-        "Vous ne rendez jamais de négatif : à quoi sert le bit le plus à gauche ?",
+        "Vous ne rendez jamais de négatif : à quoi sert le bit le plus à gauche ?",
     ),
     Misconception(
         "negative_zero",
         swap(("if exponent == 0:", "if exponent == fraction == 0:\n        return 0.0\n    if exponent == 0:")),
-        "Zéro a un signe : deux motifs différents le représentent, et ils ne sont pas le même nombre.",
+        "Zéro a un signe : deux motifs différents le représentent, et ils ne sont pas le même nombre.",
     ),
     Misconception(
         "infinity_unsigned",
@@ -135,7 +135,7 @@ _DECODE_WRONG = [
     Misconception(
         "fraction_denominator",
         swap(("fraction / 2**fraction_bits", "fraction / (2**fraction_bits - 1)")),
-        "Une fraction toute en 1 reste plus petite que 1 : que vaut son premier bit, un demi ou un peu plus ?",
+        "Une fraction toute en 1 reste plus petite que 1 : que vaut son premier bit, un demi ou un peu plus ?",
     ),
 ]
 
@@ -144,12 +144,12 @@ decode_float = Exercise(
     minutes=20,
     stars=2,
     hints=[
-        "Écrivez le motif de 1,0 en FP16 : que valent son exposant écrit et sa fraction ?",
+        "Écrivez le motif de 1,0 en FP16 : que valent son exposant écrit et sa fraction ?",
         "Un décalage vers la droite et un ET binaire isolent chacun des trois champs. Lesquels des exposants écrits "
-        "ont un sens à part ?",
-        "Nombre ordinaire : (−1)^s · (1 + f/2^m) · 2^(e − décalage). Exposant écrit nul : (−1)^s · (f/2^m) · "
+        "ont un sens à part ?",
+        "Nombre ordinaire : (−1)^s · (1 + f/2^m) · 2^(e − décalage). Exposant écrit nul : (−1)^s · (f/2^m) · "
         "2^(1 − décalage).",
-        "Exposant écrit tout en 1 : infini si f = 0, nan sinon ; en E4M3, un nombre ordinaire, sauf S.1111.111.",
+        "Exposant écrit tout en 1 : infini si f = 0, nan sinon ; en E4M3, un nombre ordinaire, sauf S.1111.111.",
     ],
     groups={"normaux": 0.4, "bords": 0.35, "e4m3": 0.25},
     draw=draw_decode,
@@ -210,22 +210,22 @@ _QPARAMS_WRONG = [
     Misconception(
         "no_widen",
         swap(("    r_min, r_max = min(r_min, 0.0), max(r_max, 0.0)\n", "")),
-        "Le zéro réel doit tomber sur un entier ; avec cet intervalle il n'y est même pas.",
+        "Le zéro réel doit tomber sur un entier ; avec cet intervalle il n'y est même pas.",
     ),
     Misconception(
         "2_pow_bits",
         swap(("(r_max - r_min) / (q_max - q_min)", "(r_max - r_min) / 2**bits")),
-        "Combien y a-t-il d'intervalles entre 256 valeurs ?",
+        "Combien y a-t-il d'intervalles entre 256 valeurs ?",
     ),
     Misconception(
         "truncated",
         swap(("round(q_min - r_min / scale)", "int(q_min - r_min / scale)")),
-        "Votre Z est parfois trop grand ou trop petit d'une unité : de quel côté coupez-vous ?",
+        "Votre Z est parfois trop grand ou trop petit d'une unité : de quel côté coupez-vous ?",
     ),
     Misconception(
         "floored",
         swap(("round(q_min - r_min / scale)", "math.floor(q_min - r_min / scale)")),
-        "Votre Z est souvent trop petit d'une unité, jamais trop grand : l'entier du dessous n'est pas toujours "
+        "Votre Z est souvent trop petit d'une unité, jamais trop grand : l'entier du dessous n'est pas toujours "
         "le plus proche.",
     ),
     Misconception(
@@ -236,56 +236,56 @@ _QPARAMS_WRONG = [
     Misconception(
         "z_is_rmin_over_s",
         swap(("round(q_min - r_min / scale)", "round(-r_min / scale)")),
-        "Votre Z est juste pour un type non signé ; d'où part la grille ici ?",
+        "Votre Z est juste pour un type non signé ; d'où part la grille ici ?",
     ),
     Misconception(
         "z_in_reals",
         swap(("round(q_min - r_min / scale)", "round(q_min - r_min)")),
-        "Z est un code : la distance de r_min à zéro s'y compte en pas, pas en unités réelles.",
+        "Z est un code : la distance de r_min à zéro s'y compte en pas, pas en unités réelles.",
     ),
     Misconception(
-        "symmetric", _symmetric_qparams, "Vous imposez Z = 0 : c'est un autre schéma, qui gaspille des codes ici."
+        "symmetric", _symmetric_qparams, "Vous imposez Z = 0 : c'est un autre schéma, qui gaspille des codes ici."
     ),
     Misconception(
         "signed_exchanged",
         swap(("if signed else", "if not signed else")),
-        "Les plages signée et non signée sont échangées : laquelle permet d'écrire −1 ?",
+        "Les plages signée et non signée sont échangées : laquelle permet d'écrire −1 ?",
     ),
     Misconception(
         "signed_ignored",
         swap(("if signed else", "if True else")),
-        "Que le type soit signé ou non, votre Z est le même : d'où part la grille d'un type non signé ?",
+        "Que le type soit signé ou non, votre Z est le même : d'où part la grille d'un type non signé ?",
     ),
     Misconception(
         "unsigned_only",
         swap(("if signed else", "if False else")),
-        "Votre grille part toujours de 0 : combien de codes d'un type signé restent inutilisés ?",
+        "Votre grille part toujours de 0 : combien de codes d'un type signé restent inutilisés ?",
     ),
     Misconception(
         "bits_ignored",
         swap(("    q_min, q_max = (", "    bits = 8\n    q_min, q_max = (")),
-        "Changez le nombre de bits : votre réponse ne bouge pas.",
+        "Changez le nombre de bits : votre réponse ne bouge pas.",
     ),
     Misconception(
         "zero_range",
         swap(("    if r_min == r_max:\n        return 1.0, 0\n", "")),
-        "Un intervalle réduit à zéro donne une échelle nulle : que demande l'énoncé dans ce cas ?",
+        "Un intervalle réduit à zéro donne une échelle nulle : que demande l'énoncé dans ce cas ?",
     ),
     Misconception(
         "no_finite_check",
         swap(("if not (math.isfinite(r_min) and math.isfinite(r_max)):", "if False:")),
-        "Que vaut un pas quand l'intervalle est infini ? L'énoncé demande de refuser une telle borne.",
+        "Que vaut un pas quand l'intervalle est infini ? L'énoncé demande de refuser une telle borne.",
     ),
     Misconception(
         "no_bits_check",
         swap(("if bits < 2:", "if False:")),
-        "Avec un seul bit, ou aucun, la formule n'a plus de sens : l'énoncé demande de refuser.",
+        "Avec un seul bit, ou aucun, la formule n'a plus de sens : l'énoncé demande de refuser.",
     ),
     Misconception(
         "no_order_check",
         swap(("if r_min > r_max:", "if False:")),
-        "Un intervalle dont le début dépasse la fin passe chez vous : regardez-vous l'ordre des bornes, et avant de "
-        "les élargir ?",
+        "Un intervalle dont le début dépasse la fin passe chez vous : regardez-vous l'ordre des bornes, et avant de "
+        "les élargir ?",
     ),
 ]
 
@@ -294,8 +294,8 @@ affine_qparams = Exercise(
     minutes=15,
     stars=2,
     hints=[
-        "Deux inconnues, deux conditions : sur quels codes doivent tomber r_min et r_max ?",
-        "Retranchez les deux équations r = S·(q − Z) écrites aux deux bouts : Z disparaît, il reste S.",
+        "Deux inconnues, deux conditions : sur quels codes doivent tomber r_min et r_max ?",
+        "Retranchez les deux équations r = S·(q − Z) écrites aux deux bouts : Z disparaît, il reste S.",
         "S = (r_max − r_min)/(q_max − q_min), puis Z = q_min − r_min/S, arrondi puis gardé parmi les codes. "
         "Si 0 n'est pas dans l'intervalle, élargissez celui-ci avant.",
     ],
@@ -310,7 +310,7 @@ affine_qparams = Exercise(
         {"r_min": 0.0, "r_max": 0.0},
         {"r_min": 3.0, "r_max": 1.0},
     ],
-    tolerance=Tolerance(rtol=1e-5, why="S peut être calculée en float32 ; Z est un entier exact"),
+    tolerance=Tolerance(rtol=1e-5, why="S peut être calculée en float32 ; Z est un entier exact"),
     misconceptions=_QPARAMS_WRONG,
 )
 
@@ -362,32 +362,32 @@ _QUANTIZE_WRONG = [
     Misconception(
         "truncation",
         swap(("torch.round(r / scale)", "torch.trunc(r / scale)")),
-        "Votre erreur va toujours du même côté, vers zéro : couper n'est pas arrondir.",
+        "Votre erreur va toujours du même côté, vers zéro : couper n'est pas arrondir.",
     ),
     Misconception(
         "floor",
         swap(("torch.round(r / scale)", "torch.floor(r / scale)")),
-        "Votre erreur va toujours du même côté, vers le bas : l'entier du dessous n'est pas le plus proche.",
+        "Votre erreur va toujours du même côté, vers le bas : l'entier du dessous n'est pas le plus proche.",
     ),
     Misconception(
         "half_up",
         swap(("torch.round(r / scale)", "torch.floor(r / scale + 0.5)")),
-        "Sur les demis exacts, vous allez toujours vers le haut : cela crée un biais.",
+        "Sur les demis exacts, vous allez toujours vers le haut : cela crée un biais.",
     ),
     Misconception(
         "half_away",
         swap(("torch.round(r / scale)", "torch.sign(r) * torch.floor(r.abs() / scale + 0.5)")),
-        "Sur les demis exacts, vous vous éloignez toujours de zéro : lequel des deux voisins demande l'énoncé ?",
+        "Sur les demis exacts, vous vous éloignez toujours de zéro : lequel des deux voisins demande l'énoncé ?",
     ),
     Misconception(
         "cast_before_clamp",
         swap(("codes.clamp(q_min, q_max).to(dtype)", "codes.to(torch.int64).to(dtype).clamp(q_min, q_max)")),
-        "Une grande valeur positive devient négative : qu'arrive-t-il à un entier trop grand pour son type ?",
+        "Une grande valeur positive devient négative : qu'arrive-t-il à un entier trop grand pour son type ?",
     ),
     Misconception(
         "no_clamp",
         swap(("codes.clamp(q_min, q_max).to(dtype)", "codes.to(torch.int64).to(dtype)")),
-        "Rien n'arrête vos codes au bord de la plage : le type de stockage a parfois plus de place que `bits` n'en "
+        "Rien n'arrête vos codes au bord de la plage : le type de stockage a parfois plus de place que `bits` n'en "
         "donne.",
     ),
     Misconception(
@@ -398,12 +398,12 @@ _QUANTIZE_WRONG = [
     Misconception(
         "minus_zero_point",
         swap(("torch.round(r / scale) + zero_point", "torch.round(r / scale) - zero_point")),
-        "Le zéro réel tombe sur −Z : reprenez r = S·(q − Z) et isolez q.",
+        "Le zéro réel tombe sur −Z : reprenez r = S·(q − Z) et isolez q.",
     ),
     Misconception(
         "zero_point_in_reals",
         swap(("torch.round(r / scale) + zero_point", "torch.round((r + zero_point) / scale)")),
-        "Z est un code, il ne s'ajoute pas à un réel : dans quelle unité compte-t-il ?",
+        "Z est un code, il ne s'ajoute pas à un réel : dans quelle unité compte-t-il ?",
     ),
     Misconception(
         "symmetric_clamp",
@@ -421,27 +421,27 @@ _QUANTIZE_WRONG = [
     Misconception(
         "multiplies",
         swap(("torch.round(r / scale)", "torch.round(r * scale)")),
-        "scale est la longueur d'un pas : combien de pas dans r ?",
+        "scale est la longueur d'un pas : combien de pas dans r ?",
     ),
     Misconception(
         "signed_ignored",
         swap(("if signed else (0", "if True else (0")),
-        "Vos bornes sont toujours celles d'un type signé : quels codes un type non signé permet-il ?",
+        "Vos bornes sont toujours celles d'un type signé : quels codes un type non signé permet-il ?",
     ),
     Misconception(
         "bits_ignored",
         swap(("    q_min, q_max = (", "    bits = 8\n    q_min, q_max = (")),
-        "Vos codes occupent toujours 8 bits : changez `bits` et regardez les bornes.",
+        "Vos codes occupent toujours 8 bits : changez `bits` et regardez les bornes.",
     ),
     Misconception(
         "int32_always",
         swap(("codes.clamp(q_min, q_max).to(dtype)", "codes.clamp(q_min, q_max).to(torch.int32)")),
-        "Vos codes sont bons, mais chacun occupe quatre octets : quel type entier suffit à 8 bits ?",
+        "Vos codes sont bons, mais chacun occupe quatre octets : quel type entier suffit à 8 bits ?",
     ),
     Misconception(
         "float_codes",
         swap(("codes.clamp(q_min, q_max).to(dtype)", "codes.clamp(q_min, q_max)")),
-        "Vos codes ont la bonne valeur mais sont restés des réels : où est le gain de place ?",
+        "Vos codes ont la bonne valeur mais sont restés des réels : où est le gain de place ?",
     ),
 ]
 
@@ -450,8 +450,8 @@ quantize_affine = Exercise(
     minutes=10,
     stars=2,
     hints=[
-        "Combien de pas y a-t-il de 0 à r, et sur quel code tombe le réel 0 ?",
-        "Trois gestes, dans cet ordre : arrondir, décaler, ramener dans les bornes. Le changement de type vient en "
+        "Combien de pas y a-t-il de 0 à r, et sur quel code tombe le réel 0 ?",
+        "Trois gestes, dans cet ordre : arrondir, décaler, ramener dans les bornes. Le changement de type vient en "
         "dernier.",
         "q = borne(round(r/S) + Z, q_min, q_max), où round choisit le pair le plus proche sur un demi exact.",
     ],
@@ -496,7 +496,7 @@ _DEQUANTIZE_WRONG = [
     Misconception(
         "overflow_int8",
         swap(("q.to(torch.float32) - zero_point", "q - torch.tensor(zero_point, dtype=q.dtype)")),
-        "Dans quel type faites-vous la soustraction ? −128 − 127 ne tient pas sur 8 bits.",
+        "Dans quel type faites-vous la soustraction ? −128 − 127 ne tient pas sur 8 bits.",
     ),
     Misconception(
         "plus",
@@ -506,12 +506,12 @@ _DEQUANTIZE_WRONG = [
     Misconception(
         "no_zero_point",
         swap(("q.to(torch.float32) - zero_point", "q.to(torch.float32)")),
-        "Chez vous c'est le code 0 qui rend zéro : de quel code la grille est-elle comptée ?",
+        "Chez vous c'est le code 0 qui rend zéro : de quel code la grille est-elle comptée ?",
     ),
     Misconception(
         "divides",
         swap(("scale * (q.to(torch.float32) - zero_point)", "(q.to(torch.float32) - zero_point) / scale")),
-        "Un code compte des pas ; un pas a une longueur. Comment passe-t-on d'un nombre de pas à une distance ?",
+        "Un code compte des pas ; un pas a une longueur. Comment passe-t-on d'un nombre de pas à une distance ?",
     ),
     Misconception(
         "float64",
@@ -524,14 +524,14 @@ dequantize_affine = Exercise(
     points=1,
     minutes=5,
     hints=[
-        "Quel réel doit rendre le code Z ? Et le code Z + 1 ?",
-        "r = S·(q − Z) ; demandez-vous dans quel type la soustraction se fait.",
+        "Quel réel doit rendre le code Z ? Et le code Z + 1 ?",
+        "r = S·(q − Z) ; demandez-vous dans quel type la soustraction se fait.",
     ],
     groups={"courant": 0.5, "extrêmes": 0.25, "types": 0.25},
     draw=draw_dequantize,
     cases=6,
     examples=[{"q": torch.tensor([-128, 0, 5, 127], dtype=torch.int8), "scale": 0.1, "zero_point": 5}],
-    tolerance=Tolerance(rtol=1e-5, atol=3e-5, why="S·q et S·Z calculés à part en float32 ; un pas vaut 5e-4 au moins"),
+    tolerance=Tolerance(rtol=1e-5, atol=3e-5, why="S·q et S·Z calculés à part en float32 ; un pas vaut 5e-4 au moins"),
     misconceptions=_DEQUANTIZE_WRONG,
 )
 
@@ -563,32 +563,32 @@ _ABSMAX_WRONG = [
     Misconception(
         "signed_levels",
         swap(("2 ** (bits - 1) - 1", "2**bits - 1")),
-        "Tous vos codes ne servent pas : combien restent d'un seul côté de zéro ?",
+        "Tous vos codes ne servent pas : combien restent d'un seul côté de zéro ?",
     ),
     Misconception(
         "ranges_exchanged",
         swap(("if full_range else", "if not full_range else")),
-        "Les deux variantes sont échangées : laquelle permet d'écrire −128 ?",
+        "Les deux variantes sont échangées : laquelle permet d'écrire −128 ?",
     ),
     Misconception(
         "full_range_ignored",
         swap(("2 ** (bits - 1) if full_range else", "2 ** (bits - 1) - 1 if full_range else")),
-        "Avec ou sans full_range, votre échelle est la même : combien de crans y a-t-il de 0 à −2^(b−1) ?",
+        "Avec ou sans full_range, votre échelle est la même : combien de crans y a-t-il de 0 à −2^(b−1) ?",
     ),
     Misconception(
         "always_full_range",
         swap(("2 ** (bits - 1) - 1", "2 ** (bits - 1)")),
-        "Sans full_range, le plus grand code positif est 2^(b−1) − 1 : le maximum de r y tombe-t-il ?",
+        "Sans full_range, le plus grand code positif est 2^(b−1) − 1 : le maximum de r y tombe-t-il ?",
     ),
     Misconception(
         "half_step",
         swap(("2 ** (bits - 1) - 1", "(2**bits - 1) / 2")),
-        "C'est ce que PyTorch fait par défaut (127,5 crans) ; l'énoncé compte des crans entiers d'un seul côté.",
+        "C'est ce que PyTorch fait par défaut (127,5 crans) ; l'énoncé compte des crans entiers d'un seul côté.",
     ),
     Misconception(
         "bits_ignored",
         swap(("2 ** (bits - 1) if full_range else 2 ** (bits - 1) - 1", "128 if full_range else 127")),
-        "Changez le nombre de bits : votre échelle ne bouge pas.",
+        "Changez le nombre de bits : votre échelle ne bouge pas.",
     ),
     Misconception(
         "zero_scale",
@@ -606,9 +606,9 @@ absmax_scale = Exercise(
     points=2,
     minutes=10,
     hints=[
-        "Combien de crans y a-t-il entre 0 et le plus grand code positif ?",
-        "Sur b bits signés, les codes vont de −2^(b−1) à 2^(b−1) − 1. Lesquels sont symétriques ?",
-        "S est l'écart à zéro le plus grand, divisé par le nombre de crans d'un seul côté ; un tenseur nul est à part.",
+        "Combien de crans y a-t-il entre 0 et le plus grand code positif ?",
+        "Sur b bits signés, les codes vont de −2^(b−1) à 2^(b−1) − 1. Lesquels sont symétriques ?",
+        "S est l'écart à zéro le plus grand, divisé par le nombre de crans d'un seul côté ; un tenseur nul est à part.",
     ],
     groups={"courant": 0.5, "bords": 0.3, "types": 0.2},
     draw=draw_absmax,
@@ -658,7 +658,7 @@ _PER_CHANNEL_WRONG = [
     Misconception(
         "not_broadcastable",
         swap(("keepdim=True", "keepdim=False")),
-        "Divisez le poids par votre résultat : la forme ne s'aligne pas, ou s'aligne sur le mauvais axe.",
+        "Divisez le poids par votre résultat : la forme ne s'aligne pas, ou s'aligne sur le mauvais axe.",
     ),
     Misconception(
         "single_scale",
@@ -668,22 +668,22 @@ _PER_CHANNEL_WRONG = [
                 "w.abs().amax(dim=others, keepdim=True).clone().fill_(w.abs().max())",
             )
         ),
-        "Toutes vos échelles sont égales : une seule ligne décide pour toutes.",
+        "Toutes vos échelles sont égales : une seule ligne décide pour toutes.",
     ),
     Misconception(
         "only_2d",
         swap(("w.abs().amax(dim=others, keepdim=True)", "w.abs().amax(dim=1 - axis % w.ndim, keepdim=True)")),
-        "Il peut y avoir plus de deux axes : lesquels doivent disparaître dans le maximum ?",
+        "Il peut y avoir plus de deux axes : lesquels doivent disparaître dans le maximum ?",
     ),
     Misconception(
         "axis_ignored",
         swap(("if d != axis % w.ndim", "if d != 0")),
-        "Vos tranches sont toujours des lignes : changez `axis` et regardez la forme du résultat.",
+        "Vos tranches sont toujours des lignes : changez `axis` et regardez la forme du résultat.",
     ),
     Misconception(
         "negative_axis",
         swap(("if d != axis % w.ndim", "if d != axis")),
-        "Un axe peut être compté depuis la fin : quel axe est −1 ?",
+        "Un axe peut être compté depuis la fin : quel axe est −1 ?",
     ),
     Misconception(
         "no_abs",
@@ -703,17 +703,17 @@ _PER_CHANNEL_WRONG = [
     Misconception(
         "full_range",
         swap(("(2 ** (bits - 1) - 1)", "2 ** (bits - 1)")),
-        "Le plus grand code positif est 2^(b−1) − 1 : combien de crans y a-t-il de 0 à lui ?",
+        "Le plus grand code positif est 2^(b−1) − 1 : combien de crans y a-t-il de 0 à lui ?",
     ),
     Misconception(
         "signed_levels",
         swap(("(2 ** (bits - 1) - 1)", "(2**bits - 1)")),
-        "Tous vos codes ne servent pas : combien restent d'un seul côté de zéro ?",
+        "Tous vos codes ne servent pas : combien restent d'un seul côté de zéro ?",
     ),
     Misconception(
         "bits_ignored",
         swap(("(2 ** (bits - 1) - 1)", "127")),
-        "Changez le nombre de bits : vos échelles ne bougent pas.",
+        "Changez le nombre de bits : vos échelles ne bougent pas.",
     ),
 ]
 
@@ -722,9 +722,9 @@ absmax_per_channel = Exercise(
     minutes=10,
     stars=2,
     hints=[
-        "Combien d'échelles voulez-vous ? Quels axes doivent donc disparaître dans le maximum ?",
+        "Combien d'échelles voulez-vous ? Quels axes doivent donc disparaître dans le maximum ?",
         "Un maximum peut porter sur plusieurs axes à la fois et les garder avec la taille 1.",
-        "max|w| sur tous les axes sauf `axis`, divisé par 2^(b−1) − 1 ; une tranche nulle reçoit 1.",
+        "max|w| sur tous les axes sauf `axis`, divisé par 2^(b−1) − 1 ; une tranche nulle reçoit 1.",
     ],
     groups={"courant": 0.4, "formes": 0.35, "bords": 0.25},
     draw=draw_per_channel,
@@ -768,17 +768,17 @@ _SQNR_WRONG = [
     Misconception(
         "amplitude_ratio",
         swap(("r.square().sum() / noise", "(r.square().sum() / noise).sqrt()")),
-        "Votre rapport est celui des amplitudes ; le décibel compare des puissances.",
+        "Votre rapport est celui des amplitudes ; le décibel compare des puissances.",
     ),
     Misconception(
         "bels",
         swap(("10 * torch.log10", "torch.log10")),
-        "Votre nombre est juste en bels : combien de décibels y a-t-il dans un bel ?",
+        "Votre nombre est juste en bels : combien de décibels y a-t-il dans un bel ?",
     ),
     Misconception(
         "no_log",
         swap(("10 * torch.log10(r.square().sum() / noise)", "r.square().sum() / noise")),
-        "Vous rendez le rapport lui-même : le décibel en est un logarithme.",
+        "Vous rendez le rapport lui-même : le décibel en est un logarithme.",
     ),
     Misconception(
         "signal_is_r_hat",
@@ -803,10 +803,10 @@ _SQNR_WRONG = [
     Misconception(
         "inverted",
         swap(("r.square().sum() / noise", "noise / r.square().sum()")),
-        "Quand l'erreur diminue, votre rapport diminue aussi : qui est au numérateur ?",
+        "Quand l'erreur diminue, votre rapport diminue aussi : qui est au numérateur ?",
     ),
     Misconception(
-        "no_inf", _sqnr_no_inf, "Quand rien n'a été perdu, le bruit est nul : que devient alors votre division ?"
+        "no_inf", _sqnr_no_inf, "Quand rien n'a été perdu, le bruit est nul : que devient alors votre division ?"
     ),
 ]
 
@@ -814,8 +814,8 @@ sqnr_db = Exercise(
     points=1,
     minutes=5,
     hints=[
-        "Qu'est-ce qui est le signal, qu'est-ce qui est le bruit ? Une puissance est une somme de carrés.",
-        "Le décibel est dix fois le logarithme, en base dix, d'un rapport de puissances. Et si le bruit est nul ?",
+        "Qu'est-ce qui est le signal, qu'est-ce qui est le bruit ? Une puissance est une somme de carrés.",
+        "Le décibel est dix fois le logarithme, en base dix, d'un rapport de puissances. Et si le bruit est nul ?",
     ],
     groups={"courant": 0.6, "bords": 0.4},
     draw=draw_sqnr,
@@ -825,7 +825,7 @@ sqnr_db = Exercise(
         {"r": torch.tensor([3.0, -4.0]), "r_hat": torch.tensor([3.0, -3.5])},
         {"r": torch.tensor([3.0, -4.0]), "r_hat": torch.tensor([3.0, -4.0])},
     ],
-    tolerance=Tolerance(rtol=1e-4, atol=1e-3, why="sommes en float32 ; un millième de décibel ne s'entend pas"),
+    tolerance=Tolerance(rtol=1e-4, atol=1e-3, why="sommes en float32 ; un millième de décibel ne s'entend pas"),
     misconceptions=_SQNR_WRONG,
 )
 
@@ -841,7 +841,7 @@ def draw_int8_linear(d: Draw, group: str) -> Inputs:
     )
     if kind == "exactitude":
         return _draw_cancelling(d)
-    small = kind in ("float16", "bfloat16")  # calculable dans leur propre type : petits codes, aucune compensation
+    small = kind in ("float16", "bfloat16")  # calculable dans leur propre type : petits codes, aucune compensation
     n, fan_in, fan_out = d.turn([(3, 40, 5), (4, 60, 4), (1, 64, 3), (5, 48, 5), (2, 30, 6), (6, 32, 6)])
     fan_in = 10 if small else fan_in
     codes = _off_grid(d, d.integers(1, 12, n, fan_in) if small else d.integers(-126, 126, n, fan_in), 0.25)
@@ -864,7 +864,7 @@ def draw_int8_linear(d: Draw, group: str) -> Inputs:
 
 
 def _draw_cancelling(d: Draw) -> Inputs:
-    """Des sommes qui montent très au-delà de 2²⁴ avant de se compenser presque : en float32, il n'en reste rien."""
+    """Des sommes qui montent très au-delà de 2²⁴ avant de se compenser presque : en float32, il n'en reste rien."""
     half = 32_000
     up, w = d.integers(100, 127, half), d.integers(100, 127, 2, half)
     up[d.integer(0, half - 1)] = 127
@@ -879,17 +879,17 @@ _INT8_WRONG = [
     Misconception(
         "int8_accumulator",
         swap(("x_q.to(wide) @ w_q.to(wide).T", "x_q @ w_q.T")),
-        "Le produit de deux int8 tient déjà à peine sur 16 bits ; et leur somme ?",
+        "Le produit de deux int8 tient déjà à peine sur 16 bits ; et leur somme ?",
     ),
     Misconception(
         "int16_accumulator",
         swap(("x_q.to(wide) @ w_q.to(wide).T", "x_q.to(torch.int16) @ w_q.to(torch.int16).T")),
-        "Un produit tient sur 16 bits, mais vous en ajoutez beaucoup : jusqu'où va la somme ?",
+        "Un produit tient sur 16 bits, mais vous en ajoutez beaucoup : jusqu'où va la somme ?",
     ),
     Misconception(
         "float32_accumulator",
         swap(("x_q.to(wide) @ w_q.to(wide).T", "x_q.to(torch.float32) @ w_q.to(torch.float32).T")),
-        "Sur de très longues lignes votre somme perd des unités : au-delà de quel entier float32 en saute-t-il ?",
+        "Sur de très longues lignes votre somme perd des unités : au-delà de quel entier float32 en saute-t-il ?",
     ),
     Misconception(
         "no_activation_scale",
@@ -909,7 +909,7 @@ _INT8_WRONG = [
     Misconception(
         "weight_scale_axis",
         swap(("w_scale.T", "w_scale")),
-        "Chaque échelle de poids appartient à une sortie : sur quel axe s'étend-elle ?",
+        "Chaque échelle de poids appartient à une sortie : sur quel axe s'étend-elle ?",
     ),
     Misconception(
         "bias_scaled",
@@ -922,7 +922,7 @@ _INT8_WRONG = [
     Misconception(
         "bias_forgotten",
         swap(("if bias is not None:", "if False:")),
-        "Votre écart est une constante par sortie : quel terme de la couche ne dépend pas de x ?",
+        "Votre écart est une constante par sortie : quel terme de la couche ne dépend pas de x ?",
     ),
     Misconception(
         "no_quantization",
@@ -930,12 +930,12 @@ _INT8_WRONG = [
             ("torch.round(real / x_scale).to(torch.int8)", "real / x_scale"),
             ("x_q.to(wide) @ w_q.to(wide).T", "x_q.double() @ w_q.double().T"),
         ),
-        "Votre résultat est trop juste : x n'est jamais passé par des entiers.",
+        "Votre résultat est trop juste : x n'est jamais passé par des entiers.",
     ),
     Misconception(
         "truncation",
         swap(("torch.round(real / x_scale)", "torch.trunc(real / x_scale)")),
-        "Vos codes d'activation sont tous tirés vers zéro : couper n'est pas arrondir.",
+        "Vos codes d'activation sont tous tirés vers zéro : couper n'est pas arrondir.",
     ),
     Misconception(
         "levels_128",
@@ -943,7 +943,7 @@ _INT8_WRONG = [
             ("peak / 127", "peak / 128"),
             ("torch.round(real / x_scale)", "torch.round(real / x_scale).clamp(-128, 127)"),
         ),
-        "Le plus grand code positif est 127 : avec votre échelle, où tombe le maximum d'une ligne ?",
+        "Le plus grand code positif est 127 : avec votre échelle, où tombe le maximum d'une ligne ?",
     ),
 ]
 
@@ -952,10 +952,10 @@ int8_linear = Exercise(
     minutes=25,
     stars=3,
     hints=[
-        "Si x ≈ s·a et w ≈ t·b avec a et b entiers, que vaut à peu près la somme des produits x·w ? Qu'est-ce qui "
-        "sort de la somme ?",
-        "Une échelle par ligne de x, une par ligne de w_q : la case (i, o) du résultat a besoin des deux.",
-        "Le produit de deux int8 va jusqu'à 16 129, et l'on en ajoute `in` : dans quel type ?",
+        "Si x ≈ s·a et w ≈ t·b avec a et b entiers, que vaut à peu près la somme des produits x·w ? Qu'est-ce qui "
+        "sort de la somme ?",
+        "Une échelle par ligne de x, une par ligne de w_q : la case (i, o) du résultat a besoin des deux.",
+        "Le produit de deux int8 va jusqu'à 16 129, et l'on en ajoute `in` : dans quel type ?",
         "y[i, o] = s_x[i] · s_w[o] · Σ a[i, k]·b[o, k] + biais[o], où a = round(x / s_x) et s_x[i] = max|x[i]| / 127.",
     ],
     groups={"courant": 0.5, "lignes": 0.25, "types": 0.25},
@@ -1004,17 +1004,17 @@ _PACK_WRONG = [
     Misconception(
         "sign_spills",
         swap(("(q & 0xF).to(torch.uint8)", "q.to(torch.uint8)")),
-        "Un nombre négatif déborde sur son voisin : combien de bits de lui voulez-vous garder ?",
+        "Un nombre négatif déborde sur son voisin : combien de bits de lui voulez-vous garder ?",
     ),
     Misconception(
         "offset_binary",
         swap(("(q & 0xF)", "(q + 8)")),
-        "Vous décalez les valeurs ; le complément à deux ne décale pas, il replie.",
+        "Vous décalez les valeurs ; le complément à deux ne décale pas, il replie.",
     ),
     Misconception(
         "sign_magnitude",
         swap(("(q & 0xF)", "(torch.where(q < 0, 8 - q, q) & 0xF)")),
-        "Un bit de signe et une valeur absolue, c'est une autre écriture : que devient −8 dans la vôtre ?",
+        "Un bit de signe et une valeur absolue, c'est une autre écriture : que devient −8 dans la vôtre ?",
     ),
     Misconception(
         "odd_dropped",
@@ -1024,7 +1024,7 @@ _PACK_WRONG = [
     Misconception(
         "odd_pad_front",
         swap(("pad(nibbles, (0, 1))", "pad(nibbles, (1, 0))")),
-        "Le zéro de remplissage est arrivé devant : tous vos couples sont décalés d'une valeur.",
+        "Le zéro de remplissage est arrivé devant : tous vos couples sont décalés d'une valeur.",
     ),
     Misconception(
         "halves",
@@ -1040,13 +1040,13 @@ _PACK_WRONG = [
         "first_axis",
         swap(
             ("(q & 0xF).to(torch.uint8)", "(q & 0xF).to(torch.uint8).movedim(0, -1)"),
-            ("q.shape[-1] % 2", "q.shape[0] % 2"),
+            ("q.shape[-1] % 2", "q.shape[0] % 2"),
             (
                 "nibbles[..., 0::2] | (nibbles[..., 1::2] << 4)",
                 "(nibbles[..., 0::2] | (nibbles[..., 1::2] << 4)).movedim(-1, 0)",
             ),
         ),
-        "Vos couples sont verticaux : sur quel axe deux valeurs sont-elles voisines ?",
+        "Vos couples sont verticaux : sur quel axe deux valeurs sont-elles voisines ?",
     ),
     Misconception(
         "no_check",
@@ -1056,12 +1056,12 @@ _PACK_WRONG = [
     Misconception(
         "lower_check_only",
         swap(("if ((q < -8) | (q > 7)).any():", "if (q < -8).any():")),
-        "Vous ne surveillez qu'un des deux bords : 8 s'écrit comme −8.",
+        "Vous ne surveillez qu'un des deux bords : 8 s'écrit comme −8.",
     ),
     Misconception(
         "symmetric_range",
         swap(("(q < -8)", "(q < -7)")),
-        "Quatre bits donnent seize valeurs : vous en refusez une qui est permise.",
+        "Quatre bits donnent seize valeurs : vous en refusez une qui est permise.",
     ),
 ]
 
@@ -1070,9 +1070,9 @@ pack_int4 = Exercise(
     minutes=15,
     stars=2,
     hints=[
-        "Écrivez −1 et 3 sur quatre bits, en complément à deux. Quel octet font-ils ensemble ?",
-        "De quels bits d'un entier négatif plus large avez-vous besoin ? Que faire des autres ?",
-        "octet = (q₀ modulo 16) + 16 · (q₁ modulo 16), pour chaque couple de voisins (q₀, q₁) ; q₁ = 0 s'il manque.",
+        "Écrivez −1 et 3 sur quatre bits, en complément à deux. Quel octet font-ils ensemble ?",
+        "De quels bits d'un entier négatif plus large avez-vous besoin ? Que faire des autres ?",
+        "octet = (q₀ modulo 16) + 16 · (q₁ modulo 16), pour chaque couple de voisins (q₀, q₁) ; q₁ = 0 s'il manque.",
     ],
     groups={"paires": 0.45, "impairs et formes": 0.3, "refus": 0.25},
     draw=draw_pack,
@@ -1095,7 +1095,7 @@ def draw_unpack(d: Draw, group: str) -> Inputs:
         return {"p": p.view(4, 64) if d.index % 2 else p, "n": 128 if d.index % 2 else 512}
     n = d.turn([5, 3, 6, 1, 7, 2])
     p = d.integers(0, 255, *d.turn([(2,), (), (2, 3)]), (n + 1) // 2)
-    if n % 2 and d.index % 4 < 2:  # remplissage nul une fois sur deux, sinon quelconque : il est ignoré
+    if n % 2 and d.index % 4 < 2:  # remplissage nul une fois sur deux, sinon quelconque : il est ignoré
         p[..., -1] &= 0xF
     return {"p": d.turn([lambda t: t, d.strided])(p.to(torch.uint8)), "n": n}
 
@@ -1104,7 +1104,7 @@ _UNPACK_WRONG = [
     Misconception(
         "sign_lost",
         swap(("torch.where(nibbles >= 8, nibbles - 16, nibbles)", "nibbles")),
-        "Vous ne rendez jamais de négatif : comment reconnaître celui qui l'était ?",
+        "Vous ne rendez jamais de négatif : comment reconnaître celui qui l'était ?",
     ),
     Misconception(
         "threshold", swap(("nibbles >= 8", "nibbles > 8")), "Vérifiez la valeur frontière entre positif et négatif."
@@ -1112,22 +1112,22 @@ _UNPACK_WRONG = [
     Misconception(
         "threshold_low",
         swap(("nibbles >= 8", "nibbles >= 7")),
-        "Le plus grand positif est devenu négatif : combien de motifs commencent par 0 ?",
+        "Le plus grand positif est devenu négatif : combien de motifs commencent par 0 ?",
     ),
     Misconception(
         "ones_complement",
         swap(("nibbles - 16", "nibbles - 15")),
-        "Vos négatifs sont trop grands d'une unité : que doit rendre le motif 1111 ?",
+        "Vos négatifs sont trop grands d'une unité : que doit rendre le motif 1111 ?",
     ),
     Misconception(
         "sign_magnitude",
         swap(("nibbles - 16", "8 - nibbles")),
-        "Vous lisez un bit de signe et une valeur absolue : que vaut alors 1000, et combien y a-t-il de zéros ?",
+        "Vous lisez un bit de signe et une valeur absolue : que vaut alors 1000, et combien y a-t-il de zéros ?",
     ),
     Misconception(
         "offset_binary",
         swap(("torch.where(nibbles >= 8, nibbles - 16, nibbles)", "nibbles - 8")),
-        "Vous décalez toutes les valeurs ; le complément à deux ne touche qu'aux négatives.",
+        "Vous décalez toutes les valeurs ; le complément à deux ne touche qu'aux négatives.",
     ),
     Misconception("n_ignored", swap(("[..., :n]", "")), "La valeur de remplissage est restée au bout."),
     Misconception(
@@ -1141,12 +1141,12 @@ _UNPACK_WRONG = [
     Misconception(
         "halves",
         swap(("torch.stack([p & 0xF, p >> 4], dim=-1).flatten(-2)", "torch.cat([p & 0xF, p >> 4], dim=-1)")),
-        "Vous rendez d'abord toutes les moitiés basses, puis toutes les hautes : où étaient les voisins ?",
+        "Vous rendez d'abord toutes les moitiés basses, puis toutes les hautes : où étaient les voisins ?",
     ),
     Misconception(
         "unsigned",
         swap((".to(torch.int8)", "")),
-        "Un octet non signé n'a pas de négatif : −1 y revient sous la forme 255.",
+        "Un octet non signé n'a pas de négatif : −1 y revient sous la forme 255.",
     ),
 ]
 
@@ -1155,9 +1155,9 @@ unpack_int4 = Exercise(
     minutes=10,
     stars=2,
     hints=[
-        "Un octet vaut 0x3F : quelles sont ses deux moitiés, et dans quel ordre les rendez-vous ?",
-        "Sur quatre bits en complément à deux, quels motifs représentent des négatifs ?",
-        "Une moitié m de 0 à 15 vaut m si m < 8, m − 16 sinon ; on ne garde que les n premières.",
+        "Un octet vaut 0x3F : quelles sont ses deux moitiés, et dans quel ordre les rendez-vous ?",
+        "Sur quatre bits en complément à deux, quels motifs représentent des négatifs ?",
+        "Une moitié m de 0 à 15 vaut m si m < 8, m − 16 sinon ; on ne garde que les n premières.",
     ],
     groups={"octets": 0.6, "impairs et formes": 0.4},
     draw=draw_unpack,
@@ -1222,7 +1222,7 @@ def draw_gptq(d: Draw, group: str) -> Inputs:
 
 
 def _leaves_grid(position: torch.Tensor) -> bool:
-    """Sur 2 bits : un poids corrigé sort au-dessus du plus grand code, un autre tombe sur le plus petit."""
+    """Sur 2 bits : un poids corrigé sort au-dessus du plus grand code, un autre tombe sur le plus petit."""
     return bool((position > 1.5).any() and (position < -1.5).any())
 
 
@@ -1251,7 +1251,7 @@ _GPTQ_WRONG = [
     Misconception(
         "cholesky_of_h",
         swap((_CHOLESKY, "torch.linalg.cholesky(hessian, upper=True)")),
-        "Vous factorisez H : la correction des colonnes libres se lit dans son inverse.",
+        "Vous factorisez H : la correction des colonnes libres se lit dans son inverse.",
     ),
     Misconception(
         "sign",
@@ -1268,7 +1268,7 @@ _GPTQ_WRONG = [
                 "        w_hat[:, others] -= torch.outer(error, upper[j, others])\n",
             ),
         ),
-        "Vous corrigez aussi les colonnes déjà arrondies : restent-elles sur la grille ?",
+        "Vous corrigez aussi les colonnes déjà arrondies : restent-elles sur la grille ?",
     ),
     Misconception(
         "error_of_original",
@@ -1282,7 +1282,7 @@ _GPTQ_WRONG = [
             ("for j in range(w.shape[1]):", "for j in reversed(range(w.shape[1])):"),
             (_UPDATE, "        w_hat[:, :j] -= torch.outer(error, upper[j, :j])\n"),
         ),
-        "Vous parcourez les colonnes de droite à gauche : l'ordre change le résultat, et l'énoncé le fixe.",
+        "Vous parcourez les colonnes de droite à gauche : l'ordre change le résultat, et l'énoncé le fixe.",
     ),
     Misconception(
         "no_damp",
@@ -1292,7 +1292,7 @@ _GPTQ_WRONG = [
     Misconception(
         "damp_absolute",
         swap(("damp * hessian.diagonal().mean()", "damp")),
-        "Multipliez x par dix : l'effet de votre amortissement change. À quoi devait-il être proportionnel ?",
+        "Multipliez x par dix : l'effet de votre amortissement change. À quoi devait-il être proportionnel ?",
     ),
     Misconception(
         "scale_recomputed",
@@ -1309,22 +1309,22 @@ _GPTQ_WRONG = [
     Misconception(
         "one_scale",
         swap(("peak = w_hat.abs().amax(dim=1)", "peak = w_hat.abs().amax().expand(len(w))")),
-        "Toutes vos lignes ont la même échelle : chaque sortie devait avoir la sienne.",
+        "Toutes vos lignes ont la même échelle : chaque sortie devait avoir la sienne.",
     ),
     Misconception(
         "symmetric_clamp",
         swap(("clamp(-q_max - 1, q_max)", "clamp(-q_max, q_max)")),
-        "Une valeur corrigée peut descendre sous −q_max : vous vous privez du plus petit code.",
+        "Une valeur corrigée peut descendre sous −q_max : vous vous privez du plus petit code.",
     ),
     Misconception(
         "no_clamp",
         swap((".clamp(-q_max - 1, q_max)", "")),
-        "Corrigé, un poids peut sortir de la grille : aucun code ne lui correspond plus.",
+        "Corrigé, un poids peut sortir de la grille : aucun code ne lui correspond plus.",
     ),
     Misconception(
         "truncation",
         swap(("torch.round(column / scale)", "torch.trunc(column / scale)")),
-        "Vous tirez chaque poids vers zéro : la correction se bat ensuite contre vous. Couper n'est pas arrondir.",
+        "Vous tirez chaque poids vers zéro : la correction se bat ensuite contre vous. Couper n'est pas arrondir.",
     ),
     Misconception(
         "zero_row",
@@ -1340,7 +1340,7 @@ _GPTQ_WRONG = [
                 "",
             )
         ),
-        "Quand x est nul, H est nulle, amortissement compris : qu'y a-t-il à compenser dans ce cas ?",
+        "Quand x est nul, H est nulle, amortissement compris : qu'y a-t-il à compenser dans ce cas ?",
     ),
 ]
 
@@ -1349,10 +1349,10 @@ gptq_quantize = Exercise(
     minutes=40,
     stars=3,
     hints=[
-        "Un poids arrondi trop haut déplace la sortie. Quels poids pouvez-vous encore bouger pour la ramener ?",
-        "Ce qui compte n'est pas l'erreur sur w mais l'erreur sur x·wᵀ : sa dérivée seconde par rapport aux poids "
+        "Un poids arrondi trop haut déplace la sortie. Quels poids pouvez-vous encore bouger pour la ramener ?",
+        "Ce qui compte n'est pas l'erreur sur w mais l'erreur sur x·wᵀ : sa dérivée seconde par rapport aux poids "
         "d'une ligne est H, la même pour toutes les lignes.",
-        "Avec H⁻¹ = UᵀU, la ligne j de U décrit l'inverse restreint aux colonnes encore libres : rien à recalculer.",
+        "Avec H⁻¹ = UᵀU, la ligne j de U décrit l'inverse restreint aux colonnes encore libres : rien à recalculer.",
         "e = (w_j − ŵ_j) / U[j, j], puis w_k ← w_k − e · U[j, k] pour tout k > j.",
     ],
     groups={"courant": 0.5, "peu d'exemples": 0.25, "bords": 0.25},
@@ -1373,88 +1373,88 @@ gptq_quantize = Exercise(
 # --- Quiz -----------------------------------------------------------------------------------------------------------
 
 formats = Quiz(
-    "Une activation vaut 70 000. Que devient-elle en FP16, puis en BF16 ?",
+    "Une activation vaut 70 000. Que devient-elle en FP16, puis en BF16 ?",
     (
         Choice("70 000 dans les deux cas", "FP16 s'arrête à 65 504, et BF16 n'a que 8 bits de précision en tout."),
         Choice(
             "inf en FP16, 70 144 en BF16",
-            "Oui : FP16 manque d'étendue, BF16 de précision. Vers 70 000, deux BF16 voisins sont distants de 512.",
+            "Oui : FP16 manque d'étendue, BF16 de précision. Vers 70 000, deux BF16 voisins sont distants de 512.",
             correct=True,
         ),
         Choice(
             "70 000 en FP16, inf en BF16",
-            "C'est l'inverse : BF16 a les 8 bits d'exposant de FP32, donc la même étendue que lui.",
+            "C'est l'inverse : BF16 a les 8 bits d'exposant de FP32, donc la même étendue que lui.",
         ),
         Choice(
             "65 504 en FP16, 70 000 en BF16",
-            "Un dépassement donne l'infini, il ne s'arrête pas au plus grand nombre ; et 70 000 demande plus de 8 bits "
+            "Un dépassement donne l'infini, il ne s'arrête pas au plus grand nombre ; et 70 000 demande plus de 8 bits "
             "de mantisse.",
         ),
     ),
 )
 
 zero_point = Quiz(
-    "Pourquoi veut-on que le réel 0 tombe exactement sur un code ?",
+    "Pourquoi veut-on que le réel 0 tombe exactement sur un code ?",
     (
         Choice(
             "Parce que 0 est la valeur moyenne des poids",
-            "Elle en est proche, mais ce n'est pas la raison : une grille décalée d'un quart de pas représenterait "
+            "Elle en est proche, mais ce n'est pas la raison : une grille décalée d'un quart de pas représenterait "
             "aussi bien ces poids.",
         ),
         Choice(
-            "Parce que les zéros exacts sont partout (remplissage, ReLU, masques) : une erreur y serait systématique",
-            "Oui : la même petite erreur, répétée à chaque zéro, ne se compense pas, elle s'ajoute.",
+            "Parce que les zéros exacts sont partout (remplissage, ReLU, masques) : une erreur y serait systématique",
+            "Oui : la même petite erreur, répétée à chaque zéro, ne se compense pas, elle s'ajoute.",
             correct=True,
         ),
         Choice(
             "Parce que la division par l'échelle serait sinon impossible",
-            "La division ne demande qu'une échelle non nulle ; Z n'y joue aucun rôle.",
+            "La division ne demande qu'une échelle non nulle ; Z n'y joue aucun rôle.",
         ),
         Choice(
             "Parce que le code 0 doit représenter le réel 0",
-            "Ce n'est vrai que de la quantification symétrique : dans l'affine, le réel 0 a le code Z.",
+            "Ce n'est vrai que de la quantification symétrique : dans l'affine, le réel 0 a le code Z.",
         ),
     ),
 )
 
 outliers = Quiz(
     "Un seul poids d'une matrice devient dix fois plus grand que tous les autres. Avec absmax sur 8 bits, que se "
-    "passe-t-il ?",
+    "passe-t-il ?",
     (
         Choice(
             "Il est tronqué au plus grand code, les autres ne bougent pas",
-            "Ce serait le cas si l'échelle restait fixe ; mais c'est justement le maximum qui la choisit.",
+            "Ce serait le cas si l'échelle restait fixe ; mais c'est justement le maximum qui la choisit.",
         ),
         Choice(
             "Tous les poids ont un pas dix fois plus grand, et la plupart se partagent une vingtaine de codes",
-            "Oui : les 127 crans d'un côté vont jusqu'à lui, et il n'en reste que 12 ou 13 pour les autres.",
+            "Oui : les 127 crans d'un côté vont jusqu'à lui, et il n'en reste que 12 ou 13 pour les autres.",
             correct=True,
         ),
         Choice(
             "Seule sa propre ligne perd en précision",
-            "Ce serait vrai avec une échelle par ligne ; ici une seule échelle sert à toute la matrice.",
+            "Ce serait vrai avec une échelle par ligne ; ici une seule échelle sert à toute la matrice.",
         ),
         Choice(
-            "Rien : 8 bits suffisent à représenter 256 valeurs différentes",
-            "256 codes, oui, mais également espacés jusqu'au maximum : ce qui compte est la longueur d'un pas.",
+            "Rien : 8 bits suffisent à représenter 256 valeurs différentes",
+            "256 codes, oui, mais également espacés jusqu'au maximum : ce qui compte est la longueur d'un pas.",
         ),
     ),
 )
 
 per_channel = Quiz(
-    "Dans un produit entre entiers, pourquoi donner une échelle à chaque sortie des poids plutôt qu'à chaque entrée ?",
+    "Dans un produit entre entiers, pourquoi donner une échelle à chaque sortie des poids plutôt qu'à chaque entrée ?",
     (
         Choice(
             "Parce qu'il y a moins de sorties que d'entrées",
-            "Souvent c'est l'inverse, et cela n'y change rien : regardez ce qui peut sortir de la somme.",
+            "Souvent c'est l'inverse, et cela n'y change rien : regardez ce qui peut sortir de la somme.",
         ),
         Choice(
             "Parce que les entrées ont toutes la même amplitude",
             "Au contraire, quelques entrées sont bien plus grandes que les autres. La raison est dans le calcul.",
         ),
         Choice(
-            "La somme porte sur les entrées : l'échelle d'une sortie s'y met en facteur, pas celle d'une entrée",
-            "Oui : Σₖ xₖ·(s·qₖ) = s·Σₖ xₖ·qₖ. Avec un sₖ par entrée, la somme ne serait plus une somme d'entiers.",
+            "La somme porte sur les entrées : l'échelle d'une sortie s'y met en facteur, pas celle d'une entrée",
+            "Oui : Σₖ xₖ·(s·qₖ) = s·Σₖ xₖ·qₖ. Avec un sₖ par entrée, la somme ne serait plus une somme d'entiers.",
             correct=True,
         ),
         Choice(
@@ -1465,65 +1465,65 @@ per_channel = Quiz(
 )
 
 static_dynamic = Quiz(
-    "Quantification dynamique ou statique des activations : qu'est-ce qui change ?",
+    "Quantification dynamique ou statique des activations : qu'est-ce qui change ?",
     (
         Choice(
             "En dynamique, les poids sont requantifiés à chaque appel",
-            "Les poids ne changent pas : ils sont quantifiés une fois pour toutes dans les deux cas.",
+            "Les poids ne changent pas : ils sont quantifiés une fois pour toutes dans les deux cas.",
         ),
         Choice(
-            "En statique, les échelles des activations sont fixées d'avance sur des exemples ; en dynamique, mesurées "
+            "En statique, les échelles des activations sont fixées d'avance sur des exemples ; en dynamique, mesurées "
             "à chaque appel",
-            "Oui : la statique est plus rapide mais mise sur des exemples représentatifs ; la dynamique s'adapte et "
+            "Oui : la statique est plus rapide mais mise sur des exemples représentatifs ; la dynamique s'adapte et "
             "paie un maximum par appel. int8_linear est dynamique.",
             correct=True,
         ),
         Choice(
             "La dynamique demande un nouvel apprentissage, pas la statique",
-            "Aucune des deux : c'est la quantification pendant l'apprentissage (QAT) qui en demande un.",
+            "Aucune des deux : c'est la quantification pendant l'apprentissage (QAT) qui en demande un.",
         ),
         Choice(
             "La statique ne quantifie que les poids",
-            "Quantifier les seuls poids est un troisième cas (« weight-only ») : les activations y restent réelles.",
+            "Quantifier les seuls poids est un troisième cas (« weight-only ») : les activations y restent réelles.",
         ),
     ),
 )
 
 packing = Quiz(
-    "Des codes de 4 bits sont gardés dans un tenseur int8, sans autre traitement. Quelle place prennent-ils ?",
+    "Des codes de 4 bits sont gardés dans un tenseur int8, sans autre traitement. Quelle place prennent-ils ?",
     (
         Choice(
             "La moitié de la place de codes de 8 bits",
-            "Ce serait vrai s'ils étaient deux par octet ; ici la moitié de chaque octet ne dit rien.",
+            "Ce serait vrai s'ils étaient deux par octet ; ici la moitié de chaque octet ne dit rien.",
         ),
         Choice(
             "Autant que des codes de 8 bits",
-            "Oui : un élément d'un tenseur int8 occupe un octet, quelle que soit sa valeur. D'où pack_int4.",
+            "Oui : un élément d'un tenseur int8 occupe un octet, quelle que soit sa valeur. D'où pack_int4.",
             correct=True,
         ),
         Choice(
             "Autant que des réels de 32 bits",
-            "Un int8 occupe un octet, quatre fois moins qu'un float32 : c'est déjà cela.",
+            "Un int8 occupe un octet, quatre fois moins qu'un float32 : c'est déjà cela.",
         ),
         Choice(
-            "Cela dépend des valeurs : les petites prennent moins de place",
-            "Un tenseur donne la même place à chaque élément ; seul un fichier compressé ferait la différence.",
+            "Cela dépend des valeurs : les petites prennent moins de place",
+            "Un tenseur donne la même place à chaque élément ; seul un fichier compressé ferait la différence.",
         ),
     ),
 )
 
 int8_speed = Quiz(
-    "Les poids sont stockés en int8 mais reconvertis en float32 juste avant chaque produit. Que gagne-t-on ?",
+    "Les poids sont stockés en int8 mais reconvertis en float32 juste avant chaque produit. Que gagne-t-on ?",
     (
         Choice(
-            "De la mémoire seulement ; le calcul, lui, fait un travail de plus",
-            "Oui : le produit reste en float32, précédé d'une conversion. Seul un produit entre entiers, ou une "
+            "De la mémoire seulement ; le calcul, lui, fait un travail de plus",
+            "Oui : le produit reste en float32, précédé d'une conversion. Seul un produit entre entiers, ou une "
             "mémoire trop lente pour le calcul, peut rendre du temps.",
             correct=True,
         ),
         Choice(
             "Le produit est quatre fois plus rapide, les nombres étant quatre fois plus petits",
-            "Au moment du produit ce sont de nouveau des float32 : rien n'est plus petit.",
+            "Au moment du produit ce sont de nouveau des float32 : rien n'est plus petit.",
         ),
         Choice(
             "Rien du tout, puisque les valeurs redeviennent des réels",
@@ -1537,21 +1537,21 @@ int8_speed = Quiz(
 )
 
 gptq = Quiz(
-    "GPTQ corrige les colonnes situées à droite de celle qu'il vient d'arrondir. Pourquoi pas celles de gauche ?",
+    "GPTQ corrige les colonnes situées à droite de celle qu'il vient d'arrondir. Pourquoi pas celles de gauche ?",
     (
         Choice(
             "Parce que leur erreur est déjà nulle",
-            "Elles ont bien une erreur d'arrondi : c'est elle que les colonnes suivantes ont tenté de compenser.",
+            "Elles ont bien une erreur d'arrondi : c'est elle que les colonnes suivantes ont tenté de compenser.",
         ),
         Choice(
-            "Parce qu'elles sont déjà sur la grille : les déplacer les en ferait sortir",
-            "Oui : on ne compense qu'avec ce qui est encore libre. C'est aussi pourquoi la dernière colonne garde "
+            "Parce qu'elles sont déjà sur la grille : les déplacer les en ferait sortir",
+            "Oui : on ne compense qu'avec ce qui est encore libre. C'est aussi pourquoi la dernière colonne garde "
             "toute son erreur.",
             correct=True,
         ),
         Choice(
             "Parce que H est triangulaire",
-            "H = 2XᵀX est symétrique ; c'est le facteur de Cholesky de son inverse qui est triangulaire, et il traduit "
+            "H = 2XᵀX est symétrique ; c'est le facteur de Cholesky de son inverse qui est triangulaire, et il traduit "
             "justement cet ordre.",
         ),
         Choice(
@@ -1562,26 +1562,26 @@ gptq = Quiz(
 )
 
 rtn_66b = Quiz(
-    "Table 3 de GPTQ, OPT sur 4 bits : l'arrondi simple donne 110 à 66 milliards de paramètres, contre 10,98 à 30 "
-    "milliards et 10,54 à 175. Que peut-on en conclure ?",
+    "Table 3 de GPTQ, OPT sur 4 bits : l'arrondi simple donne 110 à 66 milliards de paramètres, contre 10,98 à 30 "
+    "milliards et 10,54 à 175. Que peut-on en conclure ?",
     (
         Choice(
             "Plus un modèle est grand, moins il supporte la quantification",
-            "Le modèle de 175 milliards dit le contraire : une case isolée ne fait pas une tendance.",
+            "Le modèle de 175 milliards dit le contraire : une case isolée ne fait pas une tendance.",
         ),
         Choice(
             "4 bits ne suffisent pas à ce modèle de 66 milliards",
-            "GPTQ le quantifie sur les mêmes 4 bits et obtient 9,55 : l'information y tient.",
+            "GPTQ le quantifie sur les mêmes 4 bits et obtient 9,55 : l'information y tient.",
         ),
         Choice(
             "L'arrondi simple peut tomber très mal sur un modèle particulier, et rien ne l'en avertit",
-            "Oui : arrondir chaque poids au plus près ignore l'effet sur les sorties. Sur le même modèle et la même "
+            "Oui : arrondir chaque poids au plus près ignore l'effet sur les sorties. Sur le même modèle et la même "
             "grille, GPTQ reste près du modèle d'origine.",
             correct=True,
         ),
         Choice(
             "C'est une faute de frappe, on peut l'ignorer",
-            "La case est bien dans l'article : on ne l'écarte pas sans raison, on cherche ce qu'elle dit.",
+            "La case est bien dans l'article : on ne l'écarte pas sans raison, on cherche ce qu'elle dit.",
         ),
     ),
 )
