@@ -82,9 +82,9 @@ def map_alt() -> str:
 
 
 def chapter_links() -> None:
-    """Affiche la liste des chapitres ; ceux qui sont dans cette copie s'ouvrent d'un clic."""
+    """Affiche la liste des chapitres qui suivent ; ceux qui sont dans cette copie s'ouvrent d'un clic."""
     items, lines = [], []
-    for chapter in paths.course()["chapters"]:
+    for chapter in paths.course()["chapters"][1:]:
         name, title, subject = chapter["name"], html.escape(chapter["title"]), html.escape(chapter["subject"])
         head = f"{label(name)} · {title}"
         if is_open(name):
