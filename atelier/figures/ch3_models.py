@@ -1,0 +1,494 @@
+"""Chapitre 3, troisième partie : Colibri entier quantifié avec les fonctions de l'étudiant, pesé, chronométré."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from atelier.display import note, number, recorded, show, table
+from atelier.figures.layers import KINDS, layer_inputs, linear_layers, replace_weights, weight_of
+from atelier.figures.style import SERIES, canvas, french, percent, progress_bar
+from atelier.hardware import device, median_seconds
+from atelier.models import GPT2_SIZES
+from atelier.perplexity import evaluate_perplexity
+from atelier.variants import save_variant
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
+
+CHAPTER = "ch3_quantification"
+GROUP = 64
+BITS = (8, 4, 3, 2)
+GRAINS = {"tenseur": "une échelle par tenseur", "canal": "une par canal", "groupe": f"une par groupe de {GROUP}"}
+Rounder = Callable[[Tensor, int], Tensor]
+"""(poids (sortie, entrée), bits) → poids arrondis de même forme."""
+
+
+# --- Arrondir au plus proche (RTN), à trois grains -----------------------------------------------------------------
+
+
+def _grain(w: Tensor, bits: int, grain: str, per_tensor: Any, per_channel: Any) -> tuple[Tensor, Tensor]:
+    """Le poids découpé en lignes qui partagent une échelle, et ces échelles."""
+    if grain == "tenseur":
+        return w, per_tensor(w, bits).reshape(1, 1)
+    blocks = w if grain == "canal" else w.reshape(-1, GROUP)
+    return blocks, per_channel(blocks, bits, 0)
+
+
+def rounder(grain: str, per_tensor: Any, per_channel: Any, quantize: Any, dequantize: Any) -> Rounder:
+    """Arrondi au plus proche par les fonctions de l'étudiant. On divise d'abord par S, puis S = 1 et Z = 0."""
+
+    def apply(w: Tensor, bits: int) -> Tensor:
+        blocks, s = _grain(w, bits, grain, per_tensor, per_channel)
+        return (dequantize(quantize(blocks / s, 1.0, 0, bits), 1.0, 0) * s).reshape(w.shape)
+
+    return apply
+
+
+Sweep = dict[str, dict[int, float]]
+
+
+@recorded("ch3/rtn_sweep", needs=("per_tensor", "per_channel", "quantize", "dequantize"))
+def rtn_sweep(
+    model: GPT2LMHeadModel,
+    per_tensor: Any,
+    per_channel: Any,
+    quantize: Any,
+    dequantize: Any,
+    bits: Sequence[int] = BITS,
+    **evaluation: Any,
+) -> Sweep:
+    """Perplexité de Colibri dont toutes les couches linéaires sont arrondies au plus proche, à trois grains."""
+    full = evaluate_perplexity(model, **evaluation).perplexity
+    jobs = [(grain, b) for grain in GRAINS for b in bits]
+    found: Sweep = {f"RTN, {GRAINS[g]}": {} for g in GRAINS}
+    for grain, b in progress_bar(jobs, "RTN"):
+        use = rounder(grain, per_tensor, per_channel, quantize, dequantize)
+        rounded = replace_weights(model, lambda _, w, use=use, b=b: use(w, b))
+        found[f"RTN, {GRAINS[grain]}"][b] = evaluate_perplexity(rounded, **evaluation).perplexity
+    _sweep_table(found, full, bits)
+    return {"FP32": dict.fromkeys(bits, full), **found}
+
+
+def _sweep_table(found: Sweep, full: float, bits: Sequence[int]) -> None:
+    table(
+        [[name, *(number(p, 4) for p in line.values())] for name, line in found.items()],
+        header=["poids arrondis", *(f"{b} bits" for b in bits)],
+        caption=f"Perplexité de Colibri (FP32 : {number(full, 4)}), couches linéaires seules quantifiées",
+    )
+
+
+@recorded("ch3/sentences", needs=("per_channel", "quantize", "dequantize"))
+def sentences(
+    model: GPT2LMHeadModel,
+    tokenizer: Any,
+    prompt: str,
+    per_channel: Any,
+    quantize: Any,
+    dequantize: Any,
+    bits: Sequence[int] = BITS,
+    n_new: int = 24,
+) -> None:
+    """La suite la plus probable que Colibri donne à `prompt`, une fois arrondi au plus proche, par canal."""
+    use = rounder("canal", None, per_channel, quantize, dequantize)
+    ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
+    options = {"do_sample": False, "max_new_tokens": n_new, "pad_token_id": model.config.eos_token_id}
+    rows = []
+    for b in (None, *bits):
+        m = model if b is None else replace_weights(model, lambda _, w, b=b: use(w, b))
+        out = m.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, ids.shape[1] :]
+        rows.append(["FP32" if b is None else f"{b} bits", tokenizer.decode(out, skip_special_tokens=True).strip()])
+    table(rows, header=["poids", f"« {prompt} … »"], caption="La phrase la plus probable, jeton après jeton")
+
+
+# --- W8A8 ---------------------------------------------------------------------------------------------------------
+
+
+class Int8Layer(nn.Module):
+    """Une couche de Colibri dont le produit passe par le `int8_linear` de l'étudiant."""
+
+    def __init__(self, layer: nn.Module, int8_linear: Any, per_channel: Any, quantize: Any) -> None:
+        super().__init__()
+        w = weight_of(layer)
+        self.w_scale = per_channel(w, 8, 0)
+        self.w_q = quantize(w / self.w_scale, 1.0, 0, 8)
+        self.bias = layer.bias.detach()
+        self.product = int8_linear
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.product(x.flatten(0, -2), self.w_q, self.w_scale, self.bias).reshape(*x.shape[:-1], -1)
+
+
+def to_int8(model: GPT2LMHeadModel, int8_linear: Any, per_channel: Any, quantize: Any) -> GPT2LMHeadModel:
+    """Une copie du modèle dont les couches linéaires calculent en W8A8."""
+    changed = copy.deepcopy(model)
+    for name, layer in linear_layers(changed).items():
+        _set(changed, name, Int8Layer(layer, int8_linear, per_channel, quantize))
+    return changed
+
+
+def _set(model: GPT2LMHeadModel, name: str, module: nn.Module) -> None:
+    block, kind = name.split(".", 1)
+    part, attribute = kind.split(".")
+    setattr(getattr(model.transformer.h[int(block)], part), attribute, module)
+
+
+@recorded("ch3/w8a8_errors", needs=("int8_linear", "per_channel", "quantize", "sqnr"))
+def w8a8_errors(
+    model: GPT2LMHeadModel, ids: Tensor, int8_linear: Any, per_channel: Any, quantize: Any, sqnr: Any
+) -> None:
+    """Erreur en sortie de chaque couche : poids seuls, W8A8 dynamique (par jeton), W8A8 statique (fixé d'avance).
+
+    ids : fenêtres (B, contexte) ; la première moitié règle les échelles statiques, la seconde sert à mesurer.
+    """
+    half = len(ids) // 2
+    known, inputs, rows = layer_inputs(model, ids[:half]), layer_inputs(model, ids[half:]), []
+    for name, layer in linear_layers(model).items():
+        w, x, b = weight_of(layer), inputs[name], layer.bias.detach()
+        s = per_channel(w, 8, 0)
+        codes = quantize(w / s, 1.0, 0, 8)
+        exact = x @ w.T + b
+        weights_only = x @ (codes.float() * s).T + b
+        one = known[name].abs().max() / 127
+        static = quantize(x / one, 1.0, 0, 8).float() * one
+        rows.append(
+            (
+                name,
+                sqnr(exact, weights_only),
+                sqnr(exact, int8_linear(x, codes, s, b)),
+                sqnr(exact, static @ (codes.float() * s).T + b),
+            )
+        )
+    fig, ax = canvas(8.4, 3.6)
+    labels = ("poids seuls", "W8A8 dynamique, une échelle par jeton", "W8A8 statique, une échelle par couche")
+    for k, (label, look) in enumerate(zip(labels, SERIES, strict=False), 1):
+        ax.plot([r[k] for r in rows], label=label, lw=1.6, **look)
+    ax.set_xticks(range(len(rows)), [r[0] for r in rows], rotation=60, fontsize=7.5, ha="right", rotation_mode="anchor")
+    ax.set_ylabel("SQNR de la sortie (dB)")
+    ax.set_xlabel("couche (bloc.nom)")
+    ax.legend(frameon=False, fontsize=8.5)
+    ax.set_ylim(0)
+    french(ax, x=False)
+    worst = [min(rows, key=lambda r, k=k: r[k]) for k in (1, 2, 3)]
+    show(
+        fig,
+        alt="Rapport signal sur bruit en sortie de chaque couche. "
+        + " ; ".join(
+            f"{label} : au pire {number(r[k], 3)} dB, couche {r[0]}"
+            for k, (label, r) in enumerate(zip(labels, worst, strict=True), 1)
+        )
+        + ".",
+    )
+    gap = [sum(r[k] for r in rows) / len(rows) for k in (1, 2, 3)]
+    note(
+        f"En moyenne : {number(gap[0], 3)} dB avec les poids seuls, {number(gap[1], 3)} dB en dynamique, "
+        f"{number(gap[2], 3)} dB en statique. La plus abîmée, en dynamique, est {worst[1][0]}."
+    )
+
+
+# --- Le temps, sur de vrais noyaux --------------------------------------------------------------------------------
+
+
+def _cpu_contenders(x: Tensor, layer: nn.Linear) -> dict[str, Callable[[], Any]]:
+    brain = copy.deepcopy(layer).bfloat16()
+    xb, a = x.bfloat16(), _random_int8(*x.shape)
+    b = _random_int8(*layer.weight.shape).T
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        engines = torch.backends.quantized.supported_engines
+        torch.backends.quantized.engine = "onednn" if "onednn" in engines else "qnnpack"
+        dynamic = torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {nn.Linear}, dtype=torch.qint8)
+    return {
+        "fp32": lambda: layer(x),
+        "bf16": lambda: brain(xb),
+        "int8, torch.ao": lambda: dynamic(x),
+        "int8, produit nu": lambda: torch._int_mm(a, b),
+    }
+
+
+def _gpu_contenders(x: Tensor, layer: nn.Linear) -> dict[str, Callable[[], Any]]:
+    half, brain = copy.deepcopy(layer).half(), copy.deepcopy(layer).bfloat16()
+    xh, xb = x.half(), x.bfloat16()
+    a, b = _random_int8(*x.shape), _random_int8(*layer.weight.shape).T
+    found: dict[str, Callable[[], Any]] = {
+        "fp32": lambda: layer(x),
+        "fp16": lambda: half(xh),
+        "bf16": lambda: brain(xb),
+    }
+    if len(x) > 16:  # contrainte de torch._int_mm sur CUDA
+        found["int8, produit nu"] = lambda: torch._int_mm(a, b)
+    if torch.cuda.get_device_capability() >= (8, 9) and len(x) > 16:
+        x8, w8 = x.to(torch.float8_e4m3fn), layer.weight.detach().to(torch.float8_e4m3fn).T
+        one = torch.ones((), device=x.device)
+        found["fp8 E4M3, produit nu"] = lambda: torch._scaled_mm(x8, w8, one, one, out_dtype=torch.bfloat16)
+    return found
+
+
+def _random_int8(rows: int, columns: int) -> Tensor:
+    return torch.randint(-127, 128, (rows, columns), dtype=torch.int8, device=device())
+
+
+@torch.inference_mode()
+def linear_times(sizes: Sequence[str] = ("small", "xl"), tokens: Sequence[int] = (1, 512), repeats: int = 7) -> None:
+    """Temps d'une couche MLP aux vraies tailles de GPT-2, par de vrais noyaux.
+
+    Les poids sont tirés au hasard : le temps ne dépend pas de leurs valeurs.
+    """
+    cases = [(size, n) for size in sizes for n in tokens]
+    results: dict[tuple[str, int], dict[str, float]] = {}
+    for size, n in progress_bar(cases, "chronomètre"):
+        d = GPT2_SIZES[size][1]
+        layer = nn.Linear(d, 4 * d, device=device())
+        x = torch.randn(n, d, device=device())
+        contenders = _gpu_contenders(x, layer) if device().type == "cuda" else _cpu_contenders(x, layer)
+        results[size, n] = {}
+        for name, run in contenders.items():
+            try:
+                results[size, n][name] = median_seconds(run, repeats=repeats)
+            except (RuntimeError, NotImplementedError) as error:
+                note(f"« {name} » n'existe pas sur cette machine : {str(error).splitlines()[0][:100]}")
+    names = list(dict.fromkeys(k for r in results.values() for k in r))
+    _time_figure(results, names)
+    rows = []
+    for (size, n), found in results.items():
+        d = GPT2_SIZES[size][1]
+        base = found["fp32"]
+        rows.append(
+            [f"{size}, {n} jeton{'s' if n > 1 else ''}", *(_speed(found.get(k), base) for k in names)]
+            + [number(4 * d * d * 4 / base / 1e9, 3), number(2 * n * 4 * d * d / base / 1e9, 3)]
+        )
+    table(
+        rows,
+        header=["couche MLP de GPT-2", *names, "Go/s lus en fp32", "GFLOP/s en fp32"],
+        caption="Milliseconde par appel (et gain sur fp32)",
+    )
+    _explain_times(results, tokens)
+
+
+def _speed(seconds: float | None, base: float) -> str:
+    return "—" if seconds is None else f"{number(1000 * seconds, 3)} (×\u202f{number(base / seconds, 2)})"
+
+
+def _time_figure(results: dict[tuple[str, int], dict[str, float]], names: Sequence[str]) -> None:
+    fig, axes = canvas(9.0, 2.6, columns=len(results))
+    hatches = ["", "//", "..", "xx", "++"]
+    for ax, ((size, n), found) in zip(axes, results.items(), strict=True):
+        for i, name in enumerate(names):
+            if name in found:
+                ax.bar(i, 1000 * found[name], color=SERIES[i]["color"], hatch=hatches[i % 5], edgecolor="white")
+        ax.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=7.5, rotation_mode="anchor")
+        ax.set_title(f"GPT-2 {size}, {n} jeton{'s' if n > 1 else ''}", fontsize=9)
+        french(ax, x=False)
+    axes[0].set_ylabel("ms par appel")
+    told = " ; ".join(
+        f"{size}, {n} jeton{'s' if n > 1 else ''} : "
+        + ", ".join(f"{k} {number(1000 * v, 3)} ms" for k, v in found.items())
+        for (size, n), found in results.items()
+    )
+    show(fig, alt=f"Barres du temps d'une couche MLP. {told}.")
+
+
+def _explain_times(results: dict[tuple[str, int], dict[str, float]], tokens: Sequence[int]) -> None:
+    for n in (min(tokens), max(tokens)):
+        gains = [
+            found["fp32"] / min(v for k, v in found.items() if k.startswith("int8"))
+            for (_, m), found in results.items()
+            if m == n and any(k.startswith("int8") for k in found)
+        ]
+        if not gains:
+            continue
+        what = (
+            "un seul jeton, où l'on attend surtout la mémoire"
+            if n == 1
+            else f"{n} jetons à la fois, où l'on attend les calculs"
+        )
+        verdict = f"va {number(max(gains), 2)} fois plus vite" if max(gains) > 1.1 else "ne va pas plus vite"
+        note(f"Avec {what}, le meilleur int8 {verdict} que fp32 sur cette machine.")
+
+
+@recorded("ch3/own_product_time", needs=("int8_linear", "per_channel", "quantize"))
+def own_product_time(int8_linear: Any, per_channel: Any, quantize: Any, size: str = "small", tokens: int = 512) -> None:
+    """Votre int8_linear contre la couche en fp32, à une vraie taille de GPT-2."""
+    d = GPT2_SIZES[size][1]
+    layer, x = nn.Linear(d, 4 * d, device=device()), torch.randn(tokens, d, device=device())
+    with torch.inference_mode():
+        s = per_channel(layer.weight, 8, 0)
+        codes = quantize(layer.weight / s, 1.0, 0, 8)
+        mine = median_seconds(lambda: int8_linear(x, codes, s, layer.bias), repeats=3, warmup=1)
+        base = median_seconds(lambda: layer(x), repeats=3, warmup=1)
+    ratio = mine / base
+    verdict = f"{number(ratio, 2)} fois plus lent" if ratio > 1 else f"{number(1 / ratio, 2)} fois plus rapide"
+    note(
+        f"Votre int8_linear, {tokens} jetons sur une couche MLP de GPT-2 {size} : {number(1000 * mine, 3)} ms, "
+        f"contre {number(1000 * base, 3)} ms en fp32, {verdict}."
+    )
+
+
+# --- Le fichier ---------------------------------------------------------------------------------------------------
+
+
+def _others(model: GPT2LMHeadModel, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Tout ce qui n'est pas un poids de couche linéaire : tables, biais, normalisations."""
+    linear = {f"transformer.h.{n}.weight" for n in linear_layers(model)}
+    return {k: p.detach().to("cpu", dtype) for k, p in model.named_parameters() if k not in linear}
+
+
+def plain_tensors(model: GPT2LMHeadModel, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Les poids du modèle dans un type flottant, la tête liée écrite une fois."""
+    return {k: p.detach().to("cpu", dtype).contiguous() for k, p in model.named_parameters()}
+
+
+def code_tensors(model: GPT2LMHeadModel, codes: Callable[[str, Tensor], tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Le fichier d'un modèle quantifié : codes et échelles (FP16) des couches linéaires, le reste en FP16."""
+    stored = _others(model, torch.float16)
+    for name, layer in linear_layers(model).items():
+        q, s = codes(name, weight_of(layer))
+        stored[f"{name}.q"], stored[f"{name}.s"] = q.cpu().contiguous(), s.to("cpu", torch.float16).contiguous()
+    return {k: v.contiguous() for k, v in stored.items()}
+
+
+def file_bytes(tensors: dict[str, Tensor]) -> int:
+    """Octets d'un fichier safetensors qui contient ces tenseurs : il est écrit, pesé, effacé."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "poids.safetensors"
+        save_file(tensors, path)
+        return path.stat().st_size
+
+
+def _codes(bits: int, grain: str, per_tensor: Any, per_channel: Any, quantize: Any) -> Callable[[str, Tensor], Any]:
+    def make(_: str, w: Tensor) -> tuple[Tensor, Tensor]:
+        blocks, s = _grain(w, bits, grain, per_tensor, per_channel)
+        return quantize(blocks / s, 1.0, 0, bits).reshape(w.shape), s
+
+    return make
+
+
+@recorded("ch3/weigh_files", needs=("per_channel", "quantize", "pack", "unpack"))
+def weigh_files(model: GPT2LMHeadModel, per_channel: Any, quantize: Any, pack: Any, unpack: Any) -> None:
+    """Le même Colibri dans plusieurs fichiers, écrits puis pesés ; celui de 4 bits est relu et comparé."""
+    n = sum(w.weight.numel() for w in linear_layers(model).values())
+    eight, four = (_codes(b, "canal", None, per_channel, quantize) for b in (8, 4))
+    grouped = _codes(4, "groupe", None, per_channel, quantize)
+    packed = code_tensors(model, lambda k, w: _packed(four(k, w), pack))
+    files = {
+        "FP32": plain_tensors(model, torch.float32),
+        "FP16": plain_tensors(model, torch.float16),
+        "codes 8 bits": code_tensors(model, eight),
+        "codes 4 bits, un par octet": code_tensors(model, four),
+        "codes 4 bits, deux par octet": packed,
+        f"… et une échelle par groupe de {GROUP}": code_tensors(model, lambda k, w: _packed(grouped(k, w), pack)),
+    }
+    rest = {name: sum(t.nbytes for k, t in f.items() if not _is_linear(k)) for name, f in files.items()}
+    sizes = {name: file_bytes(f) for name, f in files.items()}
+    rows = [
+        [name, size, size / sizes["FP32"], 8 * (size - rest[name]) / n, percent(rest[name] / size)]
+        for name, size in sizes.items()
+    ]
+    table(
+        rows,
+        header=["fichier", "octets", "part du FP32", "bits par poids linéaire", "part des tables et biais"],
+        caption=f"Colibri sur le disque : {number(n)} poids linéaires",
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "quatre_bits.safetensors"
+        save_file(packed, path)
+        again = load_file(path)
+        same = all(
+            torch.equal(unpack(again[f"{k}.q"], layer.weight.shape[0]), four(k, weight_of(layer))[0].cpu())
+            for k, layer in linear_layers(model).items()
+        )
+    note(
+        "Relu et déplié, le fichier rend "
+        + ("exactement les mêmes codes." if same else "d'autres codes que ceux écrits !")
+    )
+
+
+def _packed(pair: tuple[Tensor, Tensor], pack: Any) -> tuple[Tensor, Tensor]:
+    return pack(pair[0]), pair[1]
+
+
+def _is_linear(key: str) -> bool:
+    return key.endswith((".q", ".s")) or any(key.endswith(f"{kind}.weight") for kind in KINDS)
+
+
+# --- Les lignes du tableau de bord --------------------------------------------------------------------------------
+
+
+def row_plain(model: GPT2LMHeadModel, name: str, dtype: torch.dtype, what: str) -> None:
+    """Inscrit au tableau Colibri dans un type flottant (l'arrondi est réel, le calcul reste en FP32)."""
+    rounded = copy.deepcopy(model)
+    with torch.no_grad():
+        for p in rounded.parameters():
+            p.copy_(p.to(dtype))
+    _announce(save_variant(name, rounded, file_bytes(plain_tensors(model, dtype)), CHAPTER, what))
+
+
+@recorded("ch3/row_int8", needs=("int8_linear", "per_channel", "quantize"))
+def row_int8(model: GPT2LMHeadModel, int8_linear: Any, per_channel: Any, quantize: Any) -> None:
+    """Inscrit au tableau Colibri en W8A8, avec le produit de l'étudiant."""
+    size = file_bytes(code_tensors(model, _codes(8, "canal", None, per_channel, quantize)))
+    eight = to_int8(model, int8_linear, per_channel, quantize)
+    _announce(
+        save_variant("int8", eight, size, CHAPTER, "W8A8, une échelle par canal et par jeton, produit écrit en Python")
+    )
+
+
+@recorded("ch3/row_int4", needs=("per_channel", "quantize", "dequantize", "pack", "unpack"))
+def row_int4(model: GPT2LMHeadModel, per_channel: Any, quantize: Any, dequantize: Any, pack: Any, unpack: Any) -> None:
+    """Inscrit au tableau Colibri arrondi au plus proche sur 4 bits, une échelle par canal, calcul en FP32."""
+    four = _codes(4, "canal", None, per_channel, quantize)
+    stored = code_tensors(model, lambda k, w: _packed(four(k, w), pack))
+    rounded = from_file(model, stored, dequantize, unpack)
+    what = "poids sur 4 bits au plus proche, par canal, calcul en FP32"
+    _announce(save_variant("int4", rounded, file_bytes(stored), CHAPTER, what))
+
+
+@recorded("ch3/row_gptq", needs=("gptq", "per_channel", "quantize", "dequantize", "pack", "unpack"))
+def row_gptq(
+    model: GPT2LMHeadModel,
+    ids: Tensor,
+    gptq: Any,
+    per_channel: Any,
+    quantize: Any,
+    dequantize: Any,
+    pack: Any,
+    unpack: Any,
+) -> None:
+    """Inscrit au tableau Colibri passé par GPTQ sur 4 bits, et garde ses poids pour les chapitres suivants."""
+    from atelier.figures.ch3_gptq import gptq_model
+
+    scales = {k: per_channel(weight_of(layer), 4, 0) for k, layer in linear_layers(model).items()}
+    compensated = gptq_model(model, ids, gptq, 4)
+    stored = code_tensors(compensated, lambda k, w: (pack(quantize(w / scales[k], 1.0, 0, 4)), scales[k]))
+    rounded = from_file(model, stored, dequantize, unpack)
+    what = "poids sur 4 bits par GPTQ, par canal, calcul en FP32"
+    _announce(save_variant("int4-gptq", rounded, file_bytes(stored), CHAPTER, what, keep_weights=True))
+
+
+def from_file(model: GPT2LMHeadModel, stored: dict[str, Tensor], dequantize: Any, unpack: Any) -> GPT2LMHeadModel:
+    """Le modèle que rend un fichier de codes sur 4 bits : c'est lui qu'on évalue, arrondis en FP16 compris."""
+    rounded = copy.deepcopy(model)
+    own = dict(rounded.named_parameters())
+    with torch.no_grad():
+        for key, value in stored.items():
+            if not _is_linear(key):
+                own[key].copy_(value)
+        for name, layer in linear_layers(rounded).items():
+            codes = unpack(stored[f"{name}.q"], layer.weight.shape[0])
+            layer.weight.copy_((dequantize(codes, 1.0, 0) * stored[f"{name}.s"].float()).T)
+    return rounded
+
+
+def _announce(row: dict[str, Any]) -> None:
+    note(
+        f"Au tableau : « {row['name']} », perplexité {number(row['perplexity'])}, "
+        f"{number(row['bytes'])} octets, {number(row['ms'], 3)} ms par fenêtre."
+    )

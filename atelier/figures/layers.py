@@ -1,0 +1,66 @@
+"""Les couches linéaires d'un GPT-2, vues par les exercices : poids (sortie, entrée), activations (n, entrée)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GPT2LMHeadModel
+from transformers.pytorch_utils import Conv1D
+
+from atelier.perplexity import encode_documents, extract
+
+KINDS = {
+    "attn.c_attn": "Q, K, V",
+    "attn.c_proj": "sortie de l'attention",
+    "mlp.c_fc": "MLP, entrée",
+    "mlp.c_proj": "MLP, sortie",
+}
+"""Les quatre couches linéaires d'un bloc de GPT-2."""
+
+
+def linear_layers(model: GPT2LMHeadModel) -> dict[str, Conv1D]:
+    """« bloc.nom » → couche, dans l'ordre de calcul. Les tables d'entrée et la tête liée n'en font pas partie."""
+    return {f"{i}.{kind}": block.get_submodule(kind) for i, block in enumerate(model.transformer.h) for kind in KINDS}
+
+
+def weight_of(layer: Conv1D) -> Tensor:
+    """Poids (sortie, entrée) d'une couche : GPT-2 les range à l'envers, en (entrée, sortie)."""
+    return layer.weight.detach().T
+
+
+def replace_weights(model: GPT2LMHeadModel, change: Callable[[str, Tensor], Tensor]) -> GPT2LMHeadModel:
+    """Une copie du modèle où le poids (sortie, entrée) de chaque couche linéaire devient change(nom, poids)."""
+    changed = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, layer in linear_layers(changed).items():
+            layer.weight.copy_(change(name, weight_of(layer)).T)
+    return changed
+
+
+@torch.inference_mode()
+def layer_inputs(model: GPT2LMHeadModel, ids: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
+    """Ce qui entre dans chaque couche linéaire quand le modèle lit ids (B, T) : nom → (B·T, entrée)."""
+    layers = linear_layers(model)
+    seen: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[Any, tuple[Tensor, ...]], None]:
+        return lambda _, inputs: seen.__setitem__(name, inputs[0].flatten(0, -2))
+
+    hooks = [layers[n].register_forward_pre_hook(keep(n)) for n in (names or layers)]
+    try:
+        model(ids.to(model.device))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return seen
+
+
+def calibration_ids(model: GPT2LMHeadModel, tokenizer: Any, windows: int) -> Tensor:
+    """Des fenêtres de texte (windows, contexte) pour observer les activations : jamais l'extrait qui sert à évaluer."""
+    context = min(model.config.n_positions, 1024)
+    ids = encode_documents(extract("a_test"), tokenizer, windows * context)
+    return ids[: len(ids) // context * context].reshape(-1, context)[:windows]
