@@ -236,10 +236,6 @@ def _small_tensor(x: Any) -> str:
     return show((x.double() if x.is_floating_point() else x).tolist())
 
 
-def _indent(text: str) -> str:
-    return "\n".join(MARGIN + line for line in text.splitlines())
-
-
 def _points(declaration: Mapping[str, Any]) -> str:
     points = declaration["points"]
     return f"{format_number(points)} point{'s' if points >= 2 else ''}"
@@ -289,8 +285,7 @@ def _todo(target: _Target, message: str) -> str:
 
 def _failure(target: _Target, results: Sequence[CaseResult], failed: int, total: int) -> str:
     result = results[failed]
-    head = f"✗ {target.name}, cas {failed + 1} sur {total}\u00a0: {describe_inputs(result.inputs)}"
-    lines = [head, _indent(_what(result))]
+    lines = [*_head(target, failed, total, result.inputs), *(MARGIN + line for line in _what(result).splitlines())]
     if result.verdict.kind == "raised":
         gloss = explain_error(result.got, target.declaration["signature"])
         if gloss:
@@ -303,6 +298,14 @@ def _failure(target: _Target, results: Sequence[CaseResult], failed: int, total:
     lines.append(MARGIN + _hint_line(target))
     lines += [MARGIN + line for line in _printed([result])]
     return "\n".join(lines)
+
+
+def _head(target: _Target, failed: int, total: int, inputs: Mapping[str, Any]) -> list[str]:
+    """La première ligne, et une par argument s'ils n'y tiennent pas tous."""
+    start = f"✗ {target.name}, cas {failed + 1} sur {total}\u00a0:"
+    if len(start) + len(describe_inputs(inputs)) < WIDTH:
+        return [f"{start} {describe_inputs(inputs)}"]
+    return [start, *(f"{MARGIN}{_describe_input(name, value)}" for name, value in inputs.items())]
 
 
 def _wrapped(label: str, text: str) -> str:

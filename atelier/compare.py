@@ -60,7 +60,7 @@ OK = Verdict(True, "ok")
 
 def format_number(value: Any, digits: int = 4) -> str:
     """Nombre à la française : virgule décimale, milliers séparés par une espace fine insécable."""
-    if isinstance(value, bool):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
     if isinstance(value, int):
         if value.bit_length() > 200:
@@ -245,8 +245,8 @@ def _structure(a: Any, b: Any) -> tuple[str, str] | None:
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return "shape", both(f"{len(a)} élément{'s' * (len(a) > 1)}", f"{len(b)}")
     if isinstance(a, dict) and isinstance(b, dict):
-        extra = ", ".join(sorted(str(k) for k in b.keys() - a.keys())[:5])
-        missing = ", ".join(sorted(str(k) for k in a.keys() - b.keys())[:5])
+        extra = ", ".join(sorted(repr(k) for k in b.keys() - a.keys())[:5])
+        missing = ", ".join(sorted(repr(k) for k in a.keys() - b.keys())[:5])
         return "shape", " ; ".join(
             f"{n}{NBSP}: {names}" for n, names in (("noms en trop", extra), ("noms absents", missing)) if names
         )
