@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from conftest import ROOT, exige
 
 from atelier.house import environment, lab, parse
 from atelier.house.environment import Stamp, Trouble
+from grader import course_bench
 
-BUNDLE = ("atelier", "assets", "notebooks", "cours.py", "course.toml", "constraints.txt", "pyproject.toml")
 TOP_LEVEL = {
     *("README.md", "LICENSE", "cours.py", "course.toml", "environment.yml", "pyproject.toml", "constraints.txt"),
     *("notebooks", "atelier", "solutions", "grader", "assets", "tests", ".gitignore", ".ci"),
@@ -364,26 +363,4 @@ def test_a_real_interrupted_set_up_is_repaired_and_the_second_start_installs_not
     assert second.returncode == 0, second.stdout + second.stderr
     assert "n'est pas allée au bout" in second.stdout and "5/5" in second.stdout and "Tout est prêt" in second.stdout
 
-    start = time.monotonic()
-    opened = subprocess.Popen(
-        [sys.executable, "cours.py"], cwd=house, env=env | {"BROWSER": "true"}, stdout=subprocess.PIPE, text=True
-    )
-    try:
-        lines = [opened.stdout.readline() for _ in range(2)]
-        address = lines[1].strip()
-        assert "/5" not in "".join(lines) and "/lab/tree/notebooks/ch0_accueil.ipynb?token=" in address
-        port = int(re.search(r":(\d+)/", address).group(1))
-        while not answers(port):
-            assert opened.poll() is None and time.monotonic() - start < 60
-            time.sleep(0.2)
-        assert time.monotonic() - start < 15
-    finally:
-        opened.send_signal(signal.SIGINT)
-        opened.communicate(timeout=30)
-    assert opened.returncode == 0
-
-
-def answers(port: int) -> bool:
-    """Vrai si un serveur écoute sur ce port."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+    assert course_bench.start_seconds(house) < 15
