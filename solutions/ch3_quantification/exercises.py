@@ -1040,7 +1040,7 @@ _PACK_WRONG = [
         "first_axis",
         swap(
             ("(q & 0xF).to(torch.uint8)", "(q & 0xF).to(torch.uint8).movedim(0, -1)"),
-            ("q.shape[-1] % 2", "q.shape[0] % 2"),
+            ("q.shape[-1] % 2", "q.shape[0] % 2"),
             (
                 "nibbles[..., 0::2] | (nibbles[..., 1::2] << 4)",
                 "(nibbles[..., 0::2] | (nibbles[..., 1::2] << 4)).movedim(-1, 0)",
