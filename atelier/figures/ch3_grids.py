@@ -376,7 +376,7 @@ def six_db_per_bit(layers: dict[str, Tensor], scale: Any, quantize: Any, dequant
     french(ax)
     show(
         fig,
-        alt=f"{len(curves)} courbes presque droites : le rapport signal sur bruit moyen monte de {number(mean[0], 3)} dB "
+        alt=f"{len(curves)} courbes presque droites : le SQNR moyen monte de {number(mean[0], 3)} dB "
         f"à 2 bits à {number(mean[6], 3)} dB à 8 bits, et de {number((mean[-1] - mean[4]) / 6, 3)} dB par bit ensuite.",
     )
 

@@ -62,5 +62,5 @@ def layer_inputs(model: GPT2LMHeadModel, ids: Tensor, names: Iterable[str] | Non
 def calibration_ids(model: GPT2LMHeadModel, tokenizer: Any, windows: int) -> Tensor:
     """Des fenêtres de texte (windows, contexte) pour observer les activations : jamais l'extrait qui sert à évaluer."""
     context = min(model.config.n_positions, 1024)
-    ids = encode_documents(extract("a_test"), tokenizer, windows * context)
+    ids = encode_documents(extract("a_train"), tokenizer, windows * context)
     return ids[: len(ids) // context * context].reshape(-1, context)[:windows]
