@@ -209,7 +209,7 @@ def _first_line(got: Outcome) -> str:
 
 
 def _at(place: str) -> str:
-    return f"dans {place}{NBSP}: " if place else ""
+    return f"{place}{NBSP}: " if place else ""
 
 
 class _Missing:
@@ -223,7 +223,7 @@ def _leaves(a: Any, b: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
             yield from _leaves(x, y, f"{place or 'résultat'}[{i}]")
     elif isinstance(a, dict) and isinstance(b, dict) and b.keys() <= a.keys():
         for key in a:
-            where = f"{place} → {key}" if place else f"«{NBSP}{key}{NBSP}»"
+            where = f"{place} → {key}" if place else str(key)
             if key in b:
                 yield from _leaves(a[key], b[key], where)
             else:
@@ -256,8 +256,9 @@ def _structure(a: Any, b: Any) -> tuple[str, str] | None:
 
 
 def _described_type(value: Any) -> str:
-    scalar = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return f"{_type_name(value)} ({format_number(value)})" if scalar else _type_name(value)
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        return f"{_type_name(value)} ({describe(value)})"
+    return _type_name(value)
 
 
 def _close(a: Any, b: Any, tolerance: Tolerance) -> bool:

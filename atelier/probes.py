@@ -293,7 +293,7 @@ def _is_float_tensor(value: Any) -> bool:
 
 
 def _gradients(loss: torch.Tensor, wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    if not loss.requires_grad:
+    if not loss.requires_grad or not wanted:
         return {name: torch.zeros_like(t) for name, t in wanted.items()}
     found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
     return {name: torch.zeros_like(t) if g is None else g for (name, t), g in zip(wanted.items(), found, strict=True)}
@@ -509,20 +509,28 @@ def gpt2_new_model(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, 
         "nombre de paramètres": sum(p.numel() for p in made.parameters()),
     }
     made.eval()
-    half = ids.shape[1] // 2
-    with torch.no_grad():
-        result["logits"] = made(ids, use_cache=False).logits
-        first = made(ids[:, :half], use_cache=True)
-        name = next(k for k in ("cache", "past_key_values") if k in first)  # renommé par transformers 5.24
-        second = made(ids[:, half:], **{name: first[name]}, use_cache=True)
-        result["logits avec cache"] = torch.cat([first.logits, second.logits], dim=1)
     own = {p.untyped_storage().data_ptr() for p in made.parameters()}
     result["tenseurs partagés avec le modèle reçu"] = sorted(
         name for name, p in model.named_parameters() if p.untyped_storage().data_ptr() in own
     )
     fields = sorted(f"config.{k}" for k, v in model.config.to_dict().items() if config.get(k) != v)
     result["modifié dans le modèle reçu"] = _changed(model, before) + fields
+    with torch.no_grad():
+        result["logits"] = made(ids, use_cache=False).logits
+        result["logits avec cache"] = _cached_logits(made, ids)
     return result
+
+
+def _cached_logits(model: nn.Module, ids: torch.Tensor) -> torch.Tensor | str:
+    """Logits quand la seconde moitié est lue avec le cache de la première ; le texte de l'erreur si cela échoue."""
+    half = ids.shape[1] // 2
+    try:
+        first = model(ids[:, :half], use_cache=True)
+        name = next(k for k in ("cache", "past_key_values") if k in first)  # renommé par transformers 5.24
+        second = model(ids[:, half:], **{name: first[name]}, use_cache=True)
+    except Exception as error:
+        return f"{type(error).__name__} : {error}"[:200]
+    return torch.cat([first.logits, second.logits], dim=1)
 
 
 def _with_some_frozen(model: nn.Module, seed: int) -> nn.Module:
@@ -557,6 +565,8 @@ def freeze(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
 def generate(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
     """`fn(model, input_ids, n_new)` : jetons produits, et jetons lus au-delà de T + n_new (0 si le cache sert)."""
     model, ids, n_new = _model_of(inputs), inputs["input_ids"], inputs["n_new"]
+    with torch.no_grad():
+        model.transformer.wpe.weight.mul_(2.5)  # sinon la tête, liée à la table des mots, répète le dernier jeton
     read = 0
 
     def count(_module: nn.Module, arguments: tuple[Any, ...], _output: Any) -> None:
