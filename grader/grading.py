@@ -6,6 +6,7 @@ Tout ce qui est ici tourne du côté sûr ; le code de l'étudiant n'y entre que
 from __future__ import annotations
 
 import secrets
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -336,14 +337,18 @@ def closing(result: Result) -> list[str]:
     lines = ["  Un groupe rapporte sa part des points quand tous ses cas passent, rien sinon."]
     if result.groups and result.groups[0].full:
         lines.append(
-            f"  Votre check était complet{THIN}? Les cas cachés suivent le même énoncé avec d'autres entrées{NB}: relisez "
-            "la phrase de l'énoncé qui parle du cas ci-dessus, puis essayez-en un semblable dans votre carnet."
+            f"  Votre check était complet{THIN}? Les cas cachés suivent le même énoncé avec d'autres entrées{NB}: "
+            "relisez la phrase de l'énoncé qui parle du cas ci-dessus, puis essayez-en un semblable dans votre carnet."
         )
     lines.append(f"  Cas tirés avec la graine {result.seed} (--graine, pour les rejouer à l'identique).")
     return lines
 
 
 # ---------------------------------------------------------------------------------------------- une copie
+
+
+_trusted = threading.Lock()
+"""Les références changent pour un instant des réglages du processus (graines, sortie) : une à la fois."""
 
 
 def grade_copy(
@@ -355,9 +360,11 @@ def grade_copy(
     seed: int | None = None,
 ) -> list[Result]:
     """Note une copie entière. run : exécute ses cellules et ses exercices ; points : barème, par exercice."""
-    drawn = draw(chapter, seed)
+    with _trusted:
+        drawn = draw(chapter, seed)
     report = run([d.task for d in drawn])
-    return [judge(chapter, d, answer_of(d.id, answers, report, notes or {}), points[d.id]) for d in drawn]
+    with _trusted:
+        return [judge(chapter, d, answer_of(d.id, answers, report, notes or {}), points[d.id]) for d in drawn]
 
 
 def grade_refused(chapter: Chapter, points: Mapping[str, float], reason: str) -> list[Result]:

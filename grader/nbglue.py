@@ -1,14 +1,13 @@
 """Ce que nbgrader appelle : lire une copie quelle qu'elle soit, et noter au lieu d'exécuter.
 
-`nbgrader autograde` tapé à la main, cliqué dans formgrader ou lancé par `python -m grader grade` passe par ces trois
-classes, que nbgrader_config.py désigne. Tout le reste (base, copies corrigées, retours, exports) est celui de nbgrader.
+`nbgrader autograde` tapé à la main, cliqué dans formgrader ou lancé par `python -m grader grade` passe par ces deux
+classes, que `grader.course.configure` désigne. Tout le reste (base, copies corrigées, retours, exports) est à nbgrader.
 """
 
 from __future__ import annotations
 
 import atexit
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,20 +16,11 @@ from typing import Any
 import nbformat
 from nbconvert.exporters import NotebookExporter
 from nbformat import NotebookNode
-from nbgrader.preprocessors import (
-    AssignLatePenalties,
-    CheckCellMetadata,
-    NbGraderPreprocessor,
-    OverwriteCells,
-    OverwriteKernelspec,
-    SaveAutoGrades,
-)
-from traitlets import Unicode
+from nbgrader.preprocessors import NbGraderPreprocessor
 
 from atelier import paths
 from grader.chapters import Chapter, load_chapter
 from grader.grading import GradingError, Result, grade_copy, grade_refused
-from grader.rules import STUB
 from grader.sandbox import Sandbox
 from grader.submission import KEY, Template, Unreadable, claimed, plan, read_file, repair
 
@@ -75,11 +65,13 @@ def shared_sandbox() -> Sandbox:
 
 @dataclass
 class Hooks:
-    """Ce que `grade` règle pour sa durée. ready : (devoir, étudiant) → notes déjà calculées par un autre fil."""
+    """Ce que `grade` règle pour sa durée.
+
+    seed : graine à rejouer. ready : (devoir, étudiant) → notes déjà calculées par un autre fil.
+    """
 
     seed: int | None = None
     ready: dict[tuple[str, str], list[Result]] = field(default_factory=dict)
-    done: Callable[[str, list[Result]], None] = lambda student, results: None
 
 
 hooks = Hooks()
@@ -148,24 +140,22 @@ def blank_copy(template: Template, reason: str) -> NotebookNode:
 class GradeCells(NbGraderPreprocessor):
     """À la place d'`Execute` : note la copie et écrit retour et points dans ses cellules de vérification."""
 
-    seed = Unicode("", help="graine à rejouer, pour tous les exercices ; vide : une graine neuve chacun").tag(config=True)
-
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
         name = resources["nbgrader"]["assignment"]
         student = resources["nbgrader"]["student"]
         results = hooks.ready.pop((name, student), None)
         if results is None:
-            seed = int(self.seed) if self.seed else hooks.seed
-            results = grade_notebook(nb, assignment(name), shared_sandbox(), seed)
+            given = assignment(name)
+            results = grade_notebook(nb, given, points_of(nb, given.template), shared_sandbox(), hooks.seed)
         write_results(nb, results)
-        hooks.done(student, results)
         return nb, resources
 
 
-def grade_notebook(nb: NotebookNode, given: Assignment, sandbox: Sandbox, seed: int | None = None) -> list[Result]:
-    """Les notes d'une copie réparée."""
+def grade_notebook(
+    nb: NotebookNode, given: Assignment, points: dict[str, float], sandbox: Sandbox, seed: int | None = None
+) -> list[Result]:
+    """Les notes d'une copie réparée. points : barème, par exercice."""
     about = nb.metadata.get(KEY, {})
-    points = points_of(nb, given.template)
     if about.get("refused"):
         return grade_refused(given.chapter, points, about["refused"])
     todo = plan(nb, given.template)
@@ -204,18 +194,3 @@ def results_in(path: Path) -> list[Result]:
     """Les notes écrites dans une copie corrigée."""
     notebook = nbformat.read(path, as_version=4)
     return [Result.from_data(data) for data in notebook.metadata.get(KEY, {}).get("results", [])]
-
-
-SANITIZE = [OverwriteKernelspec, OverwriteCells, CheckCellMetadata]
-"""Première passe de nbgrader : `TolerantExporter` a déjà réparé la copie ; les sorties de l'étudiant sont gardées."""
-
-AUTOGRADE = [GradeCells, SaveAutoGrades, AssignLatePenalties, CheckCellMetadata]
-"""Seconde passe : noter, puis tout le reste de nbgrader."""
-
-
-def configure(c: Any) -> None:
-    """Règle nbgrader pour ce cours ; appelé par nbgrader_config.py."""
-    c.Autograde.exporter_class = TolerantExporter
-    c.Autograde.sanitize_preprocessors = SANITIZE
-    c.Autograde.autograde_preprocessors = AUTOGRADE
-    c.ClearSolutions.code_stub = {"python": STUB}

@@ -50,7 +50,7 @@ class Unreadable(Exception):
 
 def read_file(path: Path) -> NotebookNode:
     """Lit une copie sur disque ; `Unreadable` si ce n'est pas un carnet."""
-    if not path.is_file():
+    if path.is_symlink() or not path.is_file():
         raise Unreadable("ce n'est pas un fichier ordinaire")
     if path.stat().st_size > MAX_FILE_BYTES:
         size = path.stat().st_size // 1024**2

@@ -1,0 +1,128 @@
+"""Lignes de commande de l'enseignant : init, publish, collect, grade, report. Chacune rend un code de sortie."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from grader.cli import FrenchParser
+
+
+def init(argv: list[str]) -> int:
+    """`init COURSE`."""
+    parser = FrenchParser("python -m grader init", "Prépare un dossier de cours nbgrader, ou met le sien à jour.")
+    parser.add_argument("course", metavar="DOSSIER", type=Path, help="dossier à créer")
+    options = parser.parse_args(argv)
+    from atelier.compare import format_number
+    from grader.course import prepare
+
+    for name, exercises, points in prepare(options.course):
+        print(f"{name} : {exercises} exercices, {format_number(points)} points")
+    print(
+        f"Le cours est prêt dans {options.course}. Les carnets à distribuer sont dans release/ ; "
+        "nbgrader et formgrader s'y lancent comme d'habitude."
+    )
+    return 0
+
+
+def publish(argv: list[str]) -> int:
+    """`publish --to DIR`."""
+    parser = FrenchParser(
+        "python -m grader publish", "Écrit le dossier que reçoivent les étudiants, sans aucune réponse."
+    )
+    parser.add_argument("--to", metavar="DOSSIER", type=Path, required=True, help="où l'écrire (vide, ou dépôt git)")
+    options = parser.parse_args(argv)
+    from atelier import paths
+    from atelier.compare import format_number
+    from grader.publish import publish as write_bundle
+
+    files = write_bundle(paths.root(), options.to)
+    size = sum((options.to / path).stat().st_size for path in files)
+    print(f"{options.to} : {len(files)} fichiers, {format_number(round(size / 1e6, 1))} Mo, aucune solution.")
+    return 0
+
+
+def collect(argv: list[str]) -> int:
+    """`collect ARCHIVE|DIR [--course DIR]`."""
+    parser = FrenchParser(
+        "python -m grader collect", "Range dans submitted/ une archive Moodle ou un dossier de carnets."
+    )
+    parser.add_argument("source", metavar="ARCHIVE|DOSSIER", type=Path, help="l'archive .zip, ou le dossier")
+    add_course(parser)
+    options = parser.parse_args(argv)
+    from grader.collect import collect as sort_copies
+    from grader.course import Course
+
+    done = sort_copies(Course(options.course), options.source)
+    for (student, assignment), origin in sorted(done.stored.items()):
+        print(f"{student} → {assignment} ({origin})")
+    for text in done.remarks:
+        print(f"À savoir : {text}", file=sys.stderr)
+    print(f"{len(done.stored)} copies rangées.")
+    return 0 if done.stored else 1
+
+
+def grade(argv: list[str]) -> int:
+    """`grade ASSIGNMENT [--course DIR] [--json OUT] [--jobs N] [--graine N] [--sans-isolement]`."""
+    parser = FrenchParser(
+        "python -m grader grade",
+        "Corrige toutes les copies d'un devoir.",
+        "Code de sortie : 0 si tout est corrigé, 1 si une copie est refusée ou une note n'a pas pu être écrite.",
+    )
+    parser.add_argument("assignment", metavar="DEVOIR", help="par exemple ch3_quantification")
+    add_course(parser)
+    parser.add_argument("--json", metavar="FICHIER", type=Path, help="écrire aussi une fiche par étudiant et exercice")
+    parser.add_argument("--jobs", metavar="N", type=int, default=0, help="copies corrigées en même temps")
+    parser.add_argument("--graine", metavar="N", type=int, help="rejouer les cas cachés tirés avec cette graine")
+    parser.add_argument(
+        "--sans-isolement",
+        action="store_true",
+        help="ne pas rappeler que le processus des copies n'est pas encore scellé par le système",
+    )
+    options = parser.parse_args(argv)
+    if options.jobs < 0:
+        parser.error("--jobs demande un nombre positif")
+    from grader.course import Course
+    from grader.marking import check_destination, mark, summary, write_records
+
+    if options.json:
+        check_destination(options.json.resolve())
+    if not options.sans_isolement:
+        print(
+            "Le code des étudiants tourne dans un processus sans réponses ni notes, limité en temps et en mémoire, "
+            "mais pas encore scellé par le système : corrigez sur une machine sans données sensibles "
+            "(--sans-isolement tait ce rappel).",
+            file=sys.stderr,
+        )
+    marked = mark(Course(options.course), options.assignment, options.jobs, options.graine)
+    if options.json:
+        write_records(marked, options.json)
+    print(summary(marked))
+    return 1 if marked.refused or marked.unsaved else 0
+
+
+def report(argv: list[str]) -> int:
+    """`report ASSIGNMENT [--course DIR]`."""
+    parser = FrenchParser("python -m grader report", "Écrit les notes (CSV, Moodle) et le bilan de la classe.")
+    parser.add_argument("assignment", metavar="DEVOIR", help="par exemple ch3_quantification")
+    add_course(parser)
+    parser.add_argument(
+        "--feuille", metavar="FICHIER", type=Path, help="feuille d'évaluation téléchargée de Moodle, à remplir"
+    )
+    options = parser.parse_args(argv)
+    from grader.course import Course
+    from grader.report import write_report
+
+    course = Course(options.course)
+    folder = course.folder / "bilans" / options.assignment
+    written = write_report(course, options.assignment, folder, options.feuille)
+    print((folder / "bilan.txt").read_text(encoding="utf-8"))
+    for path, what in written:
+        print(f"{path} : {what}")
+    return 0
+
+
+def add_course(parser: FrenchParser) -> None:
+    parser.add_argument(
+        "--course", metavar="DOSSIER", type=Path, default=Path(), help="le dossier du cours (celui où vous êtes)"
+    )
