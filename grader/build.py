@@ -147,13 +147,13 @@ def source_notebook(chapter: Chapter) -> tuple[NotebookNode, dict[str, int]]:
         lines[id] = line
 
     for cell in chapter.cells:
+        metadata = {"tags": list(cell.tags)} if cell.tags else {}
         if cell.kind == "exercise":
             points = chapter.exercises[cell.id].points
-            add("code", cell.source, cell.id, cell.line, nbgrader=_grading(cell.id, solution=True))
+            add("code", cell.source, cell.id, cell.line, nbgrader=_grading(cell.id, solution=True), **metadata)
             test = _grading(f"test_{cell.id}", grade=True, locked=True, points=points)
             add("code", f"check({cell.id})", f"test_{cell.id}", cell.line, nbgrader=test)
         else:
-            metadata = {"tags": list(cell.tags)} if cell.tags else {}
             add(cell.kind, cell.source, _cell_id(chapter.name, cell, ranks), cell.line, **metadata)
     return notebook, lines
 
@@ -232,15 +232,21 @@ def differences(products: Products, root: Path) -> list[str]:
 
 
 def summary(products: Products, root: Path) -> str:
-    """« notebooks/ch3_quantification.ipynb : 61 cellules, 11 exercices, 24 points ; paquet 210 ko »."""
-    assert products.student is not None
+    """« notebooks/ch3_quantification.ipynb : 61 cellules, 11 exercices, 24 points ; paquet 210 ko ».
+
+    Suivi, s'il y en a, du nombre de cellules du carnet résolu qui attendent d'être exécutées.
+    """
+    assert products.student is not None and products.solved is not None
     student, *_ = product_paths(products.name, root)
-    size = sum(map(len, products.pack))
-    return (
+    size = max(1, round(sum(map(len, products.pack)) / 1000))
+    line = (
         f"{student.relative_to(root).as_posix()} : {_count(len(products.student.cells), 'cellule')}, "
-        f"{_count(products.exercises, 'exercice')}, {format_points(products.points)} ; "
-        f"paquet {max(1, round(size / 1000))} ko"
+        f"{_count(products.exercises, 'exercice')}, {format_points(products.points)} ; paquet {size} ko"
     )
+    waiting = sum(cell.cell_type == "code" and cell.execution_count is None for cell in products.solved.cells)
+    if waiting:
+        line += f"\n  {_count(waiting, 'cellule')} du carnet résolu sans sortie : ajoutez --execute."
+    return line
 
 
 def _count(n: int, noun: str) -> str:
@@ -332,10 +338,16 @@ def _execute(products: Products, root: Path) -> list[Problem]:
 
 def _failure(products: Products, running: NotebookNode, error: Exception) -> Problem:
     """L'erreur d'exécution, située dans chapter.py."""
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError
+
     begun = [c for c in running.cells if c.cell_type == "code" and c.execution_count is not None]
-    failed = next((c for c in begun if any(o.output_type == "error" for o in c.outputs)), None)
-    failed = failed or (begun[-1] if begun else running.cells[0])
-    reason = f"{getattr(error, 'ename', type(error).__name__)} : {getattr(error, 'evalue', error)}"
+    failed = begun[-1] if begun else running.cells[0]
+    if isinstance(error, CellTimeoutError):
+        reason = f"plus de {CELL_SECONDS} s"
+    elif isinstance(error, CellExecutionError):
+        reason = f"{error.ename} : {error.evalue}"
+    else:
+        reason = "le noyau est mort, peut-être faute de mémoire"
     message = f"l'exécution du carnet résolu s'arrête ici : {reason}"
     return Problem(f"solutions/{products.name}/chapter.py", products.lines.get(failed.id, 0), failed.id, message)
 

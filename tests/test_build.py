@@ -331,6 +331,7 @@ def test_a_chapter_without_exercises(course: Path, monkeypatch, capsys) -> None:
 def test_summary_line(course: Path, monkeypatch, capsys) -> None:
     assert run(course, monkeypatch) == 0
     expected = r"notebooks/ch3_quantification\.ipynb\s: 12 cellules, 2 exercices, 3,5 points\s; paquet \d+ ko\n"
+    expected += r"  8 cellules du carnet résolu sans sortie\s: .*\n"
     assert re.fullmatch(expected, capsys.readouterr().out)
 
 
