@@ -32,11 +32,11 @@ def too_old_message():
     """Ce qu'un Python trop ancien doit dire."""
     found = newer_python()
     advice = (
-        "Essayez :  {0} cours.py".format(found)
+        "Essayez :  {0} cours.py".format(found)
         if found
         else "Installez Python 3.11, 3.12 ou 3.13, puis relancez cette commande avec lui."
     )
-    return "Le cours demande Python 3.11 ou plus récent ; celui-ci est Python {0} ({1}).\n{2}\n".format(
+    return "Le cours demande Python 3.11 ou plus récent ; celui-ci est Python {0} ({1}).\n{2}\n".format(
         sys.version.split()[0], sys.executable, advice
     )
 

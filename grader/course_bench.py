@@ -87,7 +87,7 @@ def setups() -> Iterator[Measure]:
         publish(paths.root(), folder)
         start = time.perf_counter()
         subprocess.run([base_python(), "cours.py", "--sans-ouvrir"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-        detail = "sans .venv ; paquets pris dans le cache de pip quand ils y sont"
+        detail = "sans .venv\u202f; paquets pris dans le cache de pip quand ils y sont"
         yield Measure("première installation", time.perf_counter() - start, "s", detail)
         yield Measure("deuxième démarrage", start_seconds(folder), "s", "jusqu'à la réponse de JupyterLab")
 
@@ -113,10 +113,10 @@ def start_seconds(folder: Path) -> float:
             text = process.stdout.readline()
             said += text
             if not text or re.match(rf"\d/{environment.STEPS} ", text):
-                raise RuntimeError(f"un deuxième démarrage ne devrait qu'ouvrir le cours :\n{said}")
+                raise RuntimeError(f"un deuxième démarrage ne devrait qu'ouvrir le cours\u00a0:\n{said}")
         while not answers(int(address.group(1))):
             if process.poll() is not None or time.perf_counter() - start > STARTS:
-                raise RuntimeError(f"JupyterLab ne répond pas :\n{said}")
+                raise RuntimeError(f"JupyterLab ne répond pas\u00a0:\n{said}")
             time.sleep(0.1)
         return time.perf_counter() - start
     finally:
@@ -208,7 +208,9 @@ def notebooks() -> Iterator[Measure]:
             start = time.perf_counter()
             client.execute(env={**os.environ, "COURS_RACINE": str(paths.root())})
             seconds = time.perf_counter() - start
-        yield Measure(f"carnet {path.stem}", seconds, "s", f"résolu, échelle « {scale().name} », noyau compris")
+        yield Measure(
+            f"carnet {path.stem}", seconds, "s", f"résolu, échelle «\u00a0{scale().name}\u00a0», noyau compris"
+        )
 
 
 # --- Corriger, et Colibri --------------------------------------------------------------------------------------------

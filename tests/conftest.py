@@ -34,7 +34,7 @@ def exige(program: str) -> str:
     path = shutil.which(program)
     if path:
         return path
-    reason = f"ce test demande le programme « {program} », absent de cette machine"
+    reason = f"ce test demande le programme «\u00a0{program}\u00a0», absent de cette machine"
     if STRICT:
         pytest.fail(reason + " (COURS_STRICT=1)")
     pytest.skip(reason)
@@ -51,7 +51,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     slow = STRICT or os.environ.get("COURS_LENT") == "1"
     for item in items:
         if "lent" in item.keywords and not slow:
-            item.add_marker(pytest.mark.skip(reason="dure plus d'une minute : COURS_LENT=1 python cours.py test"))
+            item.add_marker(pytest.mark.skip(reason="dure plus d'une minute\u00a0: COURS_LENT=1 python cours.py test"))
         if "gpu" in item.keywords:
             import torch
 

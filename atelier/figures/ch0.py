@@ -47,7 +47,7 @@ def chapter_map() -> None:
         if column:
             arrow = {"arrowstyle": "-|>", "color": BLACK, "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
             ax.annotate("", xy=(left - 0.02, 3.0), xytext=(left - 0.38, 3.0), arrowprops=arrow)
-    ax.text(0, -0.2, "trait plein : dans cette copie du cours     tirets : à venir", fontsize=11, color=BLACK)
+    ax.text(0, -0.2, "trait plein\u00a0: dans cette copie du cours     tirets\u00a0: à venir", fontsize=11, color=BLACK)
     show(fig, alt=map_alt())
 
 
@@ -77,8 +77,8 @@ def map_alt() -> str:
     def cell(chapter: str) -> str:
         return f"{label(chapter)} {titles[chapter]}" + ("" if is_open(chapter) else " (à venir)")
 
-    parts = [f"« {part} » : {', '.join(map(cell, chapters))}" for part, (_, chapters) in PARTS.items()]
-    return "Carte du cours, quatre parties qui se suivent. " + " ; ".join(parts) + "."
+    parts = [f"«\u00a0{part}\u00a0»\u00a0: {', '.join(map(cell, chapters))}" for part, (_, chapters) in PARTS.items()]
+    return "Carte du cours, quatre parties qui se suivent. " + "\u202f; ".join(parts) + "."
 
 
 def chapter_links() -> None:

@@ -22,7 +22,7 @@ python cours.py --sans-ouvrir        installe, et s'arrête là
 python cours.py --port 9000          ouvre JupyterLab sur ce port
 python cours.py --ici                utilise le Python qui lit cette ligne (conda, mamba) au lieu de .venv
 
-Dans le dépôt complet, pour qui enseigne ou écrit le cours :
+Dans le dépôt complet, pour qui enseigne ou écrit le cours\u00a0:
 python cours.py test [options]       lance les tests ; les options vont à pytest (par exemple -k check)
 python cours.py bench                mesure le cours sur cette machine et l'écrit dans assets/mesures/bench.json
 python cours.py mesures CHAPITRE     refait les longues mesures d'un chapitre (assets/mesures/CHAPITRE.json)
@@ -59,14 +59,14 @@ def parse(argv: list[str]) -> Options:
         elif name == "--port":
             value = value or (words.pop(0) if words else "")
             if not value.isdecimal():
-                raise Trouble(f"--port attend un nombre, par exemple --port 9000, et non « {value} ».")
+                raise Trouble(f"--port attend un nombre, par exemple --port 9000, et non «\u00a0{value}\u00a0».")
             options.port = int(value)
         else:
             options.rest.append(word)
     if options.command == "mesures" and len(options.rest) != 1 and not options.help:
-        raise Trouble("Quel chapitre mesurer ? Par exemple : python cours.py mesures ch3_quantification")
+        raise Trouble("Quel chapitre mesurer\u202f? Par exemple\u00a0: python cours.py mesures ch3_quantification")
     if options.rest and options.command in ("ouvrir", "bench"):
-        raise Trouble(f"Cette commande n'est pas comprise : {' '.join(options.rest)}\n\n{HELP}")
+        raise Trouble(f"Cette commande n'est pas comprise\u00a0: {' '.join(options.rest)}\n\n{HELP}")
     return options
 
 
@@ -79,8 +79,8 @@ def run(options: Options) -> int:
         needed = {"test": "tests", "bench": "grader", "mesures": "solutions"}[options.command]
         if not (ROOT / needed).is_dir():
             raise Trouble(
-                f"« {options.command} » demande le dossier {needed}/, qui est dans le dépôt du cours et non dans ce "
-                "que reçoivent les étudiants."
+                f"«\u00a0{options.command}\u00a0» demande le dossier {needed}/, qui est dans le dépôt du cours, "
+                "pas dans ce que reçoivent les étudiants."
             )
     extras = environment.extras(ROOT, testing=options.command in ("test", "bench"))
     if options.here:
@@ -94,7 +94,7 @@ def run(options: Options) -> int:
     if options.command == "mesures":
         return checks.measure(python, ROOT, options.rest[0])
     if options.stay_closed:
-        print("Tout est prêt. Pour ouvrir le cours : python cours.py")
+        print("Tout est prêt. Pour ouvrir le cours\u00a0: python cours.py")
         return 0
     return lab.open_course(python, ROOT, options.port)
 
@@ -109,5 +109,8 @@ def main(argv: list[str]) -> int:
         print(f"\n{trouble}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrompu. Relancez « python cours.py » quand vous voudrez : rien n'est perdu.", file=sys.stderr)
+        print(
+            "\nInterrompu. Relancez «\u00a0python cours.py\u00a0» quand vous voudrez\u00a0: rien n'est perdu.",
+            file=sys.stderr,
+        )
         return 130

@@ -50,7 +50,7 @@ def run(python: Path, root: Path, arguments: list[str]) -> int:
             results.append((name, code, time.monotonic() - start))
     print()
     for name, code, seconds in results:
-        print(f"{'✗' if code else '✔'} {name} : {seconds:.0f} s" + (f" (code {code})" if code else ""))
+        print(f"{'✗' if code else '✔'} {name}\u00a0: {seconds:.0f} s" + (f" (code {code})" if code else ""))
     return 1 if any(code for _, code, _ in results) else 0
 
 
@@ -61,9 +61,9 @@ def measure(python: Path, root: Path, chapter: str) -> int:
         known = ", ".join(
             sorted(path.name for path in (root / "solutions").iterdir() if (path / "chapter.py").is_file())
         )
-        raise Trouble(f"Il n'y a pas de chapitre « {chapter} ». Chapitres écrits : {known}.")
+        raise Trouble(f"Il n'y a pas de chapitre «\u00a0{chapter}\u00a0». Chapitres écrits\u00a0: {known}.")
     script = folder / "mesures.py"
     if not script.is_file():
-        print(f"Le chapitre {chapter} n'a pas de longues mesures : tout y est calculé dans le carnet.")
+        print(f"Le chapitre {chapter} n'a pas de longues mesures\u00a0: tout y est calculé dans le carnet.")
         return 0
     return subprocess.call([python, script], cwd=root, env=environment.variables(python) | {"COURS_RACINE": str(root)})

@@ -34,13 +34,13 @@ CAUSES = (
         r"NewConnectionError|ConnectTimeout|ReadTimeout|Read timed out|Max retries|ConnectionError|"
         r"Connection (?:refused|reset|aborted)|Name or service not known|name resolution|getaddrinfo|ProxyError|"
         r"SSLError|Network is unreachable",
-        "Le réseau ne répond pas. Vérifiez la connexion (et, dans un établissement, le mandataire : variable "
-        "HTTPS_PROXY), puis relancez : ce qui est déjà téléchargé ne le sera pas une seconde fois.",
+        "Le réseau ne répond pas. Vérifiez la connexion (et, dans un établissement, le mandataire\u00a0: variable "
+        "HTTPS_PROXY), puis relancez\u00a0: ce qui est déjà téléchargé ne le sera pas une seconde fois.",
     ),
     (
         r"No matching distribution|Could not find a version|user requested \(constraint\)",
         "pip ne trouve pas un paquet, dans la version demandée, pour ce Python et ce système. Prenez Python 3.11, 3.12 "
-        "ou 3.13 en 64 bits ; si vous passez par un miroir de paquets, vérifiez qu'il est à jour.",
+        "ou 3.13 en 64 bits\u202f; si vous passez par un miroir de paquets, vérifiez qu'il est à jour.",
     ),
     (
         r"Permission denied|Errno 13",
@@ -122,8 +122,8 @@ def current_python() -> Path:
     done = subprocess.run([python, "-c", VERIFY], capture_output=True, text=True, env=variables(python))
     if done.returncode:
         raise Trouble(
-            f"Ce Python ({python}) n'a pas tout ce qu'il faut :\n{last_lines(done.stderr, 1)}\n"
-            "Avec conda ou mamba : conda env create -f environment.yml, puis conda activate cours. "
+            f"Ce Python ({python}) n'a pas tout ce qu'il faut\u00a0:\n{last_lines(done.stderr, 1)}\n"
+            "Avec conda ou mamba\u00a0: conda env create -f environment.yml, puis conda activate cours. "
             "Sinon, relancez sans --ici."
         )
     return python
@@ -141,14 +141,14 @@ def prepare(root: Path, groups: tuple[str, ...], *, previous_will_do: bool = Fal
     if found and python.exists() and (found.python, found.root) == (wanted.python, wanted.root):
         if found.fingerprint == wanted.fingerprint and set(groups) <= set(found.extras):
             return python
-        print("La liste des paquets du cours a changé : mise à jour de l'installation.")
+        print("La liste des paquets du cours a changé\u00a0: mise à jour de l'installation.")
         merged = Stamp(wanted.fingerprint, tuple(sorted({*groups, *found.extras})), wanted.python, wanted.root)
         return update(root, merged, found, previous_will_do)
     if folder.exists():
         if found:
-            print("Le cours a changé de dossier ou de Python : je refais son installation.")
+            print("Le cours a changé de dossier ou de Python\u00a0: je refais son installation.")
         else:
-            print("Une installation précédente n'est pas allée au bout : je la recommence proprement.")
+            print("Une installation précédente n'est pas allée au bout\u00a0: je la recommence proprement.")
     return install(root, wanted)
 
 
@@ -159,14 +159,14 @@ def install(root: Path, wanted: Stamp) -> Path:
     say(1, f"Python {sys.version.split()[0]}, dossier {root}")
     check_place(root)
     if Path(sys.prefix).resolve() == folder.resolve():
-        raise Trouble(f"L'environnement {FOLDER} est en cours d'usage. Tapez « deactivate », puis relancez.")
+        raise Trouble(f"L'environnement {FOLDER} est en cours d'usage. Tapez «\u00a0deactivate\u00a0», puis relancez.")
     say(2, f"Création de l'environnement {FOLDER}")
     done = subprocess.run(
         [sys.executable, "-m", "venv", "--clear", folder], capture_output=True, text=True, env=variables(python)
     )
     if done.returncode:
         raise Trouble(
-            f"L'environnement {folder} n'a pas pu être créé :\n{last_lines(done.stdout + done.stderr)}\n"
+            f"L'environnement {folder} n'a pas pu être créé\u00a0:\n{last_lines(done.stdout + done.stderr)}\n"
             "Vérifiez que ce dossier peut être écrit et qu'aucun programme ne l'utilise, puis relancez."
         )
     pip_install(root, python, wanted.extras)
@@ -188,7 +188,7 @@ def update(root: Path, wanted: Stamp, previous: Stamp, previous_will_do: bool) -
         if "Installing collected packages" not in read_log(folder):
             write_stamp(folder, previous)
             if previous_will_do and "lab" in previous.extras:
-                print(f"{trouble}\n\nL'installation précédente est intacte : j'ouvre le cours avec elle.")
+                print(f"{trouble}\n\nL'installation précédente est intacte\u00a0: j'ouvre le cours avec elle.")
                 return python
         raise
     finish(root, python, wanted)
@@ -211,8 +211,7 @@ def finish(root: Path, python: Path, wanted: Stamp) -> None:
     done = subprocess.run([python, "-c", VERIFY], capture_output=True, text=True, env=variables(python))
     if done.returncode:
         raise Trouble(
-            "Tout est installé, mais un paquet ne se charge pas :\n"
-            f"{last_lines(done.stderr)}\nRelancez ; si cela recommence, envoyez ces lignes à la personne qui enseigne."
+            f"Tout est installé, mais un paquet ne se charge pas\u00a0:\n{last_lines(done.stderr)}\n{UNKNOWN_CAUSE}"
         )
     write_stamp(folder, wanted)
 
@@ -233,19 +232,19 @@ def check_place(root: Path) -> None:
     except OSError as error:
         raise Trouble(
             f"Le dossier {root} ne peut pas être écrit ({error.strerror}).\n"
-            "Copiez le cours dans un dossier à vous (par exemple « Documents »), puis relancez depuis là."
+            "Copiez le cours dans un dossier à vous (par exemple «\u00a0Documents\u00a0»), puis relancez depuis là."
         ) from error
     free = shutil.disk_usage(root).free
     if free < NEEDED_BYTES:
         raise Trouble(
-            f"Il reste {free / 1e9:.1f} Go sur le disque de {root} ; il en faut environ 3. "
+            f"Il reste {free / 1e9:.1f} Go sur le disque de {root}\u202f; il en faut environ 3. "
             "Faites de la place, puis relancez."
         )
     missing = [name for name in ("venv", "ensurepip") if not has_module(name)]
     if missing:
         raise Trouble(
             f"Il manque à ce Python ({sys.executable}) le module {' et '.join(missing)}.\n"
-            "Sous Debian ou Ubuntu : sudo apt install python3-venv. Ailleurs, réinstallez Python, puis relancez."
+            "Sous Debian ou Ubuntu\u00a0: sudo apt install python3-venv. Ailleurs, réinstallez Python, puis relancez."
         )
 
 
@@ -279,7 +278,7 @@ def pip_install(root: Path, python: Path, groups: tuple[str, ...]) -> None:
     if process.returncode:
         extract, advice = explain(read_log(root / FOLDER))
         raise Trouble(
-            f"L'installation des paquets s'est arrêtée. Ce que dit pip :\n{extract}\n{advice}\n"
+            f"L'installation des paquets s'est arrêtée. Ce que dit pip\u00a0:\n{extract}\n{advice}\n"
             f"(Le compte rendu entier est dans {log}.)"
         )
 
@@ -309,11 +308,11 @@ class Progress:
             total = installing.group(1).count(",") + 1
             before = len(re.findall(r"^Requirement already satisfied", log, re.MULTILINE))
             here = sum(1 for _ in (python.parent.parent).glob("[Ll]ib/**/site-packages/*.dist-info/RECORD"))
-            self.show(4, f"Installation : {min(max(here - before, 0), total)} paquets sur {total}")
+            self.show(4, f"Installation\u00a0: {min(max(here - before, 0), total)} paquets sur {total}")
         else:
             names = re.findall(r"^Collecting ([\w.-]+)", log, re.MULTILINE)
             name = f" ({names[-1]})" if names else ""
-            self.show(3, f"Téléchargement : {len(names)} paquets sur {self.pins} au plus{name}")
+            self.show(3, f"Téléchargement\u00a0: {len(names)} paquets sur {self.pins} au plus{name}")
 
     def show(self, step: int, text: str) -> None:
         """Écrit une ligne d'avancement, si elle est attendue."""

@@ -34,13 +34,13 @@ def choose_port(wanted: int | None) -> int:
     """Le port demandé (8888 sans demande), ou le premier libre après lui, en le disant."""
     first = FIRST_PORT if wanted is None else wanted
     if not 1024 <= first <= 65535:
-        raise Trouble(f"Le port {first} ne convient pas : choisissez un nombre de 1024 à 65535.")
+        raise Trouble(f"Le port {first} ne convient pas\u00a0: choisissez un nombre de 1024 à 65535.")
     for port in range(first, min(first + PORTS_TRIED, 65536)):
         if is_free(port):
             if port != first:
-                print(f"Le port {first} est déjà pris (un autre JupyterLab ?) : j'ouvre sur le port {port}.")
+                print(f"Le port {first} est déjà pris (un autre JupyterLab\u202f?)\u00a0: j'ouvre sur le port {port}.")
             return port
-    raise Trouble(f"Aucun port libre entre {first} et {port}. Donnez-en un : python cours.py --port 9000")
+    raise Trouble(f"Aucun port libre entre {first} et {port}. Donnez-en un\u00a0: python cours.py --port 9000")
 
 
 def variables(python: Path, root: Path, token: str) -> dict[str, str]:
@@ -68,13 +68,15 @@ def command(python: Path, root: Path, port: int, *, browser: bool) -> list[str]:
 def open_course(python: Path, root: Path, wanted_port: int | None) -> int:
     """Ouvre le cours et attend qu'on l'arrête ; rend le code de sortie de JupyterLab."""
     if not (root / WELCOME).is_file():
-        raise Trouble(f"Le carnet d'accueil {root / WELCOME} est introuvable : reprenez le dossier du cours en entier.")
+        raise Trouble(
+            f"Le carnet d'accueil {root / WELCOME} est introuvable\u00a0: reprenez le dossier du cours en entier."
+        )
     port = choose_port(wanted_port)
     token = secrets.token_hex(16)
     print(
-        "Le cours s'ouvre dans votre navigateur. S'il ne s'ouvre pas, copiez-y cette adresse :\n"
+        "Le cours s'ouvre dans votre navigateur. S'il ne s'ouvre pas, copiez-y cette adresse\u00a0:\n"
         f"    http://127.0.0.1:{port}/lab/tree/{WELCOME}?token={token}\n"
-        "Pour arrêter : Ctrl+C dans cette fenêtre. Votre travail est enregistré dans notebooks/."
+        "Pour arrêter\u00a0: Ctrl+C dans cette fenêtre. Votre travail est enregistré dans notebooks/."
     )
     line = command(python, root, port, browser=True)
     env = variables(python, root, token)
@@ -90,5 +92,5 @@ def open_course(python: Path, root: Path, wanted_port: int | None) -> int:
         if code:
             log.seek(0)
             text = environment.last_lines(log.read().decode(errors="replace"))
-            raise Trouble(f"JupyterLab s'est arrêté. Ce qu'il dit :\n{text}\n{environment.UNKNOWN_CAUSE}")
+            raise Trouble(f"JupyterLab s'est arrêté. Ce qu'il dit\u00a0:\n{text}\n{environment.UNKNOWN_CAUSE}")
     return 0
