@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
 
-from grader.build import build_chapter
+from atelier import paths
+from grader import nbglue
+from grader.build import build_chapter, write
 from grader.nbglue import Assignment
 from grader.submission import Template
 
@@ -62,7 +67,7 @@ def spread(x: torch.Tensor) -> torch.Tensor:
     ### END SOLUTION
 '''
 
-EXERCISES = '''from atelier.exercise import Exercise, Misconception, Tolerance, swap
+EXERCISES = """from atelier.exercise import Exercise, Misconception, Tolerance, swap
 
 
 def draw_scale(rng, group):
@@ -82,9 +87,9 @@ scale_up = Exercise(
     examples=[{"x": __import__("torch").tensor([1.0, 2.0]), "factor": 2.0}],
     misconceptions=[
         Misconception("adds", swap(("x * factor", "x + factor")), "Un facteur multiplie, il ne s'ajoute pas."),
-        Misconception("squares", swap(("x * factor", "x * factor * factor")), "Combien de fois appliquez-vous factor ?"),
+        Misconception("squares", swap(("x * factor", "x * factor * factor")), "Combien de fois factor compte-t-il ?"),
     ],
-    seconds=1.0,
+    seconds=2.0,
 )
 
 
@@ -98,7 +103,7 @@ count_true = Exercise(
     groups={"long": 0.5, "court": 0.5},
     draw=draw_count,
     misconceptions=[Misconception("no_shift", swap((" + SHIFT", "")), "Relisez la fin de l'énoncé.")],
-    seconds=1.0,
+    seconds=2.0,
 )
 
 
@@ -113,15 +118,31 @@ spread = Exercise(
     draw=draw_spread,
     tolerance=Tolerance(rtol=1e-6, why="une soustraction"),
     misconceptions=[Misconception("only_max", swap((" - x.min()", "")), "Le plus petit n'est pas toujours nul.")],
-    seconds=1.0,
+    seconds=2.0,
 )
-'''
+"""
 
 SOLVED = {
-    "scale_up": "def scale_up(x, factor):\n    if factor <= 0:\n        raise ValueError('non')\n    return factor * x\n",
-    "count_true": "def count_true(values):\n    total = SHIFT\n    for v in values:\n        total += int(v)\n    return total\n",
-    "spread": "def spread(x):\n    y = x.sort().values\n    return y[-1] - y[0]\n",
+    "scale_up": """
+def scale_up(x, factor):
+    if factor <= 0:
+        raise ValueError('non')
+    return factor * x
+""",
+    "count_true": """
+def count_true(values):
+    total = SHIFT
+    for v in values:
+        total += int(v)
+    return total
+""",
+    "spread": """
+def spread(x):
+    y = x.sort().values
+    return y[-1] - y[0]
+""",
 }
+"""Des réponses justes, écrites autrement que la référence."""
 
 
 def write_course(root: Path) -> Path:
@@ -165,3 +186,32 @@ def cell_of(notebook: NotebookNode, grade_id: str) -> NotebookNode:
 def write_copy(notebook: NotebookNode, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, path)
+
+
+@contextmanager
+def course_root(root: Path) -> Iterator[Path]:
+    """Fait de `root` la racine du cours, pour ce processus et ses enfants."""
+    caches = (paths.root, paths.course, nbglue.assignment)
+    before = os.environ.get("COURS_RACINE")
+    os.environ["COURS_RACINE"] = str(root)
+    for cached in caches:
+        cached.cache_clear()
+    try:
+        yield root
+    finally:
+        os.environ.pop("COURS_RACINE")
+        if before is not None:
+            os.environ["COURS_RACINE"] = before
+        for cached in caches:
+            cached.cache_clear()
+
+
+def build_root(root: Path) -> Path:
+    """Le cours d'essai complet : carnets construits, et de quoi lancer les commandes depuis cette racine."""
+    write_course(root)
+    code = Path(nbglue.__file__).resolve().parent.parent
+    for name in ("atelier", "grader"):
+        (root / name).symlink_to(code / name)
+    products = build_chapter(NAME, root)
+    assert not write(products, root, execute=False)
+    return root

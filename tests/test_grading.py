@@ -1,0 +1,392 @@
+"""Noter une copie : points, verdicts, retour ; et le processus des copies, qui survit à tout."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+from essai import SOLVED, as_bytes, cell_of, filled, load_assignment, write_course
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atelier.codec import dumps
+from grader.grading import Result, draw, earned, is_constant
+from grader.nbglue import Assignment, grade_notebook, points_of, write_results
+from grader.sandbox import Cell, Sandbox, Task, read_outcome
+from grader.submission import KEY, plan, read_notebook, repair
+
+POINTS = {"scale_up": 2.0, "count_true": 1.0, "spread": 3.0}
+
+
+@pytest.fixture(scope="module")
+def essai(tmp_path_factory: pytest.TempPathFactory) -> Assignment:
+    return load_assignment(write_course(tmp_path_factory.mktemp("essai")))
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox() as box:
+        yield box
+
+
+def grade(essai: Assignment, sandbox: Sandbox, notebook, seed: int | None = None) -> dict[str, Result]:
+    """Note un carnet comme s'il venait d'être rendu."""
+    repaired, notes = repair(read_notebook(as_bytes(notebook)), essai.template)
+    repaired.metadata[KEY] = {"notes": notes}
+    results = grade_notebook(repaired, essai, points_of(repaired, essai.template), sandbox, seed)
+    return {r.exercise: r for r in results}
+
+
+def answered(essai: Assignment, **answers: str):
+    return filled(essai.template, SOLVED | {k: textwrap.dedent(v) for k, v in answers.items()})
+
+
+def scores(results: dict[str, Result]) -> dict[str, float]:
+    return {k: r.score for k, r in results.items()}
+
+
+# --- verdicts et points -----------------------------------------------------------------------------------------------
+
+ANSWERS = {
+    "correct": (SOLVED["scale_up"], 2.0, "correct", None),
+    "misconception": ("def scale_up(x, factor):\n    return x + factor", 0.0, "misconception", "adds"),
+    "partial, no refusal": ("def scale_up(x, factor):\n    return x * factor", 1.4, "misconception", "no_check"),
+    "refuses everything": ("def scale_up(x, factor):\n    raise ValueError", 0.0, "error", None),
+    "constant": ("def scale_up(x, factor):\n    return x * 0", 0.0, "misconception", None),
+    "wrong value": (
+        "import torch\ndef scale_up(x, factor):\n"
+        "    if factor <= 0: raise ValueError\n    return torch.where(x > 0, x * factor, x)",
+        0.0,
+        "incorrect",
+        None,
+    ),
+    "fails on zeros only": (
+        "def scale_up(x, factor):\n    if factor <= 0: raise ValueError\n    assert x.any()\n    return x * factor",
+        1.6,
+        "partial",
+        None,
+    ),
+    "runtime error": ("def scale_up(x, factor):\n    return x / undefined_name", 0.0, "error", None),
+    "syntax error": ("def scale_up(x, factor:\n    return x", 0.0, "error", None),
+    "other name": ("def scale(x, factor):\n    return x * factor", 0.0, "error", None),
+    "empty": ("", 0.0, "missing", None),
+    "still to do": ("def scale_up(x, factor):\n    raise NotImplementedError('bientôt')", 0.0, "missing", None),
+    "endless": ("def scale_up(x, factor):\n    while True: pass", 0.0, "timeout", None),
+    "endless cell": ("while True: pass\ndef scale_up(x, factor):\n    return x", 0.0, "timeout", None),
+    "kills python": ("import os\ndef scale_up(x, factor):\n    os._exit(0)", 0.0, "error", None),
+    "returns a numpy array": ("def scale_up(x, factor):\n    return (x * factor).numpy()", 0.0, "incorrect", None),
+}
+
+
+@pytest.mark.parametrize("case", ANSWERS)
+def test_each_answer_has_its_score_and_verdict_and_costs_only_itself(essai, sandbox, case):
+    source, score, verdict, misconception = ANSWERS[case]
+    results = grade(essai, sandbox, answered(essai, scale_up=source))
+    found = results["scale_up"]
+    if case == "constant":  # quelle idée fausse est nommée dépend des règles génériques ; le zéro, non
+        assert found.score == 0 and found.verdict in ("misconception", "incorrect")
+    else:
+        assert (found.score, found.verdict, found.misconception) == (score, verdict, misconception), found.message
+    assert found.message.strip() and found.exercise in found.feedback
+    assert [results[k].verdict for k in ("count_true", "spread")] == ["correct", "correct"]
+    assert [results[k].score for k in ("count_true", "spread")] == [1.0, 3.0]
+
+
+def test_untouched_notebook_is_missing_everywhere(essai, sandbox):
+    results = grade(essai, sandbox, essai.template.blank())
+    assert {r.verdict for r in results.values()} == {"missing"}
+    assert sum(scores(results).values()) == 0
+
+
+def test_a_group_of_errors_or_constants_counts_only_after_the_typical_group(essai, sandbox):
+    refuses = "def scale_up(x, factor):\n    if factor <= 0 or x.any(): raise ValueError\n    return x"
+    result = grade(essai, sandbox, answered(essai, scale_up=refuses))["scale_up"]
+    by_name = {g.name: g for g in result.groups}
+    assert by_name["zéro"].full and by_name["refus"].full
+    assert not by_name["zéro"].counted and not by_name["refus"].counted
+    assert result.score == 0
+    assert "comptés seulement si le premier groupe passe" in result.feedback
+
+
+def test_constant_groups():
+    def value(v):
+        return {"status": "value", "value": v, "after": {}}
+
+    error = {"status": "raised", "error": "ValueError", "mro": ["ValueError"], "message": ""}
+    assert is_constant([value(3), value(3)]) and is_constant([error, error])
+    assert is_constant([value(torch.zeros(2)), value(torch.zeros(2))])
+    assert not is_constant([value(3), value(4)])
+    assert not is_constant([value(torch.zeros(2)), value(torch.zeros(3))])
+    assert not is_constant([error, value(3)]) and not is_constant([value(3), error])
+
+
+def test_points_are_shares_of_full_groups_rounded(essai):
+    from grader.grading import GroupScore
+
+    groups = [
+        GroupScore("a", 1 / 3, 4, 4, True),
+        GroupScore("b", 1 / 3, 3, 4, True),
+        GroupScore("c", 1 / 3, 4, 4, False),
+    ]
+    assert earned(groups, 2) == 0.67
+
+
+def test_seeds_are_fresh_and_replayable(essai, sandbox):
+    wrong = answered(essai, scale_up="def scale_up(x, factor):\n    return x + factor")
+    first = grade(essai, sandbox, wrong)
+    second = grade(essai, sandbox, wrong)
+    seeds = [r.seed for results in (first, second) for r in results.values()]
+    assert len(set(seeds)) == len(seeds)
+    assert first["scale_up"].feedback != second["scale_up"].feedback
+    replayed = grade(essai, sandbox, wrong, seed=int(first["scale_up"].seed))
+    assert replayed["scale_up"].feedback == first["scale_up"].feedback
+    assert first["scale_up"].seed in first["scale_up"].feedback
+
+
+def test_correct_answers_keep_full_marks_whatever_the_seed(essai, sandbox):
+    for _ in range(10):
+        assert scores(grade(essai, sandbox, answered(essai))) == POINTS
+
+
+def test_drawn_cases_do_not_repeat_from_one_student_to_the_next(essai):
+    one, other = draw(essai.chapter)[0], draw(essai.chapter)[0]
+    assert not torch.equal(one.cases[0][1]["x"].sum(), other.cases[0][1]["x"].sum())
+
+
+def test_record_has_exactly_the_agreed_keys(essai, sandbox):
+    record = grade(essai, sandbox, answered(essai))["spread"].record("zoe", "ch1_essai")
+    assert list(record) == [
+        "student",
+        "assignment",
+        "exercise",
+        "score",
+        "max_score",
+        "verdict",
+        "misconception",
+        "message",
+    ]
+
+
+def test_feedback_explains_partial_credit_in_french(essai, sandbox):
+    result = grade(essai, sandbox, answered(essai, scale_up="def scale_up(x, factor):\n    return x * factor"))[
+        "scale_up"
+    ]
+    text = result.feedback
+    assert "✔ courant" in text and "✗ refus" in text and "Piste" in text
+    assert "Un groupe rapporte sa part" in text and "check était complet" in text
+    assert "1,4 / 2" in text
+
+
+def test_results_go_through_nbgrader_own_reading(essai, sandbox):
+    from nbgrader.utils import determine_grade
+
+    notebook = answered(essai, scale_up="def scale_up(x, factor):\n    return x * factor")
+    repaired, notes = repair(read_notebook(as_bytes(notebook)), essai.template)
+    repaired.metadata[KEY] = {"notes": notes}
+    results = grade_notebook(repaired, essai, POINTS, sandbox)
+    write_results(repaired, results)
+    assert {id: determine_grade(cell_of(repaired, f"test_{id}"))[0] for id in POINTS} == {
+        "scale_up": 1.4,
+        "count_true": 1.0,
+        "spread": 3.0,
+    }
+
+
+# --- ce qui est exécuté -----------------------------------------------------------------------------------------------
+
+
+def add_cell(notebook, source: str, before: str):
+    import nbformat
+
+    index = next(i for i, c in enumerate(notebook.cells) if c.metadata.get("nbgrader", {}).get("grade_id") == before)
+    notebook.cells.insert(index, nbformat.v4.new_code_cell(source))
+    return notebook
+
+
+def test_only_what_matters_runs(essai):
+    notebook, _ = repair(read_notebook(as_bytes(answered(essai))), essai.template)
+    cells = plan(notebook, essai.template).cells
+    assert [c.kind for c in cells] == ["setup", "solution", "solution", "solution"]
+
+
+def test_helper_in_another_cell_magics_and_failing_scribbles(essai, sandbox):
+    notebook = answered(essai, spread="%time\ndef spread(x):\n    return helper(x, 1) + helper(x, -1)\n")
+    add_cell(notebook, "def helper(x, sign):\n    return (sign * x).max()", "spread")
+    add_cell(notebook, "1 / 0", "spread")
+    add_cell(notebook, "%matplotlib inline\ncheck(spread)\ninput()", "spread")
+    assert scores(grade(essai, sandbox, notebook)) == POINTS
+
+
+def test_the_author_setup_runs_whatever_the_student_did_to_it(essai, sandbox):
+    notebook = answered(essai)
+    index = next(i for i, c in enumerate(notebook.cells) if "SHIFT = 3" in c.source)
+    notebook.cells[index].source = "import torch\nraise RuntimeError('cassé')"
+    assert scores(grade(essai, sandbox, notebook)) == POINTS
+    del notebook.cells[index]
+    assert scores(grade(essai, sandbox, notebook)) == POINTS
+
+
+def test_the_last_definition_in_the_answer_cell_is_graded_not_a_later_scribble(essai, sandbox):
+    notebook = add_cell(answered(essai), "def scale_up(x, factor):\n    return None", "test_spread")
+    assert grade(essai, sandbox, notebook)["scale_up"].verdict == "correct"
+
+
+def test_an_answer_written_in_a_new_cell_is_found(essai, sandbox):
+    notebook = filled(essai.template, {k: v for k, v in SOLVED.items() if k != "spread"})
+    assert grade(essai, sandbox, add_cell(notebook, SOLVED["spread"], "test_spread"))["spread"].verdict == "correct"
+
+
+def test_two_answers_in_one_cell_are_both_found(essai, sandbox):
+    notebook = filled(
+        essai.template,
+        {"scale_up": SOLVED["scale_up"], "count_true": SOLVED["count_true"] + SOLVED["spread"]},
+    )
+    assert scores(grade(essai, sandbox, notebook)) == POINTS
+
+
+# --- le processus des copies ------------------------------------------------------------------------------------------
+
+HONEST = "def h(x):\n    return x * 2\n"
+INPUTS = [{"x": torch.ones(3)}, {"x": torch.zeros(2)}]
+HOSTILE = {
+    "exit": "import os\ndef f(x):\n    os._exit(0)",
+    "exit in cell": "import os\nos._exit(0)",
+    "segfault": "import ctypes\ndef f(x):\n    ctypes.string_at(0)",
+    "sys.exit": "import sys\ndef f(x):\n    sys.exit(0)",
+    "swallows interruptions": (
+        "def f(x):\n    while True:\n        try:\n            while True: pass\n        except BaseException: pass"
+    ),
+    "memory": "def f(x):\n    return bytearray(10**12)",
+    "prints": "def f(x):\n    for _ in range(200): print('a' * 10**6)\n    return 3",
+    "writes everywhere": (
+        "import os\ndef f(x):\n    for fd in range(64):\n"
+        "        try: os.write(fd, b'\\xff' * 10000)\n        except OSError: pass\n    return 3"
+    ),
+    "writes everywhere in cell": (
+        "import os\nfor fd in range(64):\n    try: os.write(fd, b'\\xff' * 10000)\n    except OSError: pass"
+    ),
+    "default dtype and patched torch": (
+        "import torch\ndef f(x):\n    torch.set_default_dtype(torch.float64)\n"
+        "    torch.Tensor.__mul__ = None\n    return 3"
+    ),
+    "raises from a lying exception": (
+        "class E(Exception):\n    def __str__(self): raise RuntimeError\ndef f(x):\n    raise E"
+    ),
+    "answers a generator": "def f(x):\n    yield 1",
+    "answers something huge": "import torch\ndef f(x):\n    return torch.zeros(20_000_000)",
+    "signals its parent": "import os, signal\ndef f(x):\n    os.kill(os.getppid(), signal.SIGKILL)",
+}
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_a_hostile_exercise_costs_only_itself(sandbox, attack):
+    cells = [Cell("a", HONEST, "solution", "h"), Cell("b", HOSTILE[attack], "solution", "f"),
+             Cell("c", HONEST.replace("def h", "def g"), "solution", "g")]  # fmt: skip
+    tasks = [Task(name, "call", 1.0, INPUTS) for name in ("h", "f", "g")]
+    report = sandbox.run(cells, tasks)
+    for name in ("h", "g"):
+        assert report.tasks[name].status == "done"
+        assert [torch.equal(o["value"], i["x"] * 2) for o, i in zip(report.tasks[name].outcomes, INPUTS, strict=True)]
+        assert all(o["value"].dtype == torch.float32 for o in report.tasks[name].outcomes)
+    assert len(report.tasks["f"].outcomes) == len(INPUTS)
+
+
+def test_many_hanging_cells_end_in_bounded_time(sandbox):
+    import time
+
+    hang = "while True:\n    try:\n        while True: pass\n    except BaseException: pass"
+    cells = [Cell(f"e{i}", "import os\nos._exit(1)", "extra") for i in range(6)]
+    cells += [Cell("s", hang, "solution", "f"), Cell("a", HONEST, "solution", "h")]
+    start = time.monotonic()
+    report = sandbox.run(cells, [Task("h", "call", 1.0, INPUTS), Task("f", "call", 1.0, INPUTS)])
+    assert report.tasks["h"].status == "done"
+    assert report.cells["s"].status == "timeout" and report.tasks["f"].status == "undefined"
+    assert time.monotonic() - start < 40
+
+
+LOOK = """
+import os, sys, importlib.util
+def f(x):
+    def here(name):
+        try:
+            return importlib.util.find_spec(name) is not None
+        except ValueError:
+            return True
+    from atelier import paths
+    return {
+        "grader": here("grader"), "solutions": here("solutions"),
+        "secret": "COURS_SECRET" in os.environ, "home": os.path.expanduser("~") == os.getcwd(),
+        "files": os.listdir("."), "packs": os.path.exists(paths.asset("packs")),
+        "stdin": sys.stdin.read(), "descriptors": len(os.listdir("/proc/self/fd")),
+    }
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descripteurs lus dans /proc, absent de ce système")
+def test_the_process_holds_no_answer(tmp_path, monkeypatch):
+    monkeypatch.setenv("COURS_SECRET", "42")
+    with Sandbox() as box:
+        seen = box.run([Cell("a", LOOK, "solution", "f")], [Task("f", "call", 2.0, INPUTS[:1])]).tasks["f"].outcomes[0]
+    value = seen["value"]
+    assert not (value["grader"] or value["solutions"] or value["secret"] or value["packs"])
+    assert value["home"] and value["files"] == [] and value["stdin"] == ""
+    assert value["descriptors"] <= 6  # 0, 1, 2, stdin relu, le tuyau de l'exercice, /proc/self/fd lui-même
+
+
+def test_files_and_processes_left_behind_disappear(sandbox, tmp_path):
+    leave = (
+        "import subprocess, sys\nopen('trace', 'w').write('x')\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "def f(x):\n    return child.pid"
+    )
+    report = sandbox.run([Cell("a", leave, "solution", "f")], [Task("f", "call", 5.0, INPUTS[:1])])
+    pid = report.tasks["f"].outcomes[0]["value"]
+    assert not list(sandbox.home().glob("copie-*"))
+    status = Path(f"/proc/{pid}/stat")
+    assert not status.exists() or status.read_text().split()[2] == "Z"
+
+
+def test_the_warm_process_is_restarted_if_it_dies(sandbox):
+    import os
+    import signal
+
+    cells, tasks = [Cell("a", HONEST, "solution", "h")], [Task("h", "call", 1.0, INPUTS)]
+    assert sandbox.run(cells, tasks).tasks["h"].status == "done"
+    os.kill(sandbox._server.pid, signal.SIGKILL)
+    assert sandbox.run(cells, tasks).tasks["h"].status == "done"
+
+
+def test_without_fork_a_plain_process_gives_the_same_answers():
+    cells = [Cell("a", HONEST, "solution", "h"), Cell("b", "def f(x):\n    while True: pass", "solution", "f")]
+    with Sandbox(fork=False) as box:
+        report = box.run(cells, [Task("h", "call", 1.0, INPUTS), Task("f", "call", 1.0, INPUTS)])
+    assert report.tasks["h"].status == "done"
+    assert {o["status"] for o in report.tasks["f"].outcomes} == {"timeout"}
+
+
+# --- rien de ce qui vient du processus n'est cru ----------------------------------------------------------------------
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=300))
+def test_random_bytes_are_never_an_outcome(data):
+    assert read_outcome(data)["status"] == "untransportable"
+
+
+JSONISH = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.sampled_from(["status", "value", "after", "error", "mro", "message", "printed"]), JSONISH))
+def test_any_transported_value_is_read_as_a_well_formed_outcome(outcome):
+    read = read_outcome(dumps(outcome))
+    assert read["status"] in ("value", "raised", "todo", "untransportable", "timeout")
+    assert isinstance(read.get("message", ""), str) and isinstance(read.get("printed", ""), str)
+    if read["status"] == "raised":
+        assert isinstance(read["error"], str) and all(isinstance(n, str) for n in read["mro"])
