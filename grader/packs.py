@@ -122,8 +122,9 @@ class _Builder:
             self._report(f"la référence échoue sur un cas du groupe « {group} » ({_brief(inputs)}) : {reason}.")
             return None
         case: Case = {"group": group, "inputs": inputs, "expected": expected, "wrong": {}}
-        if not self._same(case, expected, expected):
-            self._report(f"la référence ne vaut pas elle-même sur un cas du groupe « {group} » : {_brief(inputs)}.")
+        itself = compare(expected, expected, inputs, self.exercise.tolerance)
+        if not itself.ok:
+            self._report(f"la référence rate un cas du groupe « {group} » ({_brief(inputs)}) : {itself.message}.")
             return None
         for name in self.usable if names is None else names:
             case["wrong"][name] = self._outcome(self.chapter.wrong(self.id, name), inputs)

@@ -518,6 +518,7 @@ ILL_WRITTEN = [
     ("exercises.py", ("x * float(times)", "x ** float(times)"), "(double)", "« x ** float(times) » n'est pas"),
     ("exercises.py", ('"False"', '"0 > times"'), "(double)", "`never_refuses` de la référence"),
     ("exercises.py", ('"times": -1 - rng.index', '"times": "a"'), "(double)", "la référence échoue"),
+    ("chapter.py", ("x * float(times)", "x.mul_(float(times))"), "(double)", "la référence rate un cas"),
     ("exercises.py", ('"x": rng.normal(2, 3)', '"x": rng.normal(2, "a")'), "(double)", "le tirage des cas échoue"),
     ("exercises.py", ('probe="module"', 'probe="modul"'), "(Shift)", "la sonde « modul » n'existe pas"),
     ("exercises.py", ("lambda x, times=2: x * 2", 'swap(("x * float(times)", "times + x"))'), "(double)", "partout"),
