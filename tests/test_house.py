@@ -291,7 +291,7 @@ def test_an_update_without_network_keeps_the_previous_installation(house):
 
 
 def test_a_moved_course_is_set_up_again(house):
-    subprocess.run([sys.executable, "-m", "venv", ".venv"], cwd=house, check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=house, check=True)
     python = f"{sys.version_info[0]}.{sys.version_info[1]}"
     stamp = Stamp(environment.fingerprint(house), ("lab",), python, str(house / "avant"))
     environment.write_stamp(house / ".venv", stamp)
@@ -320,6 +320,17 @@ def test_a_finished_installation_is_left_alone(house):
 def test_pip_failures_are_explained(line, advice):
     extract, text = environment.explain(f"Collecting torch\n{line}\n\n")
     assert line.strip() in extract and advice in text
+
+
+def test_progress_follows_what_pip_says(tmp_path, capsys):
+    progress = environment.Progress(160, tmp_path)
+    log = "Collecting torch>=2.11\n  Downloading torch.whl (190 MB)\nCollecting numpy\n"
+    progress.update(log)
+    assert plain(capsys.readouterr().out) == "3/5 Téléchargement : 2 sur 160 paquets au plus (numpy)\n"
+    for name in ("torch-2.13.0.dist-info", "numpy", "pip-23.2.dist-info"):
+        (tmp_path / name).mkdir()
+    progress.update(log + "Requirement already satisfied: pip\nInstalling collected packages: torch, numpy\n")
+    assert plain(capsys.readouterr().out) == "4/5 Installation : 1 sur 2 paquets\n"
 
 
 # ── JupyterLab ───────────────────────────────────────────────────────────────────────────────────────────────────────

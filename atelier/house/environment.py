@@ -69,6 +69,12 @@ def python_of(folder: Path) -> Path:
     return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
+def packages_of(folder: Path) -> Path:
+    """Le dossier des paquets d'un environnement virtuel créé par ce Python."""
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    return folder / "Lib/site-packages" if os.name == "nt" else folder / "lib" / version / "site-packages"
+
+
 def extras(root: Path, *, testing: bool) -> tuple[str, ...]:
     """Les groupes de paquets qu'il faut ici : ceux de l'étudiant, plus ceux du dépôt complet, plus ceux des tests."""
     groups = ["lab"]
@@ -199,15 +205,9 @@ def finish(root: Path, python: Path, wanted: Stamp) -> None:
     """Rend le cours importable, vérifie l'ensemble, puis écrit le témoin."""
     say(STEPS, "Vérification")
     folder = root / FOLDER
-    packages = subprocess.run(
-        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"],
-        capture_output=True,
-        text=True,
-        check=True,
-        env=variables(python),
-    ).stdout.strip()
+    packages = packages_of(folder)
     # Chemin relatif : ni les accents d'un nom de dossier, ni le codage du système ne comptent.
-    (Path(packages) / "cours.pth").write_text(os.path.relpath(root, packages) + "\n", encoding="ascii")
+    (packages / "cours.pth").write_text(os.path.relpath(root, packages) + "\n", encoding="ascii")
     done = subprocess.run([python, "-c", VERIFY], capture_output=True, text=True, env=variables(python))
     if done.returncode:
         raise Trouble(
@@ -263,17 +263,18 @@ def pip_install(root: Path, python: Path, groups: tuple[str, ...]) -> None:
     command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
     command += ["-c", root / "constraints.txt", *requirements(root, groups)]
     env = variables(python) | {"PYTHONUNBUFFERED": "1", "PIP_USER": "0"}
-    progress = Progress(pins)
+    progress = Progress(pins, packages_of(root / FOLDER))
     log = root / FOLDER / LOG
     with open(log, "w", encoding="utf-8") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=root)
         try:
             while process.poll() is None:
                 time.sleep(0.3)
-                progress.update(log.read_text(encoding="utf-8", errors="replace"), python)
-        except KeyboardInterrupt:
-            process.wait()
-            raise
+                progress.update(read_log(root / FOLDER))
+        finally:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
     progress.close()
     if process.returncode:
         extract, advice = explain(read_log(root / FOLDER))
@@ -295,24 +296,25 @@ def explain(log: str) -> tuple[str, str]:
 class Progress:
     """Où en est pip : une ligne réécrite dans un terminal, une ligne toutes les dix secondes ailleurs."""
 
-    def __init__(self, pins: int) -> None:
+    def __init__(self, pins: int, packages: Path) -> None:
         self.pins = pins
+        self.packages = packages
         self.live = sys.stdout.isatty()
         self.step = 0
         self.last = 0.0
 
-    def update(self, log: str, python: Path) -> None:
+    def update(self, log: str) -> None:
         """Affiche l'avancement lu dans le compte rendu de pip."""
         installing = re.search(r"^Installing collected packages: (.*)$", log, re.MULTILINE)
         if installing:
             total = installing.group(1).count(",") + 1
             before = len(re.findall(r"^Requirement already satisfied", log, re.MULTILINE))
-            here = sum(1 for _ in (python.parent.parent).glob("[Ll]ib/**/site-packages/*.dist-info/RECORD"))
-            self.show(4, f"Installation\u00a0: {min(max(here - before, 0), total)} paquets sur {total}")
+            here = sum(name.endswith(".dist-info") for name in os.listdir(self.packages))
+            self.show(4, f"Installation\u00a0: {min(max(here - before, 0), total)} sur {total} paquets")
         else:
             names = re.findall(r"^Collecting ([\w.-]+)", log, re.MULTILINE)
             name = f" ({names[-1]})" if names else ""
-            self.show(3, f"Téléchargement\u00a0: {len(names)} paquets sur {self.pins} au plus{name}")
+            self.show(3, f"Téléchargement\u00a0: {len(names)} sur {self.pins} paquets au plus{name}")
 
     def show(self, step: int, text: str) -> None:
         """Écrit une ligne d'avancement, si elle est attendue."""
