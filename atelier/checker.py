@@ -170,7 +170,7 @@ def _fingerprint(fn: Any) -> tuple[Any, ...]:
 
     def used(code: CodeType) -> set[str]:
         inner = (used(c) for c in code.co_consts if isinstance(c, CodeType))
-        return set(code.co_names).union(*inner)
+        return set(code.co_names).union(code.co_freevars, *inner)
 
     def visit(value: Any) -> None:
         if id(value) in seen:
@@ -180,15 +180,11 @@ def _fingerprint(fn: Any) -> tuple[Any, ...]:
             for member in vars(value).values():
                 visit(getattr(member, "__func__", member))
         elif isinstance(value, FunctionType):
-            cells = tuple(_closed_over(c) for c in value.__closure__ or ())
-            seen[id(value)] = (
-                of_code(value.__code__),
-                repr(value.__defaults__),
-                repr(value.__kwdefaults__),
-                repr(cells),
-            )
-            for name in sorted(used(value.__code__)):
-                other = value.__globals__.get(name)
+            code, defaults = value.__code__, (value.__defaults__, value.__kwdefaults__)
+            seen[id(value)] = (of_code(code), repr(defaults))
+            held = dict(zip(code.co_freevars, value.__closure__ or (), strict=True))
+            for name in sorted(used(code)):
+                other = _cell_value(held[name]) if name in held else value.__globals__.get(name)
                 if isinstance(other, (FunctionType, type)) and other.__module__ == value.__module__:
                     visit(other)
                 elif isinstance(other, (bool, int, float, str, tuple)):
@@ -198,7 +194,7 @@ def _fingerprint(fn: Any) -> tuple[Any, ...]:
     return tuple(seen.values())
 
 
-def _closed_over(cell: Any) -> Any:
+def _cell_value(cell: Any) -> Any:
     try:
         return cell.cell_contents
     except ValueError:

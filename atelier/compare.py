@@ -369,7 +369,8 @@ def diagnose(
     """L'idée fausse qui explique le mieux les cas ratés, ou une erreur générique reconnue par règle, ou None.
 
     Une idée fausse est retenue si elle donne les mêmes réponses que l'étudiant sur au moins la moitié des cas
-    ratés, dont le premier (ou plus de la moitié d'entre eux). Un accord ne compte que là où elle se trompe.
+    ratés, dont le premier (ou plus de la moitié d'entre eux). Un accord ne compte que là où elle se trompe ; elle est
+    écartée si l'étudiant répond juste à plus de cas où elle se trompe qu'elle n'en explique.
     """
     try:
         failing = [c for c in cases if not c.verdict.ok]
@@ -384,12 +385,14 @@ def _known(
     loose = replace(tolerance, rtol=max(tolerance.rtol, 1e-5), atol=max(tolerance.atol, 1e-9))
     best, best_score = None, (0, 0)
     for name, sentence in messages.items():
-        hits = [
-            _agree(c.wrong.get(name), c, loose) and not compare(c.expected, c.wrong[name], c.inputs, tolerance).ok
-            for c in failing
-        ]
-        explained = sum(hits)
-        if 2 * explained < len(failing) or not (hits[0] or 2 * explained > len(failing)):
+        # Là où l'idée fausse se trompe : l'étudiant répond-il comme elle, ou juste ?
+        telling = [c for c in cases if (w := c.wrong.get(name)) and not compare(c.expected, w, c.inputs, tolerance).ok]
+        hits = [c for c in telling if not c.verdict.ok and _agree(c.wrong[name], c, loose)]
+        explained, contradicted = len(hits), sum(c.verdict.ok for c in telling)
+        has_first = bool(hits) and hits[0] is failing[0]
+        if 2 * explained < len(failing) or not (has_first or 2 * explained > len(failing)):
+            continue
+        if contradicted > explained:
             continue
         score = explained, sum(_agree(c.wrong.get(name), c, loose) for c in cases)
         if score > best_score:

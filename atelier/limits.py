@@ -1,7 +1,7 @@
 """Une limite de temps pour du code qui tourne dans le carnet, sur tous les systèmes.
 
-Un minuteur demande à Python d'interrompre le fil principal, comme le ferait Ctrl-C : cela marche aussi sous
-Windows, où il n'y a pas d'alarme. Dans un autre fil, rien ne peut être interrompu : aucune limite n'y est posée.
+Un minuteur interrompt le fil principal comme le ferait Ctrl-C : cela marche aussi sous Windows, où il n'y a pas
+d'alarme. Dans un autre fil, rien ne peut être interrompu : aucune limite n'y est posée.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ AGAIN = 0.5
 
 
 class _Limit:
-    def __init__(self, seconds: float, error: type[BaseException]) -> None:
+    def __init__(self, error: type[BaseException]) -> None:
         self.error = error
         self.fired = False
         self.delivered = 0
         self.asked = 0
         self._lock = threading.Lock()
         self._over = False
-        self._timer = self._start(seconds)
+        self._timer: threading.Timer | None = None
 
-    def _start(self, seconds: float) -> threading.Timer:
-        timer = threading.Timer(seconds, self._ring)
-        timer.daemon = True
-        timer.start()
-        return timer
+    def start(self, seconds: float) -> None:
+        """Sonne dans `seconds`. Le gestionnaire de SIGINT doit déjà être en place."""
+        self._timer = threading.Timer(seconds, self._ring)
+        self._timer.daemon = True
+        self._timer.start()
 
     def _ring(self) -> None:
         with self._lock:
@@ -39,8 +39,8 @@ class _Limit:
                 return
             self.fired = True
             self.asked += 1
-            self._timer = self._start(AGAIN)
-            _thread.interrupt_main()
+            self.start(AGAIN)
+            _interrupt_main_thread()
 
     def handle(self, signum: int, frame: object) -> None:
         """Gestionnaire de SIGINT pendant la limite : la nôtre, ou celle de qui appuie sur « Interrompre »."""
@@ -58,10 +58,19 @@ class _Limit:
                     self._over = True
             except self.error:
                 continue
-        self._timer.cancel()
+        if self._timer:
+            self._timer.cancel()
         deadline = time.monotonic() + 0.2
         while self.delivered < self.asked and time.monotonic() < deadline:
             time.sleep(0.001)
+
+
+def _interrupt_main_thread() -> None:
+    """Un vrai signal là où il y en a, pour réveiller aussi un appel système ; sinon (Windows) le drapeau de Python."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 @contextmanager
@@ -71,9 +80,10 @@ def time_limit(seconds: float, error: type[BaseException]) -> Iterator[Callable[
     if threading.current_thread() is not threading.main_thread() or previous is None:
         yield lambda: False
         return
-    limit = _Limit(seconds, error)
+    limit = _Limit(error)
     signal.signal(signal.SIGINT, limit.handle)
     try:
+        limit.start(seconds)
         yield lambda: limit.fired
     finally:
         try:

@@ -311,6 +311,21 @@ def test_a_tie_goes_to_the_one_that_agrees_on_more_cases_then_to_declaration_ord
     assert name_of(student, lambda n: n * n, same, cases, dict.fromkeys(same, "…")) == "first"
 
 
+def test_a_coincidence_contradicted_elsewhere_is_no_explanation():
+    def strict(r, bits=8):
+        if bits < 2:
+            raise ValueError
+        return peak(r, bits)
+
+    def lenient(r, bits=8):
+        return peak(r, max(bits, 2))
+
+    cases = [*peak_inputs()[:4], {"r": torch.ones(2), "bits": 1}]
+    same_by_chance = {"signed_levels": lambda r, bits=8: r.abs().max() / (2**bits - 1)}
+    assert name_of(lenient, strict, same_by_chance, cases, {"signed_levels": "…"}) == "no_check"
+    assert name_of(same_by_chance["signed_levels"], strict, same_by_chance, cases, {"signed_levels": "…"}) != "no_check"
+
+
 def test_unknown_outcomes_of_a_misconception_are_no_agreement():
     results = judge(peak, {"no_abs": WRONG["no_abs"]}, WRONG["no_abs"], peak_inputs())
     blind = [CaseResult(r.group, r.inputs, r.expected, r.got, r.verdict, {"no_abs": None}) for r in results]
