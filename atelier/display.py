@@ -17,6 +17,7 @@ from atelier.paths import asset
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _recording: list[dict[str, Any]] | None = None
 
 
@@ -60,22 +61,26 @@ def show(fig: Figure, alt: str) -> None:
 
 
 def number(value: Any, digits: int = 4) -> str:
-    """Un nombre écrit à la française : virgule décimale, milliers séparés par une espace fine."""
+    """Un nombre écrit à la française : virgule décimale, milliers séparés par une espace fine, puissances de dix.
+
+    digits : chiffres significatifs ; la partie entière, elle, est toujours écrite en entier.
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return str(value)
     if isinstance(value, int):
-        return f"{value:,}".replace(",", "\u202f")
+        return f"{value:,}".replace(",", "\u202f").replace("-", "−")
     if value != value:
         return "nan"
     if abs(value) == float("inf"):
         return "∞" if value > 0 else "−∞"
     size = abs(value)
-    if size >= 10_000:
-        text = f"{value:,.0f}" if size < 1e9 else f"{value:.{digits - 1}e}"
-    elif size != 0 and size < 1e-3:
-        text = f"{value:.{digits - 2}e}"
+    if size >= 1e9 or 0 < size < 1e-3:
+        mantissa, exponent = f"{value:.{max(digits - 2, 0)}e}".split("e")
+        text = f"{mantissa}·10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+    elif size >= 10_000:
+        text = f"{value:,.0f}"
     else:
-        text = f"{value:.{digits}g}"
+        text = f"{value:.{max(digits, len(str(int(size))))}g}"
     return text.replace(",", "\u202f").replace(".", ",").replace("-", "−")
 
 

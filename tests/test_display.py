@@ -56,10 +56,19 @@ def test_a_figure_without_alt_is_refused():
         (float("inf"), "∞"),
         (float("nan"), "nan"),
         (True, "True"),
+        (-3, "−3"),
+        (6.1e-5, "6,10·10⁻⁵"),
+        (3.4e38, "3,40·10³⁸"),
+        (12345.6, "12\u202f346"),
     ],
 )
 def test_french_numbers(value, text):
     assert display.number(value) == text
+
+
+def test_the_integer_part_of_a_number_is_always_whole():
+    assert display.number(1263.4, 3) == "1263"
+    assert display.number(372.0, 2) == "372"
 
 
 @pytest.fixture
