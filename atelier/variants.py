@@ -69,7 +69,8 @@ def save_variant(
     """
     path = asset("mesures", "tableau.json") if _authoring() else state_dir() / "tableau.json"
     existing = _read(path)
-    previous = next((r for r in existing if r["name"] == name), None)
+    known = [*existing, *_read(asset("mesures", "tableau.json"))]
+    rank = next((r["rank"] for r in known if r["name"] == name), 1 + max((r["rank"] for r in known), default=0))
     row = {
         "name": name,
         "chapter": chapter,
@@ -78,7 +79,7 @@ def save_variant(
         "perplexity": round(evaluate_perplexity(model).perplexity, 3),
         "bytes": int(n_bytes),
         "ms": round(_window_milliseconds(model), 2),
-        "rank": previous["rank"] if previous else 1 + max((r["rank"] for r in existing), default=0),
+        "rank": rank,
     }
     updated = [r for r in existing if r["name"] != name] + [row]
     updated.sort(key=lambda r: r["rank"])
