@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
+from nbformat import NotebookNode
 from tqdm import tqdm
 
 from atelier.compare import format_number
@@ -18,6 +19,7 @@ from grader import UserError
 from grader.course import Course
 from grader.grading import NB, VERDICTS, Result, grade_refused
 from grader.nbglue import Assignment, assignment, blank_copy, grade_notebook, hooks, open_copy, shared_sandbox
+from grader.sandbox import SandboxError
 from grader.submission import KEY
 
 
@@ -81,8 +83,8 @@ def progress(students: Sequence[str]) -> Iterator[str]:
 
 def grade_student(
     course: Course, given: Assignment, points: dict[str, float], student: str, marked: Marked, seed: int | None
-) -> list[Result]:
-    """Les notes d'un étudiant, calculées avant que nbgrader ne lise sa copie."""
+) -> tuple[NotebookNode, list[Result]]:
+    """La copie réparée d'un étudiant et ses notes, prêtes avant que nbgrader ne la lise."""
     path, remarks = expected_file(course.path("submitted", student, marked.assignment), given)
     notebook = open_copy(path, given.template)
     about = notebook.metadata[KEY]
@@ -90,7 +92,7 @@ def grade_student(
     refused = [f"copie refusée{NB}: {about['refused']}."] if about.get("refused") else []
     for text in (*remarks, *repaired, *refused):
         marked.remark(student, text)
-    return grade_notebook(notebook, given, points, shared_sandbox(), seed)
+    return notebook, grade_notebook(notebook, given, points, shared_sandbox(), seed)
 
 
 def expected_file(folder: Path, given: Assignment) -> tuple[Path, list[str]]:
@@ -115,16 +117,18 @@ def expected_file(folder: Path, given: Assignment) -> tuple[Path, list[str]]:
     return path, [f"{reason}{NB}; une copie blanche a été déposée à la place."]
 
 
-def finish(course: Course, name: str, student: str, waiting: Future[list[Result]], marked: Marked) -> None:
+def finish(
+    course: Course, name: str, student: str, waiting: Future[tuple[NotebookNode, list[Result]]], marked: Marked
+) -> None:
     """Remet les notes d'un étudiant à nbgrader, qui les écrit. Aucune défaillance n'en sort."""
+    results: list[Result] = []
     try:
-        results = waiting.result()
-        hooks.ready[name, student] = results
+        hooks.ready[name, student] = waiting.result()
+        results = hooks.ready[name, student][1]
         problem = course.autograde(name, student)
-    except UserError:
+    except SandboxError:  # le processus des copies ne démarre pas : aucune copie ne pourrait être corrigée
         raise
     except Exception as error:  # une copie imprévue ne doit pas arrêter les autres
-        results = []
         problem = f"{type(error).__name__}{NB}: {error}"
     finally:
         hooks.ready.pop((name, student), None)

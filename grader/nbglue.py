@@ -67,11 +67,11 @@ def shared_sandbox() -> Sandbox:
 class Hooks:
     """Ce que `grade` règle pour sa durée.
 
-    seed : graine à rejouer. ready : (devoir, étudiant) → notes déjà calculées par un autre fil.
+    seed : graine à rejouer. ready : (devoir, étudiant) → copie réparée et notes, déjà faites par un autre fil.
     """
 
     seed: int | None = None
-    ready: dict[tuple[str, str], list[Result]] = field(default_factory=dict)
+    ready: dict[tuple[str, str], tuple[NotebookNode, list[Result]]] = field(default_factory=dict)
 
 
 hooks = Hooks()
@@ -86,7 +86,9 @@ class TolerantExporter(NotebookExporter):
     def from_filename(self, filename: str, resources: dict | None = None, **kw: Any) -> tuple[str, dict]:
         path = Path(filename)
         if getattr(self.parent, "_sanitizing", False) and resources and "nbgrader" in resources:
-            notebook = open_copy(path, assignment(resources["nbgrader"]["assignment"]).template)
+            name, student = resources["nbgrader"]["assignment"], resources["nbgrader"]["student"]
+            ready = hooks.ready.get((name, student))
+            notebook = ready[0] if ready else open_copy(path, assignment(name).template)
         else:
             notebook = nbformat.read(path, as_version=4)
         return self.from_notebook_node(notebook, resources=resources, **kw)
@@ -143,8 +145,9 @@ class GradeCells(NbGraderPreprocessor):
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
         name = resources["nbgrader"]["assignment"]
         student = resources["nbgrader"]["student"]
-        results = hooks.ready.pop((name, student), None)
-        if results is None:
+        if ready := hooks.ready.pop((name, student), None):
+            results = ready[1]
+        else:
             given = assignment(name)
             results = grade_notebook(nb, given, points_of(nb, given.template), shared_sandbox(), hooks.seed)
         write_results(nb, results)

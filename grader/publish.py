@@ -16,8 +16,6 @@ REQUIRED = ("notebooks", "atelier", "assets", "cours.py", "course.toml", "constr
 REQUIRED += ("environment.yml", "README.md", "LICENSE")
 OPTIONAL = ("AGENTS.md",)
 SKIP = ("__pycache__", "*.pyc", ".ipynb_checkpoints", ".atelier", "*.tmp", "virtual_documents")
-TRAINING_TEXT = 12_000_000
-"""Au-delà de ces octets, un texte de assets/corpora est celui de l'entraînement : il n'est pas livré."""
 
 
 def publish(root: Path, to: Path) -> list[Path]:
@@ -70,8 +68,6 @@ def bundle_files(root: Path) -> Iterator[Path]:
             relative = path.relative_to(root)
             skipped = any(Path(part).match(pattern) for part in relative.parts for pattern in SKIP)
             if skipped or not path.is_file() or path.is_symlink():
-                continue
-            if relative.parts[:2] == ("assets", "corpora") and path.stat().st_size > TRAINING_TEXT:
                 continue
             yield relative
 

@@ -16,12 +16,13 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_raw_cell
+from nbformat.v4 import new_notebook
 
 from grader.sandbox import Cell
 
@@ -126,15 +127,17 @@ def clean_cell(raw: dict[str, Any]) -> NotebookNode | None:
     if len(source) > MAX_SOURCE:
         source = source[:1000] + "\n# … cellule de plus de 200 000 caractères, coupée à la correction"
     source = source.encode("utf-8", errors="replace").decode("utf-8")
-    make = {"code": new_code_cell, "markdown": new_markdown_cell, "heading": new_markdown_cell, "raw": new_raw_cell}
-    if kind not in make:
+    kind = "markdown" if kind == "heading" else kind
+    if kind not in ("code", "markdown", "raw"):
         return None
-    cell = make[kind](source)
+    cell = NotebookNode(cell_type=kind, id="", metadata=NotebookNode(), source=source)
+    if kind == "code":
+        cell.update(outputs=[], execution_count=None)
     metadata = raw.get("metadata")
     nbgrader = metadata.get("nbgrader") if isinstance(metadata, dict) else None
     grade_id = nbgrader.get("grade_id") if isinstance(nbgrader, dict) else None
     if isinstance(grade_id, str) and _ID.fullmatch(grade_id):
-        cell.metadata["nbgrader"] = {"grade_id": grade_id}
+        cell.metadata["nbgrader"] = NotebookNode(grade_id=grade_id)
     return cell
 
 
@@ -147,16 +150,16 @@ def clean_outputs(raw: Any) -> list[NotebookNode]:
         kind = output.get("output_type")
         if kind == "stream" and (text := joined(output.get("text"))):
             name = "stderr" if output.get("name") == "stderr" else "stdout"
-            kept.append(nbformat.v4.new_output("stream", name=name, text=text))
+            kept.append(NotebookNode(output_type="stream", name=name, text=text))
         elif kind == "error":
             lines = output.get("traceback")
             lines = [joined(x) for x in lines[-20:]] if isinstance(lines, list) else []
             name, value = joined(output.get("ename")), joined(output.get("evalue"))
-            kept.append(nbformat.v4.new_output("error", ename=name, evalue=value, traceback=lines))
+            kept.append(NotebookNode(output_type="error", ename=name, evalue=value, traceback=lines))
         elif kind in ("display_data", "execute_result") and isinstance(output.get("data"), dict):
             data = {mime: clean_data(mime, output["data"].get(mime)) for mime in KEPT_MIMES}
             if data := {mime: value for mime, value in data.items() if value}:
-                kept.append(nbformat.v4.new_output("display_data", data=data))
+                kept.append(NotebookNode(output_type="display_data", data=NotebookNode(data), metadata=NotebookNode()))
     return kept
 
 
@@ -247,16 +250,23 @@ def plain(source: str) -> str:
 
 def defines(source: str, name: str) -> bool:
     """Vrai si la cellule définit `name` au premier niveau (même si elle n'est pas du Python correct)."""
+    return name in definitions(source)
+
+
+@lru_cache(maxsize=8192)
+def definitions(source: str) -> frozenset[str]:
+    """Les noms qu'une cellule définit au premier niveau."""
     try:
         nodes = ast.parse(source).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return re.search(rf"^(?:async\s+def|def|class)\s+{re.escape(name)}\b", source, re.MULTILINE) is not None
+        return frozenset(re.findall(r"^(?:async\s+def|def|class)\s+(\w+)", source, re.MULTILINE))
+    names = set()
     for node in nodes:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) and node.name == name:
-            return True
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in node.targets):
-            return True
-    return False
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign):
+            names.update(t.id for t in node.targets if isinstance(t, ast.Name))
+    return frozenset(names)
 
 
 # ---------------------------------------------------------------------------------------------- réparer
