@@ -371,33 +371,52 @@ def diagnose(
     Une idée fausse est retenue si elle donne les mêmes réponses que l'étudiant sur au moins la moitié des cas
     ratés, dont le premier (ou plus de la moitié d'entre eux). Un accord ne compte que là où elle se trompe ; elle est
     écartée si l'étudiant répond juste à plus de cas où elle se trompe qu'elle n'en explique.
+
+    À défaut de règle générique, deux erreurs mêlées : on nomme celle qui explique seule le premier cas raté et un
+    autre, si l'étudiant n'a jamais répondu juste là où elle se trompe.
     """
     try:
         failing = [c for c in cases if not c.verdict.ok]
-        return (_known(cases, failing, messages, tolerance) or _generic(cases, failing)) if failing else None
+        if not failing:
+            return None
+        evidence = [_Evidence(name, cases, failing, tolerance) for name in messages]
+        known = _best([e for e in evidence if e.is_enough(len(failing))])
+        if known:
+            return Diagnosis(known, messages[known])
+        if generic := _generic(cases, failing):
+            return generic
+        mixed = _best([e for e in evidence if e.has_first and e.explained >= 2 and not e.contradicted])
+        return Diagnosis(mixed, messages[mixed]) if mixed else None
     except Exception:  # comme `compare` : des données étranges ne font rien échouer
         return None
 
 
-def _known(
-    cases: Sequence[CaseResult], failing: Sequence[CaseResult], messages: Mapping[str, str], tolerance: Tolerance
-) -> Diagnosis | None:
-    loose = replace(tolerance, rtol=max(tolerance.rtol, 1e-5), atol=max(tolerance.atol, 1e-9))
-    best, best_score = None, (0, 0)
-    for name, sentence in messages.items():
-        # Là où l'idée fausse se trompe : l'étudiant répond-il comme elle, ou juste ?
+class _Evidence:
+    """Ce que les cas disent d'une idée fausse, en ne regardant que ceux où elle se trompe."""
+
+    def __init__(
+        self, name: str, cases: Sequence[CaseResult], failing: Sequence[CaseResult], tolerance: Tolerance
+    ) -> None:
+        loose = replace(tolerance, rtol=max(tolerance.rtol, 1e-5), atol=max(tolerance.atol, 1e-9))
         telling = [c for c in cases if (w := c.wrong.get(name)) and not compare(c.expected, w, c.inputs, tolerance).ok]
         hits = [c for c in telling if not c.verdict.ok and _agree(c.wrong[name], c, loose)]
-        explained, contradicted = len(hits), sum(c.verdict.ok for c in telling)
-        has_first = bool(hits) and hits[0] is failing[0]
-        if 2 * explained < len(failing) or not (has_first or 2 * explained > len(failing)):
-            continue
-        if contradicted > explained:
-            continue
-        score = explained, sum(_agree(c.wrong.get(name), c, loose) for c in cases)
-        if score > best_score:
-            best, best_score = Diagnosis(name, sentence), score
-    return best
+        self.name = name
+        self.explained = len(hits)
+        self.contradicted = sum(c.verdict.ok for c in telling)
+        self.has_first = bool(hits) and hits[0] is failing[0]
+        self.agreements = sum(_agree(c.wrong.get(name), c, loose) for c in cases) if hits else 0
+
+    def is_enough(self, failing: int) -> bool:
+        """Explique-t-elle assez de cas ratés, sans être démentie par davantage de cas justes ?"""
+        twice = 2 * self.explained
+        many = twice > failing or (twice == failing and self.has_first)
+        return many and self.contradicted <= self.explained
+
+
+def _best(evidence: Sequence[_Evidence]) -> str:
+    """Le nom de la plus probable : plus de cas ratés expliqués, puis plus d'accords, puis l'ordre de déclaration."""
+    ranked = sorted(evidence, key=lambda e: (-e.explained, -e.agreements))
+    return ranked[0].name if ranked else ""
 
 
 GENERIC = {

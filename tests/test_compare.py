@@ -290,6 +290,12 @@ def test_two_mistakes_the_one_that_explains_most_is_named():
     assert name_of(student) == "no_abs"
 
 
+def test_two_mistakes_one_of_which_sometimes_shows_alone():
+    """bits n'est jamais lu (pas de phrase pour cela) et la valeur absolue manque : les cas à 8 bits le montrent."""
+    minus = [{"r": -torch.rand(4, generator=torch.Generator().manual_seed(b)), "bits": b} for b in (8, 4, 8, 3, 5, 6)]
+    assert name_of(lambda r, bits=8: r.max() / 127, cases=minus) == "no_abs"
+
+
 def test_two_mistakes_mixed_everywhere_are_not_blamed_on_a_wrong_cause():
     assert name_of(lambda r, bits=8: r.max() / (2**bits - 1) + 0.01 * r.min()) is None
 
