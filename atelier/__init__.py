@@ -6,7 +6,12 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import Any
+
+# transformers charge torchao s'il est là, qui se plaint alors de noyaux faits pour d'autres machines.
+for _noisy in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(_noisy).setLevel(logging.ERROR)
 
 __version__ = "0.1.0"
 

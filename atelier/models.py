@@ -50,6 +50,9 @@ def _from_hub(loader: type, name: str, **options: object):
 
 
 def _resolve(loader: type, name: str | Path, **options: object):
+    from transformers.utils import logging
+
+    (logging.enable_progress_bar if str(name) in HUB else logging.disable_progress_bar)()
     if (folder := _local(name)) is not None:
         return loader.from_pretrained(folder, local_files_only=True, **options)
     if str(name) in HUB:

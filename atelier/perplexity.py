@@ -59,7 +59,7 @@ def encode_documents(text: str, tokenizer: Any, max_tokens: int | None = None) -
     end = tokenizer.convert_tokens_to_ids(END)
     for document in text.strip().split("\n\n"):
         ids.append(end)
-        ids.extend(tokenizer(document)["input_ids"])
+        ids.extend(tokenizer(document, verbose=False)["input_ids"])
         if max_tokens is not None and len(ids) > max_tokens:
             break
     return torch.tensor(ids if max_tokens is None else ids[: max_tokens + 1])
@@ -89,8 +89,8 @@ def evaluate_perplexity(
         max_tokens = scale().pick(essai=2048, cpu=8192, gpu=None)
     known = " " not in text and len(text) < 40
     ids = encode_documents(extract(text) if known else text, tokenizer, max_tokens)
-    context = context or min(model.config.n_positions, 1024)
-    stride = stride or max(1, context // 2)
+    context = min(model.config.n_positions, 1024) if context is None else context
+    stride = max(1, context // 2) if stride is None else stride
     if len(ids) < 2 or not 1 <= stride <= context:
         raise ValueError(
             f"il faut au moins deux jetons (ici {len(ids)}) et un pas entre 1 et {context} (ici {stride})."
