@@ -178,6 +178,38 @@ def test_an_untouched_notebook_runs_and_stops_only_at_its_checks(page, address, 
     assert not page.evaluate("[...document.querySelectorAll('.jp-OutputArea img')].filter(i => !i.alt.trim()).length")
 
 
+def test_a_slider_redraws_its_figure(page, address):
+    if "ch3_quantification" not in NOTEBOOKS:
+        pytest.skip("le chapitre 3, premier à avoir des curseurs, n'est pas dans cette copie")
+    open_notebook(page, address, "ch3_quantification")
+    page.evaluate(
+        """async () => {
+          const panel = jupyterapp.shell.currentWidget;
+          for (let i = 0; i < panel.content.widgets.length && !document.querySelector(".noUi-handle"); i++) {
+            panel.content.activeCellIndex = i;
+            panel.content.deselectAll();
+            if (panel.content.activeCell.model.type === "code")
+              await jupyterapp.commands.execute("notebook:run-cell");
+          }
+        }"""
+    )
+    handle = page.locator(".noUi-handle").first
+    handle.scroll_into_view_if_needed()
+    picture = page.locator(".jp-OutputArea-output:has(.noUi-handle) img").first
+    before = picture.get_attribute("src")
+    box = handle.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x + 60, y, steps=8)
+    page.mouse.up()
+    deadline = time.monotonic() + 20
+    while picture.get_attribute("src") == before:
+        assert time.monotonic() < deadline, "la figure n'a pas changé"
+        page.wait_for_timeout(100)
+    assert picture.get_attribute("alt").strip()
+
+
 def test_the_welcome_page_leads_to_the_chapters_and_corrects_a_function(page, address, course):
     open_notebook(page, address, "ch0_accueil")
     cells = run_all(page)
