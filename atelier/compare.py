@@ -328,13 +328,14 @@ def _scalar_view(value: Any) -> Any:
 
 def _values_agree(a: Any, b: Any, tolerance: Tolerance) -> bool:
     """Mêmes valeurs et mêmes formes, sans regarder le type des nombres."""
-    for _, raw_x, raw_y in _leaves(a, b):
-        x, y = _scalar_view(raw_x), _scalar_view(raw_y)
+    for _, x, y in _leaves(a, b):
+        if isinstance(x, (int, float)) and isinstance(y, (int, float)):
+            if not _close(x, y, tolerance):
+                return False
+            continue
+        x, y = _scalar_view(x), _scalar_view(y)
         if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor):
             if x.shape != y.shape or bool(_different(x, y, tolerance).any()):
-                return False
-            zeros = isinstance(raw_x, float) and isinstance(raw_y, float) and raw_x == raw_y == 0
-            if zeros and math.copysign(1, raw_x) != math.copysign(1, raw_y):
                 return False
         elif type(x) is not type(y) or _value(x, y, tolerance):
             return False
