@@ -27,6 +27,7 @@ from atelier.figures.ch3_grids import (
 from atelier.figures.ch3_models import (
     linear_times,
     own_product_time,
+    portrait,
     row_gptq,
     row_int4,
     row_int8,
@@ -75,6 +76,7 @@ __all__ = [
     "own_product_time",
     "paper_tables",
     "place_by_hand",
+    "portrait",
     "range_and_precision",
     "row_gptq",
     "row_int4",

@@ -70,11 +70,11 @@ def two_weights(w: Tensor, x: Tensor, bits: int = 3) -> None:
     show(
         fig,
         alt=f"Carte de l'erreur autour de deux poids : une vallée en biais, car les entrées {i} et {j} ont une "
-        f"corrélation de {number(corr[i, j].item(), 2)}. Le point de la grille le plus proche a une erreur (au carré) "
+        f"corrélation de {number(corr[i, j].item(), 3)}. Le point de la grille le plus proche a une erreur (au carré) "
         f"{number(ratio, 3)} fois plus grande que celui qu'on atteint quand le second poids compense le premier.",
     )
     note(
-        f"Entrées {i} et {j}, corrélées à {number(corr[i, j].item(), 2)} ; ligne {row}, choisie pour son gain : "
+        f"Entrées {i} et {j}, corrélées à {number(corr[i, j].item(), 3)} ; ligne {row}, choisie pour son gain : "
         f"compenser divise l'erreur au carré par {number(ratio, 3)}."
     )
 
@@ -273,7 +273,8 @@ def verdicts(results: Sweep | None, gptq: Gptq) -> None:
     results : ce qu'a rendu `gptq_sweep` avec ce `gptq`.
     """
     rtn, best = ({b: _colibri(results, m, b) for b in (4, 3)} for m in ("RTN", "GPTQ"))
-    if None in (*rtn.values(), *best.values()):
+    measured = [b for b in (4, 3) if rtn[b] and best[b]]
+    if not measured:
         note("Il manque une mesure : relancez les cellules des arrondis au plus proche, puis celle de GPTQ.")
         return
     small = {m: {b: _ratios(OPT, m, b)[0] for b in (4, 3)} for m in ("RTN", "GPTQ")}
@@ -288,15 +289,15 @@ def verdicts(results: Sweep | None, gptq: Gptq) -> None:
             f"{times(rtn[b])} en RTN, {times(best[b])} en GPTQ",
             "reproduit" if best[b] < rtn[b] else "non reproduit",
         ]
-        for b in (4, 3)
+        for b in measured
     ]
     collapse = [sum(r > 10 for r in _ratios(f, "RTN", 3)) for f in (OPT, BLOOM)]
     rows += [
         [
             "À 3 bits, RTN s'effondre (perplexité × 10 ou plus)",
             f"{collapse[0]} OPT sur {len(OPT['full'])}, {collapse[1]} BLOOM sur {len(BLOOM['full'])}",
-            times(rtn[3]),
-            "reproduit" if rtn[3] > 10 else "non reproduit",
+            times(rtn[3]) if rtn[3] else "non mesuré à cette échelle",
+            "—" if not rtn[3] else "reproduit" if rtn[3] > 10 else "non reproduit",
         ],
         [
             "Les grands modèles se quantifient mieux",

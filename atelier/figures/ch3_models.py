@@ -32,6 +32,16 @@ Rounder = Callable[[Tensor, int], Tensor]
 """(poids (sortie, entrée), bits) → poids arrondis de même forme."""
 
 
+def portrait(model: GPT2LMHeadModel) -> None:
+    """Ce qu'est Colibri, en une phrase : couches, dimension, paramètres, et part des couches linéaires."""
+    c, layers = model.config, linear_layers(model)
+    n, linear = model.num_parameters(), sum(layer.weight.numel() for layer in layers.values())
+    note(
+        f"Colibri : {c.n_layer} blocs, dimension {c.n_embd}, contexte {c.n_positions}, {number(n)} paramètres, dont "
+        f"{percent(linear / n)} dans les poids de ses {len(layers)} couches linéaires."
+    )
+
+
 # --- Arrondir au plus proche (RTN), à trois grains -----------------------------------------------------------------
 
 
@@ -86,11 +96,12 @@ def _sweep_table(found: Sweep, full: float, bits: Sequence[int]) -> None:
     )
 
 
-@recorded("ch3/sentences", needs=("per_channel", "quantize", "dequantize"))
+@recorded("ch3/sentences", needs=("per_tensor", "per_channel", "quantize", "dequantize"))
 def sentences(
     model: GPT2LMHeadModel,
     tokenizer: Any,
     prompt: str,
+    per_tensor: Any,
     per_channel: Any,
     quantize: Any,
     dequantize: Any,
@@ -98,7 +109,7 @@ def sentences(
     n_new: int = 24,
 ) -> None:
     """La suite la plus probable que Colibri donne à `prompt`, une fois arrondi au plus proche, par canal."""
-    use = rounder("canal", None, per_channel, quantize, dequantize)
+    use = rounder("canal", per_tensor, per_channel, quantize, dequantize)
     ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
     options = {"do_sample": False, "max_new_tokens": n_new, "pad_token_id": model.config.eos_token_id}
     rows = []

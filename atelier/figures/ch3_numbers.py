@@ -370,11 +370,11 @@ def half_census(values: dict[str, Tensor]) -> None:
         ],
         caption="Ce que 16 bits font aux valeurs de Colibri (erreurs relatives médianes)",
     )
-    over = [(r[0], r[2]) for r in rows if r[2]]
+    over = [(r[0], r[2] / values[r[0]].numel()) for r in rows if r[2]]
     lost = [r for r in rows if r[3] != "0"]
-    told = ", ".join(f"{n} pour « {name} »" for name, n in over) if over else "aucun"
+    told = ", ".join(f"{percent(share)} des {name}" for name, share in over) if over else "aucun"
     note(
-        f"Débordements au-delà de {number(FORMATS['FP16'].largest, 5)} : {told}. "
+        f"Au-delà de {number(FORMATS['FP16'].largest, 5)}, le plus grand FP16 : {told}. "
         f"BF16 ne déborde nulle part ici, mais se trompe de {percent(max(worst.values()))} au pire. "
         + (f"FP16 annule {lost[-1][3]} des {lost[-1][0]}." if lost else "")
     )

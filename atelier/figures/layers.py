@@ -52,7 +52,7 @@ def layer_inputs(model: GPT2LMHeadModel, ids: Tensor, names: Iterable[str] | Non
 
     hooks = [layers[n].register_forward_pre_hook(keep(n)) for n in (names or layers)]
     try:
-        model(ids.to(model.device))
+        model.transformer(ids.to(model.device))  # la tête ne nous apprendrait rien
     finally:
         for hook in hooks:
             hook.remove()

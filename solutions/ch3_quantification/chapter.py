@@ -26,34 +26,21 @@ import math
 import torch
 
 # %%
-from atelier import (
-    board,
-    check,
-    describe_machine,
-    evaluate_perplexity,
-    hint,
-    load_model,
-    load_tokenizer,
-    progress,
-    quiz,
-    scale,
-    show,
-)
+import atelier
+from atelier import check, hint, progress, quiz, scale, show
 from atelier.figures import ch3
 
-describe_machine()
+atelier.describe_machine()
 
 # %% [markdown]
 # Voici Colibri, et quelques fenêtres de texte pour regarder ce qui circule dans ses couches. Elles viennent de son
 # texte d'entraînement ; la perplexité, elle, sera toujours mesurée sur un extrait qu'il n'a jamais lu.
 
 # %%
-colibri = load_model("colibri")
-tokenizer = load_tokenizer("colibri")
+colibri = atelier.load_model("colibri")
+tokenizer = atelier.load_tokenizer("colibri")
 windows = ch3.calibration_ids(colibri, tokenizer, scale().pick(essai=4, cpu=8, gpu=64))
-
-print(f"{colibri.num_parameters():,} paramètres, {len(ch3.linear_layers(colibri))} couches linéaires".replace(",", " "))
-print(evaluate_perplexity(colibri))
+ch3.portrait(colibri)
 
 # %% [markdown]
 # ## 3.1 Trois façons de réduire un modèle
@@ -67,8 +54,8 @@ ch3.three_compressions()
 # %% [markdown]
 # Les diapositives disent de la quantification qu'elle est « the most effective and practical way » d'utiliser un
 # grand modèle. C'est une affirmation : il faut la mesurer, et mesurer les deux autres de la même façon. D'où un
-# tableau unique pour tout le cours, trois colonnes par variante : sa **perplexité** (entre combien de jetons, en
-# moyenne, le modèle hésite), les **octets** de son fichier, le **temps** d'une fenêtre. Première ligne, le point de
+# tableau unique pour tout le cours, trois colonnes par variante : sa **perplexité** (entre combien de
+# jetons, en moyenne, le modèle hésite), les **octets** de son fichier, le **temps** d'une fenêtre. Première ligne, le point de
 # départ.
 
 # %%
@@ -382,17 +369,12 @@ def sqnr_db(r: torch.Tensor, r_hat: torch.Tensor) -> float:
 
 # %%
 inputs = ch3.layer_inputs(colibri, windows)
-ch3.affine_or_symmetric(
-    {
-        "sortie de la GELU, bloc 0": inputs["0.mlp.c_proj"],
-        "entrée de Q, K, V, bloc 0": inputs["0.attn.c_attn"],
-        "poids de Q, K, V, bloc 0": weights["0.attn.c_attn"],
-    },
-    affine_qparams,
-    quantize_affine,
-    dequantize_affine,
-    sqnr_db,
-)
+tensors = {
+    "sortie de la GELU, bloc 0": inputs["0.mlp.c_proj"],
+    "entrée de Q, K, V, bloc 0": inputs["0.attn.c_attn"],
+    "poids de Q, K, V, bloc 0": weights["0.attn.c_attn"],
+}
+ch3.affine_or_symmetric(tensors, affine_qparams, quantize_affine, dequantize_affine, sqnr_db)
 
 # %% [markdown]
 # Un bit vaut 6 dB : au mieux, ajuster la grille fait gagner un bit sur ces activations, et presque rien sur les poids.
@@ -523,10 +505,6 @@ def absmax_per_channel(w: torch.Tensor, bits: int = 8, axis: int = 0) -> torch.T
 # %%
 ch3.channel_scales(w, absmax_scale, absmax_per_channel, "Première couche MLP, 8 bits")
 
-
-# %%
-ch3.channel_scales(w, absmax_scale, absmax_per_channel, "Première couche MLP, 8 bits")
-
 # %% [markdown]
 # Rien n'oblige à s'arrêter là : on peut donner une échelle à chaque **groupe** de 64 poids d'une ligne. Cela coûte
 # $16/64 = 0{,}25$ bit de plus par poids, si l'échelle est en FP16. Est-ce que cela les vaut ?
@@ -535,19 +513,16 @@ ch3.channel_scales(w, absmax_scale, absmax_per_channel, "Première couche MLP, 8
 # appliquer une échelle par ligne avec vos fonctions, on divise d'abord : `quantize_affine(w / S, 1.0, 0, bits)`.
 
 # %%
-bits = scale().pick(essai=(4, 2), cpu=(8, 4, 3, 2), gpu=(8, 4, 3, 2))
-rtn = ch3.rtn_sweep(
-    colibri, absmax_scale, absmax_per_channel, quantize_affine, dequantize_affine, bits=bits, max_tokens=tokens
-)
+bits = scale().pick(essai=(4,), cpu=(8, 4, 3, 2), gpu=(8, 4, 3, 2))
+mine = (absmax_scale, absmax_per_channel, quantize_affine, dequantize_affine)
+rtn = ch3.rtn_sweep(colibri, *mine, bits=bits, max_tokens=tokens)
 
 # %% [markdown]
 # Lisez le tableau par colonne. À 8 bits, tout se vaut : le grain ne sert à rien. Plus les bits sont rares, plus le grain
 # compte. Une perplexité est un nombre ; lisez aussi les phrases.
 
 # %%
-ch3.sentences(
-    colibri, tokenizer, "Le salarié peut demander", absmax_per_channel, quantize_affine, dequantize_affine, bits=bits
-)
+ch3.sentences(colibri, tokenizer, "Le salarié peut demander", *mine, bits=bits)
 
 # %% [markdown]
 # ## 3.8 Ce que font PyTorch et ONNX
@@ -559,9 +534,9 @@ ch3.sentences(
 ch3.library_scales(w, absmax_scale, quantize_affine)
 
 # %% [markdown]
-# Trois échelles : $|r|_{\max}$ divisé par 127, par 127,5 ou par 128. Ce sont les trois expressions de la diapositive, que
-# l'on croyait égales. L'écart est de moins d'un pour cent, mais il change des codes : deux bibliothèques « symétriques
-# sur 8 bits » ne rendent pas le même fichier. Quand vous comparez deux implémentations, comparez d'abord leurs échelles.
+# Trois échelles : $|r|_{\max}$ divisé par 127, par 127,5 ou par 128. L'écart est de moins d'un pour cent, mais il change
+# des codes : deux bibliothèques « symétriques sur 8 bits » ne rendent pas le même fichier. Quand vous comparez deux
+# implémentations, comparez d'abord leurs échelles.
 
 # %% [markdown]
 # ## 3.9 Un produit entre entiers
@@ -571,7 +546,7 @@ ch3.library_scales(w, absmax_scale, quantize_affine)
 #
 # $$ y_{ij} = \sum_k x_{ik}\, w_{jk} \;\approx\; s^x_i\, s^w_j \underbrace{\sum_k q^x_{ik}\, q^w_{jk}}_{\text{des entiers}} . $$
 #
-# Un produit d'int8 tient sur 15 bits ; leur somme, non. Sur combien de bits faut-il l'accumuler ?
+# Un produit de deux int8 tient tout juste sur 16 bits ; leur somme, non. Sur combien de bits faut-il l'accumuler ?
 
 # %% [markdown]
 # L'échelle $s^x_i$ d'un jeton se calcule au passage (**dynamique**) ou se fixe d'avance sur des textes (**statique**).
@@ -643,7 +618,7 @@ ch3.own_product_time(int8_linear, absmax_per_channel, quantize_affine)
 # machine. En voici, sur les vraies tailles d'une couche de GPT-2, avec des poids au hasard : le temps n'en dépend pas.
 
 # %%
-ch3.linear_times()
+ch3.linear_times(sizes=scale().pick(essai=("small",), cpu=("small", "xl"), gpu=("small", "xl")))
 
 # %% [markdown]
 # Deux régimes. Avec **un jeton**, quand on génère, chaque poids n'est lu que pour une multiplication : on attend la
@@ -716,7 +691,8 @@ ch3.weigh_files(colibri, absmax_per_channel, quantize_affine, pack_int4, unpack_
 # modèle, ils pèsent lourd ; dans GPT-3, presque rien. C'est l'usage : GPTQ aussi laisse la table et la tête en 16 bits.
 
 # %%
-ch3.row_int4(colibri, absmax_per_channel, quantize_affine, dequantize_affine, pack_int4, unpack_int4)
+four_bits = (absmax_per_channel, quantize_affine, dequantize_affine, pack_int4, unpack_int4)
+ch3.row_int4(colibri, *four_bits)
 
 # %% [markdown]
 # ## 3.11 GPTQ : arrondir en sachant ce que font les autres
@@ -810,16 +786,7 @@ ch3.gptq_layer_errors(colibri, windows, gptq_quantize, absmax_per_channel, quant
 results = ch3.gptq_sweep(colibri, windows, gptq_quantize, rtn, bits=bits, max_tokens=tokens)
 
 # %%
-ch3.row_gptq(
-    colibri,
-    windows,
-    gptq_quantize,
-    absmax_per_channel,
-    quantize_affine,
-    dequantize_affine,
-    pack_int4,
-    unpack_int4,
-)
+ch3.row_gptq(colibri, windows, gptq_quantize, *four_bits)
 
 # %% [markdown]
 # ## 3.12 À côté de l'article
@@ -856,7 +823,7 @@ ch3.verdicts(results, gptq_quantize)
 # Perplexité, octets, temps : qui gagne, et à quel prix ?
 
 # %%
-board()
+atelier.board()
 
 # %% [markdown]
 # **Ce que vous savez maintenant.** Un format flottant partage ses bits entre étendue et précision. Une quantification affine
