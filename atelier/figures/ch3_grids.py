@@ -240,9 +240,9 @@ def _number_line(r_min: float, r_max: float, bits: int, signed: bool, scale: flo
     ax.set_title(f"S = {number(float(scale), 4)}   ·   {used} codes servent sur {len(values)}", fontsize=10)
     french(ax, y=False)
     alt = (
-        f"Droite des réels avec {len(values)} graduations de {number(low, 3)} (code {q_min}) à {number(high, 3)} "
-        f"(code {q_max}) ; pas S = {number(float(scale), 4)}, zéro au code {zero}. L'intervalle demandé va de "
-        f"{number(float(r_min), 3)} à {number(float(r_max), 3)} : {used} codes servent"
+        f"Droite des réels avec {len(values)} graduations de {number(low, 3)} (code {number(q_min)}) à "
+        f"{number(high, 3)} (code {q_max}) ; pas S = {number(float(scale), 4)}, zéro au code {number(zero)}. "
+        f"L'intervalle demandé va de {number(float(r_min), 3)} à {number(float(r_max), 3)} : {used} codes servent"
         + (", une partie est hors de la grille." if lost else ", tout y tient.")
     )
     return fig, alt

@@ -116,7 +116,9 @@ def sentences(
     for b in (None, *bits):
         m = model if b is None else replace_weights(model, lambda _, w, b=b: use(w, b))
         out = m.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, ids.shape[1] :]
-        rows.append(["FP32" if b is None else f"{b} bits", tokenizer.decode(out, skip_special_tokens=True).strip()])
+        rows.append(
+            ["FP32" if b is None else f"{b} bits", " ".join(tokenizer.decode(out, skip_special_tokens=True).split())]
+        )
     table(rows, header=["poids", f"« {prompt} … »"], caption="La phrase la plus probable, jeton après jeton")
 
 

@@ -372,10 +372,16 @@ def half_census(values: dict[str, Tensor]) -> None:
     )
     over = [(r[0], r[2] / values[r[0]].numel()) for r in rows if r[2]]
     lost = [r for r in rows if r[3] != "0"]
-    told = ", ".join(f"{percent(share)} des {name}" for name, share in over) if over else "aucun"
+    ceiling = FORMATS["FP16"].largest
+    if over:
+        told = f"Au-delà de {number(ceiling, 5)}, FP16 déborde : " + ", ".join(f"{percent(s)} des {n}" for n, s in over)
+    else:
+        near = max(rows, key=lambda r: r[1])
+        told = (
+            f"Rien ne déborde en FP16 ; au plus près du plafond, {near[0]}, {number(ceiling / near[1], 2)} fois dessous"
+        )
     note(
-        f"Au-delà de {number(FORMATS['FP16'].largest, 5)}, le plus grand FP16 : {told}. "
-        f"BF16 ne déborde nulle part ici, mais se trompe de {percent(max(worst.values()))} au pire. "
+        f"{told}. BF16, qui va aussi loin que FP32, se trompe de {percent(max(worst.values()))} au pire. "
         + (f"FP16 annule {lost[-1][3]} des {lost[-1][0]}." if lost else "")
     )
 
