@@ -400,7 +400,12 @@ class _Evidence:
     ) -> None:
         loose = replace(tolerance, rtol=max(tolerance.rtol, 1e-5), atol=max(tolerance.atol, 1e-9))
         telling = [c for c in cases if (w := c.wrong.get(name)) and not compare(c.expected, w, c.inputs, tolerance).ok]
-        hits = [c for c in telling if not c.verdict.ok and _agree(c.wrong[name], c, loose)]
+        failed = [c for c in telling if not c.verdict.ok]
+        hits = [c for c in failed if _agree(c.wrong[name], c, loose)]
+        if len(hits) < len(failed):
+            # Deux codes qui s'arrêtent sur la même erreur n'ont pas pour autant la même idée : une erreur commune
+            # ne compte que si l'idée fausse explique aussi tout le reste.
+            hits = [c for c in hits if c.got["status"] != "raised"]
         self.name = name
         self.explained = len(hits)
         self.contradicted = sum(c.verdict.ok for c in telling)

@@ -122,7 +122,10 @@ def _show_widget(question: _Question) -> bool:
         from IPython.display import display
     except ImportError:
         return False
-    display(build_widget(question, ipywidgets))
+    view = {"version_major": 2, "version_minor": 0, "model_id": build_widget(question, ipywidgets).model_id}
+    # Une page exportée, où les boutons ne vivent plus, montre à leur place les réponses à déplier.
+    shown = {"application/vnd.jupyter.widget-view+json": view, "text/html": question.page()}
+    display(shown | {"text/plain": question.text()}, raw=True)
     return True
 
 

@@ -374,9 +374,12 @@ def test_a_check_is_fast_and_writes_only_its_state(course, tmp_path, capsys):
 
     check(peak)
     before = snapshot()
-    start = time.perf_counter()
-    check(peak)
-    assert time.perf_counter() - start < 0.3
+    durations = []
+    for _ in range(8):
+        start = time.perf_counter()
+        check(peak)
+        durations.append(time.perf_counter() - start)
+    assert min(durations) < 0.3  # la meilleure : la machine peut faire autre chose pendant une autre
     assert snapshot() == before
     assert {p.name for p in paths.state_dir().iterdir()} == {journal.FILE}
 
@@ -605,8 +608,15 @@ def test_in_a_notebook_other_errors_stay_as_they_are(kernel_outputs):
 
 
 def test_in_a_notebook_the_quiz_is_made_of_buttons(kernel_outputs):
-    data = [o.data for o in kernel_outputs["quiz('unique')"] if o.output_type == "display_data"]
-    assert any("application/vnd.jupyter.widget-view+json" in d for d in data)
+    (data,) = [o.data for o in kernel_outputs["quiz('unique')"] if o.output_type == "display_data"]
+    assert "application/vnd.jupyter.widget-view+json" in data
+
+
+def test_in_an_exported_page_the_buttons_give_way_to_answers_to_unfold(kernel_outputs):
+    nbformat, nbconvert = pytest.importorskip("nbformat"), pytest.importorskip("nbconvert")
+    cell = nbformat.v4.new_code_cell("quiz('unique')", outputs=kernel_outputs["quiz('unique')"])
+    page, _ = nbconvert.HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    assert "<summary>vingt-deux</summary>" in page and "VBox" not in page
 
 
 @pytest.mark.parametrize(

@@ -332,6 +332,24 @@ def test_a_coincidence_contradicted_elsewhere_is_no_explanation():
     assert name_of(same_by_chance["signed_levels"], strict, same_by_chance, cases, {"signed_levels": "…"}) != "no_check"
 
 
+def test_the_same_crash_is_not_the_same_idea():
+    def wrong_axis(x, scale):
+        return x * scale.t()
+
+    def crashes(x, scale):
+        return x @ scale.reshape(1, -1, 1, 1, 1) @ x
+
+    def reference(x, scale):
+        return x * scale
+
+    cases = [{"x": x, "scale": torch.arange(1.0, 1 + len(x)).reshape(-1, 1)} for x in MATRICES]
+    wrong = {"wrong_axis": wrong_axis}
+    statuses = {r.got["status"] for r in judge(reference, {}, wrong_axis, cases)}
+    assert statuses == {"value", "raised"}
+    assert name_of(wrong_axis, reference, wrong, cases, {"wrong_axis": "…"}) == "wrong_axis"
+    assert name_of(crashes, reference, wrong, cases, {"wrong_axis": "…"}) is None
+
+
 def test_unknown_outcomes_of_a_misconception_are_no_agreement():
     results = judge(peak, {"no_abs": WRONG["no_abs"]}, WRONG["no_abs"], peak_inputs())
     blind = [CaseResult(r.group, r.inputs, r.expected, r.got, r.verdict, {"no_abs": None}) for r in results]
