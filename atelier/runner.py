@@ -472,7 +472,7 @@ def main(arguments: list[str]) -> None:
     elif arguments == ["--once"]:
         once()
     else:
-        raise SystemExit("usage : python -m atelier.runner --serve FD | --once")
+        raise SystemExit("usage\u00a0: python -m atelier.runner --serve FD | --once")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from nbformat import NotebookNode
 from atelier import paths
 from grader.chapters import chapter_names, load_chapter
 from grader.course import CONFIG, Course, prepare
+from grader.dialogue import Cell
 from grader.marking import mark
 from grader.nbglue import Assignment, assignment, shared_sandbox
-from grader.sandbox import Cell
 
 COPIES = 12
 STOCK_CONFIG = """
@@ -86,7 +86,7 @@ def ours_seconds(folder: Path, name: str, notebook: NotebookNode, copies: int) -
     seconds = (time.perf_counter() - start) / copies
     unsure = [s for s, results in marked.results.items() if any(r.verdict != "correct" for r in results)]
     if unsure or marked.unsaved:
-        raise RuntimeError(f"une copie juste n'a pas tous ses points : {unsure or marked.unsaved}")
+        raise RuntimeError(f"une copie juste n'a pas tous ses points\u00a0: {unsure or marked.unsaved}")
     return seconds
 
 

@@ -24,6 +24,8 @@ from grader.submission import MAX_FILE_BYTES, Unreadable, claimed, defines, read
 
 MAX_FILES = 20_000
 MAX_TOTAL_BYTES = 4 * 1024**3
+WITHOUT_ACCENT = str.maketrans({"œ": "oe", "æ": "ae", "ø": "o", "ß": "ss", "ł": "l", "đ": "d", "ð": "d", "þ": "th"})
+"""Les lettres latines que la décomposition d'Unicode laisse entières."""
 MOODLE = re.compile(r"(?P<name>.+?)_(?P<number>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<rest>.*)", re.DOTALL)
 
 
@@ -53,7 +55,9 @@ def collect(course: Course, source: Path) -> Collected:
     done = Collected()
     known = {name: assignment(name) for name in course.assignments() if name in chapter_names(paths.root())}
     if not known:
-        raise UserError(f"Aucun devoir dans {course.folder}. Lancez d'abord : python -m grader init {course.folder}")
+        raise UserError(
+            f"Aucun devoir dans {course.folder}. Lancez d'abord\u00a0: python -m grader init {course.folder}"
+        )
     received = list(read_zip(source, done) if source.is_file() else read_folder(source, done))
     for item in received:
         identify(item, known)
@@ -66,7 +70,7 @@ def collect(course: Course, source: Path) -> Collected:
     for (student, _), items in sorted(keep.items()):
         items.sort(key=lambda item: item.order)
         for dropped in items[:-1]:
-            done.remarks.append(f"{student} : {dropped.path} laissé de côté, {items[-1].path} est plus récent.")
+            done.remarks.append(f"{student}\u00a0: {dropped.path} laissé de côté, {items[-1].path} est plus récent.")
         store(course, items[-1], done)
     remember_moodle(course, [items[-1] for items in keep.values()])
     return done
@@ -91,33 +95,35 @@ def read_zip(source: Path, done: Collected) -> Iterator[Incoming]:
             if not wanted(name, done):
                 continue
             if stat.S_ISLNK(entry.external_attr >> 16):
-                done.remarks.append(f"{name} : lien symbolique, ignoré.")
+                done.remarks.append(f"{name}\u00a0: lien symbolique, ignoré.")
                 continue
             try:
                 with archive.open(entry) as stream:
                     data = stream.read(MAX_FILE_BYTES + 1)
             except (RuntimeError, zipfile.BadZipFile, NotImplementedError, OSError, EOFError, ValueError) as error:
-                done.remarks.append(f"{name} : illisible dans l'archive ({error}).")
+                done.remarks.append(f"{name}\u00a0: illisible dans l'archive ({error}).")
                 continue
             total += len(data)
             if len(data) > MAX_FILE_BYTES:
-                done.remarks.append(f"{name} : plus de {MAX_FILE_BYTES // 1024**2} Mo, ignoré.")
+                done.remarks.append(f"{name}\u00a0: plus de {MAX_FILE_BYTES // 1024**2} Mo, ignoré.")
                 continue
             if total > MAX_TOTAL_BYTES:
-                raise UserError(f"{source} se déploie sur plus de {MAX_TOTAL_BYTES // 1024**3} Go : archive refusée.")
+                raise UserError(
+                    f"{source} se déploie sur plus de {MAX_TOTAL_BYTES // 1024**3} Go\u00a0: archive refusée."
+                )
             yield Incoming(name, (entry.date_time, rank), data)
 
 
 def read_folder(source: Path, done: Collected) -> Iterator[Incoming]:
     """Les fichiers d'un dossier ; les liens ne sont pas suivis."""
     if not source.is_dir():
-        raise UserError(f"{source} n'existe pas : donnez une archive .zip ou un dossier de carnets.")
+        raise UserError(f"{source} n'existe pas\u00a0: donnez une archive .zip ou un dossier de carnets.")
     for rank, path in enumerate(sorted(source.rglob("*"))):
         name = path.relative_to(source).as_posix()
         if path.is_symlink() or not path.is_file() or not wanted(name, done):
             continue
         if path.stat().st_size > MAX_FILE_BYTES:
-            done.remarks.append(f"{name} : plus de {MAX_FILE_BYTES // 1024**2} Mo, ignoré.")
+            done.remarks.append(f"{name}\u00a0: plus de {MAX_FILE_BYTES // 1024**2} Mo, ignoré.")
             continue
         yield Incoming(name, (path.stat().st_mtime, rank), path.read_bytes())
 
@@ -130,7 +136,7 @@ def wanted(name: str, done: Collected) -> bool:
     if name.lower().endswith(".ipynb"):
         return True
     if not name.endswith(("timestamp.txt", "onlinetext.html")):
-        done.remarks.append(f"{name} : ce n'est pas un carnet (.ipynb), ignoré.")
+        done.remarks.append(f"{name}\u00a0: ce n'est pas un carnet (.ipynb), ignoré.")
     return False
 
 
@@ -139,9 +145,9 @@ def wanted(name: str, done: Collected) -> bool:
 
 def slug(name: str) -> str:
     """Un identifiant sûr à partir d'un nom : lettres sans accent, chiffres, traits d'union."""
-    text = unicodedata.normalize("NFKD", name.replace("œ", "oe").replace("æ", "ae"))
+    text = unicodedata.normalize("NFKD", name.lower()).translate(WITHOUT_ACCENT)
     text = "".join(c for c in text if not unicodedata.combining(c))
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60].strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", text).strip("-")[:60].strip("-")
 
 
 def identify(item: Incoming, known: dict[str, Assignment]) -> None:
@@ -187,12 +193,14 @@ def recognise(received: list[Incoming], known: dict[str, Assignment], done: Coll
     common = Counter(item.assignment for item in received if item.assignment).most_common(1)
     for item, reason in unreadable:
         item.assignment = item.assignment or (common[0][0] if common else "")
-        done.remarks.append(f"{item.path} : {reason}. Rangé quand même, il sera refusé avec cette raison.")
+        done.remarks.append(f"{item.path}\u00a0: {reason}. Rangé quand même, il sera refusé avec cette raison.")
     for item in received:
         if not item.assignment:
-            done.remarks.append(f"{item.path} : ce n'est pas le carnet d'un devoir de ce cours, ignoré.")
+            done.remarks.append(f"{item.path}\u00a0: ce n'est pas le carnet d'un devoir de ce cours, ignoré.")
         elif not item.student:
-            done.remarks.append(f"{item.path} : de qui ? Mettez ce carnet dans un dossier au nom de l'étudiant.")
+            done.remarks.append(
+                f"{item.path}\u00a0: de qui\u202f? Mettez ce carnet dans un dossier au nom de l'étudiant."
+            )
 
 
 def best_match(data: bytes, known: dict[str, Assignment]) -> str:
@@ -216,7 +224,7 @@ def store(course: Course, item: Incoming, done: Collected) -> None:
     target = course.path("submitted", item.student, item.assignment) / f"{item.assignment}.ipynb"
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists() and target.read_bytes() != item.data:
-        done.remarks.append(f"{item.student} : sa copie de {item.assignment} remplace celle déjà rangée.")
+        done.remarks.append(f"{item.student}\u00a0: sa copie de {item.assignment} remplace celle déjà rangée.")
     target.write_bytes(item.data)
     done.stored[item.student, item.assignment] = item.path
     if item.number:

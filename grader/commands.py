@@ -17,9 +17,9 @@ def init(argv: list[str]) -> int:
     from grader.course import prepare
 
     for name, exercises, points in prepare(options.course):
-        print(f"{name} : {exercises} exercices, {format_number(points)} points")
+        print(f"{name}\u00a0: {exercises} exercices, {format_number(points)} points")
     print(
-        f"Le cours est prêt dans {options.course}. Les carnets à distribuer sont dans release/ ; "
+        f"Le cours est prêt dans {options.course}. Les carnets à distribuer sont dans release/\u202f; "
         "nbgrader et formgrader s'y lancent comme d'habitude."
     )
     return 0
@@ -38,7 +38,7 @@ def publish(argv: list[str]) -> int:
 
     files = write_bundle(paths.root(), options.to)
     size = sum((options.to / path).stat().st_size for path in files)
-    print(f"{options.to} : {len(files)} fichiers, {format_number(round(size / 1e6, 1))} Mo, aucune solution.")
+    print(f"{options.to}\u00a0: {len(files)} fichiers, {format_number(round(size / 1e6, 1))} Mo, aucune solution.")
     return 0
 
 
@@ -57,7 +57,7 @@ def collect(argv: list[str]) -> int:
     for (student, assignment), origin in sorted(done.stored.items()):
         print(f"{student} → {assignment} ({origin})")
     for text in done.remarks:
-        print(f"À savoir : {text}", file=sys.stderr)
+        print(f"À savoir\u00a0: {text}", file=sys.stderr)
     print(f"{len(done.stored)} copies rangées.")
     return 0 if done.stored else 1
 
@@ -67,7 +67,7 @@ def grade(argv: list[str]) -> int:
     parser = FrenchParser(
         "python -m grader grade",
         "Corrige toutes les copies d'un devoir.",
-        "Code de sortie : 0 si tout est corrigé, 1 si une copie est refusée ou une note n'a pas pu être écrite.",
+        "Code de sortie\u00a0: 0 si tout est corrigé, 1 si une copie est refusée ou une note n'a pas pu être écrite.",
     )
     parser.add_argument("assignment", metavar="DEVOIR", help="par exemple ch3_quantification")
     add_course(parser)
@@ -90,7 +90,7 @@ def grade(argv: list[str]) -> int:
     if not options.sans_isolement:
         print(
             "Le code des étudiants tourne dans un processus sans réponses ni notes, limité en temps et en mémoire, "
-            "mais pas encore scellé par le système : corrigez sur une machine sans données sensibles "
+            "mais pas encore scellé par le système\u00a0: corrigez sur une machine sans données sensibles "
             "(--sans-isolement tait ce rappel).",
             file=sys.stderr,
         )
@@ -118,7 +118,7 @@ def report(argv: list[str]) -> int:
     written = write_report(course, options.assignment, folder, options.feuille)
     print((folder / "bilan.txt").read_text(encoding="utf-8"))
     for path, what in written:
-        print(f"{path} : {what}")
+        print(f"{path}\u00a0: {what}")
     return 0
 
 

@@ -61,26 +61,27 @@ FRENCH_FEEDBACK = (
     (">Written response</a>", ">Réponse rédigée</a>"),
     (">Task</a>", ">Travail</a>"),
     (">Comment</a>", ">Commentaire</a>"),
-    ("Late submission penalty (Score: -", "Pénalité de retard (points : -"),
-    ("(Score: ", "(points : "),
-    ("      Score: ", "      Points : "),
+    ("Late submission penalty (Score: -", "Pénalité de retard (points\u00a0: -"),
+    ("(Score: ", "(points\u00a0: "),
+    ("      Score: ", "      Points\u00a0: "),
     ("(Top)", "(Haut)"),
     ("Student's answer", "Votre réponse"),
     ("Student's task", "Votre travail"),
-    ("Grade cell: <code>", "Correction : <code>"),
-    ("Task: <code>", "Travail : <code>"),
-    ("Comments:", "Commentaires :"),
+    ("Grade cell: <code>", "Correction\u00a0: <code>"),
+    ("Task: <code>", "Travail\u00a0: <code>"),
+    ("Comments:", "Commentaires\u00a0:"),
+    ("| round(2) }}", "| round(2) | string | replace('.', ',') }}"),
 )
 """Mots du gabarit de retour de nbgrader → français."""
 
 
 VALIDATOR_TEXTS = {
-    "failed_warning": "{num_failed} cellule(s) de vérification échouent : "
+    "failed_warning": "{num_failed} cellule(s) de vérification échouent\u00a0: "
     "rendu ainsi, le carnet n'aura pas tous les points.\n",
     "passed_warning": "{num_passed} cellule(s) de vérification passent.\n",
-    "changed_warning": "{num_changed} cellule(s) de vérification ont été modifiées : "
+    "changed_warning": "{num_changed} cellule(s) de vérification ont été modifiées\u00a0: "
     "ce qui passe ici peut échouer à la correction.\n",
-    "type_changed_warning": "{num_changed} cellule(s) ont changé de genre : "
+    "type_changed_warning": "{num_changed} cellule(s) ont changé de genre\u00a0: "
     "ce qui passe ici peut échouer à la correction.\n",
 }
 """Ce que dit le bouton Validate."""
@@ -122,8 +123,8 @@ class Course:
         self.folder = folder.resolve()
         if not (self.folder / CONFIG).is_file():
             raise UserError(
-                f"{self.folder} n'est pas un dossier de cours : il n'y a pas de {CONFIG}. "
-                f"Préparez-en un avec « python -m grader init {folder} », ou donnez le bon avec --course."
+                f"{self.folder} n'est pas un dossier de cours\u00a0: il n'y a pas de {CONFIG}. "
+                f"Préparez-en un avec «\u00a0python -m grader init {folder}\u00a0», ou donnez le bon avec --course."
             )
         find_alembic()
         try:
@@ -156,8 +157,8 @@ class Course:
             except MissingEntry:
                 known = ", ".join(a.name for a in book.assignments) or "aucun"
                 raise UserError(
-                    f"Le devoir « {assignment} » n'est pas dans ce cours (devoirs : {known}). "
-                    f"Ajoutez-le avec « python -m grader init {self.folder} »."
+                    f"Le devoir «\u00a0{assignment}\u00a0» n'est pas dans ce cours (devoirs\u00a0: {known}). "
+                    f"Ajoutez-le avec «\u00a0python -m grader init {self.folder}\u00a0»."
                 ) from None
             return {cell.name.removeprefix("test_"): cell.max_score for cell in notebook.grade_cells}
 
@@ -225,14 +226,18 @@ def prepare(folder: Path) -> list[tuple[str, int, float]]:
     """Prépare (ou met à jour) un dossier de cours. Rend (devoir, exercices, points) pour chaque chapitre noté."""
     root = paths.root()
     if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
-        raise UserError(f"{folder} existe et contient autre chose qu'un cours nbgrader : choisissez un autre dossier.")
+        raise UserError(
+            f"{folder} existe et contient autre chose qu'un cours nbgrader\u00a0: choisissez un autre dossier."
+        )
     chapters = [name for name in chapter_names(root) if load_chapter(name, root).exercises]
     if not chapters:
         raise UserError("Aucun chapitre noté n'est écrit dans solutions/.")
     for name in chapters:
         for path in (root / "solutions" / name / f"{name}.ipynb", root / "notebooks" / f"{name}.ipynb"):
             if not path.is_file():
-                raise UserError(f"Il manque {path.relative_to(root)} : lancez d'abord « python -m grader build ».")
+                raise UserError(
+                    f"Il manque {path.relative_to(root)}\u00a0: lancez d'abord «\u00a0python -m grader build\u00a0»."
+                )
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / CONFIG).exists():
         text = CONFIG_TEXT.format(root=str(root), course_id=folder.resolve().name)
@@ -244,7 +249,7 @@ def prepare(folder: Path) -> list[tuple[str, int, float]]:
         write_source(root / "solutions" / name / f"{name}.ipynb", course.path("source", assignment=name))
         if problem := course.generate(name):
             raise UserError(
-                f"nbgrader n'a pas pu préparer {name} : {problem}\n"
+                f"nbgrader n'a pas pu préparer {name}\u00a0: {problem}\n"
                 "Si des copies sont déjà corrigées, ses exercices ne peuvent plus être ajoutés ni retirés."
             )
         points = course.points(name)

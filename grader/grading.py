@@ -17,7 +17,7 @@ from atelier.exercise import Exercise, Inputs
 from atelier.probes import run_case
 from grader import UserError
 from grader.chapters import Chapter
-from grader.sandbox import Cell, CellReport, Report, Task, TaskReport
+from grader.dialogue import Cell, CellReport, Report, Task, TaskReport
 
 NB = "\u00a0"
 THIN = "\u202f"
@@ -258,7 +258,9 @@ def without_answer(drawn: Drawn, answer: Answer, points: float) -> Result:
         )
     elif report is not None and report.status == "died":
         result.verdict = "error"
-        result.message = f"L'exécution de la cellule a arrêté Python d'un coup{NB}; l'exercice n'a pas pu être essayé."
+        result.message = (
+            f"L'exécution de la cellule a arrêté Python d'un coup{THIN}; l'exercice n'a pas pu être essayé."
+        )
     elif report is not None and report.status == "raised":
         where = f", ligne {report.line}" if report.line else ""
         text = f" {report.message}" if report.message else ""
@@ -340,7 +342,7 @@ def closing(result: Result) -> list[str]:
             f"  Votre check était complet{THIN}? Les cas cachés suivent le même énoncé avec d'autres entrées{NB}: "
             "relisez la phrase de l'énoncé qui parle du cas ci-dessus, puis essayez-en un semblable dans votre carnet."
         )
-    lines.append(f"  Cas tirés avec la graine {result.seed} (--graine, pour les rejouer à l'identique).")
+    lines.append(f"  Cas tirés avec la graine {result.seed}{NB}: qui vous corrige peut les rejouer à l'identique.")
     return lines
 
 

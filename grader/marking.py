@@ -17,7 +17,7 @@ from tqdm import tqdm
 from atelier.compare import format_number
 from grader import UserError
 from grader.course import Course
-from grader.grading import NB, VERDICTS, Result, grade_refused
+from grader.grading import NB, THIN, VERDICTS, Result, grade_refused
 from grader.nbglue import Assignment, assignment, blank_copy, grade_notebook, hooks, open_copy, shared_sandbox
 from grader.sandbox import SandboxError
 from grader.submission import KEY
@@ -50,14 +50,14 @@ def mark(course: Course, name: str, jobs: int = 0, seed: int | None = None) -> M
     given = assignment(name)
     if missing := sorted(given.chapter.exercises.keys() ^ points.keys()):
         raise UserError(
-            f"Le devoir « {name} » a changé depuis la préparation du cours ({', '.join(missing)}). "
-            f"Relancez « python -m grader init {course.folder} », ou revenez à la version du cours qui a été publiée."
+            f"Le devoir «\u00a0{name}\u00a0» a changé depuis la préparation du cours ({', '.join(missing)}). "
+            f"Relancez «\u00a0python -m grader init {course.folder}\u00a0», ou revenez à la version publiée."
         )
     students = course.students(name)
     if not students:
         raise UserError(
             f"Aucune copie de {name} dans {course.path('submitted').parent / 'submitted'}. "
-            "Rangez-les d'abord : python -m grader collect ARCHIVE --course …"
+            "Rangez-les d'abord\u00a0: python -m grader collect ARCHIVE --course …"
         )
     given.chapter.namespace  # noqa: B018 - exécute les références une fois, avant les fils
     marked = Marked(name)
@@ -114,7 +114,7 @@ def expected_file(folder: Path, given: Assignment) -> tuple[Path, list[str]]:
         files = sorted(p.name for p in folder.iterdir() if p.is_file())
         reason = "le dossier rendu ne contient aucun carnet" + (f" ({', '.join(files[:5])})" if files else "")
     nbformat.write(blank_copy(given.template, reason), path)
-    return path, [f"{reason}{NB}; une copie blanche a été déposée à la place."]
+    return path, [f"{reason}{THIN}; une copie blanche a été déposée à la place."]
 
 
 def finish(
@@ -159,7 +159,7 @@ def summary(marked: Marked) -> str:
         rows.append((student, total, detail))
     lines = table(("étudiant", "points", "exercices"), rows)
     if marked.remarks:
-        lines += ["", "À savoir :"]
+        lines += ["", "À savoir\u00a0:"]
         lines += [f"  {student}{NB}: {text}" for student in sorted(marked.remarks) for text in marked.remarks[student]]
     return "\n".join(lines)
 
@@ -176,6 +176,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def check_destination(path: Path) -> None:
     """Vérifie, avant de corriger, que l'on pourra écrire `path` à la fin."""
     if not path.parent.is_dir():
-        raise UserError(f"{path.parent} n'existe pas : le résultat ne pourrait pas y être écrit.")
+        raise UserError(f"{path.parent} n'existe pas\u00a0: le résultat ne pourrait pas y être écrit.")
     if path.is_dir():
-        raise UserError(f"{path} est un dossier : donnez un nom de fichier à --json.")
+        raise UserError(f"{path} est un dossier\u00a0: donnez un nom de fichier à --json.")

@@ -42,7 +42,7 @@ def assignment(name: str) -> Assignment:
     chapter = load_chapter(name)
     path = paths.root() / "notebooks" / f"{name}.ipynb"
     if not path.is_file():
-        raise GradingError(f"Il manque {path}. Construisez-le d'abord : python -m grader build {name}")
+        raise GradingError(f"Il manque {path}. Construisez-le d'abord\u00a0: python -m grader build {name}")
     template = Template.read(path, chapter.exercises)
     missing = [
         id
@@ -51,7 +51,7 @@ def assignment(name: str) -> Assignment:
     ]
     if missing:
         text = f"{path} n'a pas les cellules de {', '.join(missing)}."
-        raise GradingError(f"{text} Reconstruisez-le : python -m grader build {name}")
+        raise GradingError(f"{text} Reconstruisez-le\u00a0: python -m grader build {name}")
     return Assignment(chapter, template)
 
 

@@ -21,16 +21,16 @@ SKIP = ("__pycache__", "*.pyc", ".ipynb_checkpoints", ".atelier", "*.tmp", "virt
 def publish(root: Path, to: Path) -> list[Path]:
     """Écrit le dossier des étudiants dans `to`. Rend ses fichiers ; lève `UserError` si une réponse y est passée."""
     if missing := [name for name in REQUIRED if not (root / name).exists()]:
-        raise UserError(f"Il manque à la racine du cours : {', '.join(missing)}.")
+        raise UserError(f"Il manque à la racine du cours\u00a0: {', '.join(missing)}.")
     check_target(root, to)
     files = sorted(bundle_files(root))
     chapters = [load_chapter(name, root) for name in chapter_names(root)]
     if not list((root / "notebooks").glob("*.ipynb")):
-        raise UserError("notebooks/ est vide : construisez d'abord les carnets (python -m grader build).")
+        raise UserError("notebooks/ est vide\u00a0: construisez d'abord les carnets (python -m grader build).")
     if found := [leak for path in files for leak in leaks(root, path, chapters)]:
         shown = "\n".join(f"  {text}" for text in found[:20])
         more = f"\n  … et {len(found) - 20} autres" if len(found) > 20 else ""
-        raise UserError(f"Rien n'a été publié : des réponses s'y trouveraient.\n{shown}{more}")
+        raise UserError(f"Rien n'a été publié\u00a0: des réponses s'y trouveraient.\n{shown}{more}")
     to.mkdir(parents=True, exist_ok=True)
     for name in (*REQUIRED, *OPTIONAL):
         remove(to / name)
@@ -44,12 +44,12 @@ def publish(root: Path, to: Path) -> list[Path]:
 def check_target(root: Path, to: Path) -> None:
     """Refuse d'écraser autre chose qu'une publication, un dépôt ou un dossier vide."""
     if to.resolve() == root.resolve() or root.resolve() in to.resolve().parents and (to / "cours.py").exists():
-        raise UserError(f"{to} est dans le dépôt du cours : choisissez un dossier à part.")
+        raise UserError(f"{to} est dans le dépôt du cours\u00a0: choisissez un dossier à part.")
     if to.is_file():
-        raise UserError(f"{to} est un fichier : donnez un dossier.")
+        raise UserError(f"{to} est un fichier\u00a0: donnez un dossier.")
     known = ("cours.py", ".git")
     if to.is_dir() and any(to.iterdir()) and not any((to / name).exists() for name in known):
-        raise UserError(f"{to} contient autre chose qu'une publication du cours : choisissez un dossier vide.")
+        raise UserError(f"{to} contient autre chose qu'une publication du cours\u00a0: choisissez un dossier vide.")
 
 
 def remove(path: Path) -> None:
@@ -81,15 +81,15 @@ def leaks(root: Path, path: Path, chapters: list[Chapter]) -> Iterator[str]:
     if path.suffix == ".ipynb":
         text = "\n".join(notebook_text(text))
         if found := LEAK.search(text):
-            yield f"{path} : le mot « {found[0]} »"
+            yield f"{path}\u00a0: le mot «\u00a0{found[0]}\u00a0»"
     elif path.suffix == ".py":
-        yield from (f"{path} : importe {name}" for name in forbidden_imports(text))
+        yield from (f"{path}\u00a0: importe {name}" for name in forbidden_imports(text))
     lines = {line.strip() for line in text.splitlines()}
     for chapter in chapters:
         for id, source in chapter.sources.items():
             for line in distinctive_lines(source):
                 if line in lines:
-                    yield f"{path} : une ligne de la solution de {id} (« {line[:60]} »)"
+                    yield f"{path}\u00a0: une ligne de la solution de {id} («\u00a0{line[:60]}\u00a0»)"
 
 
 def notebook_text(text: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ from grader.collect import moodle_numbers
 from grader.course import Course
 from grader.grading import NB, VERDICTS, Result
 from grader.marking import table
-from grader.nbglue import assignment, results_in
+from grader.nbglue import results_in
 
 THIN = "\u202f"
 MOODLE_COLUMNS = ("Identifiant", "Nom complet", "Note", "Note maximale", "Dernière modification (note)")
@@ -79,7 +79,7 @@ def read_sheet(course: Course, name: str) -> Sheet:
             results = {r.exercise: r for r in results_in(path)} if path.is_file() else {}
             rows.append(Row(student.id, full, sum(scores.values()), scores, results))
     if not any(row.score is not None for row in rows):
-        raise UserError(f"Aucune copie de {name} n'est corrigée. Lancez d'abord : python -m grader grade {name}")
+        raise UserError(f"Aucune copie de {name} n'est corrigée. Lancez d'abord\u00a0: python -m grader grade {name}")
     return Sheet(name, points, rows)
 
 
@@ -135,9 +135,9 @@ def fill_worksheet(sheet: Sheet, numbers: dict[str, dict[str, str]], worksheet: 
     grade_column = next((header.index(c) for c in GRADE_COLUMNS if c in header), None)
     if id_column is None or grade_column is None:
         raise UserError(
-            f"{worksheet} n'est pas une feuille d'évaluation de Moodle : il y manque la colonne "
-            f"« {ID_COLUMNS[0]} » ou « {GRADE_COLUMNS[0]} ». Dans Moodle : Afficher tous les travaux remis, "
-            "puis Télécharger la feuille d'évaluation."
+            f"{worksheet} n'est pas une feuille d'évaluation de Moodle\u00a0: il y manque la colonne "
+            f"«\u00a0{ID_COLUMNS[0]}\u00a0» ou «\u00a0{GRADE_COLUMNS[0]}\u00a0». Dans Moodle\u00a0: "
+            "Afficher tous les travaux remis, puis Télécharger la feuille d'évaluation."
         )
     marks = {person["number"]: student for student, person in numbers.items()}
     by_student = {row.student: row for row in sheet.graded}
@@ -207,7 +207,6 @@ def count(n: int, one: str, many: str) -> str:
 
 def write_report(course: Course, name: str, folder: Path, worksheet: Path | None) -> list[tuple[Path, str]]:
     """Écrit les fichiers du bilan. Rend (fichier, ce qu'il contient)."""
-    assignment(name)
     sheet = read_sheet(course, name)
     numbers = moodle_numbers(course, name)
     folder.mkdir(parents=True, exist_ok=True)

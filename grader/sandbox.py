@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import queue
 import shutil
 import signal
 import socket
@@ -19,179 +18,24 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import atelier
 from atelier import paths
-from atelier.codec import CodecError, dumps, loads
-from atelier.runner import MAX_CASE_BYTES, can_fork
+from atelier.codec import dumps
+from atelier.runner import can_fork
 from grader import UserError
+from grader.dialogue import DIED, START_SECONDS, Cell, CellReport, Report, Stream, Task, TaskReport, follow
 
-SETUP_SECONDS = 60.0
-EXTRA_SECONDS = 5.0
-SOLUTION_SECONDS = 5.0
-GRACE = 5.0
-"""Secondes laissées au processus, après sa propre limite, pour le dire lui-même."""
 MAX_ATTEMPTS = 8
 ATTEMPTS_WITH_EXTRAS = 3
-MAX_EVENT_BYTES = 1024 * 1024
-MAX_TOTAL_BYTES = 512 * 1024 * 1024
-START_SECONDS = 120.0
-
-TIMEOUT: dict[str, Any] = {"status": "timeout"}
-DIED: dict[str, Any] = {
-    "status": "raised",
-    "error": "arrêt du processus",
-    "mro": [],
-    "message": "l'exécution s'est arrêtée d'un coup (mémoire épuisée, `exit`, erreur dans une bibliothèque…)",
-    "where": "",
-    "printed": "",
-}
-"""Le résultat d'un cas dont le processus est mort."""
+"""Au-delà, les cellules ajoutées par l'étudiant ne sont plus essayées."""
 
 
 class SandboxError(UserError):
     """Le processus qui exécute les copies ne peut pas démarrer."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Une cellule à exécuter. kind : setup, solution ou extra ; exercise : ce qu'elle doit définir."""
-
-    id: str
-    source: str
-    kind: str
-    exercise: str = ""
-
-    @property
-    def seconds(self) -> float:
-        return {"setup": SETUP_SECONDS, "extra": EXTRA_SECONDS}.get(self.kind, SOLUTION_SECONDS)
-
-    def as_data(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "source": self.source,
-            "kind": self.kind,
-            "exercise": self.exercise,
-            "seconds": self.seconds,
-        }
-
-
-@dataclass(frozen=True)
-class Task:
-    """Un exercice à essayer sur des entrées : seconds par cas, `budget` pour l'ensemble."""
-
-    id: str
-    probe: str
-    seconds: float
-    cases: Sequence[dict[str, Any]]
-
-    @property
-    def budget(self) -> float:
-        """Trois cas à la limite, ou une seconde par cas : assez pour un code lent, pas pour une boucle à chaque cas."""
-        return max(3 * self.seconds, float(len(self.cases)))
-
-    def as_data(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "probe": self.probe,
-            "seconds": self.seconds,
-            "budget": self.budget,
-            "cases": list(self.cases),
-        }
-
-
-@dataclass
-class CellReport:
-    """Ce qu'une cellule est devenue. status : ok, raised, timeout ou died."""
-
-    status: str
-    error: str = ""
-    message: str = ""
-    line: int = 0
-
-
-@dataclass
-class TaskReport:
-    """Ce qu'un exercice a rendu. status : done, undefined, timeout ou died ; un résultat par cas, dans l'ordre."""
-
-    status: str
-    outcomes: list[dict[str, Any]]
-
-
-@dataclass
-class Report:
-    """Les cellules et les exercices d'une copie, par identifiant."""
-
-    cells: dict[str, CellReport] = field(default_factory=dict)
-    tasks: dict[str, TaskReport] = field(default_factory=dict)
-
-
-class Broken(Exception):
-    """Le processus est mort, trop lent ou dit n'importe quoi. `status` : timeout ou died."""
-
-    def __init__(self, status: str, why: str) -> None:
-        super().__init__(why)
-        self.status = status
-
-
-class Stream:
-    """Messages d'un processus, lus par un fil à part pour pouvoir cesser d'attendre."""
-
-    def __init__(self, source: BinaryIO) -> None:
-        self.frames: queue.Queue[bytes | None] = queue.Queue(maxsize=4)
-        self.source = source
-        self.thread = threading.Thread(target=self._read, daemon=True)
-        self.thread.start()
-
-    def _read(self) -> None:
-        total = 0
-        try:
-            while len(head := self.source.read(8)) == 8:
-                (size,) = struct.unpack("<Q", head)
-                total += size
-                if size > MAX_CASE_BYTES or total > MAX_TOTAL_BYTES:
-                    break
-                body = self.source.read(size)
-                if len(body) < size:
-                    break
-                self.frames.put(body)
-        except (OSError, ValueError):
-            pass
-        self.frames.put(None)
-
-    def frame(self, deadline: float) -> bytes:
-        try:
-            body = self.frames.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
-            raise Broken("timeout", "plus de réponse") from None
-        if body is None:
-            raise Broken("died", "processus arrêté")
-        return body
-
-    def event(self, deadline: float) -> dict[str, Any]:
-        body = self.frame(deadline)
-        if len(body) > MAX_EVENT_BYTES:
-            raise Broken("died", "message démesuré")
-        try:
-            message = loads(body)
-        except CodecError as error:
-            raise Broken("died", str(error)) from None
-        if not (isinstance(message, dict) and isinstance(message.get("event"), str)):
-            raise Broken("died", "message d'une forme inconnue")
-        return message
-
-    def drain(self) -> None:
-        """Laisse le fil finir, une fois l'autre bout fermé."""
-        while self.thread.is_alive():
-            try:
-                self.frames.get(timeout=0.05)
-            except queue.Empty:
-                continue
 
 
 class Sandbox:
@@ -202,7 +46,7 @@ class Sandbox:
 
     def __init__(self, fork: bool | None = None) -> None:
         self.fork = can_fork() if fork is None else fork
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._home: Path | None = None
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
@@ -266,16 +110,21 @@ class Sandbox:
 
     def home(self) -> Path:
         """Dossier vide de l'étudiant, et à côté la copie d'`atelier` qu'il peut importer ; ni grader ni solutions."""
-        if self._home is None:
-            self._home = Path(tempfile.mkdtemp(prefix="correction-"))
-            library = self._home / "cours"
-            skip = shutil.ignore_patterns("__pycache__", "*.pyc")
-            shutil.copytree(Path(atelier.__file__).parent, library / "atelier", ignore=skip)
-            shutil.copy(paths.root() / "course.toml", library)
-            if paths.asset("colibri").is_dir():
-                (library / "assets").mkdir()
-                shutil.copytree(paths.asset("colibri"), library / "assets" / "colibri")
-        return self._home
+        with self._lock:
+            if self._home is None:
+                self._home = self._furnish(Path(tempfile.mkdtemp(prefix="correction-")))
+            return self._home
+
+    @staticmethod
+    def _furnish(home: Path) -> Path:
+        library = home / "cours"
+        skip = shutil.ignore_patterns("__pycache__", "*.pyc")
+        shutil.copytree(Path(atelier.__file__).parent, library / "atelier", ignore=skip)
+        shutil.copy(paths.root() / "course.toml", library)
+        if paths.asset("colibri").is_dir():
+            (library / "assets").mkdir()
+            shutil.copytree(paths.asset("colibri"), library / "assets" / "colibri")
+        return home
 
     def environment(self) -> dict[str, str]:
         """Variables du processus : le strict nécessaire, rien de l'instructeur."""
@@ -337,7 +186,7 @@ class Sandbox:
         if b"ready" not in ready:
             self._stop()
             tail = log.read_text(encoding="utf-8", errors="replace")[-1500:]
-            raise SandboxError(f"Le processus qui exécute les copies n'a pas démarré. Ce qu'il a dit :\n{tail}")
+            raise SandboxError(f"Le processus qui exécute les copies n'a pas démarré. Ce qu'il a dit\u00a0:\n{tail}")
         ours.settimeout(60.0)
 
     def _stop(self) -> None:
@@ -432,105 +281,3 @@ class PlainChild(Child):
         self.stream.drain()
         self.sink.close()
         self.stream.source.close()
-
-
-# ---------------------------------------------------------------------------------------------- suivre une copie
-
-
-def follow(stream: Stream, cells: Sequence[Cell], tasks: Sequence[Task], report: Report) -> bool:
-    """Lit tout ce que dit une copie. Vrai si elle est allée au bout ; sinon note qui l'en a empêchée."""
-    wait = START_SECONDS
-    for cell in cells:
-        try:
-            expect(stream.event(time.monotonic() + wait), "start", "cell", cell.id)
-            message = expect(stream.event(time.monotonic() + cell.seconds + GRACE), "cell", "cell", cell.id)
-            report.cells[cell.id] = cell_report(message)
-            wait = GRACE
-        except Broken as broken:
-            report.cells[cell.id] = CellReport(broken.status)
-            return False
-    for task in tasks:
-        outcomes: list[dict[str, Any]] = []
-        try:
-            status = follow_task(stream, task, outcomes)
-        except Broken as broken:
-            report.tasks[task.id] = TaskReport(broken.status, filled(outcomes, task, broken.status))
-            return False
-        report.tasks[task.id] = TaskReport(status, filled(outcomes, task, status))
-    return True
-
-
-def follow_task(stream: Stream, task: Task, outcomes: list[dict[str, Any]]) -> str:
-    """Lit les résultats d'un exercice dans `outcomes` ; rend la façon dont il a fini."""
-    end = time.monotonic() + task.budget + task.seconds + 2 * GRACE
-    first = expect(stream.event(min(end, time.monotonic() + GRACE)), "exercise", "exercise", task.id)
-    if first.get("defined") is not True:
-        expect(stream.event(end), "exercise_end", "exercise", task.id)
-        return "undefined"
-    while True:
-        message = stream.event(min(end, time.monotonic() + task.seconds + GRACE))
-        if message["event"] == "exercise_end" and message.get("exercise") == task.id:
-            status = message.get("status")
-            return status if status in ("timeout", "died") or len(outcomes) == len(task.cases) else "died"
-        expect(message, "case", "exercise", task.id)
-        if message.get("index") != len(outcomes) or len(outcomes) >= len(task.cases):
-            raise Broken("died", "résultat hors de son rang")
-        outcomes.append(read_outcome(stream.frame(min(end, time.monotonic() + GRACE))))
-
-
-def filled(outcomes: list[dict[str, Any]], task: Task, status: str) -> list[dict[str, Any]]:
-    """Un résultat par cas : ceux qui manquent disent comment l'exercice a fini."""
-    missing = TIMEOUT if status == "timeout" else DIED
-    return outcomes + [missing] * (len(task.cases) - len(outcomes))
-
-
-def expect(message: dict[str, Any], event: str, key: str, value: str) -> dict[str, Any]:
-    """Le message, s'il est celui attendu ; sinon `Broken`."""
-    if message["event"] != event or message.get(key) != value:
-        raise Broken("died", f"message inattendu : {str(message['event'])[:40]}")
-    return message
-
-
-def cell_report(message: dict[str, Any]) -> CellReport:
-    """Compte rendu d'une cellule, chaque champ ramené à ce qu'il doit être."""
-    status = message.get("status")
-    line = message.get("line")
-    return CellReport(
-        status if status in ("ok", "raised", "timeout") else "raised",
-        str(message.get("error") or "")[:100],
-        str(message.get("message") or "")[:500],
-        line if type(line) is int and 0 <= line < 10**6 else 0,
-    )
-
-
-_STATUSES = ("value", "raised", "todo", "untransportable", "timeout")
-
-
-def read_outcome(body: bytes) -> dict[str, Any]:
-    """Le résultat d'un cas, vérifié. Ce qui n'en est pas un devient « untransportable »."""
-    try:
-        outcome = loads(body)
-    except CodecError as error:
-        return {"status": "untransportable", "message": str(error)[:300]}
-    status = outcome.get("status") if isinstance(outcome, dict) else None
-    if status not in _STATUSES:
-        return {"status": "untransportable", "message": "résultat d'une forme inconnue"}
-    if status == "value":
-        if not ("value" in outcome and isinstance(outcome.get("after"), dict)):
-            return {"status": "untransportable", "message": "résultat incomplet"}
-        clean: dict[str, Any] = {"status": "value", "value": outcome["value"], "after": outcome["after"]}
-    elif status == "raised":
-        mro = outcome.get("mro")
-        names = [x[:100] for x in mro if isinstance(x, str)][:20] if isinstance(mro, list) else []
-        clean = {"status": "raised", "error": short(outcome, "error"), "mro": names, "where": short(outcome, "where")}
-    else:
-        clean = {"status": status}
-    if status in ("raised", "todo", "untransportable"):
-        clean["message"] = short(outcome, "message")
-    return {**clean, "printed": short(outcome, "printed")}
-
-
-def short(outcome: dict[str, Any], key: str) -> str:
-    """Un champ de texte, borné."""
-    value = outcome.get(key)
-    return value[:2000] if isinstance(value, str) else ""

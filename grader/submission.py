@@ -24,7 +24,7 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_notebook
 
-from grader.sandbox import Cell
+from grader.dialogue import Cell
 
 MAX_FILE_BYTES = 100 * 1024 * 1024
 MAX_CELLS = 2000
@@ -326,12 +326,12 @@ def find_cell(notebook: NotebookNode, wanted: TemplateCell, template: Template, 
         note(
             notes,
             name,
-            "sa cellule avait perdu son identifiant\u00a0; elle a été retrouvée par le nom qu'elle définit.",
+            "sa cellule avait perdu son identifiant\u202f; elle a été retrouvée par le nom qu'elle définit.",
         )
     elif sum(claimed(notebook.cells[i]) == name for _, i in candidates) > 1:
-        note(notes, name, "plusieurs cellules portaient cet identifiant\u00a0; la dernière qui répond a été retenue.")
+        note(notes, name, "plusieurs cellules portaient cet identifiant\u202f; la dernière qui répond a été retenue.")
     if cell.cell_type != wanted.cell_type:
-        note(notes, name, "sa cellule n'était plus une cellule de code\u00a0; elle a été lue comme du code.")
+        note(notes, name, "sa cellule n'était plus une cellule de code\u202f; elle a été lue comme du code.")
     return index
 
 
@@ -371,7 +371,7 @@ def insert_missing(notebook: NotebookNode, template: Template, placed: dict[str,
             notebook.cells.insert(at, cell)
             placed[wanted.grade_id] = cell
             if wanted.role == "solution":
-                note(notes, wanted.exercise, "sa cellule n'était plus dans la copie\u00a0; elle y a été remise, vide.")
+                note(notes, wanted.exercise, "sa cellule n'était plus dans la copie\u202f; elle y a été remise, vide.")
         previous = cell
 
 

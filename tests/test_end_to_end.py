@@ -112,7 +112,7 @@ def by_student(story) -> dict[str, float]:
     half = sum(story.points[k] for k in HALF)
     wrong = next(r for r in story.records if r["student"] == "bob-martin" and r["exercise"] == EXERCISE)
     return {
-        "zoe-degard": full,
+        "zoe-odegard": full,
         "bob-martin": full - story.points[EXERCISE] + wrong["score"],
         "vide-vide": 0.0,
         "eve-moitie": half,
@@ -137,7 +137,7 @@ def test_marks_and_verdicts(story):
     assert found["bob-martin", EXERCISE]["verdict"] == "misconception"
     assert found["bob-martin", EXERCISE]["misconception"] == MISCONCEPTION
     assert found["bob-martin", EXERCISE]["score"] < story.points[EXERCISE]
-    assert {r["verdict"] for r in story.records if r["student"] == "zoe-degard"} == {"correct"}
+    assert {r["verdict"] for r in story.records if r["student"] == "zoe-odegard"} == {"correct"}
     assert {r["verdict"] for r in story.records if r["student"] == "vide-vide"} == {"missing"}
     assert {r["verdict"] for r in story.records if r["student"] == "eve-moitie"} == {"correct", "missing"}
     refused = [r for r in story.records if r["student"] == "pirate-nom"]

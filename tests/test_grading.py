@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atelier.codec import dumps
+from grader.dialogue import Cell, Task, read_outcome
 from grader.grading import Result, draw, earned, is_constant
 from grader.nbglue import Assignment, grade_notebook, points_of, write_results
-from grader.sandbox import Cell, Sandbox, Task, read_outcome
+from grader.sandbox import Sandbox
 from grader.submission import KEY, plan, read_notebook, repair
 
 POINTS = {"scale_up": 2.0, "count_true": 1.0, "spread": 3.0}

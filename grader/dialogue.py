@@ -1,0 +1,275 @@
+"""Ce qui se dit avec le processus d'une copie : le travail envoyé, les réponses lues sans les croire.
+
+Tailles bornées, ordre vérifié, résultats relus un à un : ce qui n'a pas la forme attendue ne coûte que son exercice.
+"""
+
+from __future__ import annotations
+
+import queue
+import struct
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from atelier.codec import CodecError, loads
+from atelier.runner import MAX_CASE_BYTES
+
+SETUP_SECONDS = 60.0
+EXTRA_SECONDS = 5.0
+SOLUTION_SECONDS = 5.0
+GRACE = 5.0
+"""Secondes laissées au processus, après sa propre limite, pour le dire lui-même."""
+MAX_EVENT_BYTES = 1024 * 1024
+MAX_TOTAL_BYTES = 512 * 1024 * 1024
+START_SECONDS = 120.0
+
+TIMEOUT: dict[str, Any] = {"status": "timeout"}
+DIED: dict[str, Any] = {
+    "status": "raised",
+    "error": "arrêt du processus",
+    "mro": [],
+    "message": "l'exécution s'est arrêtée d'un coup (mémoire épuisée, `exit`, erreur dans une bibliothèque…)",
+    "where": "",
+    "printed": "",
+}
+"""Le résultat d'un cas dont le processus est mort."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Une cellule à exécuter. kind : setup, solution ou extra ; exercise : ce qu'elle doit définir."""
+
+    id: str
+    source: str
+    kind: str
+    exercise: str = ""
+
+    @property
+    def seconds(self) -> float:
+        return {"setup": SETUP_SECONDS, "extra": EXTRA_SECONDS}.get(self.kind, SOLUTION_SECONDS)
+
+    def as_data(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "source": self.source,
+            "kind": self.kind,
+            "exercise": self.exercise,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass(frozen=True)
+class Task:
+    """Un exercice à essayer sur des entrées : seconds par cas, `budget` pour l'ensemble."""
+
+    id: str
+    probe: str
+    seconds: float
+    cases: Sequence[dict[str, Any]]
+
+    @property
+    def budget(self) -> float:
+        """Trois cas à la limite, ou une seconde par cas : assez pour un code lent, pas pour une boucle à chaque cas."""
+        return max(3 * self.seconds, float(len(self.cases)))
+
+    def as_data(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "probe": self.probe,
+            "seconds": self.seconds,
+            "budget": self.budget,
+            "cases": list(self.cases),
+        }
+
+
+@dataclass
+class CellReport:
+    """Ce qu'une cellule est devenue. status : ok, raised, timeout ou died."""
+
+    status: str
+    error: str = ""
+    message: str = ""
+    line: int = 0
+
+
+@dataclass
+class TaskReport:
+    """Ce qu'un exercice a rendu. status : done, undefined, timeout ou died ; un résultat par cas, dans l'ordre."""
+
+    status: str
+    outcomes: list[dict[str, Any]]
+
+
+@dataclass
+class Report:
+    """Les cellules et les exercices d'une copie, par identifiant."""
+
+    cells: dict[str, CellReport] = field(default_factory=dict)
+    tasks: dict[str, TaskReport] = field(default_factory=dict)
+
+
+class Broken(Exception):
+    """Le processus est mort, trop lent ou dit n'importe quoi. `status` : timeout ou died."""
+
+    def __init__(self, status: str, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class Stream:
+    """Messages d'un processus, lus par un fil à part pour pouvoir cesser d'attendre."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self.frames: queue.Queue[bytes | None] = queue.Queue(maxsize=4)
+        self.source = source
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        total = 0
+        try:
+            while len(head := self.source.read(8)) == 8:
+                (size,) = struct.unpack("<Q", head)
+                total += size
+                if size > MAX_CASE_BYTES or total > MAX_TOTAL_BYTES:
+                    break
+                body = self.source.read(size)
+                if len(body) < size:
+                    break
+                self.frames.put(body)
+        except (OSError, ValueError):
+            pass
+        self.frames.put(None)
+
+    def frame(self, deadline: float) -> bytes:
+        try:
+            body = self.frames.get(timeout=max(0.0, deadline - time.monotonic()))
+        except queue.Empty:
+            raise Broken("timeout", "plus de réponse") from None
+        if body is None:
+            raise Broken("died", "processus arrêté")
+        return body
+
+    def event(self, deadline: float) -> dict[str, Any]:
+        body = self.frame(deadline)
+        if len(body) > MAX_EVENT_BYTES:
+            raise Broken("died", "message démesuré")
+        try:
+            message = loads(body)
+        except CodecError as error:
+            raise Broken("died", str(error)) from None
+        if not (isinstance(message, dict) and isinstance(message.get("event"), str)):
+            raise Broken("died", "message d'une forme inconnue")
+        return message
+
+    def drain(self) -> None:
+        """Laisse le fil finir, une fois l'autre bout fermé."""
+        while self.thread.is_alive():
+            try:
+                self.frames.get(timeout=0.05)
+            except queue.Empty:
+                continue
+
+
+# ---------------------------------------------------------------------------------------------- suivre une copie
+
+
+def follow(stream: Stream, cells: Sequence[Cell], tasks: Sequence[Task], report: Report) -> bool:
+    """Lit tout ce que dit une copie. Vrai si elle est allée au bout ; sinon note qui l'en a empêchée."""
+    wait = START_SECONDS
+    for cell in cells:
+        try:
+            expect(stream.event(time.monotonic() + wait), "start", "cell", cell.id)
+            message = expect(stream.event(time.monotonic() + cell.seconds + GRACE), "cell", "cell", cell.id)
+            report.cells[cell.id] = cell_report(message)
+            wait = GRACE
+        except Broken as broken:
+            report.cells[cell.id] = CellReport(broken.status)
+            return False
+    for task in tasks:
+        outcomes: list[dict[str, Any]] = []
+        try:
+            status = follow_task(stream, task, outcomes)
+        except Broken as broken:
+            report.tasks[task.id] = TaskReport(broken.status, filled(outcomes, task, broken.status))
+            return False
+        report.tasks[task.id] = TaskReport(status, filled(outcomes, task, status))
+    return True
+
+
+def follow_task(stream: Stream, task: Task, outcomes: list[dict[str, Any]]) -> str:
+    """Lit les résultats d'un exercice dans `outcomes` ; rend la façon dont il a fini."""
+    end = time.monotonic() + task.budget + task.seconds + 2 * GRACE
+    first = expect(stream.event(min(end, time.monotonic() + GRACE)), "exercise", "exercise", task.id)
+    if first.get("defined") is not True:
+        expect(stream.event(end), "exercise_end", "exercise", task.id)
+        return "undefined"
+    while True:
+        message = stream.event(min(end, time.monotonic() + task.seconds + GRACE))
+        if message["event"] == "exercise_end" and message.get("exercise") == task.id:
+            status = message.get("status")
+            return status if status in ("timeout", "died") or len(outcomes) == len(task.cases) else "died"
+        expect(message, "case", "exercise", task.id)
+        if message.get("index") != len(outcomes) or len(outcomes) >= len(task.cases):
+            raise Broken("died", "résultat hors de son rang")
+        outcomes.append(read_outcome(stream.frame(min(end, time.monotonic() + GRACE))))
+
+
+def filled(outcomes: list[dict[str, Any]], task: Task, status: str) -> list[dict[str, Any]]:
+    """Un résultat par cas : ceux qui manquent disent comment l'exercice a fini."""
+    missing = TIMEOUT if status == "timeout" else DIED
+    return outcomes + [missing] * (len(task.cases) - len(outcomes))
+
+
+def expect(message: dict[str, Any], event: str, key: str, value: str) -> dict[str, Any]:
+    """Le message, s'il est celui attendu ; sinon `Broken`."""
+    if message["event"] != event or message.get(key) != value:
+        raise Broken("died", f"message inattendu\u00a0: {str(message['event'])[:40]}")
+    return message
+
+
+def cell_report(message: dict[str, Any]) -> CellReport:
+    """Compte rendu d'une cellule, chaque champ ramené à ce qu'il doit être."""
+    status = message.get("status")
+    line = message.get("line")
+    return CellReport(
+        status if status in ("ok", "raised", "timeout") else "raised",
+        str(message.get("error") or "")[:100],
+        str(message.get("message") or "")[:500],
+        line if type(line) is int and 0 <= line < 10**6 else 0,
+    )
+
+
+_STATUSES = ("value", "raised", "todo", "untransportable", "timeout")
+
+
+def read_outcome(body: bytes) -> dict[str, Any]:
+    """Le résultat d'un cas, vérifié. Ce qui n'en est pas un devient « untransportable »."""
+    try:
+        outcome = loads(body)
+    except CodecError as error:
+        return {"status": "untransportable", "message": str(error)[:300]}
+    status = outcome.get("status") if isinstance(outcome, dict) else None
+    if status not in _STATUSES:
+        return {"status": "untransportable", "message": "résultat d'une forme inconnue"}
+    if status == "value":
+        if not ("value" in outcome and isinstance(outcome.get("after"), dict)):
+            return {"status": "untransportable", "message": "résultat incomplet"}
+        clean: dict[str, Any] = {"status": "value", "value": outcome["value"], "after": outcome["after"]}
+    elif status == "raised":
+        mro = outcome.get("mro")
+        names = [x[:100] for x in mro if isinstance(x, str)][:20] if isinstance(mro, list) else []
+        clean = {"status": "raised", "error": short(outcome, "error"), "mro": names, "where": short(outcome, "where")}
+    else:
+        clean = {"status": status}
+    if status in ("raised", "todo", "untransportable"):
+        clean["message"] = short(outcome, "message")
+    return {**clean, "printed": short(outcome, "printed")}
+
+
+def short(outcome: dict[str, Any], key: str) -> str:
+    """Un champ de texte, borné."""
+    value = outcome.get(key)
+    return value[:2000] if isinstance(value, str) else ""
