@@ -36,15 +36,14 @@ def _with_negative_peak(d: Draw, *shape: int) -> torch.Tensor:
 
 # --- decode_float ---------------------------------------------------------------------------------------------------
 
-_FORMATS = ((5, 10), (8, 23), (8, 7), (3, 4), (5, 2), (4, 3), (6, 9))
+_FORMATS = ((5, 10), (8, 23), (8, 7), (5, 2), None)
+_OTHERS = ((3, 4), (6, 9), (7, 4), (2, 5), (8, 3))
 
 
 def draw_decode(d: Draw, group: str) -> Inputs:
-    exponent_bits, fraction_bits = (4, 3) if group == "e4m3" else d.turn(_FORMATS)
-    if group == "bords" and (exponent_bits, fraction_bits) == (4, 3):
-        exponent_bits, fraction_bits = d.choice([(7, 4), (2, 5), (8, 3)])
+    exponent_bits, fraction_bits = (4, 3) if group == "e4m3" else d.turn(_FORMATS) or d.choice(_OTHERS)
     top, one = 2**exponent_bits - 1, 2**fraction_bits
-    normal = [d.integer(1, top - 1) * one + d.integer(1, one - 1) for _ in range(6)]
+    normal = [d.integer(1, top - 1) * one + d.integer(1, one - 1) for _ in range(5)]
     if group == "normaux":
         patterns = [(top // 2) * one, *normal]
     elif group == "bords":
@@ -154,7 +153,7 @@ decode_float = Exercise(
     groups={"normaux": 0.4, "bords": 0.35, "e4m3": 0.25},
     draw=draw_decode,
     probe="call_many",
-    cases=7,
+    cases=5,
     examples=[
         {"bits": [0x3C00, 0xC000, 0x3555], "exponent_bits": 5, "fraction_bits": 10},
         {"bits": [0x0000, 0x8000, 0x0001, 0x03FF, 0x7C00, 0xFC00, 0x7E00], "exponent_bits": 5, "fraction_bits": 10},
@@ -191,9 +190,9 @@ def draw_qparams(d: Draw, group: str) -> Inputs:
         r_min, r_max = d.turn(pairs)
         return {"r_min": r_min, "r_max": r_max, "bits": bits, "signed": signed}
     scale = d.uniform(0.2, 3.0) / 2 ** (bits - 1)
-    code = d.integer(q_min + 1, q_max - 1) if bits > 2 else d.choice([q_min + 1, q_max])
-    if signed and bits > 3 and abs(code) < 3:
-        code = d.choice([-1, 1]) * d.integer(3, q_max // 2 + 1)
+    code = d.integer(q_min + 1, q_max - 1) if bits > 2 else q_max
+    if signed and bits > 2:  # un Z négatif au moins, et jamais trop près de 0
+        code = d.integer(3, q_max // 2 + 1) * (1 if d.index % 4 == 2 else -1)
     gap = d.uniform(0.1, 0.4) * (-1 if d.index % 2 else 1)
     zero = min(max(code + gap, q_min + 0.1), q_max - 0.1)
     r_min = (q_min - zero) * scale
@@ -1212,8 +1211,11 @@ def draw_gptq(d: Draw, group: str) -> Inputs:
         elif d.index % 2:
             w, x = w.double(), x.double()
         position = _gptq_positions(w, x, bits, damp)
-        clear_of_ties = ((position - position.floor() - 0.5).abs() > 0.015).all()
-        if clear_of_ties and (group != "bords" or edge != "deux bits" or _leaves_grid(position)):
+        clear_of_ties = bool(((position - position.floor() - 0.5).abs() > 0.015).all())
+        telling = not torch.equal(position.round(), _gptq_positions(w, 0 * x, bits, damp).round())
+        if group == "bords":
+            telling = edge != "deux bits" or _leaves_grid(position)
+        if clear_of_ties and telling:
             break
     inputs = {"w": w, "x": x, "bits": bits, "damp": damp}
     if damp == 0.01:
@@ -1361,7 +1363,7 @@ gptq_quantize = Exercise(
     visible=3,
     examples=[
         {
-            "w": torch.tensor([[0.7, -0.26, 0.31], [-0.21, 0.35, 0.12]]),
+            "w": torch.tensor([[0.34, 0.32, 0.70], [-0.21, 0.70, 0.13]]),
             "x": torch.tensor([[1.0, 0.9, 0.2], [0.5, 0.6, -1.0], [-1.0, -1.1, 0.3], [0.2, 0.1, 0.8]]),
         }
     ],

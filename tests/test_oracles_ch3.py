@@ -1,0 +1,386 @@
+"""Chapitre 3 : chaque référence face à une mise en œuvre indépendante, et les marges des cas tirés."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import struct
+from typing import Any
+
+import pytest
+import torch
+from torch.ao.quantization import MinMaxObserver, PerChannelMinMaxObserver
+
+from atelier.exercise import Inputs
+from grader.chapters import load_chapter
+
+CHAPTER = load_chapter("ch3_quantification")
+MARGIN = 0.01
+"""Distance minimale, en pas, entre ce qui est arrondi et un demi (exercises.md)."""
+
+
+def reference(id: str) -> Any:
+    return CHAPTER.reference(id)
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+# --- decode_float ---------------------------------------------------------------------------------------------------
+
+
+def same_number(a: float, b: float) -> bool:
+    """Même nombre, zéros signés compris ; tous les nan se valent."""
+    return (math.isnan(a) and math.isnan(b)) or struct.pack("<d", a) == struct.pack("<d", b)
+
+
+@pytest.mark.parametrize(
+    ("whole", "real", "exponent_bits", "fraction_bits"),
+    [
+        (torch.int16, torch.float16, 5, 10),
+        (torch.int16, torch.bfloat16, 8, 7),
+        (torch.int8, torch.float8_e4m3fn, 4, 3),
+        (torch.int8, torch.float8_e5m2, 5, 2),
+    ],
+)
+def test_decode_float_on_every_pattern(
+    whole: torch.dtype, real: torch.dtype, exponent_bits: int, fraction_bits: int
+) -> None:
+    width = 1 + exponent_bits + fraction_bits
+    expected = torch.arange(2**width).to(whole).view(real).double().tolist()
+    decode = reference("decode_float")
+    wrong = [b for b in range(2**width) if not same_number(decode(b, exponent_bits, fraction_bits), expected[b])]
+    assert wrong == []
+
+
+def test_decode_float_on_fp32() -> None:
+    edges = [s << 31 | e << 23 | f for s in (0, 1) for e in (0, 1, 127, 254, 255) for f in (0, 1, 2**22, 2**23 - 1)]
+    patterns = edges + torch.randint(0, 2**32, (20_000,), generator=generator(0)).tolist()
+    decode = reference("decode_float")
+    for bits in patterns:
+        assert same_number(decode(bits, 8, 23), struct.unpack("<f", struct.pack("<I", bits))[0]), hex(bits)
+
+
+# --- quantification affine ------------------------------------------------------------------------------------------
+
+
+def q_range(bits: int, signed: bool) -> tuple[int, int]:
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+
+
+def from_tie(x: torch.Tensor | float) -> float:
+    """Distance du plus proche demi, la plus petite de `x`."""
+    x = torch.as_tensor(x, dtype=torch.float64)
+    return (x - x.floor() - 0.5).abs().min().item()
+
+
+@pytest.mark.parametrize("bits", [3, 4, 6, 8])
+@pytest.mark.parametrize("signed", [True, False])
+def test_affine_qparams_against_minmaxobserver(bits: int, signed: bool) -> None:
+    g, q_min, q_max = generator(bits), *q_range(bits, signed)
+    compared = 0
+    for center, half in (torch.rand(60, 2, generator=g) * torch.tensor([6.0, 4.0]) - torch.tensor([3.0, 0.0])).tolist():
+        observer = MinMaxObserver(torch.qint8 if signed else torch.quint8, quant_min=q_min, quant_max=q_max)
+        ends = torch.tensor([center - half, center + half])
+        observer(ends)
+        scale, zero_point = observer.calculate_qparams()
+        got = reference("affine_qparams")(ends[0].item(), ends[1].item(), bits, signed)
+        assert got[0] == pytest.approx(scale.item(), rel=1e-6)
+        if from_tie(q_min - min(ends[0].item(), 0.0) / got[0]) > 1e-3:
+            assert got[1] == zero_point.item()
+            compared += 1
+    assert compared > 50
+
+
+@pytest.mark.parametrize(
+    ("r_min", "r_max"), [(-1.0, 3.0), (-0.3, 0.1), (2.0, 5.0), (-5.0, -2.0), (0.0, 1.0), (-1.0, 0.0)]
+)
+@pytest.mark.parametrize(("bits", "signed"), [(2, True), (4, False), (8, True), (16, False)])
+def test_affine_qparams_sends_zero_and_the_ends_on_codes(r_min: float, r_max: float, bits: int, signed: bool) -> None:
+    scale, zero_point = reference("affine_qparams")(r_min, r_max, bits, signed)
+    q_min, q_max = q_range(bits, signed)
+    assert q_min <= zero_point <= q_max
+    for end, code in ((min(r_min, 0.0), q_min), (max(r_max, 0.0), q_max)):
+        assert abs(scale * (code - zero_point) - end) <= scale / 2 * (1 + 1e-9)
+
+
+def test_affine_qparams_zero_range() -> None:
+    assert reference("affine_qparams")(0.0, 0.0) == (1.0, 0)
+    assert reference("affine_qparams")(-0.0, 0.0, 4, False) == (1.0, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.qint8, torch.quint8])
+def test_quantize_affine_against_quantize_per_tensor(dtype: torch.dtype) -> None:
+    g, signed = generator(1), dtype == torch.qint8
+    for scale, zero_point in [(0.1, 3), (0.037, 20), (2.5, 0), (1e-3, 100)]:
+        r = scale * (400 * torch.rand(17, 33, generator=g) - 200)
+        r = r[(r / scale - (r / scale).floor() - 0.5).abs() > MARGIN]
+        expected = torch.quantize_per_tensor(r, scale, zero_point, dtype).int_repr()
+        got = reference("quantize_affine")(r, scale, zero_point, 8, signed)
+        assert got.dtype == expected.dtype and torch.equal(got, expected)
+
+
+def test_quantize_affine_rounds_halves_to_even_like_torch() -> None:
+    r = torch.arange(-20, 20) / 2 * 0.25
+    expected = torch.quantize_per_tensor(r, 0.25, 4, torch.qint8).int_repr()
+    assert torch.equal(reference("quantize_affine")(r, 0.25, 4), expected)
+
+
+@pytest.mark.parametrize(
+    ("bits", "signed", "dtype"), [(9, True, torch.int32), (16, False, torch.int32), (2, False, torch.uint8)]
+)
+def test_quantize_affine_other_widths_by_hand(bits: int, signed: bool, dtype: torch.dtype) -> None:
+    low, high = q_range(bits, signed)
+    r = torch.linspace(-1.1 * 2**bits, 1.1 * 2**bits, 401).double() * 0.2
+    got = reference("quantize_affine")(r, 0.2, 1, bits, signed)
+    assert got.dtype == dtype
+    assert got.tolist() == [max(low, min(high, round(v / 0.2) + 1)) for v in r.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "zero_point"), [(torch.int8, -128), (torch.int8, 127), (torch.uint8, 255), (torch.uint8, 3)]
+)
+def test_dequantize_affine_against_torch(dtype: torch.dtype, zero_point: int) -> None:
+    low = -128 if dtype == torch.int8 else 0
+    q = torch.arange(low, low + 256).to(dtype)
+    expected = torch._make_per_tensor_quantized_tensor(q, 0.07, zero_point).dequantize()
+    got = reference("dequantize_affine")(q, 0.07, zero_point)
+    assert got.dtype == torch.float32
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=0)
+
+
+# --- échelles symétriques -------------------------------------------------------------------------------------------
+
+
+def symmetric_observer(bits: int, **options: Any) -> dict[str, Any]:
+    top = 2 ** (bits - 1) - 1
+    return {"dtype": torch.qint8, "quant_min": -top, "quant_max": top} | options
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_absmax_scale_against_minmaxobserver(bits: int) -> None:
+    for seed, shift in itertools.product(range(5), (-2.0, 0.0, 2.0)):
+        r = torch.randn(6, 7, generator=generator(seed)) + shift
+        observer = MinMaxObserver(**symmetric_observer(bits, qscheme=torch.per_tensor_symmetric))
+        observer(r)
+        expected = observer.calculate_qparams()[0].squeeze()
+        torch.testing.assert_close(reference("absmax_scale")(r, bits), expected, rtol=1e-6, atol=0)
+
+
+def test_absmax_scale_full_range_and_torch_default() -> None:
+    """L'échelle que PyTorch choisit par défaut est entre les deux : il compte 127,5 crans."""
+    r = torch.tensor([1.0, -4.0])
+    observer = MinMaxObserver(dtype=torch.qint8, qscheme=torch.per_tensor_symmetric)
+    observer(r)
+    assert observer.calculate_qparams()[0].item() == pytest.approx(4 / 127.5)
+    assert reference("absmax_scale")(r).item() == pytest.approx(4 / 127)
+    assert reference("absmax_scale")(r, 8, True).item() == 4 / 128
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1])
+def test_absmax_per_channel_against_observer(axis: int) -> None:
+    w = torch.randn(3, 4, 5, generator=generator(2))
+    observer = PerChannelMinMaxObserver(ch_axis=axis % 3, **symmetric_observer(8, qscheme=torch.per_channel_symmetric))
+    observer(w)
+    got = reference("absmax_per_channel")(w, 8, axis)
+    assert got.shape == torch.Size([w.shape[d] if d == axis % 3 else 1 for d in range(3)])
+    torch.testing.assert_close(got.flatten(), observer.calculate_qparams()[0], rtol=1e-6, atol=0)
+
+
+def test_symmetric_scales_on_zeros() -> None:
+    assert reference("absmax_scale")(torch.zeros(3, dtype=torch.float64)).item() == 1.0
+    w = torch.tensor([[0.0, 0.0], [0.0, -2.54]])
+    torch.testing.assert_close(reference("absmax_per_channel")(w), torch.tensor([[1.0], [0.02]]))
+
+
+# --- sqnr_db --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bits", [4, 6, 8])
+def test_sqnr_gains_six_decibels_per_bit(bits: int) -> None:
+    """Signal uniforme, arrondi uniforme : 20·log10(2^bits), soit 6,02 dB par bit."""
+    r = torch.rand(200_000, generator=generator(3), dtype=torch.float64) * 2 - 1
+    step = 2 / 2**bits
+    r_hat = (torch.floor(r / step) + 0.5) * step
+    assert reference("sqnr_db")(r, r_hat) == pytest.approx(20 * math.log10(2**bits), abs=0.1)
+
+
+def test_sqnr_by_hand() -> None:
+    assert reference("sqnr_db")(torch.tensor([3.0, 4.0]), torch.tensor([3.0, 3.5])) == pytest.approx(20.0)
+    assert reference("sqnr_db")(torch.tensor([3.0]), torch.tensor([3.0])) == math.inf
+
+
+# --- int8_linear ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_int8_linear_against_float64_and_int_mm(dtype: torch.dtype) -> None:
+    g = generator(4)
+    x = (torch.randn(20, 64, generator=g) * torch.logspace(-2, 2, 20)[:, None]).to(dtype)
+    x[3] = 0
+    w_q = torch.randint(-128, 128, (24, 64), generator=g).to(torch.int8)
+    w_scale, bias = (torch.rand(24, 1, generator=g) / 100).to(dtype), torch.randn(24, generator=g).to(dtype)
+    wide = x.double() if dtype == torch.float64 else x.float()
+    x_scale = wide.abs().amax(dim=1, keepdim=True) / 127
+    x_scale[x_scale == 0] = 1
+    codes = torch.round(wide / x_scale).to(torch.int8)
+    product = codes.double() @ w_q.double().T
+    assert torch.equal(product, torch._int_mm(codes, w_q.T.contiguous()).double())
+    expected = product * x_scale.double() * w_scale.double().T
+    for given, total in ((None, expected), (bias, expected + bias.double())):
+        got = reference("int8_linear")(x, w_q, w_scale, given)
+        assert got.dtype == dtype
+        tolerance = 1e-5 if dtype in (torch.float32, torch.float64) else 1e-2
+        torch.testing.assert_close(got.double(), total, rtol=tolerance, atol=tolerance * total.abs().max().item())
+
+
+# --- pack_int4, unpack_int4 -----------------------------------------------------------------------------------------
+
+
+def test_pack_every_pair_and_back() -> None:
+    pairs = torch.tensor(list(itertools.product(range(-8, 8), repeat=2)), dtype=torch.int8)
+    packed = reference("pack_int4")(pairs)
+    assert packed.dtype == torch.uint8 and packed.shape == (256, 1)
+    for (low, high), octet in zip(pairs.tolist(), packed[:, 0].tolist(), strict=True):
+        assert octet == int(format(high % 16, "04b") + format(low % 16, "04b"), 2)
+    assert torch.equal(reference("unpack_int4")(packed, 2), pairs)
+
+
+@pytest.mark.parametrize("shape", [(1,), (7,), (3, 5), (2, 3, 4), (2, 0), (0, 4)])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64])
+def test_pack_round_trip(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    q = torch.randint(-8, 8, shape, generator=generator(5)).to(dtype)
+    packed = reference("pack_int4")(q)
+    assert packed.shape == (*shape[:-1], math.ceil(shape[-1] / 2))
+    assert torch.equal(reference("unpack_int4")(packed, shape[-1]), q.to(torch.int8))
+
+
+@pytest.mark.parametrize("value", [-9, 8, 127, -128])
+def test_pack_refuses(value: int) -> None:
+    with pytest.raises(ValueError):
+        reference("pack_int4")(torch.tensor([0, value], dtype=torch.int8))
+
+
+# --- gptq_quantize --------------------------------------------------------------------------------------------------
+
+
+def optimal_brain_quantizer(w: torch.Tensor, x: torch.Tensor, bits: int, damp: float) -> torch.Tensor:
+    """Définition directe : après chaque arrondi, les colonnes libres minimisent l'erreur, les autres étant fixées.
+
+    (w′ − w)ᵀ H (w′ − w) est minimal, colonnes F libres et Q fixées, en w′_F = w_F − H_FF⁻¹ H_FQ (ŵ_Q − w_Q).
+    """
+    w, x, top = w.double(), x.double(), 2 ** (bits - 1) - 1
+    scale = w.abs().amax(dim=1) / top
+    scale[scale == 0] = 1
+    h = 2 * x.T @ x
+    h += damp * h.diagonal().mean() * torch.eye(len(h))
+    w_hat = w.clone()
+    for j in range(len(h)):
+        free, fixed = slice(j, None), slice(0, j)
+        push = torch.linalg.solve(h[free, free], h[free, fixed] @ (w_hat[:, fixed] - w[:, fixed]).T).T
+        current = w[:, j] - push[:, 0]
+        w_hat[:, j] = torch.round(current / scale).clamp(-top - 1, top) * scale
+    return w_hat
+
+
+@pytest.mark.parametrize(("n", "bits", "damp"), [(40, 4, 0.01), (5, 4, 0.01), (40, 3, 0.0), (3, 2, 0.1)])
+def test_gptq_against_direct_obq(n: int, bits: int, damp: float) -> None:
+    for seed in range(4):
+        g = generator(seed)
+        x = torch.randn(n, 9, generator=g) @ torch.randn(9, 9, generator=g)
+        w = torch.randn(6, 9, generator=g)
+        w[2], x[:, 4] = 0.0, x[:, 4] * (damp == 0)
+        got = reference("gptq_quantize")(w, x, bits, damp)
+        torch.testing.assert_close(got.double(), optimal_brain_quantizer(w, x, bits, damp), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [4, 3, 2])
+def test_gptq_beats_plain_rounding_on_the_outputs(bits: int) -> None:
+    for seed in range(5):
+        g = generator(seed)
+        x = torch.randn(200, 16, generator=g) @ torch.randn(16, 16, generator=g)
+        w = torch.randn(64, 16, generator=g)
+        scale = reference("absmax_per_channel")(w, bits)
+        rtn = torch.round(w / scale) * scale
+        gptq = reference("gptq_quantize")(w, x, bits)
+        assert (x @ (gptq - w).T).norm() < 0.9 * (x @ (rtn - w).T).norm()
+        assert (gptq - w).norm() > (rtn - w).norm()
+
+
+def test_gptq_on_zero_activations_is_plain_rounding() -> None:
+    w = torch.randn(3, 4, generator=generator(6))
+    scale = reference("absmax_per_channel")(w, 4)
+    torch.testing.assert_close(reference("gptq_quantize")(w, torch.zeros(5, 4)), torch.round(w / scale) * scale)
+
+
+# --- marges des cas tirés -------------------------------------------------------------------------------------------
+
+
+def margin_quantize(group: str, c: Inputs) -> float:
+    return math.inf if group == "demis" else from_tie(c["r"].double() / c["scale"])
+
+
+def margin_qparams(group: str, c: Inputs) -> float:
+    if group == "refus":
+        return math.inf
+    q_min, q_max = q_range(c.get("bits", 8), c.get("signed", True))
+    low, high = min(c["r_min"], 0.0), max(c["r_max"], 0.0)
+    return math.inf if low == high else from_tie(q_min - low * (q_max - q_min) / (high - low))
+
+
+def margin_int8_linear(group: str, c: Inputs) -> float:
+    x = c["x"].double()
+    scale = x.abs().amax(dim=1, keepdim=True) / 127
+    scale[scale == 0] = 1
+    return from_tie(x / scale)
+
+
+def margin_gptq(group: str, c: Inputs) -> float:
+    """Ce qu'il manque à un arrondi pour basculer : on le mesure en déplaçant chaque colonne de la marge."""
+    w, x, bits, damp = c["w"].double(), c["x"].double(), c.get("bits", 4), c.get("damp", 0.01)
+    top = 2 ** (bits - 1) - 1
+    scale = w.abs().amax(dim=1) / top
+    scale[scale == 0] = 1
+    h = 2 * x.T @ x
+    h += damp * h.diagonal().mean() * torch.eye(len(h))
+    h = h if x.any() else torch.eye(len(h)).double()
+    w_hat = reference("gptq_quantize")(w, x, bits, damp)
+    closest = math.inf
+    for j in range(len(h)):
+        push = torch.linalg.solve(h[j:, j:], h[j:, :j] @ (w_hat[:, :j] - w[:, :j]).T).T[:, 0]
+        closest = min(closest, from_tie((w[:, j] - push) / scale))
+    return closest
+
+
+MARGINS = {
+    "affine_qparams": margin_qparams,
+    "quantize_affine": margin_quantize,
+    "int8_linear": margin_int8_linear,
+    "gptq_quantize": margin_gptq,
+}
+
+
+@functools.cache
+def drawn(id: str) -> list[tuple[str, Inputs]]:
+    exercise = CHAPTER.exercises[id]
+    first = next(iter(exercise.groups))
+    hidden = [case for seed in range(12) for case in exercise.draw_cases(id, seed, exercise.cases)]
+    return [*((first, inputs) for inputs in exercise.examples), *hidden]
+
+
+@pytest.mark.parametrize("id", MARGINS)
+def test_cases_keep_away_from_ties(id: str) -> None:
+    for group, inputs in drawn(id):
+        assert MARGINS[id](group, inputs) >= MARGIN, (group, inputs)
+
+
+def test_typical_gptq_cases_have_an_effect() -> None:
+    """Chaque cas courant distingue GPTQ de l'arrondi simple : sinon il ne prouverait rien."""
+    for group, c in drawn("gptq_quantize"):
+        if group != "bords":
+            w = c["w"].double()
+            scale = reference("absmax_per_channel")(w, c.get("bits", 4))
+            rtn = torch.round(w / scale) * scale
+            assert not torch.allclose(reference("gptq_quantize")(**c).double(), rtn, atol=1e-4)
