@@ -11,7 +11,7 @@ from torch import Tensor
 
 from atelier.display import note, number, recorded, show, table
 from atelier.figures.controls import Pick, Slider, explore
-from atelier.figures.style import BLACK, BLUE, GREEN, ORANGE, RED, SKY, canvas, french, percent
+from atelier.figures.style import BLACK, BLUE, GREEN, ORANGE, RED, SKY, canvas, french, middle, percent
 
 GREY = "#888888"
 
@@ -125,7 +125,7 @@ def methods_map() -> None:
                 "tout ce chapitre",
             ],
             [
-                "",
+                "Quand ?",
                 "pendant l'entraînement (QAT)",
                 "l'arrondi est simulé à chaque pas, et les poids apprennent à le supporter",
                 "Jacob et al., 2018, arXiv 1712.05877",
@@ -139,7 +139,7 @@ def methods_map() -> None:
                 "3.10 et 3.11",
             ],
             [
-                "",
+                "Quoi ?",
                 "poids et activations",
                 "le produit lui-même se fait entre entiers",
                 "LLM.int8(), Dettmers et al., 2022, arXiv 2208.07339",
@@ -153,7 +153,7 @@ def methods_map() -> None:
                 "comparée en 3.9",
             ],
             [
-                "",
+                "Échelle des activations ?",
                 "dynamique",
                 "recalculée à chaque passage, souvent par jeton : plus juste, un peu plus cher",
                 "ZeroQuant, Yao et al., 2022, arXiv 2206.01861",
@@ -299,7 +299,7 @@ def histogram(values: Tensor, title: str, levels: Tensor | None = None) -> Any:
 def spread_alt(values: Tensor, what: str) -> str:
     """Texte alternatif d'un histogramme : bornes, cœur, forme."""
     flat = values.detach().float().flatten().cpu()
-    low, high = (flat.quantile(q).item() for q in (0.005, 0.995)) if flat.numel() < 2**24 else (math.nan, math.nan)
+    low, high = middle(flat)
     return (
         f"Histogramme : {what}, de {number(flat.min().item(), 3)} à {number(flat.max().item(), 3)} ; "
         f"99 % des valeurs sont entre {number(low, 3)} et {number(high, 3)}."

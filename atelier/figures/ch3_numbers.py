@@ -15,7 +15,7 @@ from torch import Tensor
 from atelier.display import _display, note, number, recorded, show, table
 from atelier.figures.controls import Shown, live, show_live
 from atelier.figures.layers import layer_inputs, linear_layers, replace_weights
-from atelier.figures.style import BLACK, BLUE, SERIES, canvas, french, percent
+from atelier.figures.style import BLACK, BLUE, SERIES, canvas, french, middle, percent
 from atelier.perplexity import evaluate_perplexity
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def formats_table() -> None:
 def range_and_precision(weights: Tensor) -> None:
     """Étendue (en largeur) contre précision (en hauteur) des quatre formats, avec la bande des poids donnés."""
     fig, ax = canvas(8.4, 4.0)
-    low, high = (weights.abs().float().flatten().quantile(q).item() for q in (0.005, 0.995))
+    low, high = middle(weights.abs())
     ax.axvspan(low, high, color="#999999", alpha=0.35, lw=0)
     ax.annotate("99 % des poids\nde Colibri", (high * 5, 2e-5), va="center", fontsize=9, color=BLACK)
     for f, look in zip(FORMATS.values(), SERIES, strict=False):

@@ -68,6 +68,13 @@ def power_of_ten(v: float) -> str:
     return f"{sign}{factor}$10^{{{exponent}}}$"
 
 
+def middle(values: Any, share: float = 0.99) -> tuple[float, float]:
+    """Les bornes de la part centrale `share` des valeurs (d'après un million d'entre elles au plus)."""
+    flat = values.detach().float().flatten()
+    flat = flat[:: max(1, flat.numel() // 10**6)].cpu()
+    return flat.quantile((1 - share) / 2).item(), flat.quantile((1 + share) / 2).item()
+
+
 def percent(share: float) -> str:
     """Une part écrite en pour cent, sans jamais arrondir à zéro ce qui ne l'est pas."""
     if share == 0:
