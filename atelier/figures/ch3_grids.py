@@ -201,14 +201,14 @@ def number_line(qparams: QParams, r_min: float = -0.8, r_max: float = 2.0, bits:
 
 
 def _number_line(r_min: float, r_max: float, bits: int, signed: bool, scale: float, zero: int) -> tuple[Any, str]:
-    q_min, q_max = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    codes = range(2**bits) if not signed else range(-(2**bits) // 2, 2**bits // 2)
+    q_min, q_max = codes[0], codes[-1]
     low, high = scale * (q_min - zero), scale * (q_max - zero)
     left, right = min(r_min, low, 0), max(r_max, high, 0)
     fig, ax = canvas(8.6, 2.7)
     ax.grid(False)
     ax.set_yticks([])
     ax.spines["left"].set_visible(False)
-    codes = range(q_min, q_max + 1)
     values = [scale * (q - zero) for q in codes]
     ax.plot([r_min, r_max], [1, 1], color=SKY, lw=9, solid_capstyle="butt", alpha=0.8)
     ax.plot([low, high], [0, 0], color=BLACK, lw=1)
