@@ -109,22 +109,25 @@ class Sandbox:
     # ------------------------------------------------------------------------------------------ processus tiède
 
     def home(self) -> Path:
-        """Dossier vide de l'étudiant, et à côté la copie d'`atelier` qu'il peut importer ; ni grader ni solutions."""
+        """Dossier de travail, vide, où chaque copie reçoit le sien."""
         with self._lock:
             if self._home is None:
-                self._home = self._furnish(Path(tempfile.mkdtemp(prefix="correction-")))
+                self._home = Path(tempfile.mkdtemp(prefix="correction-"))
             return self._home
 
-    @staticmethod
-    def _furnish(home: Path) -> Path:
-        library = home / "cours"
+    def furnish(self) -> None:
+        """Pose dans `home()/cours` ce que l'étudiant peut importer : atelier et Colibri, ni grader ni solutions.
+
+        Refait à neuf à chaque démarrage : ce qu'une copie y aurait changé ne sert à personne d'autre.
+        """
+        library = self.home() / "cours"
+        shutil.rmtree(library, ignore_errors=True)
         skip = shutil.ignore_patterns("__pycache__", "*.pyc")
         shutil.copytree(Path(atelier.__file__).parent, library / "atelier", ignore=skip)
         shutil.copy(paths.root() / "course.toml", library)
         if paths.asset("colibri").is_dir():
             (library / "assets").mkdir()
             shutil.copytree(paths.asset("colibri"), library / "assets" / "colibri")
-        return home
 
     def environment(self) -> dict[str, str]:
         """Variables du processus : le strict nécessaire, rien de l'instructeur."""
@@ -163,6 +166,7 @@ class Sandbox:
             return json.loads(self._control.recv(65536))
 
     def _start(self) -> None:
+        self.furnish()
         ours, theirs = socket.socketpair()
         log = self.home() / "journal.txt"
         with open(log, "wb") as errors:
@@ -256,6 +260,7 @@ class PlainChild(Child):
     """Processus ordinaire, neuf pour chaque copie : là où fork n'existe pas."""
 
     def __init__(self, sandbox: Sandbox, folder: str) -> None:
+        sandbox.furnish()
         environment = {**sandbox.environment(), "HOME": folder, "TMPDIR": folder, "TEMP": folder, "TMP": folder}
         self.process = subprocess.Popen(
             sandbox.command("--once"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +21,7 @@ from grader.nbglue import Assignment, grade_notebook, points_of, write_results
 from grader.sandbox import Sandbox
 from grader.submission import KEY, plan, read_notebook, repair
 
+LINUX = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="regarde dans /proc, absent de ce système")
 POINTS = {"scale_up": 2.0, "count_true": 1.0, "spread": 3.0}
 
 
@@ -295,8 +299,6 @@ def test_a_hostile_exercise_costs_only_itself(sandbox, attack):
 
 
 def test_many_hanging_cells_end_in_bounded_time(sandbox):
-    import time
-
     hang = "while True:\n    try:\n        while True: pass\n    except BaseException: pass"
     cells = [Cell(f"e{i}", "import os\nos._exit(1)", "extra") for i in range(6)]
     cells += [Cell("s", hang, "solution", "f"), Cell("a", HONEST, "solution", "h")]
@@ -325,7 +327,7 @@ def f(x):
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descripteurs lus dans /proc, absent de ce système")
+@LINUX
 def test_the_process_holds_no_answer(tmp_path, monkeypatch):
     monkeypatch.setenv("COURS_SECRET", "42")
     with Sandbox() as box:
@@ -336,7 +338,8 @@ def test_the_process_holds_no_answer(tmp_path, monkeypatch):
     assert value["descriptors"] <= 6  # 0, 1, 2, stdin relu, le tuyau de l'exercice, /proc/self/fd lui-même
 
 
-def test_files_and_processes_left_behind_disappear(sandbox, tmp_path):
+@LINUX
+def test_files_and_processes_left_behind_disappear(sandbox):
     leave = (
         "import subprocess, sys\nopen('trace', 'w').write('x')\n"
         "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
@@ -345,14 +348,33 @@ def test_files_and_processes_left_behind_disappear(sandbox, tmp_path):
     report = sandbox.run([Cell("a", leave, "solution", "f")], [Task("f", "call", 5.0, INPUTS[:1])])
     pid = report.tasks["f"].outcomes[0]["value"]
     assert not list(sandbox.home().glob("copie-*"))
-    status = Path(f"/proc/{pid}/stat")
-    assert not status.exists() or status.read_text().split()[2] == "Z"
+    deadline = time.monotonic() + 10
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(pid)
+
+
+def alive(pid: int) -> bool:
+    """Vrai si ce processus existe encore, zombie excepté."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(")")[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_poisoned_library_is_replaced_when_the_warm_process_restarts(sandbox):
+    poison = (
+        "import atelier, pathlib\n"
+        "(pathlib.Path(atelier.__file__).parent / 'probes.py').write_text('raise SystemExit')\n"
+        "def h(x):\n    return x * 2"
+    )
+    tasks = [Task("h", "call", 2.0, INPUTS)]
+    sandbox.run([Cell("a", poison, "solution", "h")], tasks)
+    os.kill(sandbox._server.pid, signal.SIGKILL)
+    assert sandbox.run([Cell("a", HONEST, "solution", "h")], tasks).tasks["h"].status == "done"
 
 
 def test_the_warm_process_is_restarted_if_it_dies(sandbox):
-    import os
-    import signal
-
     cells, tasks = [Cell("a", HONEST, "solution", "h")], [Task("h", "call", 1.0, INPUTS)]
     assert sandbox.run(cells, tasks).tasks["h"].status == "done"
     os.kill(sandbox._server.pid, signal.SIGKILL)
