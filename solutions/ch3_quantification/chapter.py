@@ -157,8 +157,9 @@ ch3.half_census(values)
 
 # %% [markdown]
 # Les poids et les activations tiennent à l'aise. Ce qui menace FP16, ce sont les calculs intermédiaires : un LayerNorm
-# a besoin d'une somme de carrés, et c'est elle qui s'approche du plafond ou le crève. Voilà pourquoi on accumule les sommes
-# en FP32, même dans un modèle « en FP16 ». BF16 ne connaît pas ce plafond, mais se trompe huit fois plus.
+# a besoin d'une somme de carrés, qui grandit avec la dimension. Colibri est étroit ; un grand GPT-2 en additionne bien plus.
+# Voilà pourquoi on accumule les sommes en FP32, même dans un modèle « en FP16 ». BF16 ne connaît pas ce plafond,
+# mais se trompe huit fois plus.
 
 # %%
 ch3.magnitudes(values, ("poids", "entrées des couches", "gradients des poids"))
@@ -536,7 +537,8 @@ ch3.library_scales(w, absmax_scale, quantize_affine)
 # %% [markdown]
 # Trois échelles : $|r|_{\max}$ divisé par 127, par 127,5 ou par 128. L'écart est de moins d'un pour cent, mais il change
 # des codes : deux bibliothèques « symétriques sur 8 bits » ne rendent pas le même fichier. Quand vous comparez deux
-# implémentations, comparez d'abord leurs échelles.
+# implémentations, comparez d'abord leurs échelles. (`SYMMETRIC_NO_CLIPPING_ERR` prend 127 ou 128, selon le signe du poids
+# extrême, pour n'écrêter personne.)
 
 # %% [markdown]
 # ## 3.9 Un produit entre entiers
@@ -804,18 +806,22 @@ ch3.beside_the_paper(results, colibri.num_parameters(), gptq_quantize)
 # ??? q="rtn_66b"
 
 # %% [markdown]
-# La case « 110 » n'est pas une faute de frappe, et la case 48,17 à 1,3B lui ressemble : RTN n'a aucun garde-fou, et un
-# modèle peut mal tomber. À 66B, les auteurs ont regardé : beaucoup d'unités des premières couches sont mortes, « which may
-# make it harder to compress » (note 2) ; GPTQ à 3 bits y souffre aussi (14,16). Pour 1,3B, l'article ne dit rien, et nous ne
-# savons pas. BLOOM 176B tombe de même, à 3 bits seulement : 571.
+# La case « 110 » est bien dans l'article, et la case 48,17 à 1,3B lui ressemble : RTN n'a aucun garde-fou, et un modèle
+# peut mal tomber. À 66B, les auteurs ont regardé : beaucoup d'unités des premières couches sont mortes, « which may make it
+# harder to compress » (note 2) ; GPTQ à 3 bits y souffre aussi (14,16). Pour 1,3B, l'article ne dit rien, et nous ne savons
+# pas. BLOOM 176B tombe de même, à 3 bits seulement : 571.
+#
+# Et chez nous ? Le tableau suivant prend les affirmations de l'article une à une.
 
 # %%
 ch3.verdicts(results, gptq_quantize)
 
 # %% [markdown]
-# Trois différences à garder en tête avant de comparer : leur grille est asymétrique, min-max, une par ligne, la nôtre
-# symétrique ; leur étalonnage compte 128 extraits de 2 048 jetons, le nôtre quelques fenêtres ; et leur plus petit modèle
-# est des dizaines de fois plus grand que Colibri. Nous comparons donc des **rapports** de perplexité, jamais les perplexités.
+# L'effondrement de RTN à 3 bits est celui d'OPT ; BLOOM, sauf un, ne s'effondre pas : la famille compte autant que la taille.
+#
+# Trois différences à garder en tête : leur grille est asymétrique, min-max, une par ligne, la nôtre symétrique ; leur
+# étalonnage compte 128 extraits de 2 048 jetons, le nôtre quelques fenêtres ; leur plus petit modèle est des dizaines de
+# fois plus grand que Colibri. Nous comparons donc des **rapports** de perplexité, jamais des perplexités.
 
 # %% [markdown]
 # ## 3.13 Où en est Colibri
