@@ -34,6 +34,7 @@ EXTRA_SECONDS = 1.0
 """Temps accordé, après le premier cas raté, à ceux qui ne servent qu'à reconnaître l'erreur."""
 MARGIN = "   "
 WIDTH = 96
+LIST_SHOWN = 8
 
 
 class CheckFailed(Exception):
@@ -220,7 +221,7 @@ def _describe_input(name: str, value: Any) -> str:
         return f"{name}={value['module']}({', '.join(map(str, value.get('args', ())))})"
     if isinstance(value, dict) and value:
         return f"{name}\u00a0: {{{describe_inputs(value)}}}"
-    return f"{name}={describe(value, 8)}"
+    return f"{name}={describe(value, LIST_SHOWN)}"
 
 
 def _small_tensor(x: Any) -> str:
@@ -281,7 +282,8 @@ def _todo(target: _Target, message: str) -> str:
 
 def _failure(target: _Target, results: Sequence[CaseResult], failed: int, total: int) -> str:
     result = results[failed]
-    lines = [*_head(target, failed, total, result.inputs), *(MARGIN + line for line in _what(result).splitlines())]
+    lines = [*_head(target, failed, total, result.inputs), *_which(target, result)]
+    lines += [MARGIN + line for line in _what(result).splitlines()]
     if result.verdict.kind == "raised":
         gloss = explain_error(result.got, target.declaration["signature"])
         if gloss:
@@ -302,6 +304,16 @@ def _head(target: _Target, failed: int, total: int, inputs: Mapping[str, Any]) -
     if len(start) + len(describe_inputs(inputs)) < WIDTH:
         return [f"{start} {describe_inputs(inputs)}"]
     return [start, *(f"{MARGIN}{_describe_input(name, value)}" for name, value in inputs.items())]
+
+
+def _which(target: _Target, result: CaseResult) -> list[str]:
+    """Avec `call_many`, l'élément de la longue liste dont le résultat est faux."""
+    place = re.match(r"résultat\[(\d+)\]", result.verdict.message)
+    name, items = next(iter(result.inputs.items()))
+    if target.declaration["probe"] != "call_many" or not place or len(items) <= LIST_SHOWN:
+        return []
+    index = int(place.group(1))
+    return [f"{MARGIN}{name}[{index}] = {describe(items[index])}"]
 
 
 def _wrapped(label: str, text: str) -> str:

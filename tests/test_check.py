@@ -55,6 +55,10 @@ def count(n, d):
     return n * d
 
 
+def square(n, k):
+    return n**k
+
+
 class Doubler(nn.Module):
     def __init__(self, d):
         super().__init__()
@@ -143,6 +147,7 @@ def built(tmp_path_factory):
     exercises = {
         "peak": exercise(peak, wrong, PEAK_INPUTS, tolerance=close),
         "count": exercise(count, {}, [{"n": 3, "d": 4}, {"n": 5, "d": 6}], points=1.0),
+        "square": exercise(square, {}, [{"n": list(range(20)), "k": 2}], "call_many"),
         "Doubler": exercise(Doubler, {"tripler": (Tripler, "Trois n'est pas deux.")}, MODULE_INPUTS, "module", close),
     }
     packs_folder = root / "assets" / "packs"
@@ -192,8 +197,9 @@ def state():
 def test_all_passes_and_says_what_comes_next(capsys):
     assert check(peak) is None
     out = capsys.readouterr().out
-    assert out == "✔ peak\u00a0: 5 cas sur 5\n   1 exercice sur 3. À suivre\u00a0: count (1 point).\n"
+    assert out == "✔ peak\u00a0: 5 cas sur 5\n   1 exercice sur 4. À suivre\u00a0: count (1 point).\n"
     check(count)
+    check(square)
     check(Doubler)
     assert "Tous les exercices du chapitre passent." in capsys.readouterr().out
     assert state()["exercises"]["ch3_quantification/peak"] == {"tries": 1, "passed": True}
@@ -217,6 +223,11 @@ def test_an_exercise_passed_once_stays_passed():
     check(peak)
     failure(named("peak", lambda r, bits=8: r))
     assert state()["exercises"]["ch3_quantification/peak"] == {"tries": 2, "passed": True}
+
+
+def test_in_a_long_list_the_failing_item_is_shown():
+    text = failure(named("square", lambda n, k: n**k if n < 13 else 0))
+    assert "n[13] = 13\n   résultat[13]\u00a0: attendu\u00a0: 169      obtenu\u00a0: 0" in text
 
 
 def test_large_inputs_are_summed_up():
@@ -666,9 +677,9 @@ def test_progress_by_chapter_then_by_exercise(capsys):
     (line,) = [line for line in out.splitlines() if line.startswith("Quantification")]
     assert re.split(r"\s{2,}", line.strip()) == [
         "Quantification",
-        "1 sur 3 ✔○○",
-        "2 sur 5",
-        "1 sur 9",
+        "1 sur 4 ✔○○○",
+        "2 sur 7",
+        "1 sur 12",
         "1 sur 2",
     ]
     progress("ch3")
@@ -710,9 +721,9 @@ def test_a_read_only_folder_is_said_once_and_stops_nothing(monkeypatch, tmp_path
     hint("Doubler")
     out = capsys.readouterr().out
     assert out.count("n'accepte pas d'écriture") == 1
-    assert "À suivre\u00a0: Doubler" in out and "indice 2 sur 3" in out
+    assert "À suivre\u00a0: square" in out and "indice 2 sur 3" in out
     progress()
-    assert "2 sur 3 ✔✔○" in capsys.readouterr().out
+    assert "2 sur 4 ✔✔○○" in capsys.readouterr().out
 
 
 def test_two_kernels_at_once_add_up(course):
