@@ -39,6 +39,26 @@ WITH_EXERCISES = sorted({name for name, _ in EXERCISES})
 each_exercise = pytest.mark.parametrize(("name", "id"), EXERCISES)
 
 
+def plain_functions() -> list[tuple[str, str]]:
+    """Les exercices dont la sonde rend telle quelle la réponse de la fonction."""
+    return [(name, id) for name, id in EXERCISES if chapter(name).exercises[id].probe == "call"]
+
+
+def functions_of_tensors() -> list[tuple[str, str]]:
+    """Les exercices qui sont une fonction d'au moins un tenseur."""
+    plain = {"call", "call_float"}
+    return [
+        (name, id)
+        for name, id in EXERCISES
+        if chapter(name).exercises[id].probe in plain
+        and any(isinstance(v, torch.Tensor) for _, inputs in _some_cases(name, id) for v in inputs.values())
+    ]
+
+
+def _some_cases(name: str, id: str) -> list[tuple[str, Inputs]]:
+    return chapter(name).exercises[id].draw_cases(id, SEEDS[0], 1)
+
+
 def declaration(name: str, id: str) -> Exercise:
     return chapter(name).exercises[id]
 
@@ -232,13 +252,11 @@ def _one_axis_more(value: Any) -> Any:
     return value[None] if isinstance(value, torch.Tensor) else value
 
 
-@each_exercise
+@pytest.mark.parametrize(("name", "id"), plain_functions())
 @pytest.mark.parametrize("change", [_int_to_float, _other_width, _to_list, _to_numpy, _one_axis_more])
 def test_right_values_of_the_wrong_kind_are_refused(name: str, id: str, change: Callable[[Any], Any]) -> None:
     """Un flottant pour un entier, un autre type, une liste ou un tableau pour un tenseur, un axe de trop."""
     exercise, reference = declaration(name, id), chapter(name).reference(id)
-    if exercise.probe != "call":
-        pytest.skip("la sonde mesure autre chose que la valeur rendue telle quelle")
     kinds = {"type", "dtype", "untransportable", "shape"}
     for group, inputs, expected in hidden(name, id, SEEDS[0]):
         if expected["status"] != "value":
@@ -255,14 +273,10 @@ def test_right_values_of_the_wrong_kind_are_refused(name: str, id: str, change: 
         assert verdict.kind in kinds if any(touched) else verdict.ok, (group, verdict)
 
 
-@each_exercise
+@pytest.mark.parametrize(("name", "id"), functions_of_tensors())
 def test_in_place_damage_is_seen(name: str, id: str) -> None:
     exercise, reference = declaration(name, id), chapter(name).reference(id)
     cases = visible(name, id)
-    if exercise.probe not in ("call", "call_float") or not any(
-        isinstance(v, torch.Tensor) for _, inputs, _ in cases for v in inputs.values()
-    ):
-        pytest.skip("aucun tenseur reçu par une simple fonction")
 
     def damages(*arguments: Any) -> Any:
         value = reference(*arguments)
@@ -288,6 +302,24 @@ def test_declarations_speak_french_and_never_give_the_line(name: str, id: str) -
     assert len({m.name for m in exercise.misconceptions}) == len(exercise.misconceptions)
     code = [line.strip() for line in chapter(name).sources[id].partition("BEGIN SOLUTION")[2].splitlines()]
     for text in texts:
-        assert text[-1] in ".?!", text
-        assert not any(f" {mark}" in text for mark in ":;!?»"), f"espace insécable attendue : {text}"
+        _is_french_sentence(text)
         assert not any(len(line) > 20 and line in text for line in code), text
+
+
+def _is_french_sentence(text: str) -> None:
+    assert text[-1] in ".?!", text
+    assert not any(f" {mark}" in text for mark in ":;!?»"), f"espace insécable attendue : {text}"
+    assert "..." not in text and "«\x20" not in text, text
+
+
+@pytest.mark.parametrize("name", WITH_EXERCISES)
+def test_quizzes_answer_every_choice(name: str) -> None:
+    """Une phrase par réponse proposée, et jamais la bonne toujours à la même place."""
+    quizzes = chapter(name).quizzes
+    for quiz in quizzes.values():
+        assert len(quiz.choices) >= 3 and quiz.question.endswith("?"), quiz.question
+        assert len({choice.text for choice in quiz.choices}) == len(quiz.choices), quiz.question
+        for choice in quiz.choices:
+            _is_french_sentence(choice.why)
+    places = {next(i for i, choice in enumerate(quiz.choices) if choice.correct) for quiz in quizzes.values()}
+    assert len(places) >= min(3, len(quizzes))

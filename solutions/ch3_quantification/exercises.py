@@ -323,18 +323,13 @@ def draw_quantize(d: Draw, group: str) -> Inputs:
         q_min, q_max = _code_range(bits, signed)
         zero_point = 2 * (d.integer(q_min // 4, q_max // 4) if signed else d.integer(8, 12))
         halves = torch.arange(-6, 6)[torch.randperm(12, generator=d.generator)] + 0.5
-        return {
-            "r": (halves * scale).view(3, 4),
-            "scale": scale,
-            "zero_point": zero_point,
-            "bits": bits,
-            "signed": signed,
-        }
-    small = group == "formes et types" and d.index % 4 in (1, 3)
-    formats = (
-        [(5, True), (4, True)] if small else [(8, True), (8, False), (4, True), (16, True), (3, False), (12, False)]
-    )
-    bits, signed = d.turn(formats[::-1] if small else formats)
+        r = (halves * scale).view(3, 4)
+        return {"r": r, "scale": scale, "zero_point": zero_point, "bits": bits, "signed": signed}
+    casts = [lambda t: t.view(-1)[-1], torch.Tensor.half, lambda t: d.strided(t.double()), torch.Tensor.bfloat16]
+    formats, cast, reach = [(8, True), (8, False), (4, True), (16, True), (3, False), (12, False)], None, 0.4
+    if group == "formes et types":  # en float16 et bfloat16, peu de bits : calculable dans leur propre type
+        formats, cast, reach = [(8, False), (5, True), (16, True), (4, True)], d.turn(casts), 0.25
+    bits, signed = d.turn(formats)
     q_min, q_max = _code_range(bits, signed)
     zero_point = d.integer(q_min // 2 + 1, q_max // 2) if signed else d.integer(q_max // 4 + 1, q_max // 2)
     zero_point += 1 if zero_point == 0 else 0
@@ -347,13 +342,10 @@ def draw_quantize(d: Draw, group: str) -> Inputs:
         flat[4:10] = torch.tensor(far) - zero_point
         flat[10:12] = torch.tensor([d.integer(300, 90_000), -d.integer(300, 90_000)]) + torch.tensor([q_max, q_min])
     scale = d.choice([0.013, 0.11, 0.37, 2.3]) * d.uniform(0.8, 1.2)
-    r = (scale * _off_grid(d, codes, 0.25 if small else 0.4)).float()
-    inputs = {"r": r, "scale": scale, "zero_point": zero_point, "bits": bits, "signed": signed}
+    r = (scale * _off_grid(d, codes, reach)).float()
+    inputs = {"r": cast(r) if cast else r, "scale": scale, "zero_point": zero_point, "bits": bits, "signed": signed}
     if group == "courant" and d.index == 0:
         del inputs["bits"], inputs["signed"]
-    if group == "formes et types":
-        cast = [lambda t: t.view(-1)[-1], torch.Tensor.half, lambda t: d.strided(t.double()), torch.Tensor.bfloat16]
-        inputs["r"] = d.turn(cast)(r)
     return inputs
 
 
@@ -1030,7 +1022,7 @@ _PACK_WRONG = [
         swap(
             (
                 "nibbles[..., 0::2] | (nibbles[..., 1::2] << 4)",
-                "nibbles[..., : nibbles.shape[-1] // 2] | (nibbles[..., nibbles.shape[-1] // 2 :] << 4)",
+                "nibbles[..., : nibbles.shape[-1] // 2] | (nibbles[..., nibbles.shape[-1] // 2 :] << 4)",
             )
         ),
         "Vos voisins dans l'octet viennent des deux moitiés du tenseur.",
@@ -1244,6 +1236,11 @@ _GPTQ_WRONG = [
         "diagonal_of_hinv",
         swap(("/ upper[j, j]", "/ torch.linalg.inv(hessian)[j, j]")),
         "Le diviseur et la ligne que vous étalez ne viennent pas de la même matrice.",
+    ),
+    Misconception(
+        "diagonal_of_h",
+        swap(("/ upper[j, j]", "/ hessian[j, j]")),
+        "Vous divisez par la diagonale de H, et vous étalez une ligne d'une tout autre matrice.",
     ),
     Misconception(
         "no_divisor",

@@ -156,6 +156,12 @@ def quantize_tensor_scale(r, scale, zero_point, bits=8, signed=True):
     return ((r.float() / scale).round() + zero_point).clip(low, high).type(_storage(bits, signed))
 
 
+def quantize_scale_in_own_type(r, scale, zero_point, bits=8, signed=True):
+    low, high = _bounds(bits, signed)
+    codes = torch.div(r, r.new_tensor(scale)).round_().add_(zero_point)
+    return codes.clamp_(low, high).to(_storage(bits, signed))
+
+
 def quantize_shift_first(r, scale, zero_point, bits=8, signed=True):
     low, high = _bounds(bits, signed)
     r = r.double().clamp((low - zero_point) * scale, (high - zero_point) * scale)
@@ -497,6 +503,7 @@ STYLES = {
         quantize_numpy,
         quantize_own_type,
         quantize_tensor_scale,
+        quantize_scale_in_own_type,
         quantize_shift_first,
         quantize_library,
     ],
