@@ -9,6 +9,7 @@ import inspect
 import io
 import json
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +24,12 @@ _recording: list[dict[str, Any]] | None = None
 
 def _display(markup: str, text: str) -> None:
     """Affiche du HTML dans un carnet, le texte ailleurs."""
-    try:
-        from IPython import get_ipython
-        from IPython.display import display
-    except ImportError:
-        get_ipython = None
-    if get_ipython is None or get_ipython() is None:
+    ipython = sys.modules.get("IPython")
+    if ipython is None or ipython.get_ipython() is None:
         print(text)
     else:
+        from IPython.display import display
+
         display({"text/html": markup, "text/plain": text}, raw=True)
 
 
