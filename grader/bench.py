@@ -77,7 +77,7 @@ def exercises_only(notebook: NotebookNode, given: Assignment) -> NotebookNode:
 
 def ours_seconds(folder: Path, name: str, notebook: NotebookNode, copies: int) -> float:
     """Secondes par copie, le processus tiède déjà démarré."""
-    prepare(folder)
+    prepare(folder, [name])
     course = Course(folder)
     for i in range(copies):
         submit(course, name, f"etudiant-{i:02}", notebook)

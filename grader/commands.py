@@ -9,14 +9,15 @@ from grader.cli import FrenchParser
 
 
 def init(argv: list[str]) -> int:
-    """`init COURSE`."""
+    """`init COURSE [CHAPITRE…]`."""
     parser = FrenchParser("python -m grader init", "Prépare un dossier de cours nbgrader, ou met le sien à jour.")
     parser.add_argument("course", metavar="DOSSIER", type=Path, help="dossier à créer")
+    parser.add_argument("chapters", metavar="CHAPITRE", nargs="*", help="les chapitres à y mettre (tous, sinon)")
     options = parser.parse_args(argv)
     from atelier.compare import format_number
     from grader.course import prepare
 
-    for name, exercises, points in prepare(options.course):
+    for name, exercises, points in prepare(options.course, options.chapters):
         print(f"{name}\u00a0: {exercises} exercices, {format_number(points)} points")
     print(
         f"Le cours est prêt dans {options.course}. Les carnets à distribuer sont dans release/\u202f; "

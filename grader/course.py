@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -222,16 +222,22 @@ def find_alembic() -> None:
 # ---------------------------------------------------------------------------------------------- préparer
 
 
-def prepare(folder: Path) -> list[tuple[str, int, float]]:
-    """Prépare (ou met à jour) un dossier de cours. Rend (devoir, exercices, points) pour chaque chapitre noté."""
+def prepare(folder: Path, only: Sequence[str] = ()) -> list[tuple[str, int, float]]:
+    """Prépare (ou met à jour) un dossier de cours : tous les chapitres notés, ou ceux de `only`.
+
+    Rend (devoir, exercices, points) pour chacun.
+    """
     root = paths.root()
     if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
         raise UserError(
             f"{folder} existe et contient autre chose qu'un cours nbgrader\u00a0: choisissez un autre dossier."
         )
-    chapters = [name for name in chapter_names(root) if load_chapter(name, root).exercises]
+    known = chapter_names(root)
+    if unknown := [name for name in only if name not in known]:
+        raise UserError(f"Chapitre inconnu\u00a0: {', '.join(unknown)}. Chapitres écrits\u00a0: {', '.join(known)}.")
+    chapters = [name for name in only or known if load_chapter(name, root).exercises]
     if not chapters:
-        raise UserError("Aucun chapitre noté n'est écrit dans solutions/.")
+        raise UserError("Aucun de ces chapitres n'a d'exercice à noter.")
     for name in chapters:
         for path in (root / "solutions" / name / f"{name}.ipynb", root / "notebooks" / f"{name}.ipynb"):
             if not path.is_file():

@@ -60,7 +60,7 @@ def story(tmp_path_factory: pytest.TempPathFactory):
     """Tout le parcours, une fois ; chaque test en regarde une étape."""
     folder = tmp_path_factory.mktemp("parcours")
     course, bundle = folder / "cours", folder / "publié é"
-    assert main(["init", str(course)]) == 0
+    assert main(["init", str(course), CHAPTER]) == 0
     assert main(["publish", "--to", str(bundle)]) == 0
     given = assignment(CHAPTER)
     chapter = given.chapter
@@ -274,6 +274,7 @@ def test_a_leak_stops_the_publication(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["init", "COURS", "ch4_inconnu"], "Chapitre inconnu"),
         (["grade", CHAPTER, "--course", "nulle-part"], "python -m grader init"),
         (["collect", "absent.zip", "--course", "COURS"], "n'existe pas"),
         (["grade", "ch4_inconnu", "--course", "COURS"], "n'est pas dans ce cours"),
