@@ -1,4 +1,4 @@
-"""Accueil : la carte du cours, la liste des chapitres, et `check` montré sur une fonction pour rire."""
+"""Accueil : Colibri qui écrit, la carte du cours, ses chapitres, et `check` montré sur une fonction pour rire."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from atelier import paths
 from atelier.checker import describe_inputs
 from atelier.compare import CaseResult, compare, diagnose
-from atelier.display import _display, show
+from atelier.display import _display, number, show
 from atelier.exercise import Tolerance
 from atelier.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, canvas
 from atelier.probes import run_case
@@ -95,6 +95,36 @@ def chapter_links() -> None:
             f"{label(name)} · {chapter['title']}\u00a0: {chapter['subject']}" + ("" if is_open(name) else " (à venir)")
         )
     _display(f'<ul style="list-style:none;padding-left:0">{"".join(items)}</ul>', "\n".join(lines))
+
+
+# --- Colibri -----------------------------------------------------------------------------------------------------------
+
+
+def write_on(beginning: str, tokens: int = 40, seed: int = 0) -> None:
+    """Affiche la suite que Colibri donne à un début de texte, et ce que Colibri pèse.
+
+    Chaque jeton est tiré parmi les 40 plus probables, à la température 0,8 ; une autre graine donne une autre suite.
+    """
+    import torch
+
+    from atelier.models import load_model, load_tokenizer
+    from atelier.perplexity import END
+
+    model, tokenizer = load_model("colibri"), load_tokenizer("colibri")
+    ids = torch.tensor([tokenizer.convert_tokens_to_ids(END), *tokenizer(beginning)["input_ids"]], device=model.device)
+    torch.manual_seed(seed)
+    written = model.generate(
+        ids[None],
+        attention_mask=torch.ones_like(ids)[None],
+        max_new_tokens=tokens,
+        do_sample=True,
+        top_k=40,
+        temperature=0.8,
+        pad_token_id=int(ids[0]),
+    )
+    print(tokenizer.decode(written[0, 1:], skip_special_tokens=True) + " …")
+    count = sum(p.numel() for p in model.parameters())
+    print(f"\n[{number(count)} paramètres, {number(count * 4 / 1e6, 3)} Mo à quatre octets par paramètre]")
 
 
 # --- `check`, montré sans exercice -----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@
 
 # %%
 from atelier import describe_machine, progress
-from atelier.figures.ch0 import chapter_links, chapter_map, demonstrate_check
+from atelier.figures.ch0 import chapter_links, chapter_map, demonstrate_check, write_on
 
 describe_machine()
 
@@ -24,7 +24,21 @@ describe_machine()
 # mêmes cellules s'adaptent, sur deux cœurs de processeur comme sur une carte graphique. Vous n'avez rien à régler.
 
 # %% [markdown]
-# ## 0.1 La carte
+# ## 0.1 Écoutez-le
+#
+# Un modèle de langue ne sait faire qu'une chose : devant un début de texte, donner une probabilité à chaque mot qui
+# pourrait suivre. Qu'attendez-vous d'un modèle qui tient dans une pièce jointe ? **Exécutez, puis changez le début.**
+
+# %%
+write_on("Pour obtenir une carte d'identité, il faut")
+
+# %% [markdown]
+# La grammaire tient souvent, le sens s'égare vite. C'est ce qu'on peut espérer de quelques millions de paramètres ;
+# GPT-2 en compte de 124 à 1 558 millions, et ceux d'aujourd'hui des centaines de milliards. Les gestes que vous apprendrez ici
+# sont les mêmes à toutes les tailles : voyons lesquels.
+
+# %% [markdown]
+# ## 0.2 La carte
 
 # %%
 chapter_map()
@@ -53,7 +67,7 @@ chapter_links()
 # paramètres et comment finetuner un modèle*.
 
 # %% [markdown]
-# ## 0.2 Un exercice, comment ça se passe
+# ## 0.3 Un exercice, comment ça se passe
 #
 # Un exercice est une fonction à compléter. Sous elle, une cellule `check(…)` l'essaie et vous répond aussitôt. Voyez
 # plutôt : la fonction suivante devrait rendre le milieu de deux nombres, et une erreur s'y est glissée.
@@ -87,7 +101,7 @@ demonstrate_check(midpoint)
 # Les questions à choix ne comptent pas non plus dans la note ; chaque réponse, juste ou fausse, a son explication.
 
 # %% [markdown]
-# ## 0.3 Où travailler, comment rendre
+# ## 0.4 Où travailler, comment rendre
 #
 # | où | pour commencer | pour rendre |
 # |---|---|---|
@@ -100,7 +114,7 @@ demonstrate_check(midpoint)
 # vous voulez.
 
 # %% [markdown]
-# ## 0.4 Où vous en êtes
+# ## 0.5 Où vous en êtes
 
 # %%
 progress()
