@@ -97,7 +97,7 @@ def chapter_links() -> None:
     _display(f'<ul style="list-style:none;padding-left:0">{"".join(items)}</ul>', "\n".join(lines))
 
 
-# --- Colibri -----------------------------------------------------------------------------------------------------------
+# --- Colibri ----------------------------------------------------------------------------------------------------------
 
 
 def write_on(beginning: str, tokens: int = 40, seed: int = 0) -> None:

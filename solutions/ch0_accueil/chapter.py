@@ -34,8 +34,8 @@ write_on("Pour obtenir une carte d'identité, il faut")
 
 # %% [markdown]
 # La grammaire tient souvent, le sens s'égare vite. C'est ce qu'on peut espérer de quelques millions de paramètres ;
-# GPT-2 en compte de 124 à 1 558 millions, et ceux d'aujourd'hui des centaines de milliards. Les gestes que vous apprendrez ici
-# sont les mêmes à toutes les tailles : voyons lesquels.
+# GPT-2 en compte de 124 à 1 558 millions, et ceux d'aujourd'hui des centaines de milliards. Les gestes que vous
+# apprendrez ici sont les mêmes à toutes les tailles : voyons lesquels.
 
 # %% [markdown]
 # ## 0.2 La carte
