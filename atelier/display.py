@@ -9,6 +9,7 @@ import inspect
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -187,8 +188,9 @@ def _replay(key: str, names: Sequence[str]) -> None:
     verb = "passeront leur" if plural else "passera son"
     sentence = f"Il deviendra le vôtre quand {which} {verb} check ; relancez alors cette cellule."
     style = "border-left:4px solid #0072B2;padding-left:.6em"
+    rich = re.sub("`(.+?)`", r"<code>\1</code>", html.escape(sentence))
     _display(
-        f'<p style="{style}"><strong>{label}</strong> {html.escape(sentence)}</p>',
+        f'<p style="{style}"><strong>{label}</strong> {rich}</p>',
         f"{label} {sentence}",
     )
     folder, name = asset("images", *key.split("/")[:-1]), key.split("/")[-1]

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from atelier.display import note, number, show, table
-from atelier.hardware import device, median_seconds
+from atelier.hardware import device, median_seconds, scale
 from atelier.models import load_model
 from atelier.paths import asset, course, state_dir, write_state
 from atelier.perplexity import evaluate_perplexity
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
 Row = dict[str, Any]
+BOARD_TOKENS = 8192
+"""Jetons évalués pour une ligne, les mêmes sur toutes les machines ; moins à l'échelle d'essai."""
 YOURS, OURS = "vous", "auteur"
 
 
@@ -71,12 +73,14 @@ def save_variant(
     existing = _read(path)
     known = [*existing, *_read(asset("mesures", "tableau.json"))]
     rank = next((r["rank"] for r in known if r["name"] == name), 1 + max((r["rank"] for r in known), default=0))
+    evaluation = evaluate_perplexity(model, max_tokens=scale().pick(essai=2048, cpu=BOARD_TOKENS, gpu=BOARD_TOKENS))
     row = {
         "name": name,
         "chapter": chapter,
         "what": what,
         "by": OURS if _authoring() else YOURS,
-        "perplexity": round(evaluate_perplexity(model).perplexity, 3),
+        "perplexity": round(evaluation.perplexity, 3),
+        "tokens": evaluation.tokens,
         "bytes": int(n_bytes),
         "ms": round(_window_milliseconds(model), 2),
         "rank": rank,
@@ -139,6 +143,9 @@ def board() -> None:
         caption="Colibri et ses variantes (même extrait, même protocole ; une fenêtre fait 256 jetons)",
     )
     show(figure(lines), alt=_alt(lines))
+    if len(counts := {r.get("tokens", BOARD_TOKENS) for r in lines}) > 1:
+        told = " et ".join(number(n) for n in sorted(counts))
+        note(f"Attention : ces lignes ont été mesurées sur des extraits de longueurs différentes ({told} jetons).")
 
 
 def figure(lines: list[Row]) -> Any:

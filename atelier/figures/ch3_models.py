@@ -291,7 +291,7 @@ def _speed(seconds: float | None, base: float) -> str:
 
 
 def _time_figure(results: dict[tuple[str, int], dict[str, float]], names: Sequence[str]) -> None:
-    fig, axes = canvas(9.0, 2.6, columns=len(results))
+    fig, axes = canvas(0.8 + 2.1 * len(results), 2.6, columns=len(results))
     hatches = ["", "//", "..", "xx", "++"]
     for ax, ((size, n), found) in zip(axes, results.items(), strict=True):
         for i, name in enumerate(names):

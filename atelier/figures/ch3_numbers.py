@@ -144,7 +144,7 @@ def explore_bits(value: float = 0.1, name: str = "FP16") -> None:
     import ipywidgets as w
 
     state = {"format": FORMATS[name], "pattern": FORMATS[name].pattern(value)}
-    chosen = w.Dropdown(value=name, options=list(FORMATS), description="Format", layout=w.Layout(width="11em"))
+    chosen = w.Dropdown(value=name, options=list(FORMATS), description="Format", layout=w.Layout(width="14em"))
     typed = w.Text(str(value).replace(".", ","), description="Nombre", continuous_update=False)
     before, after = w.Button(description="◀ précédent"), w.Button(description="suivant ▶")
     bits, text = w.HBox(layout=w.Layout(flex_flow="row wrap")), w.HTML()

@@ -16,7 +16,7 @@
 # Chacun des paramètres de Colibri est écrit sur 32 bits. **Avant d'aller plus loin :** combien en faut-il
 # vraiment pour que ses phrases restent les mêmes ? Seize ? Huit ? Deux ?
 #
-# Dans ce chapitre, vous écrivez de quoi répondre, puis vous mesurez. Comptez deux heures pour l'essentiel ; les deux
+# Dans ce chapitre, vous écrivez de quoi répondre, puis vous mesurez. Comptez moins de deux heures pour l'essentiel ; les deux
 # exercices marqués « approfondissement » peuvent attendre. Rien ne vous arrête : tant qu'un exercice n'est pas fait,
 # les figures qui en dépendent montrent le résultat de l'auteur et le disent.
 
@@ -176,9 +176,10 @@ tokens = scale().pick(essai=1024, cpu=4096, gpu=65536)
 ch3.formats_in_the_model(colibri, max_tokens=tokens)
 
 # %% [markdown]
-# Pour **utiliser** Colibri, seize bits suffisent donc largement, et huit bits flottants presque. Dans E4M3, « étiré à 448 »
-# veut dire que chaque tenseur est d'abord mis à l'échelle, pour que son plus grand élément tombe sur le plus grand nombre
-# du format. Cette idée, **une échelle par tenseur**, est tout le sujet de la suite.
+# Pour **utiliser** Colibri, seize bits suffisent donc largement, et huit bits flottants presque. « Étiré à 448 » veut dire
+# que chaque tenseur est d'abord mis à l'échelle, pour que son plus grand élément tombe sur le plus grand nombre d'E4M3.
+# Colibri n'en a guère besoin : un format flottant a déjà de l'étendue. Des entiers, eux, n'en ont aucune, et cette idée,
+# **une échelle par tenseur**, devient tout le sujet.
 
 # %%
 ch3.row_plain(colibri, "fp16", torch.float16, "tous les poids arrondis en FP16")
@@ -606,8 +607,8 @@ ch3.w8a8_errors(colibri, windows, int8_linear, absmax_per_channel, quantize_affi
 ch3.row_int8(colibri, int8_linear, absmax_per_channel, quantize_affine)
 
 # %% [markdown]
-# La perplexité n'a presque pas bougé, mais la fenêtre prend plus de temps qu'en FP32. **Pourquoi, alors que les entiers sont quatre
-# fois plus petits ?**
+# La perplexité n'a presque pas bougé. Et le temps ? Comparez-le à celui de la ligne « fp32 », plus haut : les entiers sont
+# pourtant quatre fois plus petits.
 #
 # ??? q="int8_speed"
 
@@ -615,8 +616,8 @@ ch3.row_int8(colibri, int8_linear, absmax_per_channel, quantize_affine)
 ch3.own_product_time(int8_linear, absmax_per_channel, quantize_affine)
 
 # %% [markdown]
-# Votre fonction élargit les codes en int32 avant de les multiplier : le processeur n'y gagne rien, et PyTorch n'a pas de
-# produit d'int32 très optimisé. Pour gagner, il faut un **noyau**, un programme écrit pour les instructions int8 de la
+# Si vous élargissez les codes en int32 avant de les multiplier, le processeur n'y gagne rien, et le produit d'int32 de
+# PyTorch est peu optimisé. Pour gagner, il faut un **noyau**, un programme écrit pour les instructions int8 de la
 # machine. En voici, sur les vraies tailles d'une couche de GPT-2, avec des poids au hasard : le temps n'en dépend pas.
 
 # %%
@@ -625,7 +626,7 @@ ch3.linear_times(sizes=scale().pick(essai=("small",), cpu=("small", "xl"), gpu=(
 # %% [markdown]
 # Deux régimes. Avec **un jeton**, quand on génère, chaque poids n'est lu que pour une multiplication : on attend la
 # mémoire, et quatre fois moins d'octets peuvent aller jusqu'à quatre fois plus vite. Avec **des centaines de jetons**, on attend
-# les calculs : le gain dépend des instructions int8 de la puce, et de rien d'autre. Sans elles, il n'y en a pas.
+# les calculs : le gain dépend surtout des instructions int8 de la puce. Sans elles, il n'y en a guère.
 
 # %% [markdown]
 # ## 3.10 Quatre bits, pour de bon

@@ -520,7 +520,6 @@ dequantize_affine = Exercise(
     ],
     groups={"courant": 0.5, "extrêmes": 0.25, "types": 0.25},
     draw=draw_dequantize,
-    cases=6,
     examples=[{"q": torch.tensor([-128, 0, 5, 127], dtype=torch.int8), "scale": 0.1, "zero_point": 5}],
     tolerance=Tolerance(rtol=1e-5, atol=3e-5, why="S·q et S·Z calculés à part en float32 ; un pas vaut 5e-4 au moins"),
     misconceptions=_DEQUANTIZE_WRONG,
@@ -951,7 +950,7 @@ int8_linear = Exercise(
     ],
     groups={"courant": 0.5, "lignes": 0.25, "types": 0.25},
     draw=draw_int8_linear,
-    cases=6,
+    cases=5,
     examples=[
         {
             "x": torch.tensor([[1.27, -0.5], [0.0, 0.0]]),
@@ -1022,7 +1021,7 @@ _PACK_WRONG = [
         swap(
             (
                 "nibbles[..., 0::2] | (nibbles[..., 1::2] << 4)",
-                "nibbles[..., : nibbles.shape[-1] // 2] | (nibbles[..., nibbles.shape[-1] // 2 :] << 4)",
+                "nibbles[..., : nibbles.shape[-1] // 2] | (nibbles[..., nibbles.shape[-1] // 2 :] << 4)",
             )
         ),
         "Vos voisins dans l'octet viennent des deux moitiés du tenseur.",
@@ -1238,11 +1237,6 @@ _GPTQ_WRONG = [
         "Le diviseur et la ligne que vous étalez ne viennent pas de la même matrice.",
     ),
     Misconception(
-        "diagonal_of_h",
-        swap(("/ upper[j, j]", "/ hessian[j, j]")),
-        "Vous divisez par la diagonale de H, et vous étalez une ligne d'une tout autre matrice.",
-    ),
-    Misconception(
         "no_divisor",
         swap((" / upper[j, j]", "")),
         "La correction doit être rapportée à ce que vaut, dans l'inverse, la colonne que vous venez d'arrondir.",
@@ -1356,7 +1350,6 @@ gptq_quantize = Exercise(
     ],
     groups={"courant": 0.5, "peu d'exemples": 0.25, "bords": 0.25},
     draw=draw_gptq,
-    cases=6,
     visible=3,
     examples=[
         {
