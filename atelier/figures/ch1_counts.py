@@ -1,0 +1,175 @@
+"""Chapitre 1, troisième partie : compter les paramètres, dire où ils sont, et ce qui change de GPT-2 à GPT-3."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from atelier.display import note, number, recorded, show, table
+from atelier.figures.ch1_tokens import NBSP
+from atelier.figures.style import BLUE, GREEN, ORANGE, PURPLE, SKY, canvas
+from atelier.models import GPT2_SIZES
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
+
+ANNOUNCED = {"small": 117, "medium": 345, "large": 762, "xl": 1542}
+"""Millions de paramètres de la diapositive : Radford et al., 2019, tableau 2."""
+
+GPT1_VOCABULARY = 40478
+"""Entrées du vocabulaire de GPT-1 (Radford et al., 2018) tel que le publie `openai-gpt`."""
+
+GPT3 = {"n_layer": 96, "d_model": 12288, "n_vocab": 50257, "n_ctx": 2048}
+"""GPT-3 175B : Brown et al., 2020, tableau 2.1."""
+
+PARTS = {
+    "table des jetons (et tête)": (BLUE, ""),
+    "positions": (PURPLE, "xx"),
+    "attention": (ORANGE, "//"),
+    "MLP": (GREEN, ".."),
+    "LayerNorm": (SKY, ""),
+}
+
+
+@cache
+def _shape_only(n_layer: int, d_model: int, n_vocab: int = 50257, n_ctx: int = 1024) -> GPT2LMHeadModel:
+    """Un GPT-2 de cette taille, sans aucun nombre dedans (appareil « meta ») : il ne prend pas de mémoire."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(n_layer=n_layer, n_embd=d_model, n_head=1, vocab_size=n_vocab, n_positions=n_ctx)
+    with torch.device("meta"):
+        return GPT2LMHeadModel(config)
+
+
+@recorded("ch1/count_models", needs=("count",))
+def count_models(model: GPT2LMHeadModel, count: Any) -> None:
+    """La formule de l'étudiant contre `num_parameters()`, pour Colibri et les quatre GPT-2."""
+    c = model.config
+    sizes = {"Colibri": (c.n_layer, c.n_embd, c.vocab_size, c.n_positions)}
+    sizes |= {f"GPT-2 {name}": (layers, d, 50257, 1024) for name, (layers, d, _) in GPT2_SIZES.items()}
+    rows = []
+    for name, (layers, d, vocabulary, positions) in sizes.items():
+        mine = count(layers, d, vocabulary, positions)
+        theirs = (model if name == "Colibri" else _shape_only(layers, d)).num_parameters()
+        rows.append([name, layers, d, vocabulary, positions, mine, theirs, mine - theirs])
+    table(
+        rows,
+        header=["modèle", "blocs", "d", "vocabulaire", "positions", "votre formule", "num_parameters()", "écart"],
+        caption="Nombre de paramètres",
+    )
+
+
+@recorded("ch1/deck_counts", needs=("count",))
+def deck_counts(count: Any) -> None:
+    """Les tailles de la diapositive, celles des modèles publiés, et celles que redonne un autre vocabulaire."""
+    rows = []
+    for name, (layers, d, _) in GPT2_SIZES.items():
+        published = count(layers, d)
+        inferred = count(layers, d, GPT1_VOCABULARY)
+        rows.append(
+            [
+                name,
+                d,
+                f"{ANNOUNCED[name]}M",
+                published,
+                f"{number(published / 1e6, 4)}M",
+                f"{number(inferred / 1e6, 6)}M",
+            ]
+        )
+    table(
+        rows,
+        header=[
+            "GPT-2",
+            "d",
+            "diapositive",
+            "modèle publié (votre formule)",
+            "soit",
+            f"avec {number(GPT1_VOCABULARY)} jetons",
+        ],
+        caption="Les mêmes modèles, comptés trois fois",
+    )
+
+
+def _part(name: str) -> str:
+    if ".ln_" in name:
+        return "LayerNorm"
+    for key, part in ((".attn.", "attention"), (".mlp.", "MLP"), ("wte", "table des jetons (et tête)")):
+        if key in name:
+            return part
+    return "positions"
+
+
+def _parts(model: GPT2LMHeadModel) -> dict[str, int]:
+    found = dict.fromkeys(PARTS, 0)
+    for name, p in model.named_parameters():
+        found[_part(name)] += p.numel()
+    return found
+
+
+def where_parameters(model: GPT2LMHeadModel) -> None:
+    """Où sont les paramètres : une barre empilée par modèle, de Colibri à GPT-3."""
+    models = {"Colibri": model}
+    models |= {f"GPT-2 {name}": _shape_only(layers, d) for name, (layers, d, _) in GPT2_SIZES.items()}
+    models["GPT-3"] = _shape_only(**GPT3)
+    counts = {name: _parts(m) for name, m in models.items()}
+    totals = {name: sum(parts.values()) for name, parts in counts.items()}
+    fig, ax = canvas(9.0, 3.8)
+    left = dict.fromkeys(counts, 0.0)
+    for part, (color, hatch) in PARTS.items():
+        shares = {name: 100 * parts[part] / totals[name] for name, parts in counts.items()}
+        ax.barh(
+            list(counts), list(shares.values()), left=list(left.values()), color=color, hatch=hatch,
+            edgecolor="white", label=part,
+        )  # fmt: skip
+        for i, (name, share) in enumerate(shares.items()):
+            if share >= 4:
+                box = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1.2}
+                ax.text(left[name] + share / 2, i, f"{share:.0f}", ha="center", va="center", fontsize=9, bbox=box)
+            left[name] += share
+    ax.invert_yaxis()
+    ax.set_yticks(range(len(counts)), [f"{name}\n{_short(n)}" for name, n in totals.items()], fontsize=9)
+    ax.set_xlim(0, 100)
+    ax.set_xlabel("part des paramètres (%)")
+    ax.legend(ncols=5, fontsize=8.5, frameon=False, loc="lower center", bbox_to_anchor=(0.45, 1.0))
+    told = " ; ".join(
+        f"{name} ({_short(totals[name])}){NBSP}: "
+        + ", ".join(f"{part} {number(100 * n / totals[name], 2)} %" for part, n in parts.items())
+        for name, parts in counts.items()
+    )
+    show(fig, alt=f"Barres empilées, part des paramètres dans chaque composant. {told}.")
+
+
+def _short(n: int) -> str:
+    """« 124 M », « 175 Md »."""
+    return f"{number(n / 1e9, 3)}{NBSP}Md" if n >= 1e9 else f"{number(n / 1e6, 3)}{NBSP}M"
+
+
+@recorded("ch1/gpt2_to_gpt3", needs=("count",))
+def gpt2_to_gpt3(count: Any) -> None:
+    """De GPT-2 à GPT-3 : ce qui a changé, chiffres des deux articles et compte de l'étudiant."""
+    layers, d, heads = GPT2_SIZES["xl"]
+    two, three = count(layers, d), count(**GPT3)
+    rows = [
+        ["blocs", number(layers), "96", f"×{NBSP}2"],
+        ["dimension d", number(d), number(12288), f"×{NBSP}{number(12288 / d, 2)}"],
+        ["têtes par bloc", number(heads), "96", f"×{NBSP}{number(96 / heads, 2)}"],
+        ["composantes par tête", number(d // heads), "128", f"×{NBSP}2"],
+        ["contexte (jetons)", number(1024), number(2048), f"×{NBSP}2"],
+        ["vocabulaire", number(50257), number(50257), "le même"],
+        ["texte", "40 Go, 8 millions de documents", "300 milliards de jetons lus", ""],
+        ["calcul d'apprentissage", "non publié", "3,14·10²³ FLOP (annexe D)", ""],
+        ["paramètres, annoncés", "1 542 M", "175 Md", ""],
+        ["paramètres, votre formule", number(two), number(three), f"×{NBSP}{number(three / two, 3)}"],
+    ]
+    table(
+        rows,
+        header=["", "GPT-2 (le plus grand)", "GPT-3", "rapport"],
+        caption="GPT-2 : Radford et al., 2019, § 2.1 et tableau 2. GPT-3 : Brown et al., 2020, § 2 et tableau 2.1",
+    )
+    blocks = 12 * GPT3["n_layer"] * GPT3["d_model"] ** 2
+    note(
+        f"Les seules matrices des blocs font {number(100 * blocks / three, 4)} % de GPT-3. Le texte de GPT-2 est "
+        "donné en octets, celui de GPT-3 en jetons lus pendant l'apprentissage : les deux ne se divisent pas."
+    )
