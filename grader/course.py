@@ -228,6 +228,8 @@ def prepare(folder: Path, only: Sequence[str] = ()) -> list[tuple[str, int, floa
     Rend (devoir, exercices, points) pour chacun.
     """
     root = paths.root()
+    if found := [c for c in "*?[" if c in str(folder.resolve())]:
+        raise UserError(f"nbgrader ne sait pas lire un chemin qui contient «\u00a0{found[0]}\u00a0»\u00a0: {folder}")
     if folder.exists() and any(folder.iterdir()) and not (folder / CONFIG).is_file():
         raise UserError(
             f"{folder} existe et contient autre chose qu'un cours nbgrader\u00a0: choisissez un autre dossier."

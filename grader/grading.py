@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from atelier.codec import CodecError, dumps
 from atelier.compare import CaseResult, Diagnosis, Outcome, compare, describe, diagnose, format_number
 from atelier.exercise import Exercise, Inputs
 from atelier.probes import run_case
@@ -117,10 +116,6 @@ def draw(chapter: Chapter, seed: int | None = None) -> list[Drawn]:
         chosen = fresh_seed() if seed is None else seed
         try:
             cases = exercise.draw_cases(id, chosen, exercise.cases)
-            dumps([inputs for _, inputs in cases])
-        except CodecError as error:
-            text = f"{chapter.declarations_file}, {id}{NB}: un tirage ne peut pas être transmis, {error}"
-            raise GradingError(text) from error
         except Exception as error:
             text = f"{chapter.declarations_file}, {id}{NB}: le tirage échoue avec la graine {chosen}"
             raise GradingError(f"{text} ({type(error).__name__}{NB}: {error})") from error

@@ -275,6 +275,7 @@ def test_a_leak_stops_the_publication(tmp_path):
     ("arguments", "words"),
     [
         (["init", "COURS", "ch4_inconnu"], "Chapitre inconnu"),
+        (["init", "COURS[2026]"], "nbgrader ne sait pas lire"),
         (["grade", CHAPTER, "--course", "nulle-part"], "python -m grader init"),
         (["collect", "absent.zip", "--course", "COURS"], "n'existe pas"),
         (["grade", "ch4_inconnu", "--course", "COURS"], "n'est pas dans ce cours"),
