@@ -36,7 +36,7 @@ def _with_negative_peak(d: Draw, *shape: int) -> torch.Tensor:
 
 # --- decode_float ---------------------------------------------------------------------------------------------------
 
-_FORMATS = ((5, 10), (8, 23), (8, 7), (5, 2), None)
+_FORMATS = ((5, 10), (8, 23), (8, 7), (5, 2), (4, 5), None)
 _OTHERS = ((3, 4), (6, 9), (7, 4), (2, 5), (8, 3))
 
 
@@ -107,6 +107,11 @@ _DECODE_WRONG = [
         "En E4M3 le plus grand nombre est 448 : qu'est devenu le motif suivant ?",
     ),
     Misconception(
+        "fp8_no_infinity",
+        swap(("(exponent_bits, fraction_bits) != (4, 3)", "exponent_bits + fraction_bits != 7")),
+        "Tous les formats de 8 bits ne suivent pas la règle d'E4M3 : E5M2, par exemple, garde ses infinis.",
+    ),
+    Misconception(
         "no_infinity",
         swap(("if (exponent_bits, fraction_bits) != (4, 3):", "if False:")),
         "Vous appliquez à tous les formats la règle d'E4M3 : dans l'IEEE, un exposant tout en 1 est réservé.",
@@ -153,11 +158,12 @@ decode_float = Exercise(
     groups={"normaux": 0.4, "bords": 0.35, "e4m3": 0.25},
     draw=draw_decode,
     probe="call_many",
-    cases=5,
+    cases=6,
     examples=[
         {"bits": [0x3C00, 0xC000, 0x3555], "exponent_bits": 5, "fraction_bits": 10},
         {"bits": [0x0000, 0x8000, 0x0001, 0x03FF, 0x7C00, 0xFC00, 0x7E00], "exponent_bits": 5, "fraction_bits": 10},
         {"bits": [0x38, 0x01, 0x78, 0x7E, 0x7F, 0xFE], "exponent_bits": 4, "fraction_bits": 3},
+        {"bits": [0x3D, 0x01, 0x7B, 0x7C, 0xFC, 0x7F], "exponent_bits": 5, "fraction_bits": 2},
     ],
     misconceptions=_DECODE_WRONG,
 )
@@ -1021,7 +1027,7 @@ _PACK_WRONG = [
         swap(
             (
                 "nibbles[..., 0::2] | (nibbles[..., 1::2] << 4)",
-                "nibbles[..., : nibbles.shape[-1] // 2] | (nibbles[..., nibbles.shape[-1] // 2 :] << 4)",
+                "nibbles.chunk(2, dim=-1)[0] | (nibbles.chunk(2, dim=-1)[1] << 4)",
             )
         ),
         "Vos voisins dans l'octet viennent des deux moitiés du tenseur.",
