@@ -15,7 +15,7 @@ from torch import Tensor
 from atelier.display import _display, note, number, recorded, show, table
 from atelier.figures.controls import Shown, live, show_live
 from atelier.figures.layers import layer_inputs, linear_layers, replace_weights
-from atelier.figures.style import BLACK, BLUE, SERIES, canvas, french, middle, percent
+from atelier.figures.style import BLACK, BLUE, SERIES, canvas, exponent, french, middle, percent
 from atelier.perplexity import evaluate_perplexity
 
 if TYPE_CHECKING:
@@ -64,8 +64,8 @@ class Format:
 
     def spacing(self, x: float) -> float:
         """Écart entre |x| et le nombre suivant du format ; x est supposé dans l'étendue du format."""
-        exponent = max(math.floor(math.log2(abs(x))) if x else -(10**9), 1 - self.bias)
-        return 2.0 ** (exponent - self.fraction_bits)
+        power = max(math.floor(math.log2(abs(x))) if x else -(10**9), 1 - self.bias)
+        return 2.0 ** (power - self.fraction_bits)
 
 
 FORMATS = {
@@ -90,20 +90,18 @@ def _fields(f: Format) -> str:
 def describe(f: Format, pattern: int) -> tuple[str, list[str]]:
     """Le nombre sous un motif : sa valeur, puis les lignes qui la décomposent."""
     text = f"{pattern:0{f.bits}b}"
-    sign, exponent = text[0], text[1 : 1 + f.exponent_bits]
+    sign, written = text[0], text[1 : 1 + f.exponent_bits]
     fraction = text[1 + f.exponent_bits :]
-    e, m, value = int(exponent, 2), int(fraction, 2), f.value(pattern)
+    e, m, value = int(written, 2), int(fraction, 2), f.value(pattern)
     lines = [f"signe {sign} : nombre {'négatif' if sign == '1' else 'positif'}"]
     if math.isnan(value) or math.isinf(value):
-        lines.append(f"exposant {exponent} : tout en 1, motif réservé")
+        lines.append(f"exposant {written} : tout en 1, motif réservé")
         return ("nan (pas un nombre)" if math.isnan(value) else "−∞" if sign == "1" else "+∞"), lines
     if e == 0:
-        lines.append(
-            f"exposant {exponent} = 0 : sous-normal, multiplié par 2^{1 - f.bias} (1 − {f.bias})".replace("^-", "^−")
-        )
+        lines.append(f"exposant {written} = 0 : sous-normal, multiplié par 2{exponent(1 - f.bias)} (1 − {f.bias})")
         lines.append(f"fraction {fraction} : 0 + {m}/{2**f.fraction_bits}, pas de 1 caché")
     else:
-        lines.append(f"exposant {exponent} = {e} : multiplié par 2^{e - f.bias} ({e} − {f.bias})".replace("^-", "^−"))
+        lines.append(f"exposant {written} = {e} : multiplié par 2{exponent(e - f.bias)} ({e} − {f.bias})")
         lines.append(f"fraction {fraction} : 1 + {m}/{2**f.fraction_bits}, le 1 n'est pas écrit")
     lines.append(f"écart avec le nombre suivant : {number(f.spacing(value), 4)}")
     shown = f"{value:.17g}" if f.bits == 32 else repr(value)

@@ -68,6 +68,11 @@ def power_of_ten(v: float) -> str:
     return f"{sign}{factor}$10^{{{exponent}}}$"
 
 
+def exponent(n: int) -> str:
+    """Un exposant entier en petits caractères : −14 donne « ⁻¹⁴ »."""
+    return str(n).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
 def middle(values: Any, share: float = 0.99) -> tuple[float, float]:
     """Les bornes de la part centrale `share` des valeurs (d'après un million d'entre elles au plus)."""
     flat = values.detach().float().flatten()
