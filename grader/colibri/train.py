@@ -953,7 +953,7 @@ def command_card(_: argparse.Namespace) -> int:
         "epochs": number(recipe["epoques"], 2),
         "steps": number(recipe["pas"]),
         "batch": number(recipe["jetons"] / recipe["pas"]),
-        "flops": number(recipe["flops_6nd"] / 1e14, 2),
+        "flops": number(recipe["flops_6nd"] / 1e15, 3),
         "minutes": number(recipe["secondes"] / 60),
         "rate": number(recipe["jetons"] / recipe["secondes"]),
         "gflops": number(recipe["flops_6nd"] / recipe["secondes"] / 1e9),
@@ -1019,7 +1019,7 @@ chaque fois.
 - Deux processus d'un fil chacun sur deux cœurs partagés avec d'autres travaux ({processor}) : {minutes} minutes, \
 {rate} jetons par seconde en moyenne, soit {gflops} GFLOP/s.
 
-C ≈ 6·N·D = 6 × {params} × {tokens} = **{flops} × 10¹⁴ opérations**. Le journal complet est dans `journal.csv` \
+C ≈ 6·N·D = 6 × {params} × {tokens} = **{flops} × 10¹⁵ opérations**. Le journal complet est dans `journal.csv` \
 (une ligne tous les dix pas), les réglages dans `recette.json`.
 
 {curve}
