@@ -26,6 +26,8 @@ MAX_FILES = 20_000
 MAX_TOTAL_BYTES = 4 * 1024**3
 WITHOUT_ACCENT = str.maketrans({"œ": "oe", "æ": "ae", "ø": "o", "ß": "ss", "ł": "l", "đ": "d", "ð": "d", "þ": "th"})
 """Les lettres latines que la décomposition d'Unicode laisse entières."""
+IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
+"""Un nom de dossier qui peut servir tel quel d'identifiant d'étudiant."""
 MOODLE = re.compile(r"(?P<name>.+?)_(?P<number>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<rest>.*)", re.DOTALL)
 
 
@@ -166,7 +168,7 @@ def identify(item: Incoming, known: dict[str, Assignment]) -> None:
         for name in known:
             stem = stem.replace(name, " ")
         item.full_name = stem.strip(" _-.")
-    item.student = slug(item.full_name)
+    item.student = item.full_name if IDENTIFIER.fullmatch(item.full_name) else slug(item.full_name)
 
 
 def rename_homonyms(received: list[Incoming]) -> None:
