@@ -19,10 +19,12 @@ from essai import as_bytes, filled
 
 from atelier import paths
 from atelier.exercise import Swap
+from grader import UserError
 from grader.__main__ import main
 from grader.chapters import load_chapter
 from grader.course import Course
 from grader.nbglue import assignment
+from grader.publish import publish
 from grader.rules import distinctive_lines
 
 CHAPTER = "ch3_quantification"
@@ -226,13 +228,24 @@ def test_the_bundle_holds_no_answer(story):
     assert not list(story.bundle.rglob("exercises.py")) and not list(story.bundle.rglob("__pycache__"))
 
 
-def test_publishing_twice_gives_the_same_files_and_forgets_the_old_ones(story):
-    before = {p.relative_to(story.bundle): p.read_bytes() for p in story.bundle.rglob("*") if p.is_file()}
-    (story.bundle / "atelier" / "vieux.py").write_text("x = 1\n", encoding="utf-8")
-    (story.bundle / ".git").mkdir()
-    assert main(["publish", "--to", str(story.bundle)]) == 0
-    after = {p.relative_to(story.bundle): p.read_bytes() for p in story.bundle.rglob("*") if p.is_file()}
-    assert after == before and (story.bundle / ".git").is_dir()
+@pytest.fixture
+def frozen(tmp_path: Path) -> Path:
+    """Une copie du cours sans ses gros fichiers, que personne d'autre ne modifie."""
+    root = tmp_path / "racine"
+    heavy = (".git", ".venv", "__pycache__", ".donnees", "corpora", "colibri", "tests", "images")
+    shutil.copytree(paths.root(), root, ignore=shutil.ignore_patterns(*heavy))
+    return root
+
+
+def test_publishing_twice_gives_the_same_files_and_forgets_the_old_ones(frozen, tmp_path):
+    target = tmp_path / "sortie"
+    publish(frozen, target)
+    before = {p.relative_to(target): p.read_bytes() for p in target.rglob("*") if p.is_file()}
+    (target / "atelier" / "vieux.py").write_text("x = 1\n", encoding="utf-8")
+    (target / ".git").mkdir()
+    publish(frozen, target)
+    after = {p.relative_to(target): p.read_bytes() for p in target.rglob("*") if p.is_file()}
+    assert after == before and (target / ".git").is_dir()
 
 
 def test_the_bundle_works_alone(story, tmp_path):
@@ -251,22 +264,12 @@ def test_the_bundle_works_alone(story, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_a_leak_stops_the_publication(tmp_path):
-    from grader import UserError
-    from grader.publish import publish
-
-    root = tmp_path / "racine"
-    shutil.copytree(
-        paths.root(),
-        root,
-        ignore=shutil.ignore_patterns(".git", ".venv", "__pycache__", ".donnees", "corpora", "colibri", "tests"),
-    )
-    (root / "assets" / "colibri").mkdir(exist_ok=True)
+def test_a_leak_stops_the_publication(frozen, tmp_path):
     line = distinctive_lines(load_chapter(CHAPTER).sources["gptq_quantize"])[0]
-    (root / "atelier" / "astuce.py").write_text(f"def f():\n    {line}\n", encoding="utf-8")
-    (root / "atelier" / "pont.py").write_text("from grader.chapters import load_chapter\n", encoding="utf-8")
+    (frozen / "atelier" / "astuce.py").write_text(f"def f():\n    {line}\n", encoding="utf-8")
+    (frozen / "atelier" / "pont.py").write_text("from grader.chapters import load_chapter\n", encoding="utf-8")
     with pytest.raises(UserError) as error:
-        publish(root, tmp_path / "sortie")
+        publish(frozen, tmp_path / "sortie")
     assert "gptq_quantize" in str(error.value) and "importe grader" in str(error.value)
     assert not (tmp_path / "sortie").exists()
 
