@@ -56,6 +56,7 @@ c.CourseDirectory.root = str(Path(__file__).resolve().parent)
 
 FRENCH_FEEDBACK = (
     ("<html>", '<html lang="fr">'),
+    ("div#notebook {", "div.output_area pre {\n  white-space: pre-wrap;\n}\n\ndiv#notebook {"),
     (">Test cell</a>", ">{{ cell.metadata.nbgrader.grade_id | replace('test_', '') }}</a>"),
     (">Coding free-response</a>", ">Réponse libre (code)</a>"),
     (">Written response</a>", ">Réponse rédigée</a>"),
