@@ -301,6 +301,7 @@ class Progress:
         self.packages = packages
         self.live = sys.stdout.isatty()
         self.step = 0
+        self.text = ""
         self.last = 0.0
 
     def update(self, log: str) -> None:
@@ -322,9 +323,9 @@ class Progress:
             end = "\n" if step != self.step and self.step else ""
             sys.stdout.write(f"{end}\r\x1b[K{step}/{STEPS} {text}")
             sys.stdout.flush()
-        elif step != self.step or time.monotonic() - self.last > 10:
+        elif step != self.step or (text != self.text and time.monotonic() - self.last > 10):
             say(step, text)
-            self.last = time.monotonic()
+            self.text, self.last = text, time.monotonic()
         self.step = step
 
     def close(self) -> None:
