@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -68,10 +70,11 @@ def solved(given: Assignment) -> NotebookNode:
 
 
 def exercises_only(notebook: NotebookNode, given: Assignment) -> NotebookNode:
-    """La même copie, réduite aux cellules de préparation, de réponse et de vérification."""
+    """La même copie, réduite aux cellules de préparation, de réponse et de vérification, et à l'import de `check`."""
     kept = {c.index for c in given.template.cells if c.role != "other"}
     small = nbformat.from_dict(notebook)
-    small.cells = [cell for i, cell in enumerate(notebook.cells) if i in kept]
+    small.cells = [nbformat.v4.new_code_cell("from atelier import check")]
+    small.cells += [cell for i, cell in enumerate(notebook.cells) if i in kept]
     return small
 
 
@@ -101,11 +104,37 @@ def stock_seconds(folder: Path, name: str, notebook: NotebookNode) -> float:
     if problem := course.generate(name):
         raise RuntimeError(problem)
     submit(course, name, "etudiant", notebook)
-    os.environ.setdefault("COURS_RACINE", str(paths.root()))
-    start = time.perf_counter()
-    if problem := course.autograde(name, "etudiant"):
-        raise RuntimeError(problem)
-    return time.perf_counter() - start
+    with kernel_environment(folder):
+        start = time.perf_counter()
+        if problem := course.autograde(name, "etudiant"):
+            raise RuntimeError(problem)
+        seconds = time.perf_counter() - start
+    graded = nbformat.read(course.path("autograded", "etudiant", name) / f"{name}.ipynb", as_version=4)
+    errors = [o for cell in graded.cells for o in cell.get("outputs", []) if o.output_type == "error"]
+    if errors:
+        raise RuntimeError(f"nbgrader n'a pas pu tout exécuter\u00a0: {errors[0].ename}, {errors[0].evalue}")
+    return seconds
+
+
+@contextmanager
+def kernel_environment(folder: Path) -> Iterator[None]:
+    """Les variables dont un noyau lancé par nbgrader a besoin pour trouver l'atelier, et un état à part."""
+    root = str(paths.root())
+    wanted = {
+        "COURS_RACINE": root,
+        "COURS_ETAT": str(folder / "etat"),
+        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
+    }
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def submit(course: Course, name: str, student: str, notebook: NotebookNode) -> None:
