@@ -118,15 +118,15 @@ def _map(weights: Tensor, names: list[str], layer: int, head: int) -> tuple[Any,
     last = weights[-1]
     strongest = last.topk(min(3, n))
     told = ", ".join(
-        f"«{NBSP}{names[j]}{NBSP}» {number(100 * v, 2)} %"
+        f"«{NBSP}{names[j]}{NBSP}» {number(100 * v, 3)} %"
         for j, v in zip(strongest.indices.tolist(), strongest.values.tolist(), strict=True)
     )
     alt = (
         f"Carte d'attention du bloc {layer}, tête {head}{NBSP}: une ligne par jeton qui regarde, une colonne par jeton "
         f"regardé, rien au-dessus de la diagonale. Le dernier jeton regarde surtout {told}. En moyenne, "
-        f"{number(100 * weights.diagonal().mean().item(), 2)} % du poids va au jeton lui-même, "
-        f"{number(100 * weights.diagonal(-1).mean().item(), 2)} % au précédent et "
-        f"{number(100 * weights[1:, 0].mean().item(), 2)} % au premier."
+        f"{number(100 * weights.diagonal().mean().item(), 3)} % du poids va au jeton lui-même, "
+        f"{number(100 * weights.diagonal(-1).mean().item(), 3)} % au précédent et "
+        f"{number(100 * weights[1:, 0].mean().item(), 3)} % au premier."
     )
     return fig, alt
 
@@ -208,7 +208,7 @@ def what_heads_do(
                 name,
                 f"bloc {layer}, tête {head}",
                 f"{number(100 * value, 3)} %",
-                f"{number(100 * chance[name], 2)} %",
+                f"{number(100 * chance[name], 3)} %",
                 f"×{NBSP}{number(value / chance[name], 2)}",
                 number(_without_head(model, layer, head, **evaluation), 4),
             ]
@@ -248,8 +248,8 @@ def _heads_figure(shares: dict[str, Tensor], chance: dict[str, float]) -> None:
     for ax in axes[:, 0]:
         ax.set_ylabel("bloc", fontsize=8.5)
     told = " ; ".join(
-        f"{name}{NBSP}: au plus {number(100 * share.max().item(), 2)} % (bloc {int(share.argmax()) // heads}, "
-        f"tête {int(share.argmax()) % heads}), en moyenne {number(100 * share.mean().item(), 2)} %"
+        f"{name}{NBSP}: au plus {number(100 * share.max().item(), 3)} % (bloc {int(share.argmax()) // heads}, "
+        f"tête {int(share.argmax()) % heads}), en moyenne {number(100 * share.mean().item(), 3)} %"
         for name, share in shares.items()
     )
     show(fig, alt=f"Six grilles, une case par tête, qui donnent en % la part d'attention portée à… {told}.")

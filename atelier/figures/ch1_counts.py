@@ -135,7 +135,7 @@ def where_parameters(model: GPT2LMHeadModel) -> None:
     ax.legend(ncols=5, fontsize=8.5, frameon=False, loc="lower center", bbox_to_anchor=(0.45, 1.0))
     told = " ; ".join(
         f"{name} ({_short(totals[name])}){NBSP}: "
-        + ", ".join(f"{part} {number(100 * n / totals[name], 2)} %" for part, n in parts.items())
+        + ", ".join(f"{part} {number(100 * n / totals[name], 3)} %" for part, n in parts.items())
         for name, parts in counts.items()
     )
     show(fig, alt=f"Barres empilées, part des paramètres dans chaque composant. {told}.")

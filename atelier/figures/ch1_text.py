@@ -139,7 +139,9 @@ def protocols(model: GPT2LMHeadModel, tokenizer: Any, perplexity: Any, max_token
         windows = text[: len(text) // n * n].reshape(-1, n).to(model.device)
         yours[n] = float(perplexity(model(windows, use_cache=False).logits.float(), windows))
     evaluated = {
-        (n, stride): evaluate_perplexity(model, max_tokens=max_tokens, context=n, stride=stride)
+        (n, stride): evaluate_perplexity(
+            model, max_tokens=max_tokens, context=n, stride=stride, batch_size=max(1, 4096 // n)
+        )
         for n in lengths
         for stride in ((n, n // 2) if n < longest else (n, n // 2, n // 4))
     }
@@ -249,7 +251,7 @@ def _play(
     ax.set_title(f"jeton suivant : {number(alive)} restent possibles sur {number(len(kept))}", fontsize=10)
     ax.legend(frameon=False, fontsize=9)
     told = ", ".join(
-        f"«{NBSP}{n}{NBSP}» {number(a, 2)} puis {number(b, 2)} %" for n, a, b in zip(names, before, after, strict=True)
+        f"«{NBSP}{n}{NBSP}» {number(a, 3)} puis {number(b, 3)} %" for n, a, b in zip(names, before, after, strict=True)
     )
     room = model.config.n_positions - ids.shape[1]
     with torch.random.fork_rng():
@@ -347,7 +349,7 @@ def settings_compared(model: GPT2LMHeadModel, tokenizer: Any, prompt: str, n_new
         pairs = {(a, b) for row in new.tolist() for a, b in zip(row, row[1:], strict=False)}
         varied = len(pairs) / (new.shape[0] * (n_new - 1))
         rows.append(
-            [name, _one_line(tokenizer.decode(new[0])), number(math.exp(loss), 3), f"{number(100 * varied, 2)} %"]
+            [name, _one_line(tokenizer.decode(new[0])), number(math.exp(loss), 3), f"{number(100 * varied, 3)} %"]
         )
     table(
         rows,
@@ -429,7 +431,7 @@ def _step_times(model: GPT2LMHeadModel, n_tokens: int, repeats: int) -> tuple[fl
     cache = _cache_after(model, n_tokens - 1)
     caches = [copy.deepcopy(cache) for _ in range(repeats + 1)]
     with_cache = _median(lambda c: model(ids[:, -1:], c, use_cache=True), caches)
-    without = _median(lambda _: model(ids, use_cache=False, logits_to_keep=1), [None] * (repeats + 1))
+    without = _median(lambda x: model(x, use_cache=False, logits_to_keep=1), [ids] * (repeats + 1))
     return with_cache, without
 
 

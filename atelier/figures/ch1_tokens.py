@@ -336,11 +336,11 @@ def block_by_block(model: GPT2LMHeadModel, tokenizer: Any, text: str, k: int = 3
         p = torch.softmax(model.lm_head(x).float(), dim=-1)
         best = p.topk(k)
         words = " ".join(
-            f"{token_text(tokenizer, j)} ({number(100 * v, 2)} %)"
+            f"{token_text(tokenizer, j)} ({number(100 * v, 3)} %)"
             for j, v in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         )
         where = "plongements seuls" if i == 0 else f"après le bloc {i - 1}"
-        rows.append([where, words, f"{number(100 * p[winner].item(), 2)} %", number(hidden[0, -1].norm().item(), 3)])
+        rows.append([where, words, f"{number(100 * p[winner].item(), 3)} %", number(hidden[0, -1].norm().item(), 3)])
     table(
         rows,
         header=["si l'on s'arrêtait", f"les {k} jetons préférés", "probabilité du choix final", "longueur du vecteur"],

@@ -227,7 +227,8 @@ ch1.attention_map(colibri, tokenizer, sentence, **found["le jeton précédent"])
 # %% [markdown]
 # La dernière mesure du tableau, « ce qui suivait le même jeton », a un nom : une **tête d'induction**, qui complète
 # « A B … A » par B. Olsson et al. (2022, arXiv 2209.11895) en trouvent dans de petits modèles et leur prêtent une bonne part
-# de l'apprentissage en contexte. Voyez ci-dessus si Colibri en a une, et de combien elle dépasse le hasard.
+# de l'apprentissage en contexte. Elle ne peut pas travailler seule : pour savoir ce qui suivait un jeton, il faut qu'une tête
+# placée plus bas ait noté, sur chaque jeton, quel était le précédent. Comparez ci-dessus les numéros de bloc.
 #
 # ## 1.4 Compter
 #
@@ -368,8 +369,8 @@ ch1.protocols(colibri, tokenizer, perplexity, max_tokens=scale().pick(essai=512,
 # %% [markdown]
 # Votre fonction et le protocole donnent presque la même chose quand le pas égale le contexte : ce sont alors les mêmes fenêtres, à
 # un jeton près. Un pas plus court donne du passé à tous les jetons notés, et coûte du temps : chacun est relu plusieurs fois.
-# L'effet est fort quand le contexte est court, faible ensuite. Quand deux articles annoncent deux perplexités pour un même
-# modèle, commencez par comparer leurs protocoles.
+# Lisez la dernière ligne : diviser le pas par deux, puis encore par deux, n'apporte pas deux fois la même chose. Quand deux
+# articles annoncent deux perplexités pour un même modèle, commencez par comparer leurs protocoles.
 #
 # ??? q="compare_perplexity"
 
@@ -445,7 +446,7 @@ ch1.play(player, player_tokenizer, "Le salarié peut demander", temperature=0.8,
 # nombres : ce que le modèle pense de ce qu'il a lui-même écrit, et à quel point il se répète.
 
 # %%
-ch1.settings_compared(colibri, tokenizer, "Le salarié peut demander", n_new=scale().pick(essai=12, cpu=30, gpu=60))
+ch1.settings_compared(colibri, tokenizer, "Le salarié peut demander", n_new=scale().pick(essai=12, cpu=24, gpu=60))
 
 # %% [markdown]
 # Le glouton s'accorde à lui-même la meilleure note et se répète le plus ; la température haute ne se répète pas et s'égare.
@@ -458,13 +459,13 @@ ch1.settings_compared(colibri, tokenizer, "Le salarié peut demander", n_new=sca
 # %%
 ch1.cache_times(
     colibri,
-    lengths=scale().pick(essai=(16, 128, 256), cpu=(16, 32, 64, 128, 192, 256), gpu=(16, 64, 256, 512, 1024)),
-    repeats=scale().pick(essai=3, cpu=9, gpu=15),
+    lengths=scale().pick(essai=(16, 128, 256), cpu=(16, 64, 128, 192, 256), gpu=(16, 64, 256, 512, 1024)),
+    repeats=scale().pick(essai=3, cpu=21, gpu=21),
     size=scale().pick(essai=None, cpu=None, gpu="small"),
 )
 
 # %% [markdown]
-# Avec le cache, le temps d'un jeton reste presque plat ; sans lui, il grandit avec la longueur. Ce temps gagné se paie en mémoire.
+# Avec le cache, le temps d'un jeton grandit peu avec la longueur ; sans lui, beaucoup. Ce temps gagné se paie en mémoire.
 # **Combien d'octets faut-il garder par jeton lu ?**
 
 # %% [markdown]
