@@ -108,8 +108,10 @@ def test_reference_passes_its_own_cases(name: str, id: str) -> None:
         for group, _, expected in cases:
             assert expected["status"] in ("value", "raised"), (group, expected)
             assert expected["status"] == "value" or "ValueError" in expected["mro"], (group, expected)
-        results = judge(exercise, cases, chapter(name).reference(id))
-        assert mark(exercise, results) == 1.0, messages(results)
+        verdicts = [compare(expected, expected, inputs, exercise.tolerance) for _, inputs, expected in cases]
+        assert all(verdict.ok for verdict in verdicts), verdicts
+    results = judge(exercise, hidden(name, id, SEEDS[0]), chapter(name).reference(id))
+    assert mark(exercise, results) == 1.0, messages(results)
 
 
 @each_exercise
