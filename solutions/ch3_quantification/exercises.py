@@ -1,8 +1,8 @@
 """Déclarations du chapitre 3 : points, indices, tirage des cas, tolérances, idées fausses, quiz.
 
-Règle des tirages : un réel à arrondir reste à plus de 0,05 pas d'un demi (0,01 au moins dans les petits formats),
-sauf quand le demi est le sujet ; une réponse juste, en float32 ou en float64, par division ou par produit avec
-l'inverse, tombe donc sur les mêmes entiers.
+Règle des tirages : un réel à arrondir reste à 0,01 pas au moins d'un demi (0,05 presque partout), sauf quand le
+demi est le sujet ; une réponse juste, en float32 ou en float64, par division ou par produit avec l'inverse, tombe
+donc sur les mêmes entiers.
 """
 
 from __future__ import annotations
