@@ -379,7 +379,9 @@ tensors = {
 ch3.affine_or_symmetric(tensors, affine_qparams, quantize_affine, dequantize_affine, sqnr_db)
 
 # %% [markdown]
-# Un bit vaut 6 dB : au mieux, ajuster la grille fait gagner un bit sur ces activations, et presque rien sur les poids.
+# Un bit vaudra 6 dB, vous le verrez bientôt : ajuster la grille fait gagner presque un bit sur la sortie de la GELU, bien
+# moins sur des valeurs à peu près centrées. C'est pourquoi l'on se contente souvent, pour les poids, d'une grille
+# symétrique.
 
 # %% [markdown]
 # ## 3.6 Tous les poids d'une couche sur 255 crans
@@ -449,8 +451,8 @@ ch3.explore_outliers(w, scale=absmax_scale, k=(0, 1, 10, 100, 1000))
 ch3.full_range_or_not(weights, absmax_scale, quantize_affine, dequantize_affine, sqnr_db)
 
 # %% [markdown]
-# Moins il y a de bits, plus la forme de la diapositive rapporte : écrêter un seul poids coûte moins cher que d'élargir le
-# pas de tous. Retenez l'idée : le meilleur pas n'est pas celui qui n'écrête rien.
+# Quand les codes sont rares, la forme de la diapositive rapporte nettement : écrêter un seul poids coûte moins cher que
+# d'élargir le pas de tous. Retenez l'idée : le meilleur pas n'est pas celui qui n'écrête rien.
 #
 # Et combien rapporte un bit de plus ?
 
@@ -520,8 +522,8 @@ mine = (absmax_scale, absmax_per_channel, quantize_affine, dequantize_affine)
 rtn = ch3.rtn_sweep(colibri, *mine, bits=bits, max_tokens=tokens)
 
 # %% [markdown]
-# Lisez le tableau par colonne. À 8 bits, tout se vaut : le grain ne sert à rien. Plus les bits sont rares, plus le grain
-# compte. Une perplexité est un nombre ; lisez aussi les phrases.
+# Lisez le tableau par colonne. À 8 bits, tout se vaut ou presque. Plus les bits sont rares, plus le grain compte : à 4 bits,
+# une seule échelle par tenseur ruine déjà le modèle. Une perplexité est un nombre ; lisez aussi les phrases.
 
 # %%
 ch3.sentences(colibri, tokenizer, "Le salarié peut demander", *mine, bits=bits)
@@ -709,7 +711,7 @@ ch3.two_weights(weights["0.mlp.c_fc"], inputs["0.mlp.c_fc"], bits=3)
 # %% [markdown]
 # L'erreur est une vallée en biais : se tromper sur un poids se rattrape en se trompant sur l'autre, dans l'autre
 # sens. On arrondit donc le premier (flèche pleine), on **déplace le second** au fond de la vallée (flèche en tirets), et
-# on l'arrondit ensuite. Deux arrondis pires que le plus proche, une sortie bien meilleure.
+# on l'arrondit ensuite. Le second arrondi est moins proche, la sortie bien meilleure.
 
 # %% [markdown]
 # Avec tous les poids d'une ligne, l'erreur est $\tfrac12\,\delta H \delta^\top$, où $\delta$ est la modification de la ligne et
@@ -818,7 +820,8 @@ ch3.beside_the_paper(results, colibri.num_parameters(), gptq_quantize)
 ch3.verdicts(results, gptq_quantize)
 
 # %% [markdown]
-# L'effondrement de RTN à 3 bits est celui d'OPT ; BLOOM, sauf un, ne s'effondre pas : la famille compte autant que la taille.
+# L'effondrement de RTN à 3 bits est celui d'OPT. Chez BLOOM, sauf à 176B, la perplexité n'est multipliée que par quelques
+# unités, comme chez Colibri : la famille compte autant que la taille.
 #
 # Trois différences à garder en tête : leur grille est asymétrique, min-max, une par ligne, la nôtre symétrique ; leur
 # étalonnage compte 128 extraits de 2 048 jetons, le nôtre quelques fenêtres ; leur plus petit modèle est des dizaines de
