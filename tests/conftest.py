@@ -18,12 +18,9 @@ if str(ROOT) not in sys.path:
 if "COURS_ETAT" not in os.environ:
     os.environ["COURS_ETAT"] = tempfile.mkdtemp(prefix="cours-etat-")
     atexit.register(shutil.rmtree, os.environ["COURS_ETAT"], ignore_errors=True)
-for variable, value in {
-    "COURS_ECHELLE": "essai",
-    "HF_HUB_OFFLINE": "1",
-    "TQDM_DISABLE": "1",
-    "MPLBACKEND": "agg",
-}.items():
+# Un seul fil de calcul : les tenseurs des tests sont petits, et les fils se gêneraient.
+DEFAULTS = {"COURS_ECHELLE": "essai", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1", "MPLBACKEND": "agg"}
+for variable, value in (DEFAULTS | {"OMP_NUM_THREADS": "1"}).items():
     os.environ.setdefault(variable, value)
 
 STRICT = os.environ.get("COURS_STRICT") == "1"
