@@ -542,7 +542,7 @@ def draw_absmax(d: Draw, group: str) -> Inputs:
     r = _with_negative_peak(d, *d.turn([(4, 5), (9,), (2, 3, 4)])) * d.choice([0.02, 1.0, 30.0])
     if group == "bords":
         zeros = torch.zeros(*d.turn([(3, 2), (3, 2), (4,)]), dtype=d.choice([torch.float32, torch.float64]))
-        r = d.turn([-r.abs() - 0.01, zeros, r.view(-1)[0] - 9.0, r.abs(), zeros, r.view(-1)[:1]])
+        r = d.turn([-r.abs() - 0.01, zeros, -r.abs().max(), r.abs(), zeros, r.view(-1)[:1]])
     if group == "types":
         r = d.turn([r.double(), r.half(), d.strided(r), r.bfloat16(), d.strided(r.double()), r.T if r.ndim == 2 else r])
     if group == "courant" and d.index == 0:
@@ -1196,7 +1196,7 @@ def draw_gptq(d: Draw, group: str) -> Inputs:
         bits, damp, rows, width = d.turn([4, 3, 2, 4]), 0.01, d.integer(3, 4), d.integer(5, 7)
         x, w = _correlated(d, 24, width), d.normal(rows, width)
         if group == "peu d'exemples":
-            x, damp = 4 * _correlated(d, d.integer(2, width - 3), width), d.turn([0.01, 0.1, 0.05])
+            x, damp = 4 * _correlated(d, d.integer(2, width - 3), width), d.turn([0.01, 0.3, 0.1])
         elif group == "bords":
             edge = d.turn(["x nul", "deux bits", "ligne et colonne nulles", "float16"])
             if edge == "ligne et colonne nulles":
@@ -1209,7 +1209,8 @@ def draw_gptq(d: Draw, group: str) -> Inputs:
             w, x = w.double(), x.double()
         position = _gptq_positions(w, x, bits, damp)
         clear_of_ties = bool(((position - position.floor() - 0.5).abs() > 0.015).all())
-        telling = not torch.equal(position.round(), _gptq_positions(w, 0 * x, bits, damp).round())
+        others = [_gptq_positions(w, 0 * x, bits, damp)] + [_gptq_positions(w, x, bits, 0.01)] * (damp != 0.01)
+        telling = not any(torch.equal(position.round(), other.round()) for other in others)
         if group == "bords":
             telling = edge != "deux bits" or _leaves_grid(position)
         if clear_of_ties and telling:
@@ -1292,6 +1293,11 @@ _GPTQ_WRONG = [
         "damp_absolute",
         swap(("damp * hessian.diagonal().mean()", "damp")),
         "Multipliez x par dix : l'effet de votre amortissement change. À quoi devait-il être proportionnel ?",
+    ),
+    Misconception(
+        "damp_ignored",
+        swap(("damp * hessian.diagonal().mean()", "0.01 * hessian.diagonal().mean()")),
+        "Changez `damp` : votre réponse ne bouge pas.",
     ),
     Misconception(
         "scale_recomputed",
