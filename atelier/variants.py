@@ -148,9 +148,19 @@ def board() -> None:
         note(f"Attention : ces lignes ont été mesurées sur des extraits de longueurs différentes ({told} jetons).")
 
 
+def _ticks(low: float, high: float) -> list[float]:
+    """Graduations lisibles d'une échelle logarithmique : 1, 2, 5 par décade, ou régulières si l'étendue est courte."""
+    from matplotlib.ticker import MaxNLocator
+
+    if high / low < 10:
+        return [t for t in MaxNLocator(6).tick_values(low, high) if low <= t <= high]
+    return [m * 10.0**e for e in range(-6, 12) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
+
+
 def figure(lines: list[Row]) -> Any:
     """Perplexité contre taille du fichier ; plein : vous, creux : l'auteur ; en bas à gauche, c'est mieux."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import FixedLocator, NullLocator
 
     fig, ax = plt.subplots(figsize=(7.2, 4.2))
     for r in lines:
@@ -166,16 +176,15 @@ def figure(lines: list[Row]) -> Any:
         ax.annotate(
             r["name"], (r["bytes"] / 1e6, r["perplexity"]), xytext=(6, 6), textcoords="offset points", fontsize=9
         )
-    ax.set_xscale("log")
-    ax.set_yscale("log")
-    for axis in (ax.xaxis, ax.yaxis):
+    for axis, values in ((ax.xaxis, [r["bytes"] / 1e6 for r in lines]), (ax.yaxis, [r["perplexity"] for r in lines])):
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        axis.set_major_locator(FixedLocator(_ticks(0.9 * min(values), 1.1 * max(values))))
+        axis.set_minor_locator(NullLocator())
         axis.set_major_formatter(lambda v, _: number(float(v), 3))
-        axis.set_minor_formatter(lambda v, _: number(float(v), 2))
-    ax.tick_params(axis="x", which="minor", labelrotation=45, labelsize=8)
-    ax.tick_params(axis="y", which="minor", labelsize=8)
     ax.set_xlabel("taille du fichier de poids (Mo, échelle logarithmique)")
     ax.set_ylabel("perplexité (échelle logarithmique)")
     ax.set_title("Plus bas et plus à gauche, c'est mieux (rond plein : vous ; carré creux : l'auteur)", fontsize=10)
+    ax.margins(0.12)
     ax.grid(alpha=0.3)
     return fig
 
