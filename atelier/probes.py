@@ -84,7 +84,9 @@ def _clean_room() -> Iterator[None]:
     numpy_random = getattr(sys.modules.get("numpy"), "random", None)
     kept = torch.get_rng_state(), random.getstate(), numpy_random and numpy_random.get_state()
     dtype, device, grad = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)  # torch.manual_seed lit toute la pile d'appels, à chaque cas
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(0)
     random.seed(0)
     if numpy_random:
         numpy_random.seed(0)
@@ -173,6 +175,8 @@ def to_data(value: Any, depth: int = 0) -> Any:
         raise NotData("une structure qui s'emboîte sans fin")
     if value is None or type(value) in (bool, int, float, str):
         return value
+    if isinstance(value, float):  # np.float64 est un float de Python, et vaut exactement la même chose
+        return float.__float__(value)
     if isinstance(value, torch.Tensor):
         if type(value) not in (torch.Tensor, nn.Parameter):
             raise NotData(f"un tenseur d'un genre particulier ({type(value).__name__}) ; on attend un torch.Tensor")

@@ -136,11 +136,17 @@ def test_a_wrong_number_of_arguments_has_no_line_of_ours():
     assert (outcome["error"], outcome["where"]) == ("TypeError", "")
 
 
+def test_a_numpy_float_counts_as_the_float_it_is():
+    outcome = run_case("call", lambda x: (np.float64(x), 1), {"x": -0.0})
+    assert outcome["status"] == "value" and type(outcome["value"][0]) is float
+    assert str(outcome["value"][0]) == "-0.0"
+
+
 @pytest.mark.parametrize(
     ("value", "words"),
     [
         (np.ones(3), "NumPy (ndarray)"),
-        (np.float64(1.5), "NumPy (float64)"),
+        (np.float32(1.5), "NumPy (float32)"),
         (np.int64(1), "NumPy (int64)"),
         (np.bool_(True), "NumPy (bool"),
         ((i for i in range(3)), "itérateur"),
