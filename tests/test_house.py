@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 
@@ -121,7 +122,9 @@ def test_everything_installed_here_is_pinned():
     from importlib.metadata import distributions
 
     exact = pins()
-    found = {normal(d.name): d.version.split("+")[0] for d in distributions()}
+    # Ce dossier seulement : setuptools, une fois chargé, montre aussi les paquets qu'il contient.
+    here = [sysconfig.get_path("purelib")]
+    found = {normal(d.name): d.version.split("+")[0] for d in distributions(path=here)}
     wrong = {name: version for name, version in found.items() if name != "pip" and exact.get(name) != version}
     assert not wrong, "installés et non fixés dans constraints.txt"
 
