@@ -11,7 +11,6 @@ import json
 import os
 import platform
 import re
-import signal
 import socket
 import statistics
 import subprocess
@@ -120,7 +119,7 @@ def start_seconds(folder: Path) -> float:
             time.sleep(0.1)
         return time.perf_counter() - start
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.communicate(timeout=30)
 
 

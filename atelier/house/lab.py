@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 from atelier.house import environment
 from atelier.house.environment import Trouble
@@ -65,6 +67,11 @@ def command(python: Path, root: Path, port: int, *, browser: bool) -> list[str]:
     return line
 
 
+def interrupt(*_: object) -> NoReturn:
+    """Une demande d'arrêt du système vaut un Ctrl+C : JupyterLab est arrêté avec nous."""
+    raise KeyboardInterrupt
+
+
 def open_course(python: Path, root: Path, wanted_port: int | None) -> int:
     """Ouvre le cours et attend qu'on l'arrête ; rend le code de sortie de JupyterLab."""
     if not (root / WELCOME).is_file():
@@ -82,10 +89,12 @@ def open_course(python: Path, root: Path, wanted_port: int | None) -> int:
     env = variables(python, root, token)
     # Le journal de Jupyter, en anglais, ne sert que s'il s'arrête de lui-même.
     with tempfile.TemporaryFile() as log:
+        signal.signal(signal.SIGTERM, interrupt)
         process = subprocess.Popen(line, env=env, cwd=root / "notebooks", stdout=log, stderr=log)
         try:
             code = process.wait()
         except KeyboardInterrupt:
+            process.terminate()
             process.wait()
             print("\nÀ bientôt.")
             return 0
