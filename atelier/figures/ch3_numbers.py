@@ -447,7 +447,7 @@ def formats_in_the_model(model: GPT2LMHeadModel, **evaluation: Any) -> None:
         perplexity = evaluate_perplexity(_rounded(model, cast), **evaluation).perplexity
         rows.append([name, perplexity, 100 * (perplexity / rows[0][1] - 1) if rows else 0.0])
     table(
-        [[n, number(p, 5), f"{d:+.2f} %".replace(".", ",").replace("-", "−")] for n, p, d in rows],
+        [[n, number(p, 5), f"{round(d, 2) + 0.0:+.2f} %".replace(".", ",").replace("-", "−")] for n, p, d in rows],
         header=["format", "perplexité", "écart à FP32"],
         caption="Poids et activations arrondis, produits en FP32",
     )

@@ -178,8 +178,8 @@ ch3.formats_in_the_model(colibri, max_tokens=tokens)
 # %% [markdown]
 # Pour **utiliser** Colibri, seize bits suffisent donc largement, et huit bits flottants presque. « Étiré à 448 » veut dire
 # que chaque tenseur est d'abord mis à l'échelle, pour que son plus grand élément tombe sur le plus grand nombre d'E4M3.
-# Colibri n'en a guère besoin : un format flottant a déjà de l'étendue. Des entiers, eux, n'en ont aucune, et cette idée,
-# **une échelle par tenseur**, devient tout le sujet.
+# Colibri y gagne peu : un format flottant a déjà de l'étendue. Des entiers, eux, n'en ont aucune, et cette idée, **une
+# échelle par tenseur**, devient tout le sujet.
 
 # %%
 ch3.row_plain(colibri, "fp16", torch.float16, "tous les poids arrondis en FP16")
