@@ -107,11 +107,14 @@ class Misconception:
 
     wrong : fonction (ou classe) fausse, ou `Swap` sur la référence. Jamais livré à l'étudiant : le paquet
     du chapitre ne contient que ce qu'elle répond aux cas visibles.
+    portable : faux si ce qu'elle répond dépend de la machine (ordre d'une somme en float32) ; elle n'est alors
+    reconnue qu'à la correction, où tout est calculé au même endroit, et le paquet n'en garde rien.
     """
 
     name: str
     wrong: Callable[..., Any] | type | Swap
     message: str
+    portable: bool = True
 
 
 @dataclass(frozen=True)

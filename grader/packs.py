@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Container
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,19 @@ def build_cases(chapter: Chapter) -> tuple[dict[str, list[Case]], list[Problem]]
             problems += error.problems
         else:
             problems += builder.problems
-            cases[id] = [_public(case) for case in found]
+            kept = _messages(chapter.exercises[id])
+            cases[id] = [_public(case, kept) for case in found]
     return cases, list(dict.fromkeys(problems))
 
 
-def _public(case: Case) -> Case:
+def _messages(exercise: Exercise) -> dict[str, str]:
+    """Nom → phrase des idées fausses que le paquet peut faire reconnaître sur toute machine."""
+    return {m.name: m.message for m in exercise.misconceptions if m.portable}
+
+
+def _public(case: Case, kept: Container[str]) -> Case:
     """Le cas sans rien du texte de la solution ni des idées fausses."""
-    wrong = {name: without_source(outcome) for name, outcome in case["wrong"].items()}
+    wrong = {name: without_source(outcome) for name, outcome in case["wrong"].items() if name in kept}
     return case | {"expected": without_source(case["expected"]), "wrong": wrong}
 
 
@@ -177,7 +184,7 @@ def render_pack(chapter: Chapter, cases: dict[str, list[Case]]) -> tuple[str, by
             "probe": exercise.probe,
             "tolerance": asdict(exercise.tolerance),
             "signature": chapter.signature(id),
-            "messages": {m.name: m.message for m in exercise.misconceptions},
+            "messages": _messages(exercise),
         }
     shown = [cell.id for cell in chapter.cells if cell.kind == "quiz" and cell.id in chapter.quizzes]
     pack = {

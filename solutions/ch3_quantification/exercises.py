@@ -886,6 +886,7 @@ _INT8_WRONG = [
         "float32_accumulator",
         swap(("x_q.to(wide) @ w_q.to(wide).T", "x_q.to(torch.float32) @ w_q.to(torch.float32).T")),
         "Sur de très longues lignes votre somme perd des unités : au-delà de quel entier float32 en saute-t-il ?",
+        portable=False,  # l'ordre de la somme dépend de la machine et du nombre de fils
     ),
     Misconception(
         "no_activation_scale",
