@@ -187,27 +187,17 @@ def _sweep_figure(found: Sweep, full: float, bits: Sequence[int]) -> None:
     from matplotlib.ticker import LogLocator
 
     fig, ax = canvas(7.6, 4.0)
-    ceiling = 40 * full
+    xs = list(range(len(bits)))
     for (name, line), look in zip(((n, v) for n, v in found.items() if n != "FP32"), SERIES, strict=False):
-        xs = list(range(len(bits)))
-        ax.plot(xs, [min(line[b], ceiling) for b in bits], label=name, lw=1.8, ms=7, **look)
-        for x, b in zip(xs, bits, strict=True):
-            if line[b] > ceiling:
-                ax.annotate(
-                    f"{number(line[b], 2)} ↑",
-                    (x, ceiling),
-                    xytext=(-6, 0),
-                    textcoords="offset points",
-                    ha="right",
-                    fontsize=8,
-                )
+        ax.plot(xs, [line[b] for b in bits], label=name, lw=1.8, ms=7, **look)
     ax.axhline(full, color=BLACK, lw=1, linestyle=":")
     ax.annotate("FP32", (0, full), xytext=(0, -12), textcoords="offset points", fontsize=8.5)
     ax.set_xticks(range(len(bits)), [f"{b} bits" for b in bits])
     ax.set_yscale("log")
     ax.set_ylabel("perplexité (échelle logarithmique)")
     ax.legend(frameon=False, fontsize=8.5, loc="upper left")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    few = max(line[b] for line in found.values() for b in bits) < 1000 * full
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
     french(ax, x=False)
     told = " ; ".join(
         f"{name} : " + ", ".join(f"{number(p, 4)} à {b} bits" for b, p in line.items())
