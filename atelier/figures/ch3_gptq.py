@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -113,10 +114,21 @@ def gptq_model(model: GPT2LMHeadModel, ids: Tensor, gptq: Gptq, bits: int, group
         inputs = layer_inputs(changed, ids, names)
         for name in names:
             w, x = weight_of(layers[name]), inputs[name]
-            rounded = gptq(w, x, bits) if group is None else gptq_in_groups(w, x, bits, gptq, group)
-            with torch.no_grad():
+            with torch.no_grad(), _one_thread():
+                rounded = gptq(w, x, bits) if group is None else gptq_in_groups(w, x, bits, gptq, group)
                 layers[name].weight.copy_(rounded.T)
     return changed
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Un seul fil de calcul : des milliers de petites opérations n'ont rien à gagner à s'attendre entre fils."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @recorded("ch3/gptq_layer_errors", needs=("gptq", "per_channel", "quantize", "dequantize"))

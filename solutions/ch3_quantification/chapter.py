@@ -20,17 +20,17 @@
 # exercices marqués « approfondissement » peuvent attendre. Rien ne vous arrête : tant qu'un exercice n'est pas fait,
 # les figures qui en dépendent montrent le résultat de l'auteur et le disent.
 
-# %% tags=["setup"]
-import math
-
-import torch
-
 # %%
 import atelier
 from atelier import check, hint, progress, quiz, scale, show
 from atelier.figures import ch3
 
 atelier.describe_machine()
+
+# %% tags=["setup"]
+import math
+
+import torch
 
 # %% [markdown]
 # Voici Colibri, et quelques fenêtres de texte pour regarder ce qui circule dans ses couches. Elles viennent de son
