@@ -172,7 +172,7 @@ ch3.magnitudes(values, ("poids", "entrées des couches", "gradients des poids"))
 # Et la perplexité ? On arrondit les poids et l'entrée de chaque couche linéaire, et l'on évalue.
 
 # %%
-tokens = scale().pick(essai=1024, cpu=4096, gpu=65536)
+tokens = scale().pick(essai=1024, cpu=3072, gpu=65536)
 ch3.formats_in_the_model(colibri, max_tokens=tokens)
 
 # %% [markdown]
