@@ -41,6 +41,10 @@ _HOME = {
     "board": "variants",
     "save_variant": "variants",
     "load_variant": "variants",
+    "corpus_tokens": "training",
+    "windows": "training",
+    "train": "training",
+    "load_measures": "measures",
 }
 
 __all__ = sorted(_HOME)

@@ -1,0 +1,34 @@
+"""Les longues mesures d'un chapitre, enregistrées par `python cours.py mesures CHAPITRE` dans assets/mesures."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+from typing import Any
+
+from atelier.hardware import machine
+from atelier.paths import asset
+
+
+def load_measures(chapter: str) -> dict[str, Any]:
+    """Ce que `cours.py mesures` a enregistré pour ce chapitre : « machine », « date », « recette », puis les mesures.
+
+    Lève `FileNotFoundError`, avec la commande à taper, si rien n'a été enregistré.
+    """
+    path = asset("mesures", f"{chapter}.json")
+    if not path.is_file():
+        raise FileNotFoundError(f"pas de mesures enregistrées pour {chapter} : python cours.py mesures {chapter}")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def save_measures(chapter: str, recipe: dict[str, Any], **measures: Any) -> None:
+    """Écrit assets/mesures/<chapitre>.json en une fois : machine, date, recette (graines, pas, jetons…), mesures.
+
+    Appelé après chaque expérience, un arrêt au milieu ne perd que l'expérience en cours.
+    """
+    path = asset("mesures", f"{chapter}.json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"machine": machine(), "date": date.today().isoformat(), "recette": recipe, **measures}
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
