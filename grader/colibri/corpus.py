@@ -10,7 +10,6 @@ français, ôte les doublons, coupe par document, et écrit :
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import os
@@ -26,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from grader import UserError
+from grader.cli import FrenchParser
 from grader.colibri import provenance, sources
 from grader.colibri.readme import readme
 from grader.colibri.sources import Cache, Document, Row
@@ -431,7 +431,7 @@ def default_cache() -> Path:
 
 def main(argv: list[str]) -> int:
     """Reconstruit tout le corpus à partir des paquets."""
-    parser = argparse.ArgumentParser(prog="python -m grader corpus", description=__doc__.split("\n")[0])
+    parser = FrenchParser("python -m grader corpus", "Reconstruit tout le corpus de Colibri à partir des paquets.")
     parser.add_argument("--cache", type=Path, default=default_cache(), help="dossier de travail (2 Go)")
     cache = Cache(parser.parse_args(argv).cache.resolve())
     out = cache.root / "out"

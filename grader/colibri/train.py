@@ -38,6 +38,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from grader import UserError
+from grader.cli import FrenchParser
 
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = ROOT / "assets" / "colibri"
@@ -1062,30 +1063,47 @@ coupée là où le compte s'arrête.
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="grader colibri", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    sub = commands.add_parser("tokenizer")
-    sub.add_argument("--travail", type=Path, required=True)
-    sub.add_argument("--texte", type=Path, required=True)
+    parser = FrenchParser("python -m grader colibri", __doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="commande", required=True)
+    sub = commands.add_parser(
+        "tokenizer",
+        help="Apprend le découpeur en jetons (BPE) sur un texte.",
+        description="Apprend le découpeur en jetons (BPE) sur un texte.",
+    )
+    sub.add_argument("--travail", type=Path, required=True, metavar="DIR", help="dossier de travail")
+    sub.add_argument("--texte", type=Path, required=True, metavar="FICHIER", help="le grand texte d'apprentissage")
     sub.set_defaults(run=command_tokenizer)
-    sub = commands.add_parser("train")
-    sub.add_argument("--travail", type=Path, required=True)
-    sub.add_argument("--tokens", type=int)
+    sub = commands.add_parser(
+        "train",
+        help="Entraîne Colibri, ou reprend au dernier point de contrôle.",
+        description="Entraîne Colibri, ou reprend au dernier point de contrôle.",
+    )
+    sub.add_argument("--travail", type=Path, required=True, metavar="DIR", help="dossier de travail")
+    sub.add_argument("--tokens", type=int, metavar="N", help="jetons à lire en tout")
     end = sub.add_mutually_exclusive_group()
-    end.add_argument("--until")
-    end.add_argument("--seconds", type=float)
+    end.add_argument("--until", metavar="HH:MM", help="heure à laquelle s'arrêter")
+    end.add_argument("--seconds", type=float, metavar="S", help="durée au bout de laquelle s'arrêter")
     for field in fields(Recipe):
-        sub.add_argument("--" + field.name.replace("_", "-"), type=type(field.default))
+        option = "--" + field.name.replace("_", "-")
+        sub.add_argument(option, type=type(field.default), metavar="V", help=f"recette ; {field.default} par défaut")
     sub.set_defaults(run=command_train)
-    sub = commands.add_parser("export")
-    sub.add_argument("--travail", type=Path, required=True)
+    sub = commands.add_parser(
+        "export",
+        help="Écrit assets/colibri à partir du dernier point de contrôle.",
+        description="Écrit assets/colibri à partir du dernier point de contrôle.",
+    )
+    sub.add_argument("--travail", type=Path, required=True, metavar="DIR", help="dossier de travail")
     sub.add_argument("--moyenne", action="store_true", help="la moyenne glissante des poids, en cours de route")
-    sub.add_argument("--provisoire", action="store_true")
+    sub.add_argument("--provisoire", action="store_true", help="dit, dans la fiche, que l'entraînement n'est pas fini")
     sub.set_defaults(run=command_export)
-    sub = commands.add_parser("evaluate")
+    sub = commands.add_parser(
+        "evaluate",
+        help="Bits par octet et perplexité, à côté d'un trigramme et de xz.",
+        description="Bits par octet et perplexité, à côté d'un trigramme et de xz.",
+    )
     sub.add_argument("--travail", type=Path, help="le dossier de travail, dont les jetons servent au trigramme")
     sub.set_defaults(run=command_evaluate)
-    sub = commands.add_parser("card")
+    sub = commands.add_parser("card", help="Écrit la fiche du modèle.", description="Écrit la fiche du modèle.")
     sub.set_defaults(run=command_card)
     args = parser.parse_args(argv)
     return args.run(args)
