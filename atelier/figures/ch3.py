@@ -22,7 +22,6 @@ from atelier.figures.ch3_grids import (
     six_db_per_bit,
     spread_alt,
     staircase,
-    three_compressions,
 )
 from atelier.figures.ch3_models import (
     linear_times,
@@ -47,6 +46,7 @@ from atelier.figures.ch3_numbers import (
     magnitudes,
     range_and_precision,
 )
+from atelier.figures.compressions import three_compressions
 from atelier.figures.layers import calibration_ids, layer_inputs, linear_layers, weight_of
 
 __all__ = [
