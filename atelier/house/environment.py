@@ -81,7 +81,7 @@ def extras(root: Path, *, testing: bool) -> tuple[str, ...]:
     if (root / "grader").is_dir():
         groups.append("enseignant")
     if testing:
-        groups.append("test")
+        groups += ["grappe", "test"]
     return tuple(groups)
 
 
