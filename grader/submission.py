@@ -51,6 +51,11 @@ class Unreadable(Exception):
 
 def read_file(path: Path) -> NotebookNode:
     """Lit une copie sur disque ; `Unreadable` si ce n'est pas un carnet."""
+    return read_notebook(read_data(path))
+
+
+def read_data(path: Path) -> bytes:
+    """Les octets d'une copie sur disque ; `Unreadable` si ce n'est pas un fichier ordinaire, ou s'il est démesuré."""
     if path.is_symlink() or not path.is_file():
         raise Unreadable("ce n'est pas un fichier ordinaire")
     if path.stat().st_size > MAX_FILE_BYTES:
@@ -59,7 +64,7 @@ def read_file(path: Path) -> NotebookNode:
             f"le fichier pèse {size}\u00a0Mo, la limite est de {MAX_FILE_BYTES // 1024**2}\u00a0Mo\u00a0: "
             "effacez les sorties (menu Édition) puis rendez-le de nouveau"
         )
-    return read_notebook(path.read_bytes())
+    return path.read_bytes()
 
 
 def read_notebook(data: bytes) -> NotebookNode:
