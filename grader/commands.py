@@ -64,16 +64,26 @@ def collect(argv: list[str]) -> int:
 
 
 def grade(argv: list[str]) -> int:
-    """`grade ASSIGNMENT [--course DIR] [--json OUT] [--jobs N] [--graine N] [--sans-isolement]`."""
+    """`grade ASSIGNMENT [--course DIR] [--json OUT] [--jobs N | --dask ADRESSE] [--seulement ÉTUDIANT] …`."""
     parser = FrenchParser(
         "python -m grader grade",
-        "Corrige toutes les copies d'un devoir.",
-        "Code de sortie\u00a0: 0 si tout est corrigé, 1 si une copie est refusée ou une note n'a pas pu être écrite.",
+        "Corrige les copies d'un devoir. Celles qui le sont déjà ne sont pas reprises\u00a0: "
+        "une correction interrompue se continue en relançant la même commande.",
+        "Code de sortie\u00a0: 0 si tout est corrigé, 1 si une copie demande un regard (refusée, ou sans note "
+        "enregistrée), 2 si la correction n'a pas pu se faire ou s'est arrêtée.",
     )
     parser.add_argument("assignment", metavar="DEVOIR", help="par exemple ch3_quantification")
     add_course(parser)
     parser.add_argument("--json", metavar="FICHIER", type=Path, help="écrire aussi une fiche par étudiant et exercice")
-    parser.add_argument("--jobs", metavar="N", type=int, default=0, help="copies corrigées en même temps")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--jobs", metavar="N", type=int, default=0, help="processus qui corrigent (un par cœur, sinon)")
+    where.add_argument(
+        "--dask", metavar="ADRESSE", help="corriger sur une grappe dask, par exemple tcp://10.0.0.1:8786"
+    )
+    parser.add_argument(
+        "--seulement", metavar="ÉTUDIANT", action="append", default=[], help="lui seulement (répétable)"
+    )
+    parser.add_argument("--refaire", action="store_true", help="reprendre aussi les copies déjà corrigées")
     parser.add_argument("--graine", metavar="N", type=int, help="rejouer les cas cachés tirés avec cette graine")
     parser.add_argument(
         "--sans-isolement",
@@ -95,7 +105,20 @@ def grade(argv: list[str]) -> int:
             "(--sans-isolement tait ce rappel).",
             file=sys.stderr,
         )
-    marked = mark(Course(options.course), options.assignment, options.jobs, options.graine)
+    pool = None
+    if options.dask:
+        from grader.cluster import Cluster
+
+        pool = Cluster(options.dask)
+    marked = mark(
+        Course(options.course),
+        options.assignment,
+        options.jobs,
+        options.graine,
+        only=options.seulement,
+        redo=options.refaire,
+        pool=pool,
+    )
     if options.json:
         write_records(marked, options.json)
     print(summary(marked))

@@ -51,7 +51,7 @@ configure(c, Path(__file__).resolve().parent)
 c.CourseDirectory.course_id = {course_id!r}
 c.CourseDirectory.root = str(Path(__file__).resolve().parent)
 # Une autre base que gradebook.db (PostgreSQL, par exemple) :
-# c.CourseDirectory.db_url = "postgresql://utilisateur@machine/base"
+# c.CourseDirectory.db_url = "postgresql+psycopg://utilisateur@machine/base"
 """
 
 FRENCH_FEEDBACK = (

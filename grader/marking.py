@@ -1,26 +1,36 @@
-"""`grade` : corriger toutes les copies d'un devoir, sans qu'aucune ne puisse arrêter les autres."""
+"""`grade` : corriger toutes les copies d'un devoir, sans qu'aucune ne puisse arrêter les autres.
+
+Une copie déjà corrigée, ni elle ni le chapitre n'ayant changé depuis, n'est pas reprise : ce qui fait foi est le carnet
+corrigé (empreintes de la copie et du chapitre) et la base (mêmes points). Il n'y a pas d'autre journal.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 import nbformat
-from nbformat import NotebookNode
 from tqdm import tqdm
 
 from atelier.compare import format_number
 from grader import UserError
 from grader.course import Course
 from grader.grading import NB, THIN, VERDICTS, Result, grade_refused
-from grader.nbglue import Assignment, assignment, blank_copy, grade_notebook, hooks, open_copy, shared_sandbox
-from grader.sandbox import SandboxError
-from grader.submission import KEY
+from grader.jobs import Failed, Graded, Here, Job, Pool, Processes, Setup
+from grader.nbglue import Assignment, assignment, blank_copy, hooks, open_copy
+from grader.record import Recorder, entries, follows_nbgrader, read_graded
+from grader.submission import KEY, Unreadable, read_data
+
+TABLE_ROWS = 60
+"""Au-delà, le résumé ne montre que les étudiants dont la copie demande un regard."""
 
 
 @dataclass
@@ -31,7 +41,10 @@ class Marked:
     results: dict[str, list[Result]] = field(default_factory=dict)
     remarks: dict[str, list[str]] = field(default_factory=dict)
     unsaved: list[str] = field(default_factory=list)
-    """Étudiants dont la note n'a pas pu être écrite par nbgrader."""
+    """Étudiants dont la copie n'a pas pu être notée, ou la note pas écrite."""
+    kept: list[str] = field(default_factory=list)
+    """Étudiants dont la correction précédente est encore bonne."""
+    seconds: float = 0.0
 
     def remark(self, student: str, text: str) -> None:
         self.remarks.setdefault(student, []).append(text)
@@ -44,8 +57,21 @@ class Marked:
         return [s for s, results in self.results.items() if any(r.verdict == "refused" for r in results)]
 
 
-def mark(course: Course, name: str, jobs: int = 0, seed: int | None = None) -> Marked:
-    """Corrige le devoir `name` : chaque copie dans un processus à part, chaque note écrite par nbgrader."""
+def mark(
+    course: Course,
+    name: str,
+    jobs: int = 0,
+    seed: int | None = None,
+    *,
+    only: Sequence[str] = (),
+    redo: bool = False,
+    pool: Pool | None = None,
+) -> Marked:
+    """Corrige le devoir `name` : chaque copie dans un processus à part, chaque note là où nbgrader l'écrit.
+
+    jobs : processus de cette machine (0 : un par cœur). only : ces étudiants seulement. redo, ou une graine : reprendre
+    aussi ce qui est déjà corrigé. pool : qui note, à la place de processus d'ici.
+    """
     points = course.points(name)
     given = assignment(name)
     if missing := sorted(given.chapter.exercises.keys() ^ points.keys()):
@@ -53,46 +79,127 @@ def mark(course: Course, name: str, jobs: int = 0, seed: int | None = None) -> M
             f"Le devoir «\u00a0{name}\u00a0» a changé depuis la préparation du cours ({', '.join(missing)}). "
             f"Relancez «\u00a0python -m grader init {course.folder}\u00a0», ou revenez à la version publiée."
         )
+    students = chosen(course, name, only)
+    marked = Marked(name)
+    start = time.monotonic()
+    with Recorder(course, name) as recorder:
+        setup = Setup(name, given.fingerprint, points, recorder.cells, recorder.kernelspec, seed)
+        batch = Batch(course, given, recorder, marked, redo or seed is not None)
+        if pool is None:
+            count = min(jobs or os.cpu_count() or 1, len(students))
+            pool = Processes(count) if count > 1 else Here()
+        with batch.bar, closing(pool.run(setup, batch.todo(students))) as outcomes:
+            for outcome in outcomes:
+                batch.finish(outcome)
+    marked.seconds = time.monotonic() - start
+    return marked
+
+
+def chosen(course: Course, name: str, only: Sequence[str]) -> list[str]:
+    """Les étudiants à corriger : ceux qui ont rendu quelque chose, ou ceux de `only`."""
     students = course.students(name)
     if not students:
         raise UserError(
             f"Aucune copie de {name} dans {course.path('submitted').parent / 'submitted'}. "
             "Rangez-les d'abord\u00a0: python -m grader collect ARCHIVE --course …"
         )
-    given.chapter.namespace  # noqa: B018 - exécute les références une fois, avant les fils
-    marked = Marked(name)
-    jobs = jobs or min(4, os.cpu_count() or 1)
-    hooks.seed = seed
-    try:
-        with ThreadPoolExecutor(jobs) as pool:
-            waiting = {s: pool.submit(grade_student, course, given, points, s, marked, seed) for s in students}
-            for student in progress(students):
-                finish(course, name, student, waiting[student], marked)
-    finally:
-        hooks.seed = None
-        hooks.ready.clear()
-    return marked
+    if unknown := sorted(set(only) - set(students)):
+        raise UserError(f"Aucune copie de {name} rendue par {', '.join(unknown)} dans {course.folder}.")
+    return [s for s in students if s in only] if only else students
 
 
-def progress(students: Sequence[str]) -> Iterator[str]:
-    bar = tqdm(students, desc="Correction", unit="copie", disable=None)
-    for student in bar:
-        bar.set_postfix_str(student[:24])
-        yield student
+class Batch:
+    """Une correction en cours : ce qu'il reste à noter, et ce que l'on fait de chaque copie notée."""
 
+    def __init__(self, course: Course, given: Assignment, recorder: Recorder, marked: Marked, redo: bool) -> None:
+        self.course, self.given, self.recorder, self.marked, self.redo = course, given, recorder, marked, redo
+        self.recorded = recorder.recorded()
+        self.fast = follows_nbgrader(course, given.chapter.name)
+        self.bar = tqdm(desc="Correction", unit="copie", disable=None)
 
-def grade_student(
-    course: Course, given: Assignment, points: dict[str, float], student: str, marked: Marked, seed: int | None
-) -> tuple[NotebookNode, list[Result]]:
-    """La copie réparée d'un étudiant et ses notes, prêtes avant que nbgrader ne la lise."""
-    path, remarks = expected_file(course.path("submitted", student, marked.assignment), given)
-    notebook = open_copy(path, given.template)
-    about = notebook.metadata[KEY]
-    repaired = [f"{exercise}{NB}: {text}" for exercise, texts in about["notes"].items() for text in texts]
-    refused = [f"copie refusée{NB}: {about['refused']}."] if about.get("refused") else []
-    for text in (*remarks, *repaired, *refused):
-        marked.remark(student, text)
-    return notebook, grade_notebook(notebook, given, points, shared_sandbox(), seed)
+    def todo(self, students: Sequence[str]) -> Iterator[Job]:
+        """Les copies à noter, lues au fur et à mesure. Celles qui sont déjà corrigées sont réglées au passage."""
+        self.bar.reset(len(students))
+        for student in students:
+            self.bar.set_postfix_str(student[:24])
+            path, remarks = expected_file(self.course.path("submitted", student, self.marked.assignment), self.given)
+            for text in remarks:
+                self.marked.remark(student, text)
+            try:
+                job = Job(student, read_data(path))
+            except Unreadable as error:
+                job = Job(student, b"", str(error))
+            if self.redo or not self.already(job):
+                yield job
+        self.bar.set_postfix_str("dernières copies")
+
+    def already(self, job: Job) -> bool:
+        """Vrai si cette copie est déjà corrigée ; complète la base si elle seule manquait."""
+        student = job.student
+        notebook = read_graded(self.recorder.file(student))
+        about = notebook.metadata.get(KEY, {}) if notebook is not None else {}
+        same = about.get("source") == hashlib.sha256(job.data).hexdigest() and about.get("results")
+        if not same or about.get("chapter") != self.given.fingerprint or (job.refused and not about.get("refused")):
+            return False
+        results = [Result.from_data(data) for data in about["results"]]
+        if {r.exercise: r.max_score for r in results} != self.points():
+            return False
+        scores, timestamp = self.recorded.get(student, ({}, None))
+        if scores != {r.exercise: r.score for r in results} or self.late(student, timestamp):
+            self.recorder.write_rows(student, entries(notebook))
+        self.marked.kept.append(student)
+        self.keep(student, results, about)
+        return True
+
+    def points(self) -> dict[str, float]:
+        """Le barème, par exercice."""
+        cells = self.recorder.cells.items()
+        return {name.removeprefix("test_"): cell.points for name, cell in cells if cell.points is not None}
+
+    def late(self, student: str, recorded: datetime | None) -> bool:
+        """Vrai si la date de remise n'est plus celle de la base."""
+        timestamp = self.recorder.timestamp(student)
+        return timestamp is not None and timestamp != recorded
+
+    def finish(self, outcome: Graded | Failed) -> None:
+        """Écrit les notes d'une copie. Ce qui n'a pas pu l'être est dit."""
+        student = outcome.student
+        if isinstance(outcome, Failed):
+            self.lose(student, outcome.reason)
+        elif problem := self.write(outcome):
+            self.lose(student, problem, outcome.results)
+        else:
+            self.keep(student, outcome.results, outcome.about)
+
+    def write(self, graded: Graded) -> str:
+        """Écrit une copie notée ; rend "" ou, en une phrase, ce qui l'a empêchée."""
+        if self.fast:
+            self.recorder.save(graded.student, graded.text, graded.entries)
+            return ""
+        key = (self.marked.assignment, graded.student)
+        hooks.ready[key] = (nbformat.reads(graded.text, as_version=4), graded.results)
+        try:
+            return self.course.autograde(*key)
+        finally:
+            hooks.ready.pop(key, None)
+
+    def keep(self, student: str, results: list[Result], about: dict) -> None:
+        """Retient les notes d'une copie et ce qu'il faut en savoir."""
+        for exercise, texts in about.get("notes", {}).items():
+            for text in texts:
+                self.marked.remark(student, f"{exercise}{NB}: {text}")
+        if about.get("refused"):
+            self.marked.remark(student, f"copie refusée{NB}: {about['refused']}.")
+        self.marked.results[student] = results
+        self.bar.update()
+
+    def lose(self, student: str, problem: str, results: list[Result] | None = None) -> None:
+        """Une copie sans note enregistrée : elle compte comme refusée, et quelqu'un doit regarder."""
+        self.marked.unsaved.append(student)
+        self.marked.remark(student, f"NOTE NON ENREGISTRÉE, {problem}")
+        reason = f"la correction a échoué ({problem})"
+        self.marked.results[student] = results or grade_refused(self.given.chapter, self.points(), reason)
+        self.bar.update()
 
 
 def expected_file(folder: Path, given: Assignment) -> tuple[Path, list[str]]:
@@ -104,40 +211,17 @@ def expected_file(folder: Path, given: Assignment) -> tuple[Path, list[str]]:
         return path, [f"autres carnets laissés de côté{NB}: {', '.join(others)}."] if others else []
     candidates = sorted(folder.glob("*.ipynb"), key=lambda p: (p.lstat().st_mtime, p.name))
     for candidate in reversed(candidates):
-        if not open_copy(candidate, given.template).metadata[KEY].get("refused"):
+        if not open_copy(candidate, given).metadata[KEY].get("refused"):
             path.write_bytes(candidate.read_bytes())
             return path, [f"carnet rendu sous le nom «{NB}{candidate.name}{NB}», corrigé comme {path.name}."]
     if candidates:
-        reason = open_copy(candidates[-1], given.template).metadata[KEY]["refused"]
+        reason = open_copy(candidates[-1], given).metadata[KEY]["refused"]
         reason = f"{candidates[-1].name}{NB}: {reason}"
     else:
         files = sorted(p.name for p in folder.iterdir() if p.is_file())
         reason = "le dossier rendu ne contient aucun carnet" + (f" ({', '.join(files[:5])})" if files else "")
     nbformat.write(blank_copy(given.template, reason), path)
     return path, [f"{reason}{THIN}; une copie blanche a été déposée à la place."]
-
-
-def finish(
-    course: Course, name: str, student: str, waiting: Future[tuple[NotebookNode, list[Result]]], marked: Marked
-) -> None:
-    """Remet les notes d'un étudiant à nbgrader, qui les écrit. Aucune défaillance n'en sort."""
-    results: list[Result] = []
-    try:
-        hooks.ready[name, student] = waiting.result()
-        results = hooks.ready[name, student][1]
-        problem = course.autograde(name, student)
-    except SandboxError:  # le processus des copies ne démarre pas : aucune copie ne pourrait être corrigée
-        raise
-    except Exception as error:  # une copie imprévue ne doit pas arrêter les autres
-        problem = f"{type(error).__name__}{NB}: {error}"
-    finally:
-        hooks.ready.pop((name, student), None)
-    if problem:
-        marked.unsaved.append(student)
-        marked.remark(student, f"NOTE NON ENREGISTRÉE, {problem}")
-        given = assignment(name)
-        results = results or grade_refused(given.chapter, course.points(name), f"la correction a échoué ({problem})")
-    marked.results[student] = results
 
 
 # ---------------------------------------------------------------------------------------------- dire
@@ -149,19 +233,34 @@ def write_records(marked: Marked, path: Path) -> None:
 
 
 def summary(marked: Marked) -> str:
-    """Le tableau des notes et ce qui demande un regard, en texte."""
+    """Le tableau des notes, le décompte des verdicts et ce qui demande un regard, en texte."""
     rows = []
-    for student in sorted(marked.results):
+    everyone = sorted(marked.results)
+    shown = everyone if len(everyone) <= TABLE_ROWS else sorted(set(marked.remarks) & set(everyone))
+    for student in shown:
         results = marked.results[student]
         counts = Counter(r.verdict for r in results)
         total = f"{format_number(sum(r.score for r in results))} / {format_number(sum(r.max_score for r in results))}"
-        detail = ", ".join(f"{VERDICTS[v]} × {counts[v]}" for v in VERDICTS if counts[v])
-        rows.append((student, total, detail))
-    lines = table(("étudiant", "points", "exercices"), rows)
+        rows.append((student, total, verdicts_text(counts)))
+    lines = table(("étudiant", "points", "exercices"), rows) if rows else []
     if marked.remarks:
         lines += ["", "À savoir\u00a0:"]
         lines += [f"  {student}{NB}: {text}" for student in sorted(marked.remarks) for text in marked.remarks[student]]
+    counts = Counter(r.verdict for results in marked.results.values() for r in results)
+    copies = len(everyone)
+    said = f"{copies} copie{'s' if copies > 1 else ''}"
+    if marked.kept:
+        said += f", dont {len(marked.kept)} déjà corrigée{'s' if len(marked.kept) > 1 else ''}"
+    if fresh := copies - len(marked.kept):
+        said += f"{THIN}; {format_number(round(marked.seconds, 1))}{NB}s, "
+        said += f"{format_number(round(marked.seconds / fresh, 2))}{NB}s par copie"
+    lines += ["", f"{said}.", f"Exercices{NB}: {verdicts_text(counts)}."]
     return "\n".join(lines)
+
+
+def verdicts_text(counts: Counter[str]) -> str:
+    """« juste × 12, faux × 3 », dans l'ordre des verdicts."""
+    return ", ".join(f"{VERDICTS[v]} × {counts[v]}" for v in VERDICTS if counts[v])
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

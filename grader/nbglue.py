@@ -7,9 +7,10 @@ classes, que `grader.course.configure` désigne. Tout le reste (base, copies cor
 from __future__ import annotations
 
 import atexit
+import hashlib
 import re
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from atelier import paths
 from grader.chapters import Chapter, load_chapter
 from grader.grading import GradingError, Result, grade_copy, grade_refused
 from grader.sandbox import Sandbox
-from grader.submission import KEY, Template, Unreadable, claimed, plan, read_file, repair
+from grader.submission import KEY, Notes, Template, Unreadable, claimed, plan, read_data, read_notebook, repair
 
 REFUSED_KEY = "atelier_refus"
 """Dans une copie blanche écrite à la place d'une copie absente : la raison du refus."""
@@ -34,6 +35,14 @@ class Assignment:
 
     chapter: Chapter
     template: Template
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Empreinte de l'énoncé, de la solution et des cas cachés : qu'ils changent, et les copies sont à reprendre."""
+        given = paths.root() / "notebooks" / f"{self.chapter.name}.ipynb"
+        files = (self.chapter.folder / "chapter.py", self.chapter.folder / "exercises.py", given)
+        parts = [path.read_bytes() if path.is_file() else b"" for path in files]
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
 
 @cache
@@ -63,6 +72,13 @@ def shared_sandbox() -> Sandbox:
     return sandbox
 
 
+def one_thread() -> None:
+    """Les références tiennent dans le cache d'un cœur : plusieurs fils s'y attendraient plus qu'ils ne calculent."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
 @dataclass
 class Hooks:
     """Ce que `grade` règle pour sa durée.
@@ -88,45 +104,55 @@ class TolerantExporter(NotebookExporter):
         if getattr(self.parent, "_sanitizing", False) and resources and "nbgrader" in resources:
             name, student = resources["nbgrader"]["assignment"], resources["nbgrader"]["student"]
             ready = hooks.ready.get((name, student))
-            notebook = ready[0] if ready else open_copy(path, assignment(name).template)
+            notebook = ready[0] if ready else open_copy(path, assignment(name))
         else:
             notebook = nbformat.read(path, as_version=4)
         return self.from_notebook_node(notebook, resources=resources, **kw)
 
 
-def open_copy(path: Path, template: Template) -> NotebookNode:
+def open_copy(path: Path, given: Assignment) -> NotebookNode:
     """Le carnet rendu, réparé ; ou une copie blanche qui dit pourquoi il est refusé. Le fichier n'est pas touché."""
     try:
-        notebook = read_file(path)
-        if reason := refusal(path):
-            raise Unreadable(reason)
+        return open_data(read_data(path), given)
     except Unreadable as error:
-        notebook = template.blank()
-        notebook.metadata[KEY] = {"refused": str(error), "notes": {}}
-        return notebook
-    known = {c.grade_id for c in template.graded}
-    related = any(claimed(c) in known for c in notebook.cells) or any(
-        re.search(rf"\b{re.escape(c.exercise)}\b", cell.source)
-        for c in template.cells
-        if c.role == "solution"
-        for cell in notebook.cells
-    )
-    if not related and known:
-        notebook = template.blank()
-        notebook.metadata[KEY] = {"refused": f"le carnet rendu n'est pas celui de {template.name}", "notes": {}}
-        return notebook
-    notebook, notes = repair(notebook, template)
-    notebook.metadata[KEY] = {"notes": notes}
+        return open_data(b"", given, str(error))
+
+
+def open_data(data: bytes, given: Assignment, refused: str = "") -> NotebookNode:
+    """Comme `open_copy`, à partir des octets rendus. refused : la raison, déjà connue, d'un refus."""
+    template = given.template
+    notes: Notes = {}
+    try:
+        if refused or (refused := refusal(data)):
+            raise Unreadable(refused)
+        notebook = read_notebook(data)
+        if not related(notebook, template):
+            raise Unreadable(f"le carnet rendu n'est pas celui de {template.name}")
+        notebook, notes = repair(notebook, template)
+    except Unreadable as error:
+        notebook, refused = template.blank(), str(error)
+    about = {"notes": notes, "source": hashlib.sha256(data).hexdigest(), "chapter": given.fingerprint}
+    notebook.metadata[KEY] = about | ({"refused": refused} if refused else {})
     return notebook
 
 
-def refusal(path: Path) -> str:
+def related(notebook: NotebookNode, template: Template) -> bool:
+    """Vrai si ce carnet a quelque chose du devoir : une cellule notée, ou le nom d'un exercice."""
+    known = {c.grade_id for c in template.graded}
+    if not known or any(claimed(c) in known for c in notebook.cells):
+        return True
+    names = "|".join(re.escape(c.exercise) for c in template.cells if c.role == "solution")
+    return any(re.search(rf"\b(?:{names})\b", cell.source) for cell in notebook.cells)
+
+
+def refusal(data: bytes) -> str:
     """La raison écrite dans une copie blanche par `grade`, ou ""."""
-    text = path.read_bytes()
-    if REFUSED_KEY.encode() not in text[-5000:]:
+    if REFUSED_KEY.encode() not in data[-5000:]:
         return ""
-    reason = nbformat.reads(text.decode("utf-8"), as_version=4).metadata.get(REFUSED_KEY, "")
-    return str(reason)[:500]
+    try:
+        return str(nbformat.reads(data.decode("utf-8"), as_version=4).metadata.get(REFUSED_KEY, ""))[:500]
+    except Exception:  # une copie peut porter ce mot sans en être une
+        return ""
 
 
 def blank_copy(template: Template, reason: str) -> NotebookNode:
@@ -149,6 +175,7 @@ class GradeCells(NbGraderPreprocessor):
             results = ready[1]
         else:
             given = assignment(name)
+            one_thread()
             results = grade_notebook(nb, given, points_of(nb, given.template), shared_sandbox(), hooks.seed)
         write_results(nb, results)
         return nb, resources
