@@ -305,6 +305,7 @@ def feedback(result: Result, cases: Sequence[CaseResult], diagnosis: Diagnosis |
     lines += [f"  Note{NB}: {text}" for text in answer.notes]
     if not cases or result.verdict in ("missing", "correct"):
         return "\n".join([*lines, f"  {result.message}"])
+    lines.append(f"  {credit(result)}")
     lines += [group_line(g) for g in result.groups]
     failing = next((c for c in cases if not c.verdict.ok), None)
     if failing is not None:
@@ -329,15 +330,38 @@ def group_line(group: GroupScore) -> str:
     )
 
 
+def credit(result: Result) -> str:
+    """D'où viennent les points, en une phrase que l'étudiant comprend, avec la graine qui rejoue les cas."""
+    earned_by = [g for g in result.groups if g.full and g.counted]
+    lost = [g for g in result.groups if not (g.full and g.counted)]
+    score = format_number(result.score)
+    if earned_by:
+        share = format_number(round(100 * sum(g.share for g in earned_by), 1))
+        verb = "passent" if len(earned_by) > 1 else "passe"
+        text = f"Vous avez {score} sur {format_number(result.max_score)} parce que {listed(earned_by)} {verb} en entier"
+        text += f" ({share}{THIN}% des points)"
+    else:
+        text = f"Vous n'avez pas de points parce que {listed(result.groups[:1])} ne passe pas en entier"
+        text += ", et que les autres groupes réussis ne comptent qu'avec lui" * any(g.full for g in lost)
+    if earned_by and lost:
+        text += f" et {listed(lost)} non"
+    return f"{text} (cas tirés avec la graine {result.seed}, rejouables à l'identique)."
+
+
+def listed(groups: Sequence[GroupScore]) -> str:
+    """« a », « b » et « c »."""
+    names = [f"«{NB}{g.name}{NB}»" for g in groups]
+    return " et ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
 def closing(result: Result) -> list[str]:
-    """Ce que vaut une réussite partielle, quoi faire ensuite, comment rejouer."""
+    """Ce que vaut une réussite partielle, et quoi faire ensuite."""
     lines = ["  Un groupe rapporte sa part des points quand tous ses cas passent, rien sinon."]
     if result.groups and result.groups[0].full:
         lines.append(
             f"  Votre check était complet{THIN}? Les cas cachés suivent le même énoncé avec d'autres entrées{NB}: "
             "relisez la phrase de l'énoncé qui parle du cas ci-dessus, puis essayez-en un semblable dans votre carnet."
         )
-    lines.append(f"  Cas tirés avec la graine {result.seed}{NB}: qui vous corrige peut les rejouer à l'identique.")
     return lines
 
 
@@ -359,9 +383,24 @@ def grade_copy(
     """Note une copie entière. run : exécute ses cellules et ses exercices ; points : barème, par exercice."""
     with _trusted:
         drawn = draw(chapter, seed)
-    report = run([d.task for d in drawn])
+    report = confirmed(run, [d.task for d in drawn])
     with _trusted:
         return [judge(chapter, d, answer_of(d.id, answers, report, notes or {}), points[d.id]) for d in drawn]
+
+
+def confirmed(run: Callable[[Sequence[Task]], Report], tasks: Sequence[Task]) -> Report:
+    """Exécute une copie ; une mort n'est retenue que si elle se reproduit.
+
+    Un processus tué du dehors (mémoire prise par un voisin, `kill -9`) ne coûte ainsi rien à l'étudiant ; un code qui
+    arrête Python le refait à l'identique.
+    """
+    report = run(tasks)
+    cells = {id for id, cell in report.cells.items() if cell.status == "died"}
+    dead = [t for t in tasks if report.tasks[t.id].status == "died"]
+    if cells or dead:
+        again = run(tasks if cells else dead)
+        report = Report(again.cells, report.tasks | again.tasks)
+    return report
 
 
 def grade_refused(chapter: Chapter, points: Mapping[str, float], reason: str) -> list[Result]:

@@ -113,6 +113,7 @@ def test_a_group_of_errors_or_constants_counts_only_after_the_typical_group(essa
     assert not by_name["zéro"].counted and not by_name["refus"].counted
     assert result.score == 0
     assert "comptés seulement si le premier groupe passe" in result.feedback
+    assert "parce que «\u00a0courant\u00a0» ne passe pas en entier, et que les autres" in result.feedback
 
 
 def test_constant_groups():
@@ -179,6 +180,8 @@ def test_feedback_explains_partial_credit_in_french(essai, sandbox):
         "scale_up"
     ]
     text = result.feedback
+    assert "parce que «\u00a0courant\u00a0» et «\u00a0zéro\u00a0» passent en entier (70\u202f% des points)" in text
+    assert f"et «\u00a0refus\u00a0» non (cas tirés avec la graine {result.seed}, rejouables à l'identique)." in text
     assert "✔ courant" in text and "✗ refus" in text and "Piste" in text
     assert "Un groupe rapporte sa part" in text and "check était complet" in text
     assert "1,4 / 2" in text
