@@ -1,4 +1,10 @@
-"""`report` : les notes d'un devoir en CSV (tableur et Moodle) et le bilan de la classe en texte."""
+"""`report` : le bilan d'un devoir en page (report_page.py) et en texte, ses notes en CSV pour tableur et pour Moodle.
+
+Le format de Moodle a été relu dans son code (mod/assign/feedback/offline/importgradeslib.php) : colonnes séparées par
+des virgules ; trois sont exigées, reconnues mot à mot dans la langue de l'enseignant (en français « Identifiant »,
+« Note », « Dernière modification (note) ») ; l'identifiant est « Participant » suivi du numéro, sans espace dans le
+module de langue français, avec une espace en anglais.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +13,18 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-
-from nbgrader.api import MissingEntry
 
 from atelier import paths
 from atelier.compare import format_number
 from grader import UserError
+from grader.analysis import Row, Sheet, answers, items, needs, read_sheet
 from grader.collect import moodle_numbers
 from grader.course import Course
-from grader.grading import NB, VERDICTS, Result
+from grader.grading import NB, VERDICTS
 from grader.marking import table
-from grader.nbglue import results_in
+from grader.report_page import render_page
+from grader.similarity import similar_pairs
 
 THIN = "\u202f"
 MOODLE_COLUMNS = ("Identifiant", "Nom complet", "Note", "Note maximale", "Dernière modification (note)")
@@ -27,60 +32,6 @@ MOODLE_COLUMNS = ("Identifiant", "Nom complet", "Note", "Note maximale", "Derni�
 modification) et deux pour qui la lit. Moodle les compare mot à mot, dans la langue de l'enseignant."""
 ID_COLUMNS = ("Identifiant", "Identifier")
 GRADE_COLUMNS = ("Note", "Grade")
-
-
-@dataclass
-class Row:
-    """Un étudiant. scores : ceux de la base de nbgrader, corrections à la main comprises ; vide s'il n'a rien rendu."""
-
-    student: str
-    name: str
-    score: float | None
-    scores: dict[str, float]
-    results: dict[str, Result]
-
-
-@dataclass
-class Sheet:
-    """Les notes d'un devoir."""
-
-    assignment: str
-    points: dict[str, float]
-    rows: list[Row]
-
-    @property
-    def max_score(self) -> float:
-        return sum(self.points.values())
-
-    def mark(self, row: Row) -> float | None:
-        """Note sur le barème du cours (20), arrondie au centième."""
-        out_of = paths.course()["mark_out_of"]
-        return None if row.score is None else round(out_of * row.score / self.max_score, 2)
-
-    @property
-    def graded(self) -> list[Row]:
-        return [row for row in self.rows if row.score is not None]
-
-
-def read_sheet(course: Course, name: str) -> Sheet:
-    """Les notes du devoir `name`, de la base et des copies corrigées."""
-    points = course.points(name)
-    rows = []
-    with course.gradebook() as book:
-        for student in sorted(book.students, key=lambda s: s.id):
-            full = " ".join(filter(None, (student.first_name, student.last_name)))
-            try:
-                submission = book.find_submission_notebook(name, name, student.id)
-            except MissingEntry:
-                rows.append(Row(student.id, full, None, {}, {}))
-                continue
-            scores = {g.name.removeprefix("test_"): float(g.score) for g in submission.grades}
-            path = course.path("autograded", student.id, name) / f"{name}.ipynb"
-            results = {r.exercise: r for r in results_in(path)} if path.is_file() else {}
-            rows.append(Row(student.id, full, sum(scores.values()), scores, results))
-    if not any(row.score is not None for row in rows):
-        raise UserError(f"Aucune copie de {name} n'est corrigée. Lancez d'abord\u00a0: python -m grader grade {name}")
-    return Sheet(name, points, rows)
 
 
 # ---------------------------------------------------------------------------------------------- CSV
@@ -111,6 +62,48 @@ def marks_csv(sheet: Sheet) -> bytes:
         scores = [decimal(row.scores.get(id)) for id in sheet.points]
         total, mark = decimal(row.score), decimal(sheet.mark(row))
         rows.append([safe(row.student), safe(row.name), total, decimal(sheet.max_score), mark, *scores])
+    return render_csv(rows, ";")
+
+
+def exercises_csv(sheet: Sheet) -> bytes:
+    """Un exercice par ligne, du moins au mieux réussi : réussite, discrimination, verdicts, idée fausse la plus vue."""
+    verdicts = list(VERDICTS)
+    header = ["exercice", "barème", "moyenne", "facilité", "tout juste", "copies", "discrimination"]
+    rows = [[*header, *VERDICTS.values(), "idée fausse la plus fréquente", "fois"]]
+    for item in items(sheet):
+        first = item.mistakes[0] if item.mistakes else None
+        rows.append(
+            [item.exercise, decimal(item.points), decimal(item.mean), decimal(item.ease), str(item.full)]
+            + [str(item.copies), decimal(item.discrimination), *(str(item.verdicts[v]) for v in verdicts)]
+            + ([safe(first.name), str(first.times)] if first else ["", ""])
+        )
+    return render_csv(rows, ";")
+
+
+def attention_csv(sheet: Sheet) -> bytes:
+    """Qui demande un regard, et pourquoi : rien rendu, copie refusée, réparée, ou moins de la moitié des points."""
+    rows = [["étudiant", "nom", "note", "situation", "détail"]]
+
+    def add(row: Row, what: str, detail: str) -> None:
+        rows.append([safe(row.student), safe(row.name), decimal(sheet.mark(row)), what, safe(detail)])
+
+    for row in sheet.rows:
+        if row.score is None:
+            add(row, "rien reçu", "")
+        elif row.refused:
+            add(row, "copie refusée", row.refused)
+        elif row.notes:
+            add(row, "copie réparée", " ".join(row.notes))
+    for need in needs(sheet):
+        add(need.row, "à aider", "\u202f; ".join(need.why))
+    return render_csv(rows, ";")
+
+
+def similarities_csv(sheet: Sheet) -> bytes:
+    """Les paires de réponses qui se ressemblent le plus. Une ressemblance n'est pas une preuve."""
+    rows = [["étudiant", "autre étudiant", "exercice", "ressemblance"]]
+    for pair in similar_pairs(answers(sheet)):
+        rows += [[safe(pair.first), safe(pair.second), id, decimal(score)] for id, score in pair.exercises.items()]
     return render_csv(rows, ";")
 
 
@@ -157,7 +150,7 @@ def fill_worksheet(sheet: Sheet, numbers: dict[str, dict[str, str]], worksheet: 
 def class_report(sheet: Sheet) -> str:
     """Le bilan en texte : notes, exercices du moins au mieux réussi, idées fausses, copies à regarder."""
     out_of = paths.course()["mark_out_of"]
-    marks = sorted(m for row in sheet.graded if (m := sheet.mark(row)) is not None)
+    marks = sheet.marks
     middle = (marks[len(marks) // 2] + marks[(len(marks) - 1) // 2]) / 2
     lines = [
         f"{sheet.assignment}{NB}: {count(len(marks), 'copie corrigée', 'copies corrigées')}",
@@ -217,7 +210,11 @@ def write_report(course: Course, name: str, folder: Path, worksheet: Path | None
         written.append((folder / file, what))
 
     write("notes.csv", marks_csv(sheet), "notes, par exercice")
-    write("bilan.txt", class_report(sheet).encode(), "bilan de la classe")
+    write("bilan.html", render_page(sheet).encode(), "bilan de la classe, à ouvrir dans un navigateur ou à imprimer")
+    write("bilan.txt", class_report(sheet).encode(), "le même, en texte court")
+    write("exercices.csv", exercises_csv(sheet), "réussite et discrimination de chaque exercice")
+    write("a_regarder.csv", attention_csv(sheet), "qui demande un regard, et pourquoi")
+    write("ressemblances.csv", similarities_csv(sheet), "réponses qui se ressemblent, à lire avant de conclure")
     if worksheet is not None:
         data, filled = fill_worksheet(sheet, numbers, worksheet)
         write("moodle.csv", data, f"feuille d'évaluation de Moodle, {count(filled, 'note mise', 'notes mises')}")

@@ -1,0 +1,182 @@
+"""La page du bilan, l'analyse des exercices et les ressemblances, sur une classe inventée."""
+
+from __future__ import annotations
+
+import csv
+import html.parser
+import io
+import random
+import time
+
+import pytest
+
+from grader.analysis import Row, Sheet, anonymous, discrimination, items, needs
+from grader.grading import Result
+from grader.report import attention_csv, exercises_csv, similarities_csv
+from grader.report_page import esc, render_page
+from grader.similarity import normalized, similar_pairs
+
+EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
+SENTENCE = "Vous divisez par le nombre de pas d'une plage non signée."
+LONG = '''
+def gptq(w, x, bits, damp=0.01):
+    """Docstring de l'énoncé, {name}."""
+    # commentaire de {name}
+    levels = 2 ** (bits - 1) - 1
+    hessian = 2 * x.T @ x
+    hessian = hessian + damp * hessian.diagonal().mean() * torch.eye(len(hessian))
+    upper = torch.linalg.cholesky(torch.linalg.inv(hessian), upper=True)
+    for column in range(w.shape[1]):
+        error = (w[:, column] - quantize(w[:, column], levels)) / upper[column, column]
+        w[:, column + 1 :] -= torch.outer(error, upper[column, column + 1 :])
+    return w
+'''
+RENAMED = LONG.replace("hessian", "hessienne").replace("column", "j").replace("error", "écart").replace("levels", "n")
+OTHER = """
+def gptq(w, x, bits, damp=0.01):
+    rows = []
+    inverse = torch.linalg.inv(2 * x.T @ x + damp * torch.eye(x.shape[1]))
+    for row in w:
+        done = []
+        for value, weight in zip(row.tolist(), inverse.diagonal().tolist()):
+            done.append(round(value * 2**bits) / 2**bits if weight > {n} else value + {n})
+        rows.append(done)
+    return torch.tensor(rows).reshape(w.shape) + {n}
+"""
+SHORT = "def facile(x):\n    return x.abs().max()"
+
+
+def row(i: int, name: str, easy: float, hard: float, mistake: bool = False, gptq: str = "") -> Row:
+    verdict = "correct" if hard == 3 else "misconception" if mistake else "incorrect" if hard == 0 else "partial"
+    results = {
+        "facile": Result("facile", easy, 2.0, "correct" if easy == 2 else "missing", "…"),
+        "gptq": Result("gptq", hard, 3.0, verdict, SENTENCE if mistake else "…", "unsigned" if mistake else None),
+    }
+    sources = {"gptq": gptq or OTHER.replace("{n}", f"(x.sum() * {i} + w[{i}] - x.mean() * {i * 7 % 5})" * (1 + i % 4))}
+    if easy == 2:
+        sources["facile"] = SHORT
+    return Row(f"e-{i:02}", name, easy + hard, {"facile": easy, "gptq": hard}, results, sources)
+
+
+@pytest.fixture(scope="module")
+def sheet() -> Sheet:
+    rows = [
+        row(i, f"Élève {i}", 2.0 if i > 3 else 0.0, 3.0 if i > 11 else 0.0, i in (4, 5, 6, 7, 8)) for i in range(20)
+    ]
+    rows.append(row(20, EVIL, 2.0, 0.0, True, LONG.replace("{name}", "Zoé")))
+    rows.append(row(21, "Zoé Ødegård", 2.0, 0.0, True, RENAMED.replace("{name}", "Bob")))
+    rows.append(Row("broken", "Cy Dé", 0.0, {"facile": 0, "gptq": 0}, {}, {}, refused=f"fichier abîmé {EVIL}"))
+    rows.append(Row("absent", "", None, {}, {}))
+    rows[15].notes = ["gptq : sa cellule avait perdu son identifiant."]
+    return Sheet("ch3_quantification", {"facile": 2.0, "gptq": 3.0}, rows)
+
+
+class Strict(html.parser.HTMLParser):
+    """Compte les balises, refuse ce qu'une page sans script ne peut pas contenir, vérifie qu'elles se ferment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.seen.append(tag)
+        assert tag not in ("script", "img", "iframe", "object", "link", "form", "base"), tag
+        for name, value in attrs:
+            assert not name.startswith("on") and not (value or "").lower().startswith(("http", "javascript")), attrs
+        if tag not in ("meta", "rect", "line", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_offline_and_runs_nothing(sheet):
+    page = render_page(sheet)
+    parser = Strict()
+    parser.feed(page)
+    assert not parser.open and parser.seen.count("table") >= 4 and "svg" in parser.seen
+    assert "<script" not in page and "&lt;script&gt;" in page
+    assert "default-src 'none'" in page and "@media print" in page and 'lang="fr"' in page
+
+
+def test_the_page_says_what_a_teacher_asks(sheet):
+    page = render_page(sheet)
+    assert "À reprendre devant la classe" in page and page.index("<b>gptq</b>") < page.index("<b>facile</b>")
+    assert SENTENCE.replace("'", "&#x27;") in page and "7 copies sur 22" in page
+    assert "Rien reçu (1)" in page and "fichier abîmé" in page and "perdu son identifiant" in page
+    assert "n'est pas une preuve" in page and "Zoé Ødegård" in page
+    assert "Répartition des notes" in page
+
+
+def test_the_page_escapes_direction_marks_and_controls():
+    assert esc("a\u202eb\x00c<\n") == "abc&lt;\n" and esc("3\u202f%\u00a0") == "3\u202f%\u00a0"
+
+
+def test_items_are_ordered_and_analysed(sheet):
+    hard, easy = items(sheet)
+    assert (hard.exercise, easy.exercise) == ("gptq", "facile")
+    assert hard.not_understood and not easy.not_understood
+    assert hard.copies == 22 and hard.full == 8 and hard.ease == pytest.approx(8 / 22)
+    assert hard.mistakes[0].times == 7 and "def gptq" in hard.mistakes[0].example
+    assert 0 < hard.discrimination < 1
+
+
+def test_discrimination_needs_enough_copies_and_some_variety():
+    assert discrimination([0, 1] * 4, [0, 1] * 4) is None
+    assert discrimination([1] * 20, list(range(20))) is None
+    assert discrimination([0, 1] * 10, [0, 5] * 10) == pytest.approx(1)
+    assert discrimination([0, 1] * 10, [5, 0] * 10) == pytest.approx(-1)
+
+
+def test_examples_are_anonymous(sheet):
+    one = Row("zoe-odegard", "Zoé Ødegård", 0, {}, {}, {"gptq": LONG.replace("{name}", "Zoé") + "\nauteur = 'Zoé'\n"})
+    text = anonymous(one, "gptq")
+    assert "Zoé" not in text and "commentaire" not in text and "Docstring" not in text and "hessian" in text
+    one.sources["gptq"] = "def gptq(:"
+    assert anonymous(one, "gptq") == ""
+
+
+def test_who_needs_help(sheet):
+    helped = needs(sheet)
+    assert [need.mark for need in helped] == sorted(need.mark for need in helped)
+    assert {need.row.student for need in helped} == {"e-20", "e-21", *(f"e-{i:02}" for i in range(12))}
+    assert "non faits" in helped[0].why[0]
+
+
+def test_renamed_copies_are_found_and_the_natural_answer_is_not(sheet):
+    (pair,) = similar_pairs({"gptq": {r.student: r.sources["gptq"] for r in sheet.readable if r.sources}})[:1]
+    assert (pair.first, pair.second) == ("e-20", "e-21") and pair.exercises["gptq"] == 1.0
+    assert normalized(LONG, "gptq") == normalized(RENAMED, "gptq") != normalized(OTHER, "gptq")
+    assert not similar_pairs({"facile": {f"e-{i}": SHORT for i in range(30)}})
+    assert not similar_pairs({"gptq": {f"e-{i}": LONG for i in range(30)}})
+    assert not similar_pairs({"gptq": {"a": "def (", "b": "\x00", "c": "x" * 200_000}})
+
+
+def test_a_class_of_a_thousand_is_compared_in_seconds():
+    source = random.Random(0)
+    lines = [f"    y{i} = torch.{name}(x, {i}) + w[{i}]" for i, name in enumerate(["add", "mul", "sum", "max"] * 15)]
+    made = {f"e-{i}": "def gptq(w, x):\n" + "\n".join(source.sample(lines, 20)) for i in range(1000)}
+    made["e-0"] = made["e-1"]
+    start = time.perf_counter()
+    pairs = similar_pairs({"gptq": made})
+    assert [(p.first, p.second) for p in pairs] == [("e-0", "e-1")]
+    assert time.perf_counter() - start < 20
+
+
+def read(data: bytes) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(data.decode("utf-8-sig")), delimiter=";"))
+
+
+def test_the_tables_say_the_same_as_the_page(sheet):
+    exercises = read(exercises_csv(sheet))
+    assert exercises[0][:4] == ["exercice", "barème", "moyenne", "facilité"] and exercises[1][0] == "gptq"
+    assert exercises[1][-2:] == ["unsigned", "7"]
+    attention = {(r[0], r[3]) for r in read(attention_csv(sheet))[1:]}
+    assert {("absent", "rien reçu"), ("broken", "copie refusée"), ("e-15", "copie réparée"), ("e-00", "à aider")} <= (
+        attention
+    )
+    assert read(similarities_csv(sheet))[1] == ["e-20", "e-21", "gptq", "1,00"]
