@@ -4,8 +4,11 @@ Il reçoit un travail (des cellules, puis pour chaque exercice les entrées des 
 de noms neuf, appelle la sonde de chaque exercice et renvoie ce qu'elle rend. La comparaison se fait ailleurs,
 dans `grader.sandbox` et `grader.grading`. Ce qui sort d'ici est une donnée à vérifier, jamais une parole de confiance.
 
-`python -m atelier.runner --serve FD` : processus tiède (torch déjà chargé), qui se dédouble pour chaque copie (Unix) ;
-`python -m atelier.runner --once` : une seule copie, sur l'entrée et la sortie standard (là où fork n'existe pas).
+`python -m atelier.runner --serve FD [--uid N] --scelle` : processus tiède (torch déjà chargé), qui se dédouble pour
+chaque copie en l'enfermant (`atelier.confine`) ; il est lui-même dans le bubblewrap de `grader.seal`, déjà sans droits
+ou en root qui devient l'utilisateur N.
+`python -m atelier.runner --serve FD` : le même, sans rien enfermer (`grade --sans-isolement`, Unix) ;
+`python -m atelier.runner --once` : une seule copie, sur l'entrée et la sortie standard (sans isolement ni fork).
 
 Le travail est un message de `atelier.codec` :
     {"cells": [{"id", "source", "kind": "setup|solution|extra", "exercise", "seconds"}],
@@ -18,6 +21,7 @@ Les réponses, dans l'ordre, sont des messages précédés de leur longueur :
 
 from __future__ import annotations
 
+import argparse
 import array
 import contextlib
 import gc
@@ -37,10 +41,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 MAX_CASE_BYTES = 64 * 1024 * 1024
-MEMORY_BYTES = 4 * 1024**3
-"""Mémoire adressable accordée en plus de celle du processus tiède."""
-FILE_BYTES = 64 * 1024 * 1024
-OPEN_FILES = 128
 HARD_GRACE = 2.0
 """Secondes entre la limite douce (une exception dans le code) et la limite dure (le processus est tué)."""
 
@@ -321,20 +321,23 @@ def warm_up() -> None:
     """Charge ce que tout carnet charge, avec un seul fil, et rend muettes les fonctions d'affichage de l'atelier."""
     import torch
     import transformers
-    from transformers import GPT2LMHeadModel
 
     import atelier
     import atelier.codec
+    import atelier.models
     import atelier.probes
+    from atelier import paths
 
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
-    with torch.no_grad():  # premiers appels : ce qu'ils initialisent n'est plus à payer dans chaque copie
-        (torch.ones(4, 4) @ torch.ones(4, 4)).softmax(-1).sum().item()
-    GPT2LMHeadModel  # noqa: B018 - nom chargé paresseusement par transformers
+    # Premiers appels : ce qu'ils initialisent (modules paresseux, autograd, Colibri) n'est plus à payer par copie.
+    if paths.asset("colibri").is_dir():
+        atelier.models.load_model("colibri")(torch.zeros(1, 2, dtype=torch.long)).logits.sum().backward()
+    (torch.ones(4, 4, requires_grad=True) @ torch.ones(4, 4)).softmax(-1).sum().backward()
     for name in QUIET:
         setattr(atelier, name, lambda *_, **__: None)
     forget_project()
+    gc.collect()
     gc.freeze()
 
 
@@ -346,27 +349,8 @@ def forget_project() -> None:
     sys.meta_path[:] = [f for f in sys.meta_path if not getattr(f, "__module__", "").startswith("__editable__")]
 
 
-def limit_resources(cpu_seconds: int) -> None:
-    """Plafonds du système sur ce processus et ses enfants : mémoire, temps de calcul, fichiers."""
-    import resource
-
-    with open("/proc/self/statm", encoding="ascii") if os.path.exists("/proc/self/statm") else io.StringIO("0") as f:
-        used = int(f.read().split()[0]) * resource.getpagesize()
-    limits = {
-        "RLIMIT_AS": used + MEMORY_BYTES,
-        "RLIMIT_CPU": cpu_seconds,
-        "RLIMIT_FSIZE": FILE_BYTES,
-        "RLIMIT_NOFILE": OPEN_FILES,
-        "RLIMIT_CORE": 0,
-    }
-    for name, value in limits.items():
-        if (kind := getattr(resource, name, None)) is not None:
-            with contextlib.suppress(ValueError, OSError):
-                resource.setrlimit(kind, (value, value))
-
-
 def enter_child(folder: str, keep: int) -> None:
-    """Prépare un processus tout neuf à recevoir une copie : son groupe, son dossier, plus aucun autre descripteur."""
+    """Sans isolement : prépare un processus tout neuf à recevoir une copie, dans son groupe et dans son dossier."""
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
@@ -374,70 +358,104 @@ def enter_child(folder: str, keep: int) -> None:
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.closerange(3, keep)
-    os.closerange(keep + 1, 4096)
-    sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115 - vit autant que le processus
-    os.chdir(folder)
+    os.closerange(keep + 1, 65536)
+
+
+def settle(folder: str) -> None:
+    """Installe la copie dans son dossier, vide et à elle seule."""
     import tempfile
 
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - vit autant que le processus
+    os.chdir(folder)
     tempfile.tempdir = folder
     os.environ.update(HOME=folder, TMPDIR=folder, COURS_ETAT=os.path.join(folder, "etat"))
 
 
-def serve(control: socket.socket) -> None:
+def serve(control: socket.socket, sealed: bool) -> None:
     """Boucle du processus tiède. Un ordre, une réponse ; meurt quand l'autre côté ferme.
 
-    {"op": "start", "folder"} accompagné d'un descripteur → {"pid"} ; {"op": "kill", "pid"} → {"status"}.
+    {"op": "start", "folder"} accompagné d'un descripteur → {"pid"} ou {"error"} ; {"op": "kill", "pid"} → {}.
+    `pid` ne sert qu'à désigner la copie. Prêt, il le dit par {"ready": true} ; incapable d'enfermer, par {"error"}.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     warm_up()
+    start = confined if sealed else forked
+    children: dict[int, Callable[[], None]] = {}
+    if sealed:
+        from atelier.confine import ConfineError, gather_memory, spawn
+
+        gather_memory()
+        try:
+            spawn(lambda: None, control.fileno()).kill()
+        except ConfineError as error:
+            control.sendall(json.dumps({"error": str(error)}).encode())
+            return
     control.sendall(b'{"ready": true}')
-    children: set[int] = set()
     while True:
         data, fds = receive(control)
         if not data:
             break
         order = json.loads(data)
+        reply: dict[str, Any] = {}
         if order["op"] == "start":
-            pid = os.fork()
-            if pid == 0:
-                try:
-                    _child(order["folder"], fds[0])
-                finally:
-                    os._exit(0)
-            children.add(pid)
-            control.sendall(json.dumps({"pid": pid}).encode())
+            try:
+                pid, children[pid] = start(order["folder"], fds[0])
+                reply = {"pid": pid}
+            except Exception as error:
+                reply = {"error": f"{type(error).__name__} : {error}"[:1000]}
         elif order["op"] == "kill" and order["pid"] in children:
-            children.discard(order["pid"])
-            control.sendall(json.dumps({"status": reap(order["pid"])}).encode())
-        else:
-            control.sendall(b"{}")
+            children.pop(order["pid"])()
+        control.sendall(json.dumps(reply).encode())
         for fd in fds:
             os.close(fd)
-    for pid in children:
-        reap(pid)
+    for kill in children.values():
+        kill()
 
 
-def _child(folder: str, fd: int) -> None:
+def confined(folder: str, fd: int) -> tuple[int, Callable[[], None]]:
+    """Lance une copie enfermée ; rend son numéro et de quoi la tuer."""
+    from atelier.confine import PLACES, spawn
+
+    child = spawn(lambda: work(PLACES[0], fd), fd)
+    return child.guard, child.kill
+
+
+def forked(folder: str, fd: int) -> tuple[int, Callable[[], None]]:
+    """Lance une copie sans l'enfermer ; rend son numéro et de quoi la tuer."""
+    from atelier.confine import limit_copy
+
+    pid = os.fork()
+    if pid == 0:
+        try:
+            enter_child(folder, fd)
+            limit_copy(alone=False)
+            work(folder, fd)
+        finally:
+            os._exit(0)
+    return pid, lambda: reap(pid)
+
+
+def work(folder: str, fd: int) -> None:
+    """Reçoit un travail sur ce descripteur, le fait, et répond."""
     from atelier.codec import read_message
+    from atelier.confine import set_limits
 
-    enter_child(folder, fd)
+    settle(folder)
     stream = os.fdopen(fd, "rb", closefd=False)
     job = read_message(stream)
     total = sum(c["seconds"] for c in job["cells"]) + sum(e["budget"] + e["seconds"] for e in job["exercises"])
-    limit_resources(int(total) + 30)
+    set_limits({"RLIMIT_CPU": int(total) + 30})
     run_job(job, Channel(os.fdopen(fd, "wb")))
 
 
-def reap(pid: int) -> int:
-    """Tue le groupe d'une copie, et rend la façon dont son processus a fini (négatif : par un signal)."""
+def reap(pid: int) -> None:
+    """Tue le groupe d'une copie non enfermée."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    try:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    except ChildProcessError:
-        return 0
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(pid, 0)
 
 
 def receive(control: socket.socket) -> tuple[bytes, list[int]]:
@@ -467,12 +485,21 @@ def once() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    if arguments[:1] == ["--serve"]:
-        serve(socket.socket(fileno=int(arguments[1])))
-    elif arguments == ["--once"]:
+    parser = argparse.ArgumentParser(prog="python -m atelier.runner")
+    parser.add_argument("--serve", metavar="FD", type=int)
+    parser.add_argument("--uid", metavar="N", type=int)
+    parser.add_argument("--scelle", action="store_true")
+    parser.add_argument("--once", action="store_true")
+    options = parser.parse_args(arguments)
+    if options.once:
         once()
-    else:
-        raise SystemExit("usage\u00a0: python -m atelier.runner --serve FD | --once")
+        return
+    control = socket.socket(fileno=options.serve)
+    if options.uid is not None:
+        from atelier.confine import become
+
+        become(options.uid)
+    serve(control, options.scelle)
 
 
 if __name__ == "__main__":

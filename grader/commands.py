@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 from grader.cli import FrenchParser
@@ -88,37 +89,32 @@ def grade(argv: list[str]) -> int:
     parser.add_argument(
         "--sans-isolement",
         action="store_true",
-        help="ne pas rappeler que le processus des copies n'est pas encore scellé par le système",
+        help="exécuter les copies avec vos droits, sans rien enfermer\u00a0: pour votre propre code seulement",
     )
     options = parser.parse_args(argv)
     if options.jobs < 0:
         parser.error("--jobs demande un nombre positif")
+    from grader import seal
     from grader.course import Course
     from grader.marking import check_destination, mark, summary, write_records
 
     if options.json:
         check_destination(options.json.resolve())
-    if not options.sans_isolement:
-        print(
-            "Le code des étudiants tourne dans un processus sans réponses ni notes, limité en temps et en mémoire, "
-            "mais pas encore scellé par le système\u00a0: corrigez sur une machine sans données sensibles "
-            "(--sans-isolement tait ce rappel).",
-            file=sys.stderr,
-        )
     pool = None
     if options.dask:
         from grader.cluster import Cluster
 
         pool = Cluster(options.dask)
-    marked = mark(
-        Course(options.course),
-        options.assignment,
-        options.jobs,
-        options.graine,
-        only=options.seulement,
-        redo=options.refaire,
-        pool=pool,
-    )
+    with seal.unsealed() if options.sans_isolement else nullcontext():
+        marked = mark(
+            Course(options.course),
+            options.assignment,
+            options.jobs,
+            options.graine,
+            only=options.seulement,
+            redo=options.refaire,
+            pool=pool,
+        )
     if options.json:
         write_records(marked, options.json)
     print(summary(marked))

@@ -20,6 +20,7 @@ from nbformat import NotebookNode
 from nbgrader.preprocessors import NbGraderPreprocessor
 
 from atelier import paths
+from grader import seal
 from grader.chapters import Chapter, load_chapter
 from grader.grading import GradingError, Result, grade_copy, grade_refused
 from grader.sandbox import Sandbox
@@ -64,10 +65,14 @@ def assignment(name: str) -> Assignment:
     return Assignment(chapter, template)
 
 
-@cache
 def shared_sandbox() -> Sandbox:
     """Le processus tiède de cette session, arrêté à la sortie."""
-    sandbox = Sandbox()
+    return _sandbox(seal.wanted())
+
+
+@cache
+def _sandbox(sealed: bool) -> Sandbox:
+    sandbox = Sandbox(sealed)
     atexit.register(sandbox.close)
     return sandbox
 

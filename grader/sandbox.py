@@ -3,11 +3,13 @@
 Rien de ce qui vient de l'autre côté n'est cru : tailles bornées, ordre vérifié, résultats relus un à un. Une cellule ou
 un exercice qui tue, bloque ou trompe le processus est mis de côté et le reste recommence, un nombre borné de fois.
 
-Le scellement (espaces de noms, seccomp, utilisateur sans droits) s'ajoutera en enveloppant `Sandbox.command`.
+Le processus est scellé par le système (`grader.seal`), ou rien ne s'exécute ; seul `Sandbox(sealed=False)`, que demande
+`grade --sans-isolement` pour son propre code, s'en passe.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,20 +20,26 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import atelier
-from atelier import paths
 from atelier.codec import dumps
 from atelier.runner import can_fork
-from grader import UserError
+from grader import UserError, seal
 from grader.dialogue import DIED, START_SECONDS, Cell, CellReport, Report, Stream, Task, TaskReport, follow
 
 MAX_ATTEMPTS = 8
 ATTEMPTS_WITH_EXTRAS = 3
 """Au-delà, les cellules ajoutées par l'étudiant ne sont plus essayées."""
+
+
+QUIET = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+    **{"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", "TOKENIZERS_PARALLELISM": "false"},
+    **{"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg"},
+}
+"""Réglages de calcul du processus : un fil, le processeur, pas de réseau, rien d'écrit."""
 
 
 class SandboxError(UserError):
@@ -44,7 +52,12 @@ class Sandbox:
     `with Sandbox() as sandbox: report = sandbox.run(cells, tasks)`
     """
 
-    def __init__(self, fork: bool | None = None) -> None:
+    def __init__(self, sealed: bool | None = None, fork: bool | None = None) -> None:
+        """sealed : scellé par le système, ou refus (ce qu'il est sans autre avis que `--sans-isolement`).
+
+        fork : ne sert qu'aux essais, et sans scellé.
+        """
+        self.sealed = seal.wanted() if sealed is None else sealed
         self.fork = can_fork() if fork is None else fork
         self._lock = threading.RLock()
         self._home: Path | None = None
@@ -88,7 +101,7 @@ class Sandbox:
 
     def _attempt(self, cells: Sequence[Cell], tasks: Sequence[Task], report: Report) -> bool:
         """Un lancement. Vrai si tout a été dit ; sinon le coupable est déjà noté dans `report`."""
-        with tempfile.TemporaryDirectory(prefix="copie-", dir=self.home(), ignore_cleanup_errors=True) as folder:
+        with self._folder() as folder:
             child = self._launch(folder)
             try:
                 child.send({"cells": [c.as_data() for c in cells], "exercises": [t.as_data() for t in tasks]})
@@ -96,8 +109,17 @@ class Sandbox:
             finally:
                 child.stop()
 
+    @contextlib.contextmanager
+    def _folder(self) -> Iterator[str]:
+        """Le dossier d'une copie : dans le scellé, le sien est en mémoire et n'existe pas ici."""
+        if self.sealed:
+            yield ""
+            return
+        with tempfile.TemporaryDirectory(prefix="copie-", dir=self.home(), ignore_cleanup_errors=True) as folder:
+            yield folder
+
     def _launch(self, folder: str) -> Child:
-        if not self.fork:
+        if not self.sealed and not self.fork:
             return PlainChild(self, folder)
         try:
             return ForkedChild(self, folder)
@@ -116,44 +138,44 @@ class Sandbox:
             return self._home
 
     def furnish(self) -> None:
-        """Pose dans `home()/cours` ce que l'étudiant peut importer : atelier et Colibri, ni grader ni solutions.
+        """Sans scellé : pose dans `home()/cours` ce que l'étudiant peut importer, ni grader ni solutions.
 
         Refait à neuf à chaque démarrage : ce qu'une copie y aurait changé ne sert à personne d'autre.
         """
         library = self.home() / "cours"
         shutil.rmtree(library, ignore_errors=True)
         skip = shutil.ignore_patterns("__pycache__", "*.pyc")
-        shutil.copytree(Path(atelier.__file__).parent, library / "atelier", ignore=skip)
-        shutil.copy(paths.root() / "course.toml", library)
-        if paths.asset("colibri").is_dir():
-            (library / "assets").mkdir()
-            shutil.copytree(paths.asset("colibri"), library / "assets" / "colibri")
+        for source, target in seal.shown():
+            relative = os.path.relpath(target, seal.COURSE)
+            if relative.startswith(".."):
+                continue
+            if source.is_dir():
+                shutil.copytree(source, library / relative, ignore=skip)
+            else:
+                (library / relative).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, library / relative)
 
     def environment(self) -> dict[str, str]:
-        """Variables du processus : le strict nécessaire, rien de l'instructeur."""
+        """Variables du processus : le strict nécessaire, rien de l'enseignant."""
+        if self.sealed:
+            return {**seal.environment(), **QUIET}
         home = self.home()
         kept = {k: os.environ[k] for k in ("SYSTEMROOT", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH") if k in os.environ}
         return {
             **kept,
+            **QUIET,
             "PATH": os.defpath,
             "PYTHONPATH": str(home / "cours"),
-            "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONNOUSERSITE": "1",
-            "PYTHONUTF8": "1",
             "HOME": str(home),
             "TMPDIR": str(home),
             "COURS_RACINE": str(home / "cours"),
-            "OMP_NUM_THREADS": "1",
-            "MKL_NUM_THREADS": "1",
-            "OPENBLAS_NUM_THREADS": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-            "CUDA_VISIBLE_DEVICES": "",
-            "HF_HUB_OFFLINE": "1",
-            "MPLBACKEND": "agg",
         }
 
     def command(self, *arguments: str) -> list[str]:
-        """La commande du processus. C'est elle qu'un bac à sable du système enveloppera."""
+        """La commande du processus tiède (ou d'une copie, sans fork ni scellé)."""
+        if self.sealed:
+            return seal.command([*arguments, "--scelle"])
         return [sys.executable, "-m", "atelier.runner", *arguments]
 
     def order(self, message: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
@@ -166,14 +188,17 @@ class Sandbox:
             return json.loads(self._control.recv(65536))
 
     def _start(self) -> None:
-        self.furnish()
+        if not self.sealed:
+            self.furnish()
+        elif why := seal.missing():
+            raise SandboxError(seal.refusal(why))
         ours, theirs = socket.socketpair()
         log = self.home() / "journal.txt"
         with open(log, "wb") as errors:
             self._server = subprocess.Popen(
                 self.command("--serve", str(theirs.fileno())),
                 env=self.environment(),
-                cwd=self.home(),
+                cwd="/" if self.sealed else self.home(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -183,14 +208,16 @@ class Sandbox:
         theirs.close()
         ours.settimeout(START_SECONDS)
         try:
-            ready = ours.recv(65536)
-        except TimeoutError:
-            ready = b""
+            ready = json.loads(ours.recv(65536) or b"{}")
+        except (TimeoutError, ValueError, OSError):
+            ready = {}
         self._control = ours
-        if b"ready" not in ready:
+        if not ready.get("ready"):
             self._stop()
-            tail = log.read_text(encoding="utf-8", errors="replace")[-1500:]
-            raise SandboxError(f"Le processus qui exécute les copies n'a pas démarré. Ce qu'il a dit\u00a0:\n{tail}")
+            said = log.read_text(encoding="utf-8", errors="replace")[-1500:]
+            if "error" in ready or said.startswith("bwrap:"):
+                raise SandboxError(seal.refusal(seal.explain(ready.get("error") or said)))
+            raise SandboxError(f"Le processus qui exécute les copies n'a pas démarré. Ce qu'il a dit\u00a0:\n{said}")
         ours.settimeout(60.0)
 
     def _stop(self) -> None:
@@ -231,7 +258,10 @@ class ForkedChild(Child):
         self.sandbox = sandbox
         ours, theirs = socket.socketpair()
         try:
-            self.pid = int(sandbox.order({"op": "start", "folder": folder}, [theirs.fileno()])["pid"])
+            reply = sandbox.order({"op": "start", "folder": folder}, [theirs.fileno()])
+            if "error" in reply:
+                raise SandboxError(seal.refusal(seal.explain(reply["error"])))
+            self.pid = int(reply["pid"])
         except BaseException:
             ours.close()
             raise

@@ -82,7 +82,7 @@ def story(tmp_path_factory: pytest.TempPathFactory):
         out.writestr("../../etc/Pirate Nom_4715_assignsubmission_file_/tp1.ipynb", b'{"cells": [')
     assert main(["collect", str(archive), "--course", str(course)]) == 0
     records = folder / "notes.json"
-    status = main(["grade", CHAPTER, "--course", str(course), "--json", str(records), "--sans-isolement"])
+    status = main(["grade", CHAPTER, "--course", str(course), "--json", str(records)])
     assert main(["report", CHAPTER, "--course", str(course)]) == 0
     nbgrader(course, "generate_feedback", CHAPTER)
     nbgrader(course, "export")

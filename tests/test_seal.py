@@ -1,0 +1,594 @@
+"""Le scellé : ce que le processus des copies voit, ce que le noyau lui refuse, et le refus de corriger sans lui."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT, STRICT
+from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled, load_assignment
+
+from atelier import confine
+from grader import UserError, seal
+from grader.__main__ import main
+from grader.course import Course, prepare
+from grader.dialogue import Cell, Report, Task
+from grader.sandbox import Sandbox, SandboxError
+
+if seal.missing() and not STRICT:
+    pytest.skip(seal.missing(), allow_module_level=True)
+
+INPUTS = [{"x": torch.ones(3)}]
+HONEST = Cell("honnête", "def h(x):\n    return x * 2", "solution", "h")
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox() as box:
+        assert box.sealed
+        yield box
+
+
+def ask(sandbox: Sandbox, source: str, seconds: float = 10.0) -> dict:
+    """Ce que rend la fonction `f` de cette source dans le scellé ; un voisin honnête y a toujours sa réponse."""
+    cells = [Cell("a", textwrap.dedent(source), "solution", "f"), HONEST]
+    report = sandbox.run(cells, [Task("f", "call", seconds, INPUTS), Task("h", "call", 2.0, INPUTS)])
+    assert honest(report)
+    outcome = report.tasks["f"].outcomes[0]
+    return outcome["value"] if outcome["status"] == "value" else outcome
+
+
+def honest(report: Report) -> bool:
+    outcomes = report.tasks["h"].outcomes
+    return report.tasks["h"].status == "done" and torch.equal(outcomes[0]["value"], torch.full((3,), 2.0))
+
+
+# --- ce qu'une copie voit ---------------------------------------------------------------------------------------------
+
+
+def test_it_sees_the_system_and_nothing_of_the_course(sandbox, monkeypatch):
+    seen = ask(
+        sandbox,
+        """
+        import os
+        def f(x):
+            return {d: sorted(os.listdir(d)) for d in ("/", "/tmp", "/dev", "/etc", "/cours", "/cours/assets")}
+        """,
+    )
+    assert seen["/tmp"] == [] and "packs" not in seen["/cours/assets"]
+    assert set(seen["/cours"]) <= {"atelier", "assets", "course.toml"}
+    assert set(seen["/dev"]) == {"fd", "full", "null", "random", "shm", "urandom", "zero"}
+    assert set(seen["/etc"]) <= {Path(p).name for p in seal.SYSTEM}
+    assert "home" not in seen["/"] and "var" not in seen["/"] and "sys" not in seen["/"]
+    paths = [str(ROOT / p) for p in ("grader", "solutions", "tests", "notebooks", ".git", "assets/packs")]
+    paths += [str(Path.home() / p) for p in (".ssh", ".bashrc", ".jupyter", ".cache")]
+    gone = ask(sandbox, f"import os\ndef f(x):\n    return [p for p in {paths!r} if os.path.exists(p)]")
+    assert gone == []
+
+
+def test_it_is_nobody_alone_and_without_privilege(sandbox):
+    seen = ask(
+        sandbox,
+        """
+        import os
+        def f(x):
+            status = dict(line.split(":\\t") for line in open("/proc/1/status").read().splitlines() if ":\\t" in line)
+            pids = [int(p) for p in os.listdir("/proc") if p.isdigit()]
+            links = [os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd") if int(n) < 1000
+                     and os.path.lexists(f"/proc/self/fd/{n}")]
+            return {"status": status, "uid": os.getuid(), "pids": pids, "links": links, "env": dict(os.environ)}
+        """,
+    )
+    status = seen["status"]
+    assert [status[k] for k in ("CapPrm", "CapEff", "CapInh", "CapAmb")] == ["0" * 16] * 4
+    assert status["Seccomp"] == "2" and status["NoNewPrivs"] == "1" and status["Threads"] == "1"
+    assert max(seen["pids"]) < 10, "les processus des autres se voient"
+    if os.geteuid() == 0:
+        assert seen["uid"] == seal.UID
+    assert not [x for x in seen["links"] if not re.match(r"/dev/null|pipe:|socket:|/proc/\d+/fd", x)]
+    assert sum("socket:" in x for x in seen["links"]) <= 1
+    allowed = {"PWD", "OMP_WAIT_POLICY", "TORCHINDUCTOR_CACHE_DIR", "COURS_ETAT", "LC_CTYPE", "KMP_DUPLICATE_LIB_OK"}
+    allowed |= {"KMP_INIT_AT_FORK", "PYTORCH_NVML_BASED_CUDA_CHECK", "TORCH_FR_BUFFER_SIZE", "KMP_BLOCKTIME"}
+    assert set(seen["env"]) <= set(sandbox.environment()) | allowed
+    assert str(Path.home()) not in {v for k, v in seen["env"].items() if k != "PATH"}
+
+
+def test_nothing_can_be_written_but_the_private_disk(sandbox):
+    seen = ask(
+        sandbox,
+        """
+        import os
+        def f(x):
+            done = []
+            for folder, _, files in os.walk("/"):
+                if folder.startswith(("/proc", "/tmp", "/dev/shm")):
+                    continue
+                if os.access(folder, os.W_OK):
+                    done.append(folder)
+                if folder.count("/") > 3:
+                    continue
+                for name in files[:50]:
+                    path = os.path.join(folder, name)
+                    if os.path.isfile(path) and not path.startswith("/dev/") and os.access(path, os.W_OK):
+                        done.append(path)
+            return done
+        """,
+        30.0,
+    )
+    assert seen == []
+
+
+def test_the_private_disk_is_bounded_and_forgotten(sandbox):
+    fill = """
+        import os
+        def f(x):
+            total = 0
+            for place in ("/tmp", "/dev/shm"):
+                try:
+                    for i in range(100):
+                        with open(f"{place}/plein{i}", "wb") as out:
+                            for _ in range(8):
+                                out.write(bytes(1 << 20)); total += 1
+                except OSError:
+                    pass
+            return total
+        """
+    assert ask(sandbox, fill) <= 130
+    assert ask(sandbox, "import os\ndef f(x):\n    return os.listdir('/tmp') + os.listdir('/dev/shm')") == []
+
+
+# --- ce que le noyau refuse -------------------------------------------------------------------------------------------
+
+CALLS = """
+    import ctypes, platform
+    libc = ctypes.CDLL(None, use_errno=True)
+    def f(x):
+        found = {{}}
+        for name, number in {calls!r}.items():
+            answer = libc.syscall(number, 0, 0, 0, 0, 0, 0)
+            found[name] = ctypes.get_errno() if answer == -1 else 0
+        return found
+    """
+
+
+def test_every_denied_call_is_denied(sandbox):
+    column = confine.MACHINES[platform.machine()][1]
+    calls = {name: pair[column] for name, pair in confine.DENIED.items()}
+    found = ask(sandbox, CALLS.format(calls=calls))
+    assert {name for name, error in found.items() if error != 1} == set()
+
+
+def test_no_new_namespace_whatever_the_door(sandbox):
+    found = ask(
+        sandbox,
+        """
+        import ctypes, os
+        libc = ctypes.CDLL(None, use_errno=True)
+        clone, clone3 = {"x86_64": (56, 435), "aarch64": (220, 435)}[os.uname().machine]
+        def f(x):
+            errors = []
+            for flag in (0x20000, 0x2000000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000):
+                answer = libc.syscall(clone, flag | 17, 0, 0, 0, 0)
+                if answer == 0:
+                    os._exit(0)
+                errors.append(ctypes.get_errno() if answer == -1 else 0)
+            libc.syscall(clone3, 0, 0)
+            return errors + [ctypes.get_errno()]
+        """,
+    )
+    assert found == [1] * 7 + [38]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="les numéros x32 n'existent que sur x86_64")
+def test_the_other_numbering_of_calls_kills(sandbox):
+    seen = ask(sandbox, "import ctypes\ndef f(x):\n    return ctypes.CDLL(None).syscall(0x40000000 + 39)")
+    assert seen["status"] == "raised" and seen["error"] == "arrêt du processus"
+
+
+@pytest.mark.parametrize(
+    ("machine", "header", "column"),
+    [("x86_64", "x86_64-linux-gnu/asm/unistd_64.h", 0), ("aarch64", "asm-generic/unistd.h", 1)],
+)
+def test_call_numbers_are_those_of_the_kernel_headers(machine, header, column):
+    path = Path("/usr/include") / header
+    if not path.is_file():
+        pytest.skip(f"les en-têtes du noyau ({path}) ne sont pas installés")
+    pattern = re.compile(r"#define\s+__NR(?:3264)?_(\w+)\s+(\d+)")
+    known = {name: int(number) for name, number in pattern.findall(path.read_text())}
+    ours = {name: pair[column] for name, pair in confine.DENIED.items()}
+    if column == 0:
+        ours |= confine.DENIED_X86
+    assert {n: v for n, v in ours.items() if known.get(n, v) != v} == {}
+    assert {n for n in ours if n not in known} <= {"quotactl_fd", "memfd_secret", "process_madvise", "mount_setattr"}
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_filter_does_what_its_table_says(machine):
+    """Le filtre est interprété ici, instruction par instruction, pour les deux machines."""
+    arch, column = confine.MACHINES[machine]
+    for name, pair in confine.DENIED.items():
+        assert simulate(machine, arch, pair[column]) == 0x00050001, name
+    clone, socket_, ioctl = (pair[column] for pair in (confine._CLONE, confine._SOCKET, confine._IOCTL))
+    assert simulate(machine, arch, clone, 0x00010000 | 17) == 0x7FFF0000
+    assert simulate(machine, arch, clone, 0x10000000 | 17) == 0x00050001
+    assert simulate(machine, arch, socket_, 1) == 0x7FFF0000
+    assert {simulate(machine, arch, socket_, domain) for domain in (2, 10, 16, 17, 38, 40)} == {0x0005000D}
+    assert simulate(machine, arch, ioctl, 0, 0x5412) == 0x00050001
+    assert simulate(machine, arch, ioctl, 0, 0x5413) == 0x7FFF0000
+    assert simulate(machine, arch, confine._CLONE3[column]) == 0x00050026
+    assert simulate(machine, 0x40000003, 1) == 0x80000000  # i386
+    read, write = {"x86_64": (0, 1), "aarch64": (63, 64)}[machine]
+    assert {simulate(machine, arch, read), simulate(machine, arch, write)} == {0x7FFF0000}
+
+
+def simulate(machine: str, arch: int, number: int, first: int = 0, second: int = 0) -> int:
+    """Ce que le filtre décide d'un appel."""
+    import struct
+
+    code = confine.seccomp_program(machine)
+    program = [struct.unpack_from("<HBBI", code, 8 * i) for i in range(len(code) // 8)]
+    data = {0: number, 4: arch, 16: first, 24: second}
+    accumulator, at = 0, 0
+    while True:
+        operation, if_true, if_false, value = program[at]
+        at += 1
+        if operation == 0x06:
+            return value
+        if operation == 0x20:
+            accumulator = data[value]
+            continue
+        test = {0x15: accumulator == value, 0x35: accumulator >= value, 0x45: bool(accumulator & value)}[operation]
+        at += if_true if test else if_false
+
+
+def test_an_unknown_machine_is_refused():
+    with pytest.raises(confine.ConfineError, match="riscv64"):
+        confine.seccomp_program("riscv64")
+
+
+# --- réseau -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_network_of_any_kind(sandbox):
+    with socket.socket() as outside, socket.socket(socket.AF_UNIX) as abstract:
+        outside.bind(("127.0.0.1", 0))
+        outside.listen()
+        abstract.bind(f"\0cours-{os.getpid()}")
+        abstract.listen()
+        port, name = outside.getsockname()[1], f"cours-{os.getpid()}"
+        seen = ask(
+            sandbox,
+            f"""
+            import socket
+            def f(x):
+                found = {{}}
+                for family in range(2, 46):
+                    try:
+                        socket.socket(family, socket.SOCK_STREAM).close()
+                        found["famille " + str(family)] = "ouverte"
+                    except OSError:
+                        pass
+                tries = {{
+                    "loopback": lambda: socket.create_connection(("127.0.0.1", {port}), 2),
+                    "dns": lambda: socket.getaddrinfo("example.org", 80),
+                    "abstract": lambda: socket.socket(socket.AF_UNIX).connect("\\0{name}"),
+                }}
+                for key, act in tries.items():
+                    try:
+                        act()
+                        found[key] = "joint"
+                    except OSError:
+                        pass
+                return found
+            """,
+        )
+    assert seen == {}
+
+
+# --- plafonds ---------------------------------------------------------------------------------------------------------
+
+BOMBS = {
+    "processus": """
+        import os, time
+        def f(x):
+            made = 0
+            try:
+                while made < 500:
+                    if os.fork() == 0:
+                        time.sleep(30)
+                        os._exit(0)
+                    made += 1
+            except OSError:
+                pass
+            return made
+        """,
+    "fils": """
+        import threading, time
+        def f(x):
+            made = 0
+            try:
+                while made < 500:
+                    threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
+                    made += 1
+            except RuntimeError:
+                pass
+            return made
+        """,
+    "fichiers": """
+        def f(x):
+            kept = []
+            try:
+                while len(kept) < 5000:
+                    kept.append(open("/dev/null"))
+            except OSError:
+                pass
+            return len(kept)
+        """,
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_bombs_are_bounded_and_leave_nothing(sandbox, bomb):
+    assert 0 < ask(sandbox, BOMBS[bomb]) < 130
+
+
+def test_a_process_that_flees_dies_with_its_copy(sandbox):
+    mark = f"{time.time():.6f}"
+    ask(
+        sandbox,
+        f"""
+        import os, subprocess, sys
+        def f(x):
+            for _ in range(2):
+                if os.fork():
+                    return 1
+                try:
+                    os.setsid()
+                except OSError:
+                    pass
+            os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(60) # {mark}"])
+        """,
+    )
+    deadline = time.monotonic() + 5
+    while commands_with(mark) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not commands_with(mark)
+
+
+def commands_with(text: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if text.encode() in path.read_bytes():
+                found.append(path.parent.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_memory_of_all_processes_together_is_bounded(sandbox):
+    start = time.monotonic()
+    cells = [
+        Cell(
+            "a",
+            textwrap.dedent("""
+            import os, time
+            def f(x):
+                for _ in range(6):
+                    if os.fork() == 0:
+                        block = bytearray(900 * 1024 * 1024)
+                        time.sleep(20)
+                        os._exit(0)
+                time.sleep(20)
+            """),
+            "solution",
+            "f",
+        ),
+        HONEST,
+    ]
+    report = sandbox.run(cells, [Task("h", "call", 2.0, INPUTS), Task("f", "call", 15.0, INPUTS)])
+    assert honest(report) and report.tasks["f"].status == "died"
+    assert time.monotonic() - start < 12
+
+
+def test_the_warm_process_dies_with_kill_9_and_comes_back(sandbox):
+    assert ask(sandbox, "def f(x):\n    return 1") == 1
+    for pid in commands_with("atelier.runner"):
+        if sandbox._server and str(sandbox._server.pid) != pid:
+            os.kill(int(pid), 9)
+    assert ask(sandbox, "def f(x):\n    return 2") == 2
+
+
+def test_closing_leaves_no_process():
+    before = set(commands_with("atelier.runner"))
+    with Sandbox() as box:
+        ask(box, "def f(x):\n    return 1")
+        assert set(commands_with("atelier.runner")) > before
+    deadline = time.monotonic() + 5
+    while set(commands_with("atelier.runner")) > before and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert set(commands_with("atelier.runner")) <= before
+
+
+# --- root ou utilisateur ordinaire ------------------------------------------------------------------------------------
+
+AS_USER = """
+import json, os, sys
+sys.path.insert(0, {root!r})
+import torch
+from grader.dialogue import Cell, Task
+from grader.sandbox import Sandbox
+source = "import os\\ndef f(x):\\n    s = open('/proc/1/status').read()\\n"
+source += "    return [os.getuid(), len([p for p in os.listdir('/proc') if p.isdigit()]), s]"
+with Sandbox() as box:
+    report = box.run([Cell("a", source, "solution", "f")], [Task("f", "call", 5.0, [{{"x": torch.ones(1)}}])])
+print(json.dumps(report.tasks["f"].outcomes[0]["value"]))
+"""
+
+
+def test_an_ordinary_user_has_the_same_seal(tmp_path):
+    """En root, on redevient ici un utilisateur ordinaire ; sinon tous les autres tests en tiennent lieu."""
+    if os.geteuid() != 0:
+        pytest.skip("la suite tourne déjà en utilisateur ordinaire")
+    setpriv = shutil.which("setpriv")
+    assert setpriv, "setpriv est dans tout système Linux (util-linux)"
+    user = [setpriv, "--reuid", "12345", "--regid", "12345", "--clear-groups"]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    packages = next(p for p in sys.path if p.endswith("site-packages"))
+    system = shutil.which(f"python3.{sys.version_info[1]}", path="/usr/bin") or ""
+    for python, path in ((sys.executable, ""), (system, packages)):
+        check = [*user, python, "-c", "import os, sys, torch; open(os.path.realpath(sys.executable)).close()"]
+        try:
+            done = subprocess.run(check, env={**environment, "PYTHONPATH": path}, cwd="/", capture_output=True)
+        except OSError:
+            continue
+        if done.returncode == 0:
+            break
+    else:
+        pytest.skip("aucun Python lisible par un utilisateur ordinaire (celui-ci est dans le dossier de root)")
+    done = subprocess.run(
+        [*user, python, "-c", AS_USER.format(root=str(ROOT))],
+        env={**environment, "PYTHONPATH": path},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    uid, processes, status = json.loads(done.stdout)
+    assert uid == 12345 and processes <= 3
+    assert "CapEff:\t0000000000000000" in status and "Seccomp:\t2" in status
+
+
+# --- refuser plutôt que mal enfermer ----------------------------------------------------------------------------------
+
+
+def fake_bwrap(folder: Path, text: str) -> str:
+    """Un PATH où bwrap est ce script."""
+    folder.mkdir()
+    script = folder / "bwrap"
+    script.write_text(f"#!/bin/sh\n{text}\n")
+    script.chmod(script.stat().st_mode | stat.S_IXUSR)
+    return os.pathsep.join([str(folder), os.environ["PATH"]])
+
+
+def refusal_of(box: Sandbox) -> str:
+    with box, pytest.raises(SandboxError) as error:
+        box.run([HONEST], [Task("h", "call", 1.0, INPUTS)])
+    return str(error.value)
+
+
+def test_without_bubblewrap_grading_is_refused_in_french(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    said = refusal_of(Sandbox())
+    assert "apt install bubblewrap" in said
+    for way in ("machine Linux", "grader/conteneur/LISEZMOI.md", "--sans-isolement"):
+        assert way in said
+
+
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+def test_another_system_is_refused(monkeypatch, system):
+    monkeypatch.setattr(sys, "platform", system)
+    assert "espaces de noms de Linux" in refusal_of(Sandbox())
+
+
+def test_when_the_kernel_refuses_so_do_we(monkeypatch, tmp_path):
+    message = "bwrap: No permissions to create new namespace, likely because the kernel does not allow"
+    monkeypatch.setenv("PATH", fake_bwrap(tmp_path / "bin", f"echo '{message}' >&2; exit 1"))
+    said = refusal_of(Sandbox())
+    assert "No permissions" in said and "n'a pas laissé enfermer" in said and "--sans-isolement" in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "word"),
+    [
+        ("_NEW_ALL = ", "_NEW_ALL = 1 | ", "espaces de noms"),
+        ("_SET_SECCOMP, _CAP_AMBIENT = 4, 38, 22, 47", "_SET_SECCOMP, _CAP_AMBIENT = 4, 38, 9999, 47", "filtre"),
+        ('DISK = "size', 'DISK = "taille', "tmpfs"),
+    ],
+)
+def test_a_protection_that_fails_stops_everything(monkeypatch, tmp_path, old, new, word):
+    """Une protection que le noyau refuserait à l'intérieur : rien ne s'exécute."""
+    copy = tmp_path / "atelier"
+    shutil.copytree(ROOT / "atelier", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (copy / "confine.py").read_text(encoding="utf-8")
+    assert old in text
+    (copy / "confine.py").write_text(text.replace(old, new), encoding="utf-8")
+    tmp_path.chmod(0o755)
+    shown = [(copy if target.endswith("/atelier") else source, target) for source, target in seal.shown()]
+    monkeypatch.setattr(seal, "shown", lambda: iter(shown))
+    said = refusal_of(Sandbox())
+    assert word in said and "--sans-isolement" in said
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """Un cours d'essai avec deux copies."""
+    root = build_root(tmp_path_factory.mktemp("racine"))
+    folder = tmp_path_factory.mktemp("cours") / "cours"
+    with course_root(root):
+        prepare(folder)
+        found = Course(folder)
+        template = load_assignment(root).template
+        spy = "import os\ndef spread(x):\n    assert not os.listdir('/tmp')\n    return x.max() - x.min()"
+        for student, answers in {"ana": SOLVED, "espion": SOLVED | {"spread": spy}}.items():
+            path = found.path("submitted", student, NAME) / f"{NAME}.ipynb"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(as_bytes(filled(template, answers)))
+        yield found
+
+
+def test_grade_refuses_without_the_seal_and_says_why(course, monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("PATH", fake_bwrap(tmp_path / "bin", "echo 'bwrap: Creating new namespace failed' >&2; exit 1"))
+    from grader import nbglue
+
+    nbglue._sandbox.cache_clear()
+    try:
+        assert main(["grade", NAME, "--course", str(course.folder)]) == 2
+    finally:
+        nbglue._sandbox.cache_clear()
+    said = capsys.readouterr().err
+    assert "Trois façons de continuer" in said and "Traceback" not in said
+    assert not list(course.folder.glob("autograded/*/*"))
+
+
+def nbgrader(course: Course, path: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "nbgrader", "autograde", NAME, "--force"]
+    path = os.pathsep.join([str(Path(sys.executable).parent), path])
+    environment = {**os.environ, "PATH": path}
+    return subprocess.run(command, cwd=course.folder, env=environment, capture_output=True, text=True, timeout=200)
+
+
+def test_nbgrader_typed_by_hand_goes_through_the_same_seal(course, tmp_path):
+    refused = nbgrader(course, fake_bwrap(tmp_path / "bin", "echo 'bwrap: Creating new namespace failed' >&2; exit 1"))
+    assert refused.returncode != 0 and "Trois façons de continuer" in refused.stderr
+    assert not list(course.folder.glob("autograded/*/*/*.ipynb"))
+    done = nbgrader(course, os.environ["PATH"])
+    assert done.returncode == 0, done.stderr[-2000:]
+    with course.gradebook() as book:
+        totals = {s: book.find_submission_notebook(NAME, NAME, s).score for s in ("ana", "espion")}
+    assert totals == {"ana": 6.0, "espion": 6.0}  # l'espion n'a rien vu : il était bien dans le scellé
+
+
+def test_without_isolation_is_loud_and_only_lasts_the_command(course, capsys):
+    assert main(["grade", NAME, "--course", str(course.folder), "--sans-isolement"]) == 0
+    assert "SANS ISOLEMENT" in capsys.readouterr().err
+    assert seal.wanted() and Sandbox().sealed
+
+
+def test_the_explanations_are_errors_for_people():
+    assert issubclass(SandboxError, UserError)
+    said = seal.refusal("Il manque bwrap.")
+    assert "\u00a0:" in said and " :" not in said
