@@ -13,6 +13,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -438,38 +439,61 @@ print(json.dumps(report.tasks["f"].outcomes[0]["value"]))
 """
 
 
-def test_an_ordinary_user_has_the_same_seal(tmp_path):
-    """En root, on redevient ici un utilisateur ordinaire ; sinon tous les autres tests en tiennent lieu."""
+@dataclass(frozen=True)
+class User:
+    """De quoi lancer un Python en utilisateur ordinaire."""
+
+    prefix: list[str]
+    python: str
+    environment: dict[str, str]
+
+    def run(self, *between: str) -> subprocess.CompletedProcess:
+        command = [*self.prefix, *between, self.python, "-c", AS_USER.format(root=str(ROOT))]
+        return subprocess.run(command, env=self.environment, cwd="/", capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def user() -> User:
+    """Un utilisateur ordinaire : celui de la suite, ou, si elle tourne en root, celui que root redevient."""
     if os.geteuid() != 0:
-        pytest.skip("la suite tourne déjà en utilisateur ordinaire")
-    setpriv = shutil.which("setpriv")
-    assert setpriv, "setpriv est dans tout système Linux (util-linux)"
-    user = [setpriv, "--reuid", "12345", "--regid", "12345", "--clear-groups"]
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+        return User([], sys.executable, dict(os.environ))
+    prefix = ["setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups"]
+    environment = {"PATH": os.environ["PATH"], "HOME": "/tmp", "OMP_NUM_THREADS": "1"}
     packages = next(p for p in sys.path if p.endswith("site-packages"))
-    system = shutil.which(f"python3.{sys.version_info[1]}", path="/usr/bin") or ""
+    system = shutil.which(f"python3.{sys.version_info[1]}", path="/usr/bin")
     for python, path in ((sys.executable, ""), (system, packages)):
-        check = [*user, python, "-c", "import os, sys, torch; open(os.path.realpath(sys.executable)).close()"]
-        try:
-            done = subprocess.run(check, env={**environment, "PYTHONPATH": path}, cwd="/", capture_output=True)
-        except OSError:
-            continue
-        if done.returncode == 0:
-            break
-    else:
-        pytest.skip("aucun Python lisible par un utilisateur ordinaire (celui-ci est dans le dossier de root)")
-    done = subprocess.run(
-        [*user, python, "-c", AS_USER.format(root=str(ROOT))],
-        env={**environment, "PYTHONPATH": path},
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+        found = User(prefix, python or sys.executable, {**environment, "PYTHONPATH": path})
+        check = [*prefix, found.python, "-c", "import os, sys, torch; open(os.path.realpath(sys.executable)).close()"]
+        if subprocess.run(check, env=found.environment, cwd="/", capture_output=True).returncode == 0:
+            return found
+    pytest.skip("aucun Python lisible par un utilisateur ordinaire (celui-ci est dans le dossier de root)")
+
+
+def test_an_ordinary_user_has_the_same_seal(user):
+    done = user.run()
     assert done.returncode == 0, done.stderr[-3000:]
     uid, processes, status = json.loads(done.stdout)
-    assert uid == 12345 and processes <= 3
+    assert uid not in (0, seal.UID) and processes <= 3
     assert "CapEff:\t0000000000000000" in status and "Seccomp:\t2" in status
+
+
+CONTAINER = [
+    *("bwrap", "--unshare-user", "--unshare-pid", "--unshare-net", "--unshare-ipc", "--cap-drop", "ALL"),
+    *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"),
+]
+"""Un premier bubblewrap, sans privilège, qui tient lieu de conteneur."""
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_inside_an_unprivileged_container(user, masked):
+    """La recette du conteneur : elle marche si /proc n'y est pas masqué, et sinon la correction refuse."""
+    done = user.run(*CONTAINER, *(["--tmpfs", "/proc/sys"] if masked else []), "--")
+    if masked:
+        assert done.returncode != 0 and "Trois façons de continuer" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr[-3000:]
+    _, processes, status = json.loads(done.stdout)
+    assert processes <= 3 and "Seccomp:\t2" in status
 
 
 # --- refuser plutôt que mal enfermer ----------------------------------------------------------------------------------
