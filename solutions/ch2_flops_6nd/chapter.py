@@ -1,0 +1,499 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Chapitre 2 · FLOPs et 6ND
+#
+# Colibri a été entraîné en une heure et quart, sur deux cœurs. **Avant d'aller plus loin, pariez :** combien
+# d'opérations lui faut-il pour deviner un seul jeton ? Combien pour tout son apprentissage ? Et combien d'années la même
+# machine mettrait-elle à entraîner GPT-3 ?
+#
+# À la fin de ce chapitre, trois multiplications vous suffiront pour répondre, et vous saurez de combien elles se trompent.
+# Vous compterez un passage dans le modèle, opération par opération ; vous verrez d'où vient la règle $C \approx 6ND$ et ce
+# qu'elle oublie ; puis vous chercherez comment dépenser un budget, sur de vrais apprentissages. Comptez deux heures.
+
+# %%
+from atelier import check, describe_machine, hint, load_model, progress, quiz, scale
+from atelier.figures import ch2
+
+describe_machine()
+
+# %% tags=["setup"]
+import math
+
+import torch
+
+# %%
+colibri = load_model("colibri", attention="eager")
+print(f"Colibri : {colibri.num_parameters():,} paramètres".replace(",", " "))
+
+# %% [markdown]
+# ## 2.1 Le prix d'un produit
+#
+# Presque tout ce que calcule un modèle de langue est un produit de matrices. On compte donc des **opérations en virgule
+# flottante** (*floating-point operations*, FLOP) : une addition, une multiplication. Ce cours écrit **FLOP** pour un nombre
+# d'opérations, **FLOP/s** pour une vitesse ; ailleurs, « FLOPs » et « FLOPS » disent parfois l'un, parfois l'autre.
+#
+# ??? q="flops_words"
+
+# %% [markdown]
+# Une matrice $(m \times k)$ multipliée par une matrice $(k \times n)$. **Combien de cases à remplir, et combien d'opérations
+# par case ?**
+#
+# La convention, partout dans ce domaine : une multiplication et une addition vont ensemble (*multiply-accumulate*, MAC) et
+# comptent pour **deux** opérations, même la première, où il n'y avait encore rien à quoi ajouter.
+
+# %% [markdown]
+# ### ✎ Exercice : `matmul_flops` · 1 point · 5 minutes
+
+
+# %% exercise="matmul_flops"
+def matmul_flops(m: int, k: int, n: int) -> int:
+    """Opérations d'un produit de matrices (m × k)·(k × n).
+
+    m, k, n : dimensions, entiers d'au moins 1.
+    Rend un int, exact même au-delà de 2^53 : une multiplication et une addition par terme de chaque somme.
+    Lève ValueError si l'une des dimensions est inférieure à 1.
+
+    Source : convention de Kaplan et al., « Scaling Laws for Neural Language Models », 2020, § 2.1 et tableau 1.
+    """
+    ### BEGIN SOLUTION
+    if min(m, k, n) < 1:
+        raise ValueError("une matrice a au moins une ligne et une colonne")
+    per_entry = 2 * k
+    return m * n * per_entry
+    ### END SOLUTION
+
+
+# %% [markdown]
+# PyTorch sait compter, lui aussi. `FlopCounterMode` regarde passer chaque opération et note celles qu'il connaît : les produits.
+
+# %%
+ch2.product_counts(matmul_flops)
+
+# %% [markdown]
+# ## 2.2 Un passage avant, jeton par jeton
+#
+# Un jeton entre dans Colibri et en ressort en 4 096 scores. **Quelles matrices a-t-il rencontrées ?** Reprenez le dessin du
+# chapitre 1 : dans chaque bloc, quatre couches linéaires ; au-dessus, la tête. Aux matrices de paramètres s'ajoutent, dans
+# l'attention, deux produits entre activations, sans aucun paramètre : les scores $QK^\top$, puis le mélange des valeurs.
+#
+# Notre convention est celle de tout le domaine : on ne compte que les produits de matrices. Biais, LayerNorm, GELU et softmax
+# sont laissés de côté. Lire la ligne d'une table n'est pas un produit.
+
+# %% [markdown]
+# ### ✎ Exercice : `forward_flops_per_token` · 3 points · 25 minutes
+
+
+# %% exercise="forward_flops_per_token"
+def forward_flops_per_token(n_layer: int, d_model: int, n_ctx: int, n_vocab: int) -> float:
+    """Opérations d'un passage avant de GPT-2 sur une fenêtre de n_ctx jetons, divisées par n_ctx.
+
+    n_layer : nombre de blocs (0 est permis) ; d_model : composantes d'un jeton, toutes têtes réunies ;
+    n_ctx : jetons de la fenêtre ; n_vocab : taille du vocabulaire.
+    Rend un float, en FLOP par jeton. Seuls comptent les produits de matrices, deux opérations par
+    multiplication-addition ; le MLP élargit d_model à 4·d_model ; l'attention est dense (les scores du futur sont
+    calculés, puis masqués) ; la tête donne des scores après chaque jeton.
+    Lève ValueError si n_layer est négatif, ou si d_model, n_ctx ou n_vocab est inférieur à 1.
+
+    Source : Hoffmann et al., « Training Compute-Optimal Large Language Models », 2022, annexe F, moins la lecture
+    de la table des jetons et le softmax.
+    """
+    ### BEGIN SOLUTION
+    if n_layer < 0 or min(d_model, n_ctx, n_vocab) < 1:
+        raise ValueError("il faut des tailles d'au moins 1, et un nombre de blocs positif ou nul")
+    projections = 2 * d_model * (3 * d_model + d_model)
+    scores = 2 * n_ctx * d_model
+    mixing = 2 * n_ctx * d_model
+    mlp = 2 * d_model * 4 * d_model + 2 * 4 * d_model * d_model
+    head = 2 * d_model * n_vocab
+    return float(n_layer * (projections + scores + mixing + mlp) + head)
+    ### END SOLUTION
+
+
+# %% [markdown]
+# Votre formule contre le compteur, sur les vraies formes des modèles. Il ne s'agit pas d'être proche : l'écart doit être **nul**.
+
+# %%
+ch2.forward_check(colibri, forward_flops_per_token)
+
+# %% [markdown]
+# Voilà la réponse au premier pari : quelques millions d'opérations pour un jeton de Colibri, un peu plus de deux par paramètre.
+# **Où vont-elles ?** Le compteur sait aussi les ranger.
+
+# %%
+ch2.where_flops(colibri)
+
+# %% [markdown]
+# Comparez les deux extrémités. Dans un petit modèle, la tête pèse lourd ; dans GPT-3, il ne reste que les blocs. Et
+# l'attention proprement dite, ces deux produits sans paramètres ? Tout dépend de la longueur du contexte : bougez le curseur.
+
+# %%
+ch2.context_cost(colibri, context=1024)
+
+# %% [markdown]
+# ??? q="context_twice"
+
+# %% [markdown]
+# ## 2.3 Le passage arrière : d'où vient le 4
+#
+# Apprendre, c'est refaire le chemin à l'envers pour savoir comment chaque poids influe sur la perte. **À votre avis, combien
+# coûte ce retour : autant que l'aller, deux fois plus, dix fois plus ?** Ne devinez plus, comptez.
+
+# %%
+ch2.backward_ops(colibri)
+
+# %% [markdown]
+# Deux fois, exactement, ligne par ligne. La raison tient en deux formules. Pour un produit $Y = XW$, la règle de la chaîne
+# demande deux gradients, et chacun est un produit aux mêmes trois dimensions :
+#
+# $$ \frac{\partial \mathcal L}{\partial W} = X^\top \frac{\partial \mathcal L}{\partial Y} \qquad\text{(pour corriger les poids)},
+# \qquad \frac{\partial \mathcal L}{\partial X} = \frac{\partial \mathcal L}{\partial Y}\, W^\top \qquad\text{(pour continuer plus bas)}. $$
+#
+# Un paramètre coûte donc, par jeton, 2 opérations à l'aller et 4 au retour. Si l'une des deux dérivées ne sert à personne, son
+# produit disparaît. **Prédisez chaque ligne avant d'exécuter :**
+
+# %%
+ch2.backward_cases()
+
+# %% [markdown]
+# Retenez la troisième et la quatrième ligne : elles reviendront aux chapitres 6 à 8, quand on ne voudra plus corriger que
+# quelques poids. Geler un modèle n'épargne pas tout le retour, tant qu'il faut le traverser.
+#
+# ??? q="backward_twice"
+
+# %% [markdown]
+# ### ✎ Exercice : `training_flops` · 1 point · 5 minutes
+
+
+# %% exercise="training_flops"
+def training_flops(n_params: int, n_tokens: int) -> int:
+    """Opérations d'un apprentissage, par la règle C ≈ 6ND.
+
+    n_params : nombre N de paramètres ; n_tokens : nombre D de jetons lus, répétitions comprises ; 0 est permis.
+    Rend un int, exact même au-delà de 2^53 : par paramètre et par jeton, passage avant et passage arrière.
+    Lève ValueError si l'un des deux est négatif.
+
+    Source : Kaplan et al., « Scaling Laws for Neural Language Models », 2020, § 2.1.
+    """
+    ### BEGIN SOLUTION
+    if n_params < 0 or n_tokens < 0:
+        raise ValueError("un nombre de paramètres ou de jetons n'est pas négatif")
+    return 6 * n_params * n_tokens
+    ### END SOLUTION
+
+
+# %% [markdown]
+# ## 2.4 Ce que 6ND oublie
+#
+# La règle est commode : deux nombres, un produit. Mais **lesquels des paramètres faut-il mettre dans $N$ ?** La table des jetons
+# est lue, pas multipliée ; liée à la tête, elle sert pourtant à un produit. Les positions ne servent à aucun. Et l'attention
+# multiplie des matrices qui ne sont pas des paramètres. Voici le compte exact, et quatre conventions qu'on rencontre.
+
+# %%
+ch2.conventions(colibri, forward_flops_per_token)
+
+# %% [markdown]
+# Lisez la colonne « hors table et positions » de gauche à droite des tailles : la règle est mauvaise pour un petit modèle, bonne pour
+# un grand. Kaplan et al. le disaient dès le départ : elle vaut quand $d$ est grand devant $T/12$, et ils ne comptaient pas la tête.
+#
+# Un détail a fait couler de l'encre. Pour le terme de l'attention, **Kaplan et al. écrivent $6\,L\,d\,T$ par jeton d'apprentissage** (2020,
+# tableau 1 : $2\,L\,T\,d$ à l'aller), **PaLM et nanoGPT $12\,L\,d\,T$** (Chowdhery et al., 2022, annexe B). Qui se trompe ? Vous avez
+# compté deux produits, $QK^\top$ et le mélange, de $2\,T\,d$ opérations chacun : c'est la convention de PaLM, celle d'un calcul dense. Le
+# terme de Kaplan en vaut la moitié. Il se lit de deux façons, et leur tableau, qui appelle cette ligne « Mask », ne tranche pas : un seul
+# des deux produits, ou les deux limités aux paires permises, puisqu'un jeton ne voit en moyenne que la moitié de la fenêtre.
+# Un calcul dense fait l'autre moitié et la jette ; FlashAttention (Dao et al., 2022) saute presque tous les blocs interdits, et son coût
+# réel est plus près du nombre de Kaplan.
+#
+# ??? q="what_6nd_forgets"
+
+# %% [markdown]
+# ## 2.5 Des opérations aux secondes
+#
+# Compter ne dit pas encore combien de temps attendre. Une machine a une **pointe** (*peak*) : ce qu'elle tient de mieux sur un grand
+# produit bien rangé. Mesurons la vôtre. **Pariez :** combien de milliards d'opérations par seconde ?
+
+# %%
+peak = ch2.measure_peak(
+    sizes=scale().pick(essai=(128, 512), cpu=(64, 128, 256, 512, 1024, 1536), gpu=(512, 1024, 2048, 4096, 8192)),
+    repeats=scale().pick(essai=2, cpu=5, gpu=20),
+)
+
+# %% [markdown]
+# Les petits produits sont loin de la pointe : la machine passe son temps à s'y préparer, ou à attendre la mémoire. C'est une
+# première raison pour qu'un modèle n'atteigne jamais la pointe. Les autres : tout ce que nous n'avons pas compté, et qui prend pourtant
+# du temps (softmax, LayerNorm, optimiseur, lecture des données).
+#
+# La part de la pointe que l'on tient vraiment, en ne comptant que les opérations **utiles** du modèle, s'appelle la **MFU** (*model
+# FLOPs utilization*, Chowdhery et al., 2022) :
+#
+# $$ \mathrm{MFU} = \frac{\text{opérations utiles par seconde}}{\text{pointe}} . $$
+#
+# Un vrai pas d'apprentissage de Colibri, chronométré :
+
+# %%
+ch2.training_step(
+    colibri,
+    forward_flops_per_token,
+    peak,
+    batch_size=scale().pick(essai=2, cpu=8, gpu=64),
+    steps=scale().pick(essai=2, cpu=6, gpu=30),
+)
+
+# %% [markdown]
+# ??? q="mfu_meaning"
+
+# %% [markdown]
+# ### Le journal de Colibri
+#
+# L'apprentissage de Colibri a tenu un journal (`assets/colibri/journal.csv`). De quoi vérifier la règle sur un cas que vous avez entre
+# les mains. **Avant d'exécuter :** $N$ = 3 060 288 et $D$ = 54 468 608 ; posez la multiplication.
+
+# %%
+ch2.colibri_log(colibri, training_flops, forward_flops_per_token)
+
+# %% [markdown]
+# La vitesse n'est pas constante : la machine servait à d'autres en même temps, et le journal le montre. Quant à l'énergie,
+# personne ne l'a mesurée. On l'**estime**, puissance × durée :
+#
+# $$ E = P \cdot t , $$
+#
+# avec une puissance supposée, écrite dans le tableau pour que vous puissiez en mettre une autre. Un chiffre d'énergie sans sa
+# puissance ni sa durée ne se vérifie pas.
+
+# %% [markdown]
+# ### ✎ Exercice : `training_days` · 1 point · 10 minutes
+
+
+# %% exercise="training_days"
+def training_days(n_params: int, n_tokens: int, n_gpus: int, peak_flops: float, mfu: float) -> float:
+    """Durée d'un apprentissage, en jours, pour C = 6ND opérations.
+
+    n_params : paramètres ; n_tokens : jetons lus ; n_gpus : nombre de cartes ; peak_flops : pointe d'une carte, en
+    FLOP/s ; mfu : part de la pointe réellement tenue, entre 0 (exclu) et 1.
+    Rend un float, en jours de 24 heures.
+    Lève ValueError si mfu n'est pas dans ]0, 1].
+
+    Source : Chowdhery et al., « PaLM: Scaling Language Modeling with Pathways », 2022, § 4.1 et annexe B.
+    """
+    ### BEGIN SOLUTION
+    if not 0 < mfu <= 1:
+        raise ValueError(f"mfu vaut {mfu} ; c'est une fraction, entre 0 et 1")
+    flops = 6 * n_params * n_tokens
+    rate = n_gpus * peak_flops * mfu
+    return flops / rate / 86400
+    ### END SOLUTION
+
+
+# %% [markdown]
+# ## 2.6 Un budget, deux façons de le dépenser
+#
+# Vous avez un budget $C$. Un plus gros modèle, ou plus de texte ? Les deux se paient dans la même monnaie : à $C$ fixé, $N$ et $D$
+# sont liés par $6ND = C$.
+
+# %% [markdown]
+# ### ✎ Exercice : `tokens_for_budget` · 1 point · 5 minutes
+
+
+# %% exercise="tokens_for_budget"
+def tokens_for_budget(compute: float, n_params: int) -> float:
+    """Nombre de jetons qu'un budget de calcul permet de faire lire à un modèle, par la règle C = 6ND.
+
+    compute : budget C, en FLOP (0 est permis) ; n_params : nombre N de paramètres, au moins 1.
+    Rend un float, sans arrondir.
+    Lève ValueError si compute est négatif, ou si n_params est inférieur à 1.
+
+    Source : Kaplan et al., « Scaling Laws for Neural Language Models », 2020, § 2.1.
+    """
+    ### BEGIN SOLUTION
+    if compute < 0 or n_params < 1:
+        raise ValueError("il faut un budget positif et au moins un paramètre")
+    return compute / (6 * n_params)
+    ### END SOLUTION
+
+
+# %% [markdown]
+# Sur deux axes logarithmiques, l'hyperbole $ND = C/6$ devient une droite. Bougez le budget, et regardez où se sont posés quelques
+# modèles connus. **Lesquels ont choisi la taille, lesquels le texte ?**
+
+# %%
+ch2.budget_map(tokens_for_budget, budget=3.14e23)
+
+# %% [markdown]
+# GPT-3 et Chinchilla ont été entraînés à des budgets voisins (un facteur 2), et très différemment. Lequel des deux avait raison ?
+#
+# Hoffmann et al. (2022) ont entraîné plus de 400 modèles pour le savoir. Leur réponse : quand le budget grandit, $N$ et $D$ doivent
+# grandir **du même facteur**, et à l'optimum chaque paramètre a droit à environ **20 jetons**. Ils ont entraîné Chinchilla, 70 milliards de
+# paramètres et 1 400 milliards de jetons, avec le budget de Gopher (280 milliards, 300 milliards de jetons) : Chinchilla fait mieux.
+
+# %% [markdown]
+# ### ✎ Exercice : `compute_optimal` · 2 points · 15 minutes
+
+
+# %% exercise="compute_optimal"
+def compute_optimal(compute: float, tokens_per_param: float = 20.0) -> tuple[float, float]:
+    """Taille et nombre de jetons optimaux pour un budget, à rapport fixé.
+
+    compute : budget C, en FLOP ; tokens_per_param : nombre de jetons par paramètre, 20 dans la règle de Chinchilla.
+    Rend (N, D), deux float sans arrondi, tels que 6·N·D = C et D = tokens_per_param·N.
+    Lève ValueError si compute est négatif, ou si tokens_per_param n'est pas strictement positif.
+
+    Source : Hoffmann et al., « Training Compute-Optimal Large Language Models », 2022, § 3.4 et tableau 3.
+    """
+    ### BEGIN SOLUTION
+    if compute < 0 or tokens_per_param <= 0:
+        raise ValueError("il faut un budget positif et un rapport strictement positif")
+    n_params = math.sqrt(compute / (6 * tokens_per_param))
+    return n_params, tokens_per_param * n_params
+    ### END SOLUTION
+
+
+# %%
+ch2.optimal_table(compute_optimal)
+
+# %% [markdown]
+# ??? q="hundred_times"
+
+# %% [markdown]
+# ### Ce qui a changé depuis
+#
+# Chinchilla répond à **une** question : comment dépenser un budget d'apprentissage. Or un modèle qui sert produit des jetons tous les
+# jours, à environ $2N$ opérations chacun. Sur toute une vie, le compte est
+#
+# $$ C_{\text{vie}} \approx 6\,N\,D + 2\,N\,D_{\text{servis}} . $$
+#
+# À qualité égale, un modèle plus petit que l'optimum doit lire plus, mais coûte moins ensuite. Où est le creux, si l'on prévoit de
+# servir mille milliards de jetons ? Et dix mille ?
+
+# %%
+ch2.lifetime_cost(served=2e12)
+
+# %% [markdown]
+# C'est l'argument de Sardana et al. (2024) : au-delà d'un certain usage, il faut des modèles plus petits, entraînés plus longtemps. Les
+# courbes reposent sur la loi de Chinchilla, $L(N, D) = E + A/N^\alpha + B/D^\beta$, avec les constantes réestimées par Besiroglu et al.
+# (2024), qui ont montré que celles du premier article étaient mal ajustées. Elles disent un sens, pas une promesse.
+#
+# ??? q="past_optimum"
+
+# %% [markdown]
+# ## 2.7 Une vraie petite étude
+#
+# Les lois qu'on vient de citer ont été tirées de centaines d'apprentissages. Peut-on en voir quelque chose avec deux cœurs ? Nous avons
+# entraîné des GPT-2 minuscules, sur le texte de Colibri et avec son découpage, à trois budgets. À chaque budget, les petits modèles
+# lisent beaucoup, les gros lisent peu : le nombre de jetons est ce que le budget permet, compté avec le passage avant exact de la
+# section 2.2 et non avec 6ND.
+#
+# **Avant de regarder :** à budget fixé, quelle forme attendez-vous pour la perte en fonction de la taille ?
+
+# %%
+ch2.isoflop_curves()
+
+# %% [markdown]
+# Chaque trait est un budget constant (*isoFLOP*). Suivez-en un : à gauche, le modèle manque de paramètres ; à droite, il manque de
+# jetons. Le creux est le bon partage **pour cette recette** et ce budget.
+#
+# ??? q="isoflop_right"
+
+# %% [markdown]
+# Reste à savoir comment le meilleur point descend quand le budget monte. Kaplan et al. (2020) proposent une **loi de puissance** :
+#
+# $$ \text{perte} \approx a \cdot C^{-b} . $$
+#
+# Elle est une droite quand on prend le logarithme des deux axes, et une droite s'ajuste par les moindres carrés.
+
+# %% [markdown]
+# ### ✎ Exercice : `fit_power_law` · 2 points · 20 minutes
+
+
+# %% exercise="fit_power_law"
+def fit_power_law(compute: torch.Tensor, loss: torch.Tensor) -> tuple[float, float]:
+    """Loi de puissance loss ≈ a·compute^(−b), par les moindres carrés entre logarithmes.
+
+    compute : (n,) flottants strictement positifs, dans un ordre quelconque ; loss : (n,), de même ; n ≥ 2.
+    Rend (a, b), deux float : la droite qui rend minimale la somme des carrés des écarts entre log(loss) et
+    log(a) − b·log(compute). b est positif quand la perte baisse.
+    Lève ValueError si une valeur est négative ou nulle, s'il y a moins de deux points, si les longueurs diffèrent ou
+    si un tenseur n'a pas une seule dimension.
+
+    Source : Kaplan et al., « Scaling Laws for Neural Language Models », 2020, § 1.2 et équation (1.3).
+    """
+    ### BEGIN SOLUTION
+    if compute.ndim != 1 or compute.shape != loss.shape or len(compute) < 2:
+        raise ValueError("il faut deux tenseurs à une dimension, de même longueur, d'au moins deux points")
+    if (compute <= 0).any() or (loss <= 0).any():
+        raise ValueError("une loi de puissance ne passe que par des valeurs strictement positives")
+    x, y = compute.double().log(), loss.double().log()
+    dx, dy = x - x.mean(), y - y.mean()
+    slope = (dx * dy).sum() / (dx * dx).sum()
+    intercept = (y.mean() - slope * x.mean()).item()
+    return math.exp(intercept), -slope.item()
+    ### END SOLUTION
+
+
+# %% [markdown]
+# Votre droite passe par le meilleur point de chaque budget. Elle n'a pas vu celui de droite, entraîné à un budget plus grand, ni
+# Colibri. **Pariez avant d'exécuter :** tombera-t-elle juste ?
+
+# %%
+ch2.power_law(fit_power_law)
+
+# %% [markdown]
+# À vous d'ajouter un point. Choisissez une taille que nous n'avons pas entraînée, dites **d'abord** où vous l'attendez sur la courbe
+# du plus petit budget, puis lancez l'apprentissage.
+
+# %%
+n_layer, d_model = 2, 48  # d_model : un multiple de 16
+ch2.one_more_point(n_layer, d_model, compute=scale().pick(essai=1e10, cpu=5e11, gpu=5e11))
+
+# %% [markdown]
+# ## 2.8 GPT-3, en entier
+#
+# Vous avez tous les outils. Prenons GPT-3 (Brown et al., 2020) : 175 milliards de paramètres, 300 milliards de jetons ; et 1 024 cartes A100,
+# dont la pointe est de 312 TFLOP/s en bfloat16 (fiche de NVIDIA). **Posez-le avant de lire :** combien d'opérations, combien de jours à 40 % de la
+# pointe, combien d'argent à 2 dollars l'heure de carte ?
+
+# %%
+ch2.gpt3_bill(training_flops, forward_flops_per_token, training_days, peak)
+
+# %% [markdown]
+# Un point de comparaison : Narayanan et al. (2021, § 5.1) prévoyaient **34 jours** pour ce même cas, à 140 TFLOP/s par carte, soit 45 % de la
+# pointe. Leur formule compte $8ND$ et non $6ND$ : pour tenir en mémoire, ils recalculent les activations, c'est-à-dire un passage avant de
+# plus. Ces 45 % sont une utilisation du **matériel** (HFU) ; en ne gardant que les opérations utiles, la MFU n'en est que de 34 %.
+#
+# Bougez les hypothèses. Laquelle pèse le plus sur la facture ? Laquelle ne la change pas du tout ?
+
+# %%
+ch2.bill_explorer(training_days)
+
+# %% [markdown]
+# ## 2.9 Ce que vous savez maintenant
+#
+# Un produit $(m \times k)(k \times n)$ coûte $2mkn$. Un jeton coûte à GPT-2 $L(24d^2 + 4Td) + 2dV$ à l'aller, le double au retour ; d'où 6 opérations par
+# paramètre et par jeton, à l'attention et à la tête près. Les secondes viennent ensuite : pointe, MFU, nombre de cartes. Un budget se
+# partage entre $N$ et $D$ ; l'optimum d'apprentissage n'est pas celui d'un modèle qui doit servir. Et une loi d'échelle est une droite tirée par
+# quelques points : on sait maintenant ce qu'elle vaut entre eux, et ce qu'elle vaut au-delà.
+#
+# Ce chapitre a compté des opérations ; les suivants cherchent à en faire moins, ou à les faire sur moins de bits. D'abord, les bits :
+# c'est le chapitre 3.
+
+# %%
+progress()
+
+# %% [markdown]
+# **Références.** Kaplan et al., *Scaling Laws for Neural Language Models*, 2020, arXiv 2001.08361 · Hoffmann et al., *Training
+# Compute-Optimal Large Language Models*, 2022, arXiv 2203.15556 · Chowdhery et al., *PaLM: Scaling Language Modeling with
+# Pathways*, 2022, arXiv 2204.02311 · Narayanan et al., *Efficient Large-Scale Language Model Training on GPU Clusters Using
+# Megatron-LM*, 2021, arXiv 2104.04473 · Brown et al., *Language Models are Few-Shot Learners*, 2020, arXiv 2005.14165 · Touvron et al.,
+# *LLaMA: Open and Efficient Foundation Language Models*, 2023, arXiv 2302.13971 · Grattafiori et al., *The Llama 3 Herd of Models*, 2024,
+# arXiv 2407.21783 · Meta, *Introducing Meta Llama 3*, avril 2024 · Besiroglu et al., *Chinchilla Scaling: A replication attempt*, 2024, arXiv 2404.10102 ·
+# Sardana et al., *Beyond Chinchilla-Optimal: Accounting for Inference in Language Model Scaling Laws*, 2024, arXiv 2401.00448 · Dao et al.,
+# *FlashAttention*, 2022, arXiv 2205.14135 · Karpathy, *nanoGPT*, `model.py` et `transformer_sizing.ipynb` · NVIDIA, *A100 Tensor Core GPU*, fiche technique
