@@ -12,6 +12,7 @@ Chaque apprentissage est enregistré dès qu'il finit : une interruption ne coû
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -21,8 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atelier.figures.ch2_study import BATCH, CONTEXT, VALIDATION_TOKENS, Point, learning_rate, steps_for, train_point
+from atelier.figures.ch2_counts import terms_per_token
+from atelier.figures.ch2_study import BATCH, CONTEXT, VALIDATION_TOKENS, learning_rate, steps_for, train_point
+from atelier.figures.ch2_time import colibri_journal, speeds
 from atelier.measures import load_measures, save_measures
+from atelier.models import load_model
+from atelier.perplexity import evaluate_perplexity
 from atelier.training import corpus_tokens
 
 CHAPTER = "ch2_flops_6nd"
@@ -30,13 +35,14 @@ BUDGETS = {"c1": 5e11, "c2": 1.7e12, "c3": 6e12}
 SIZES = {
     "c1": [(1, 8), (1, 16), (2, 32), (3, 48), (3, 64), (4, 128)],
     "c2": [(1, 16), (2, 32), (3, 48), (3, 64), (4, 96), (4, 128)],
-    "c3": [(2, 32), (3, 48), (3, 64), (4, 96), (4, 128), (1, 16)],
+    "c3": [(2, 32), (3, 48), (3, 64), (4, 96), (4, 128)],
 }
 SWEEP = {
     (2, 32): (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2),
     (3, 64): (2e-3, 4e-3, 8e-3, 1.6e-2),
     (4, 128): (1e-3, 2e-3, 4e-3, 8e-3),
 }
+FURTHER = {"size": (4, 96), "compute": 2e13}
 SEEDS = {"sizes": [(1, 16), (2, 32), (3, 48)], "seeds": (1, 2)}
 
 
@@ -58,21 +64,30 @@ def _matches(point: dict[str, Any], asked: dict[str, Any]) -> bool:
 
 
 class Results:
-    """Les mesures déjà faites, relues et réécrites après chacune."""
+    """Les mesures déjà faites. Relues avant chaque écriture : deux expériences peuvent tourner en même temps."""
 
-    def __init__(self) -> None:
+    def __init__(self, recipe: dict[str, Any]) -> None:
+        self.recipe = recipe
+
+    def read(self) -> dict[str, Any]:
         try:
             content = load_measures(CHAPTER)
         except FileNotFoundError:
-            content = {}
-        self.recipe: dict[str, Any] = content.get("recette", {})
-        self.measures = {k: v for k, v in content.items() if k not in ("machine", "date", "recette")}
+            return {}
+        return {k: v for k, v in content.items() if k not in ("machine", "date", "recette")}
 
-    def save(self) -> None:
-        save_measures(CHAPTER, self.recipe, **self.measures)
+    def add(self, name: str, value: dict[str, Any]) -> None:
+        """Ajoute une mesure à une expérience, et l'écrit."""
+        measures = self.read()
+        measures.setdefault(name, []).append(value)
+        save_measures(CHAPTER, self.recipe, **measures)
+        print(name, value, flush=True)
 
-    def points(self, name: str) -> list[dict[str, Any]]:
-        return self.measures.setdefault(name, [])
+    def forget(self, name: str) -> None:
+        """Oublie une expérience."""
+        measures = self.read()
+        measures.pop(name, None)
+        save_measures(CHAPTER, self.recipe, **measures)
 
     def run(self, name: str, n_layer: int, d_model: int, compute: float, ids: Tensor, lr: float, seed: int = 0) -> None:
         """Un apprentissage, sauf s'il est déjà enregistré sous ce nom."""
@@ -80,17 +95,14 @@ class Results:
             "n_layer": n_layer, "d_model": d_model, "steps": steps_for(n_layer, d_model, compute), "lr": lr,
             "seed": seed,
         }  # fmt: skip
-        if any(_matches(p, asked) for p in self.points(name)):
+        measures = self.read()
+        if any(_matches(p, asked) for p in measures.get(name, [])):
             return
-        known = [p for points in self.measures.values() for p in points if _matches(p, asked)]
-        if known:  # déjà fait sous un autre nom : la recherche du pas compte pour le plus petit budget
-            self.points(name).append(known[0])
-            self.save()
+        known = [p for p in measures.get("taux", []) if _matches(p, asked)]
+        if name in BUDGETS and known:  # la recherche du pas compte pour le plus petit budget
+            self.add(name, known[0])
             return
-        point: Point = train_point(n_layer, d_model, compute, ids, lr, seed)
-        self.points(name).append(point.record())
-        self.save()
-        print(name, point.record(), flush=True)
+        self.add(name, train_point(n_layer, d_model, compute, ids, lr, seed).record())
 
 
 def learning_rates(results: Results) -> None:
@@ -117,7 +129,58 @@ def seeds(results: Results) -> None:
             results.run("graines", n_layer, d_model, BUDGETS["c1"], large_text()[1], learning_rate(d_model), seed)
 
 
-EXPERIMENTS = {"taux": learning_rates, **{name: budget(name) for name in BUDGETS}, "graines": seeds}
+def shipped_extract(results: Results) -> None:
+    """Le plus petit budget, sur l'extrait livré au lieu du grand texte : ce que lira le point ajouté par le lecteur."""
+    ids = corpus_tokens("a_train")
+    for n_layer, d_model in SEEDS["sizes"]:
+        results.run("extrait", n_layer, d_model, BUDGETS["c1"], ids, learning_rate(d_model))
+
+
+def further(results: Results) -> None:
+    """Un budget plus grand, tenu à l'écart de l'ajustement, à la taille que les creux précédents font attendre."""
+    results.run("plus_loin", *FURTHER["size"], FURTHER["compute"], large_text()[1], learning_rate(FURTHER["size"][1]))
+
+
+def colibri(results: Results) -> None:
+    """Colibri, noté selon le protocole de l'étude : une autre recette, bien plus loin."""
+    if "colibri" in results.read():
+        return
+    model = load_model("colibri", on="cpu")
+    c, (recipe, _) = model.config, colibri_journal()
+    evaluation = evaluate_perplexity(model, max_tokens=VALIDATION_TOKENS, context=CONTEXT, stride=CONTEXT // 2)
+    forward, backward = terms_per_token(c.n_layer, c.n_embd, c.n_positions, c.vocab_size)
+    flops = (sum(forward.values()) + sum(backward.values())) * recipe["jetons"]
+    results.add(
+        "colibri",
+        {
+            "params": recipe["parametres"],
+            "tokens": recipe["jetons"],
+            "flops": round(flops),
+            "loss": round(math.log(evaluation.perplexity), 4),
+        },
+    )
+
+
+def timings(results: Results) -> None:
+    """La pointe de la machine, sur un puis deux fils de calcul. À lancer seul, machine calme."""
+    results.forget("temps")
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        found = speeds(sizes=(512, 1024, 2048, 4096), repeats=5, budget=8.0)
+        results.add("temps", {"fils": threads, "pointe": {name: max(by.values()) for name, by in found.items()}})
+    torch.set_num_threads(before)
+
+
+EXPERIMENTS = {
+    "taux": learning_rates,
+    **{name: budget(name) for name in BUDGETS},
+    "graines": seeds,
+    "extrait": shipped_extract,
+    "plus_loin": further,
+    "colibri": colibri,
+    "temps": timings,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -128,19 +191,21 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     if unknown := set(options.names) - set(EXPERIMENTS):
         parser.error(f"expérience inconnue : {', '.join(sorted(unknown))} (il y a {', '.join(EXPERIMENTS)})")
-    results = Results()
-    results.recipe |= {
-        "texte": large_text()[0],
-        "lot": f"{BATCH} fenêtres de {CONTEXT} jetons, tirées au hasard",
-        "validation": f"a_validation, {VALIDATION_TOKENS} jetons, contexte {CONTEXT}, pas {CONTEXT // 2}",
-        "optimiseur": "AdamW, β = 0,9 et 0,95, sans décroissance des poids ; montée sur un dixième des pas (100 au "
-        "plus), descente en cosinus jusqu'à 10 % ; norme du gradient bornée à 1 ; float32",
-        "calcul": "opérations comptées par FlopCounterMode, avant et arrière",
-    }
+    results = Results(
+        {
+            "texte": large_text()[0],
+            "lot": f"{BATCH} fenêtres de {CONTEXT} jetons, tirées au hasard",
+            "validation": f"a_validation, {VALIDATION_TOKENS} jetons, contexte {CONTEXT}, pas {CONTEXT // 2}",
+            "optimiseur": "AdamW, β = 0,9 et 0,95, sans décroissance des poids ; montée sur un dixième des pas (100 au "
+            "plus), descente en cosinus jusqu'à 10 % ; norme du gradient bornée à 1 ; float32",
+            "pas d'apprentissage": "0,256 / d, d'après l'expérience « taux » (trois largeurs, plus petit budget)",
+            "calcul": "opérations comptées par FlopCounterMode, avant et arrière",
+        }
+    )
     names: Iterable[str] = options.names or EXPERIMENTS
     for name in names:
         if options.refaire:
-            results.measures.pop(name, None)
+            results.forget(name)
         EXPERIMENTS[name](results)
     return 0
 

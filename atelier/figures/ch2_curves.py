@@ -1,0 +1,243 @@
+"""Chapitre 2, quatrième partie : lire la petite étude d'échelle, ajuster sa loi, lui ajouter un point."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any
+
+import torch
+
+from atelier.display import note, number, recorded, show, table
+from atelier.figures.ch2_counts import NBSP, flops_text
+from atelier.figures.ch2_study import VALIDATION_TOKENS, Point, learning_rate, train_point
+from atelier.figures.style import BLACK, RED, SERIES, canvas, french
+from atelier.hardware import scale
+from atelier.measures import load_measures
+from atelier.training import corpus_tokens
+
+CHAPTER = "ch2_flops_6nd"
+BUDGETS = ("c1", "c2", "c3")
+
+Record = dict[str, Any]
+
+
+def _curves() -> tuple[dict[str, Any], dict[str, list[Record]]]:
+    """Les mesures enregistrées, et les points de chaque budget, rangés par taille."""
+    measures = load_measures(CHAPTER)
+    return measures, {name: sorted(measures[name], key=lambda p: p["params"]) for name in BUDGETS}
+
+
+def _nominal(points: list[Record]) -> float:
+    """Le budget d'une courbe : celui que ses points ont dépensé, à l'arrondi d'un pas près."""
+    return statistics.median(p["flops"] for p in points)
+
+
+def _best(points: list[Record]) -> Record:
+    return min(points, key=lambda p: p["loss"])
+
+
+def _is_inside(points: list[Record]) -> bool:
+    """La courbe a-t-elle un creux, et non un bord pour meilleur point ?"""
+    return points[0] is not _best(points) is not points[-1]
+
+
+def _valley(points: list[Record]) -> float:
+    """La taille du creux : sommet de la parabole, en log N, par le meilleur point et ses deux voisins."""
+    at = points.index(_best(points))
+    (x0, y0), (x1, y1), (x2, y2) = [(math.log(p["params"]), p["loss"]) for p in points[at - 1 : at + 2]]
+    left, right = (y1 - y0) / (x1 - x0), (y2 - y1) / (x2 - x1)
+    curvature = (right - left) / ((x2 - x0) / 2)
+    return math.exp((x0 + x1) / 2 - left / curvature)
+
+
+def _axes(curves: dict[str, list[Record]]) -> tuple[Any, Any]:
+    fig, ax = canvas(8.6, 4.2)
+    for points, look in zip(curves.values(), SERIES, strict=False):
+        ax.plot(
+            [p["params"] for p in points], [p["loss"] for p in points], lw=1.6, ms=6,
+            label=flops_text(_nominal(points)), **look,
+        )  # fmt: skip
+    ax.set_xscale("log")
+    ax.set_xlabel("N, paramètres, table des jetons comprise (échelle logarithmique)")
+    ax.set_ylabel("perte de validation (nats par jeton)")
+    french(ax)
+    return fig, ax
+
+
+def isoflop_curves() -> None:
+    """Perte contre taille, à trois budgets : les courbes, leur creux, et ce que vaut un écart entre graines."""
+    measures, curves = _curves()
+    fig, ax = _axes(curves)
+    rows, told = [], []
+    for points, look in zip(curves.values(), SERIES, strict=False):
+        best, budget = _best(points), flops_text(_nominal(points))
+        ax.plot([best["params"]], [best["loss"]], "o", mfc="none", mec=BLACK, ms=13, mew=1.4)
+        inside = _is_inside(points)
+        valley = _valley(points) if inside else None
+        if valley:
+            ax.axvline(valley, color=look["color"], lw=0.9, ls=":")
+        rows.append(
+            [budget, len(points), number(best["params"]), number(best["tokens"]),
+             number(best["tokens"] / best["params"], 3), number(best["loss"], 4),
+             number(round(valley, -3)) if valley else "pas de creux"]
+        )  # fmt: skip
+        told.append(
+            f"à {budget}{NBSP}: "
+            + ", ".join(f"{number(p['loss'], 3)} pour {number(p['params'])} paramètres" for p in points)
+        )
+    ax.legend(title="budget", frameon=False, fontsize=9)
+    show(fig, alt=f"Perte selon la taille, à budget constant{NBSP}; {f'{NBSP}; '.join(told)}.")
+    table(
+        rows,
+        header=["budget", "tailles", "meilleure taille", "jetons lus", "jetons par paramètre", "perte", "creux estimé"],
+        caption="Le meilleur point de chaque budget. Creux : parabole par ce point et ses deux voisins, en log N",
+    )
+    note(_recipe_text(measures) + " " + _seed_text(measures, curves["c1"]))
+
+
+def _recipe_text(measures: dict[str, Any]) -> str:
+    recipe = measures["recette"]
+    return (
+        f"Mesuré par l'auteur le {measures['date']} ({measures['machine']}). Texte{NBSP}: {recipe['texte']}. "
+        f"Lot{NBSP}: {recipe['lot']}. Perte{NBSP}: {recipe['validation']}."
+    )
+
+
+def _seed_text(measures: dict[str, Any], points: list[Record]) -> str:
+    """L'écart entre graines, au plus petit budget."""
+    spreads = []
+    for first in points:
+        others = [p for p in measures["graines"] if p["params"] == first["params"]]
+        if others:
+            losses = [first["loss"], *(p["loss"] for p in others)]
+            spreads.append((max(losses) - min(losses), len(losses)))
+    if not spreads:
+        return ""
+    widest, seeds = max(spreads)
+    return (
+        f"Une graine par point{NBSP}; au plus petit budget, {seeds} graines sur {len(spreads)} tailles s'écartent "
+        f"d'au plus "
+        f"{number(widest, 2)} nat."
+    )
+
+
+@recorded("ch2/power_law", needs=("fit",))
+def power_law(fit: Any) -> None:
+    """La loi de l'étudiant par le meilleur point de chaque budget, et ce qu'elle prédit pour des points qu'elle n'a pas
+    vus : un budget plus grand, puis Colibri."""
+    measures, curves = _curves()
+    bests = [_best(points) for points in curves.values()]
+    compute = torch.tensor([p["flops"] for p in bests], dtype=torch.float64)
+    a, b = fit(compute, torch.tensor([p["loss"] for p in bests], dtype=torch.float64))
+    unseen = {"budget tenu à l'écart": _best(measures["plus_loin"]), "Colibri, autre recette": measures["colibri"][0]}
+    fig, ax = canvas(8.4, 4.0)
+    reach = [compute.min().item() / 2, max(p["flops"] for p in unseen.values()) * 2]
+    line = [reach[0] * (reach[1] / reach[0]) ** (i / 50) for i in range(51)]
+    seen = compute.max().item()
+    ax.plot([c for c in line if c <= seen], [a * c**-b for c in line if c <= seen], color=RED, lw=1.8)
+    ax.plot([c for c in line if c >= seen], [a * c**-b for c in line if c >= seen], color=RED, lw=1.8, ls="--")
+    for points, look in zip(curves.values(), SERIES, strict=False):
+        plain = look | {"linestyle": ""}
+        ax.plot([p["flops"] for p in points], [p["loss"] for p in points], alpha=0.35, ms=5, **plain)
+    ax.plot(compute.tolist(), [p["loss"] for p in bests], "o", color=BLACK, ms=7, label="meilleur de chaque budget")
+    for (name, point), marker in zip(unseen.items(), ("D", "*"), strict=True):
+        ax.plot([point["flops"]], [point["loss"]], marker, mfc="white", mec=BLACK, ms=10, label=name)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_yticks([2, 3, 4, 5, 6, 7])
+    ax.set_xlabel("C, opérations comptées (échelle logarithmique)")
+    ax.set_ylabel("perte (nats par jeton)")
+    french(ax, x=False)
+    ax.legend(frameon=False, fontsize=9)
+    rows = [
+        [name, flops_text(p["flops"]), number(p["params"]), number(p["tokens"]), number(p["loss"], 4),
+         number(a * p["flops"] ** -b, 4), _signed(p["loss"] - a * p["flops"] ** -b)]
+        for name, p in {**{f"meilleur à {flops_text(p['flops'])}": p for p in bests}, **unseen}.items()
+    ]  # fmt: skip
+    told = f"{NBSP}; ".join(f"{r[0]}{NBSP}: {r[4]} mesuré, {r[5]} prédit" for r in rows)
+    show(
+        fig, alt=f"Perte selon le calcul, axes logarithmiques, et la droite {number(a, 3)}·C^(−{number(b, 3)}). {told}."
+    )
+    table(
+        rows,
+        header=["point", "C", "N", "D", "perte mesurée", "prédite par votre loi", "mesurée − prédite"],
+        caption=f"perte ≈ {number(a, 4)}·C^(−{number(b, 3)}), ajustée sur {len(bests)} points",
+    )
+    _sizes_law(fit, curves)
+
+
+def _sizes_law(fit: Any, curves: dict[str, list[Record]]) -> None:
+    """La même fonction, sur la taille du creux : avec quel exposant grandit-elle ?"""
+    valleys = {_nominal(points): _valley(points) for points in curves.values() if _is_inside(points)}
+    if len(valleys) < 2:
+        note("Moins de deux de ces courbes ont un creux : rien à dire de la façon dont la bonne taille grandit.")
+        return
+    budgets = torch.tensor(list(valleys), dtype=torch.float64)
+    _, b = fit(budgets, torch.tensor(list(valleys.values()), dtype=torch.float64))
+    note(
+        f"La taille du creux, elle, grandit comme C^{number(-b, 2)} sur nos {len(valleys)} budgets (votre fonction "
+        f"encore, sur "
+        f"les creux{NBSP}; b y est négatif). Hoffmann et al. (2022, tableau 2) trouvent des exposants de 0,46 à "
+        f"0,50, Kaplan "
+        "et al. (2020) 0,73."
+    )
+
+
+def _signed(gap: float) -> str:
+    return f"{'+' if gap > 0 else ''}{number(gap, 2)}"
+
+
+def one_more_point(n_layer: int, d_model: int, compute: float, seed: int = 0) -> Point:
+    """Entraîne un modèle de plus au plus petit budget, sur l'extrait livré, et le pose sur la courbe enregistrée."""
+    tokens = scale().pick(essai=1024, cpu=VALIDATION_TOKENS, gpu=VALIDATION_TOKENS)
+    ids = corpus_tokens("a_train", max_tokens=scale().pick(essai=20_000, cpu=None, gpu=None))
+    point = train_point(n_layer, d_model, compute, ids, learning_rate(d_model), seed, tokens)
+    measures, curves = _curves()
+    fig, ax = _axes(curves)
+    ax.plot([point.params], [point.loss], "*", color=BLACK, ms=17, label="votre point")
+    ax.legend(title="budget", frameon=False, fontsize=9)
+    expected = _between(curves["c1"], point.params)
+    where = (
+        f"La courbe du plus petit budget passe par {number(expected, 4)} à cette taille."
+        if expected
+        else "Cette taille est hors de la courbe du plus petit budget."
+    )
+    alt = (
+        f"Les trois courbes à budget constant, et votre point{NBSP}: {number(point.params)} paramètres, "
+        f"{number(point.loss, 4)} nats. {where}"
+    )
+    show(fig, alt=alt)
+    note(
+        f"{number(point.params)} paramètres, {number(point.steps)} pas, {number(point.tokens)} jetons, "
+        f"{flops_text(point.flops)}, {number(point.seconds, 3)} s{NBSP}: perte de {number(point.loss, 4)} nats par "
+        f"jeton. {where}" + _extract_text(measures, curves["c1"])
+    )
+    return point
+
+
+def _between(points: list[Record], params: int) -> float | None:
+    """La courbe entre deux tailles voisines, en ligne droite selon log N ; None au-delà des bords."""
+    for low, high in zip(points, points[1:], strict=False):
+        if low["params"] <= params <= high["params"]:
+            share = math.log(params / low["params"]) / math.log(high["params"] / low["params"])
+            return low["loss"] + share * (high["loss"] - low["loss"])
+    return None
+
+
+def _extract_text(measures: dict[str, Any], points: list[Record]) -> str:
+    """Ce que change l'extrait livré, d'après les mêmes apprentissages faits sur les deux textes."""
+    gaps = [
+        (other["loss"] - point["loss"], other["params"])
+        for other in measures["extrait"]
+        for point in points
+        if other["params"] == point["params"]
+    ]
+    if not gaps:
+        return ""
+    shown = ", ".join(f"{_signed(gap)} pour {number(params)} paramètres" for gap, params in gaps)
+    return (
+        f" Votre point a lu l'extrait livré, plusieurs fois s'il est petit{NBSP}; la courbe, un texte cinquante "
+        f"fois plus "
+        f"long. Mesuré par l'auteur, ce que cela change{NBSP}: {shown}."
+    )
