@@ -12,7 +12,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from atelier.figures.ch2_counts import count_flops
+from atelier.figures.ch2_counts import count_flops, terms_per_token
+from atelier.figures.ch2_curves import _between, _valley
+from atelier.figures.ch2_study import CONTEXT, VOCABULARY, study_model, training_flops_per_token
 from atelier.models import GPT2_SIZES, load_model
 from grader.chapters import load_chapter
 
@@ -103,3 +105,44 @@ def test_fit_power_law_is_numpy_polyfit(reference: Any, seed: int) -> None:
     slope, intercept = np.polyfit(np.log(compute), np.log(loss), 1)
     a, b = reference("fit_power_law")(torch.from_numpy(compute), torch.from_numpy(loss))
     assert a == pytest.approx(math.exp(intercept), rel=1e-9) and b == pytest.approx(-slope, rel=1e-9)
+
+
+# --- L'étude d'échelle : ce qui compte les points et lit les courbes ------------------------------------------------
+
+
+@pytest.mark.parametrize(("n_layer", "d_model"), [(1, 8), (2, 48), (4, 96)])
+def test_study_counts_a_token_as_three_forwards(reference: Any, n_layer: int, d_model: int) -> None:
+    expected = 3 * reference("forward_flops_per_token")(n_layer, d_model, CONTEXT, VOCABULARY)
+    assert training_flops_per_token(n_layer, d_model) == expected
+
+
+def test_study_model_depends_on_its_seed_only() -> None:
+    first, again, other = (study_model(1, 16, seed).state_dict() for seed in (3, 3, 4))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["transformer.wte.weight"], other["transformer.wte.weight"])
+
+
+def test_study_model_refuses_other_widths() -> None:
+    for n_layer, d_model in ((1, 20), (1, 0), (0, 16)):
+        with pytest.raises(ValueError, match="multiple de 8"):
+            study_model(n_layer, d_model)
+
+
+def test_terms_are_the_whole_forward_pass(reference: Any) -> None:
+    forward, backward = terms_per_token(5, 192, 256, 4096)
+    assert sum(forward.values()) == reference("forward_flops_per_token")(5, 192, 256, 4096)
+    assert {term: 2 * n for term, n in forward.items()} == backward
+
+
+def test_valley_is_the_bottom_of_a_parabola() -> None:
+    bottom = math.log(250_000)
+    points = [
+        {"params": n, "loss": 5 + 0.3 * (math.log(n) - bottom) ** 2} for n in (50_000, 160_000, 400_000, 2_000_000)
+    ]
+    assert _valley(points) == pytest.approx(250_000)
+
+
+def test_between_two_sizes() -> None:
+    points = [{"params": 100, "loss": 6.0}, {"params": 10_000, "loss": 5.0}]
+    assert _between(points, 1000) == pytest.approx(5.5)
+    assert _between(points, 99) is None and _between(points, 20_000) is None

@@ -23,9 +23,11 @@ Record = dict[str, Any]
 
 
 def _curves() -> tuple[dict[str, Any], dict[str, list[Record]]]:
-    """Les mesures enregistrées, et les points de chaque budget, rangés par taille."""
+    """Les mesures enregistrées, et les points de chaque budget mesuré, rangés par taille."""
     measures = load_measures(CHAPTER)
-    return measures, {name: sorted(measures[name], key=lambda p: p["params"]) for name in BUDGETS}
+    return measures, {
+        name: sorted(measures[name], key=lambda p: p["params"]) for name in BUDGETS if len(measures.get(name, [])) > 2
+    }
 
 
 def _nominal(points: list[Record]) -> float:
@@ -108,7 +110,7 @@ def _seed_text(measures: dict[str, Any], points: list[Record]) -> str:
     """L'écart entre graines, au plus petit budget."""
     spreads = []
     for first in points:
-        others = [p for p in measures["graines"] if p["params"] == first["params"]]
+        others = [p for p in measures.get("graines", []) if p["params"] == first["params"]]
         if others:
             losses = [first["loss"], *(p["loss"] for p in others)]
             spreads.append((max(losses) - min(losses), len(losses)))
@@ -130,9 +132,13 @@ def power_law(fit: Any) -> None:
     bests = [_best(points) for points in curves.values()]
     compute = torch.tensor([p["flops"] for p in bests], dtype=torch.float64)
     a, b = fit(compute, torch.tensor([p["loss"] for p in bests], dtype=torch.float64))
-    unseen = {"budget tenu à l'écart": _best(measures["plus_loin"]), "Colibri, autre recette": measures["colibri"][0]}
+    unseen = {
+        label: _best(measures[name])
+        for name, label in (("plus_loin", "budget tenu à l'écart"), ("colibri", "Colibri, autre recette"))
+        if name in measures
+    }
     fig, ax = canvas(8.4, 4.0)
-    reach = [compute.min().item() / 2, max(p["flops"] for p in unseen.values()) * 2]
+    reach = [compute.min().item() / 2, max(p["flops"] for p in [*bests, *unseen.values()]) * 2]
     line = [reach[0] * (reach[1] / reach[0]) ** (i / 50) for i in range(51)]
     seen = compute.max().item()
     ax.plot([c for c in line if c <= seen], [a * c**-b for c in line if c <= seen], color=RED, lw=1.8)
@@ -141,7 +147,7 @@ def power_law(fit: Any) -> None:
         plain = look | {"linestyle": ""}
         ax.plot([p["flops"] for p in points], [p["loss"] for p in points], alpha=0.35, ms=5, **plain)
     ax.plot(compute.tolist(), [p["loss"] for p in bests], "o", color=BLACK, ms=7, label="meilleur de chaque budget")
-    for (name, point), marker in zip(unseen.items(), ("D", "*"), strict=True):
+    for (name, point), marker in zip(unseen.items(), ("D", "*"), strict=False):
         ax.plot([point["flops"]], [point["loss"]], marker, mfc="white", mec=BLACK, ms=10, label=name)
     ax.set_xscale("log")
     ax.set_yscale("log")
@@ -229,7 +235,7 @@ def _extract_text(measures: dict[str, Any], points: list[Record]) -> str:
     """Ce que change l'extrait livré, d'après les mêmes apprentissages faits sur les deux textes."""
     gaps = [
         (other["loss"] - point["loss"], other["params"])
-        for other in measures["extrait"]
+        for other in measures.get("extrait", [])
         for point in points
         if other["params"] == point["params"]
     ]
