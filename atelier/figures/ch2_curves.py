@@ -194,32 +194,47 @@ def _signed(gap: float) -> str:
     return f"{'+' if gap > 0 else ''}{number(gap, 2)}"
 
 
-def one_more_point(n_layer: int, d_model: int, compute: float, seed: int = 0) -> Point:
-    """Entraîne un modèle de plus au plus petit budget, sur l'extrait livré, et le pose sur la courbe enregistrée."""
+def one_more_point(n_layer: int, d_model: int, compute: float, seed: int = 0) -> None:
+    """Entraîne un modèle de plus au plus petit budget, sur l'extrait livré, et le pose parmi les points enregistrés.
+
+    n_layer, d_model : sa taille (d_model multiple de 8) ; compute : budget, en opérations.
+    """
     tokens = scale().pick(essai=1024, cpu=VALIDATION_TOKENS, gpu=VALIDATION_TOKENS)
     ids = corpus_tokens("a_train", max_tokens=scale().pick(essai=20_000, cpu=None, gpu=None))
     point = train_point(n_layer, d_model, compute, ids, learning_rate(d_model), seed, tokens)
     measures, curves = _curves()
+    same_text = sorted(measures.get("extrait", []), key=lambda p: p["params"])
     fig, ax = _axes(curves)
+    ax.plot(
+        [p["params"] for p in same_text], [p["loss"] for p in same_text], color=BLACK, marker="o", mfc="white", lw=1.1,
+        ls=":", label=f"{flops_text(_nominal(curves['c1']))}, extrait livré",
+    )  # fmt: skip
     ax.plot([point.params], [point.loss], "*", color=BLACK, ms=17, label="votre point")
     ax.legend(title="budget", frameon=False, fontsize=9)
-    expected = _between(curves["c1"], point.params)
-    where = (
-        f"La courbe du plus petit budget passe par {number(expected, 4)} à cette taille."
-        if expected
-        else "Cette taille est hors de la courbe du plus petit budget."
+    where = _where_expected(same_text, point)
+    show(
+        fig,
+        alt=f"Les courbes à budget constant, et votre point{NBSP}: {number(point.params)} paramètres, "
+        f"{number(point.loss, 4)} nats. {where}",
     )
-    alt = (
-        f"Les trois courbes à budget constant, et votre point{NBSP}: {number(point.params)} paramètres, "
-        f"{number(point.loss, 4)} nats. {where}"
-    )
-    show(fig, alt=alt)
     note(
         f"{number(point.params)} paramètres, {number(point.steps)} pas, {number(point.tokens)} jetons, "
         f"{flops_text(point.flops)}, {number(point.seconds, 3)} s{NBSP}: perte de {number(point.loss, 4)} nats par "
-        f"jeton. {where}" + _extract_text(measures, curves["c1"])
+        f"jeton. {where}"
     )
-    return point
+
+
+def _where_expected(points: list[Record], point: Point) -> str:
+    """Ce que les points enregistrés sur le même texte laissaient attendre de celui-ci."""
+    expected = _between(points, point.params)
+    if not points or not 0.9 < point.flops / _nominal(points) < 1.1:
+        return "Votre point n'est pas au budget de ces points enregistrés."
+    if expected is None:
+        return "Cette taille est hors des points enregistrés sur l'extrait."
+    return (
+        f"Les points enregistrés sur le même texte laissaient attendre {number(expected, 4)} à cette taille{NBSP}: écart "
+        f"de {_signed(point.loss - expected)}."
+    )
 
 
 def _between(points: list[Record], params: int) -> float | None:
@@ -229,21 +244,3 @@ def _between(points: list[Record], params: int) -> float | None:
             share = math.log(params / low["params"]) / math.log(high["params"] / low["params"])
             return low["loss"] + share * (high["loss"] - low["loss"])
     return None
-
-
-def _extract_text(measures: dict[str, Any], points: list[Record]) -> str:
-    """Ce que change l'extrait livré, d'après les mêmes apprentissages faits sur les deux textes."""
-    gaps = [
-        (other["loss"] - point["loss"], other["params"])
-        for other in measures.get("extrait", [])
-        for point in points
-        if other["params"] == point["params"]
-    ]
-    if not gaps:
-        return ""
-    shown = ", ".join(f"{_signed(gap)} pour {number(params)} paramètres" for gap, params in gaps)
-    return (
-        f" Votre point a lu l'extrait livré, plusieurs fois s'il est petit{NBSP}; la courbe, un texte cinquante "
-        f"fois plus "
-        f"long. Mesuré par l'auteur, ce que cela change{NBSP}: {shown}."
-    )

@@ -247,7 +247,7 @@ forward_flops_per_token = Exercise(
 def draw_training(d: Draw, group: str) -> Inputs:
     inputs = {"n_params": d.integer(10**6, 10**12) | 1, "n_tokens": d.integer(10**9, 10**13) | 1}
     if group == "refus":
-        return inputs | d.turn([{"n_tokens": -d.integer(1, 9)}, {"n_params": -d.integer(1, 9)}])
+        return inputs | {"n_tokens": -d.integer(1, 10**9)}
     if group == "bords":
         return inputs | d.turn([{"n_tokens": 0}, {"n_tokens": 1}, {"n_params": 0}, {"n_params": 1}])
     return inputs
@@ -265,7 +265,7 @@ training_flops = Exercise(
         "Deux opérations à l'aller, quatre au retour, par paramètre et par jeton.",
         "C ≈ 6·N·D, gardé en entier.",
     ],
-    groups={"courant": 0.7, "bords": 0.15, "refus": 0.15},
+    groups={"courant": 0.7, "bords": 0.2, "refus": 0.1},
     draw=draw_training,
     visible=4,
     examples=[{"n_params": 10, "n_tokens": 100}],
@@ -298,17 +298,12 @@ training_flops = Exercise(
         ),
         Misconception(
             "no_check",
-            swap(("if n_params < 0 or n_tokens < 0:", "if False:")),
-            "Un nombre négatif de jetons ou de paramètres ne veut rien dire : l'énoncé demande de le refuser.",
-        ),
-        Misconception(
-            "product_sign",
-            swap(("if n_params < 0 or n_tokens < 0:", "if n_tokens < 0:")),
-            "Vous surveillez les jetons seulement : un nombre négatif de paramètres passe.",
+            swap(("if n_tokens < 0:", "if False:")),
+            "Un nombre négatif de jetons ne veut rien dire : l'énoncé demande de le refuser.",
         ),
         Misconception(
             "zero_refused",
-            swap(("if n_params < 0 or n_tokens < 0:", "if n_params < 1 or n_tokens < 1:")),
+            swap(("if n_tokens < 0:", "if n_tokens < 1:")),
             "Ne rien apprendre ne coûte rien : 0 est une réponse, pas une erreur.",
         ),
     ],
@@ -320,9 +315,6 @@ training_flops = Exercise(
 
 def draw_budget(d: Draw, group: str) -> Inputs:
     n_params = d.integer(10**6, 10**11)
-    if group == "refus":
-        bad = d.turn([{"n_params": 0}, {"compute": -1e18}, {"n_params": -d.integer(1, 9)}])
-        return {"compute": 10.0 ** d.uniform(18, 22), "n_params": n_params} | bad
     if group == "bords":
         small = {"compute": d.uniform(50.0, 90.0), "n_params": d.integer(3, 7)}
         return d.turn(
@@ -337,7 +329,6 @@ def draw_budget(d: Draw, group: str) -> Inputs:
 
 
 _BUDGET = "return compute / (6 * n_params)"
-_BUDGET_CHECK = "if compute < 0 or n_params < 1:"
 
 tokens_for_budget = Exercise(
     points=1,
@@ -348,7 +339,7 @@ tokens_for_budget = Exercise(
         "À budget fixé, doubler le modèle divise par deux ce qu'il peut lire.",
         "D = C / (6N). Vérifiez en remettant D dans la formule.",
     ],
-    groups={"courant": 0.6, "bords": 0.2, "refus": 0.2},
+    groups={"courant": 0.75, "bords": 0.25},
     draw=draw_budget,
     visible=4,
     probe="call_float",
@@ -390,21 +381,6 @@ tokens_for_budget = Exercise(
             swap((_BUDGET, "return compute // (6 * n_params)")),
             "Votre division arrondit : l'énoncé demande le quotient exact, même fractionnaire.",
         ),
-        Misconception(
-            "no_check",
-            swap((_BUDGET_CHECK, "if n_params == 0:")),
-            "Un budget ou un modèle négatif ne veut rien dire : l'énoncé demande de le refuser.",
-        ),
-        Misconception(
-            "divides_by_zero",
-            swap((_BUDGET_CHECK, "if compute < 0 or n_params < 0:")),
-            "Sans paramètre, votre division s'arrête d'elle-même, avec une autre erreur que celle de l'énoncé.",
-        ),
-        Misconception(
-            "zero_refused",
-            swap((_BUDGET_CHECK, "if compute <= 0 or n_params < 1:")),
-            "Avec un budget nul, on ne lit rien : 0 est une réponse.",
-        ),
     ],
 )
 
@@ -414,14 +390,6 @@ tokens_for_budget = Exercise(
 
 def draw_optimal(d: Draw, group: str) -> Inputs:
     compute = 10.0 ** d.uniform(18, 25)
-    if group == "refus":
-        return d.turn(
-            [
-                {"compute": compute, "tokens_per_param": 0.0},
-                {"compute": -compute},
-                {"compute": compute, "tokens_per_param": -d.uniform(1, 30)},
-            ]
-        )
     if group == "bords":
         return d.turn(
             [
@@ -438,7 +406,6 @@ def draw_optimal(d: Draw, group: str) -> Inputs:
 
 _N = "n_params = math.sqrt(compute / (6 * tokens_per_param))"
 _D = "return n_params, tokens_per_param * n_params"
-_OPTIMAL_CHECK = "if compute < 0 or tokens_per_param <= 0:"
 
 compute_optimal = Exercise(
     points=2,
@@ -449,7 +416,7 @@ compute_optimal = Exercise(
         "Remplacez D par tokens_per_param·N dans la première. Quelle puissance de N y reste-t-il ?",
         "6·ρ·N² = C, où ρ est le nombre de jetons par paramètre ; D s'en déduit.",
     ],
-    groups={"courant": 0.6, "bords": 0.2, "refus": 0.2},
+    groups={"courant": 0.7, "bords": 0.3},
     draw=draw_optimal,
     visible=4,
     tolerance=ROUNDING,
@@ -499,12 +466,6 @@ compute_optimal = Exercise(
             "rounded",
             swap((_D, "return float(round(n_params)), float(round(tokens_per_param * n_params))")),
             "Vous arrondissez : l'énoncé demande deux nombres réels dont le produit redonne exactement le budget.",
-        ),
-        Misconception(
-            "no_check",
-            swap((_OPTIMAL_CHECK, "if False:")),
-            "Un budget négatif, un rapport nul : vous laissez Python s'en plaindre, avec une autre erreur que celle "
-            "de l'énoncé, ou pas du tout.",
         ),
     ],
 )

@@ -3,6 +3,7 @@
     python cours.py mesures ch2_flops_6nd                 tout ce qui manque
     python solutions/ch2_flops_6nd/mesures.py c1 c2       ces expériences seulement
     … --refaire                                           les refait
+    … --un                                                s'arrête après un apprentissage
 
 `COURS_GRAND_TEXTE` : dossier où `python -m grader colibri tokenizer` a écrit tokens.npy, le grand texte A. Sans lui,
 l'étude lit l'extrait livré, dont les gros budgets font plusieurs passages ; la recette enregistrée le dit.
@@ -43,6 +44,7 @@ SWEEP = {
     (4, 128): (1e-3, 2e-3, 4e-3, 8e-3),
 }
 FURTHER = {"size": (4, 96), "compute": 2e13}
+EXTRACT = [(1, 8), (1, 16), (2, 32), (3, 48), (3, 64)]
 SEEDS = {"sizes": [(1, 16), (2, 32), (3, 48)], "seeds": (1, 2)}
 
 
@@ -66,8 +68,9 @@ def _matches(point: dict[str, Any], asked: dict[str, Any]) -> bool:
 class Results:
     """Les mesures déjà faites. Relues avant chaque écriture : deux expériences peuvent tourner en même temps."""
 
-    def __init__(self, recipe: dict[str, Any]) -> None:
+    def __init__(self, recipe: dict[str, Any], single: bool = False) -> None:
         self.recipe = recipe
+        self.single = single
 
     def read(self) -> dict[str, Any]:
         try:
@@ -103,6 +106,8 @@ class Results:
             self.add(name, known[0])
             return
         self.add(name, train_point(n_layer, d_model, compute, ids, lr, seed).record())
+        if self.single:
+            raise SystemExit(0)
 
 
 def learning_rates(results: Results) -> None:
@@ -132,7 +137,7 @@ def seeds(results: Results) -> None:
 def shipped_extract(results: Results) -> None:
     """Le plus petit budget, sur l'extrait livré au lieu du grand texte : ce que lira le point ajouté par le lecteur."""
     ids = corpus_tokens("a_train")
-    for n_layer, d_model in SEEDS["sizes"]:
+    for n_layer, d_model in EXTRACT:
         results.run("extrait", n_layer, d_model, BUDGETS["c1"], ids, learning_rate(d_model))
 
 
@@ -188,6 +193,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="EXPÉRIENCE", help=", ".join(EXPERIMENTS))
     parser.add_argument("--refaire", action="store_true", help="oublie ce qui est enregistré pour ces expériences")
+    parser.add_argument("--un", action="store_true", help="s'arrête après un apprentissage")
     options = parser.parse_args(argv)
     if unknown := set(options.names) - set(EXPERIMENTS):
         parser.error(f"expérience inconnue : {', '.join(sorted(unknown))} (il y a {', '.join(EXPERIMENTS)})")
@@ -200,7 +206,8 @@ def main(argv: list[str] | None = None) -> int:
             "plus), descente en cosinus jusqu'à 10 % ; norme du gradient bornée à 1 ; float32",
             "pas d'apprentissage": "0,256 / d, d'après l'expérience « taux » (trois largeurs, plus petit budget)",
             "calcul": "opérations comptées par FlopCounterMode, avant et arrière",
-        }
+        },
+        single=options.un,
     )
     names: Iterable[str] = options.names or EXPERIMENTS
     for name in names:

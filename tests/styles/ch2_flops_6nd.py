@@ -140,7 +140,6 @@ def _refuse_budget(compute, n_params):
 
 
 def budget_two_divisions(compute, n_params):
-    _refuse_budget(compute, n_params)
     return compute / 6 / n_params
 
 
@@ -170,7 +169,6 @@ def optimal_power(compute, tokens_per_param=20.0):
 
 
 def optimal_tokens_first(compute, tokens_per_param=20.0):
-    _refuse_ratio(compute, tokens_per_param)
     d = math.sqrt(compute * tokens_per_param / 6)
     return d / tokens_per_param, d
 
