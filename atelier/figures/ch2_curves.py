@@ -191,7 +191,9 @@ def _sizes_law(fit: Any, curves: dict[str, list[Record]]) -> None:
 
 
 def _signed(gap: float) -> str:
-    return f"{'+' if gap > 0 else ''}{number(gap, 2)}"
+    """« +0,12 », « −0,08 », en millièmes au plus."""
+    rounded = round(gap, 3)
+    return f"{'+' if rounded > 0 else ''}{number(rounded, 2)}" if rounded else "0"
 
 
 def one_more_point(n_layer: int, d_model: int, compute: float, seed: int = 0) -> None:
@@ -232,8 +234,8 @@ def _where_expected(points: list[Record], point: Point) -> str:
     if expected is None:
         return "Cette taille est hors des points enregistrés sur l'extrait."
     return (
-        f"Les points enregistrés sur le même texte laissaient attendre {number(expected, 4)} à cette taille{NBSP}: écart "
-        f"de {_signed(point.loss - expected)}."
+        f"Les points enregistrés sur le même texte laissaient attendre {number(expected, 4)} à cette taille{NBSP}: "
+        f"écart de {_signed(point.loss - expected)}."
     )
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atelier.display import number
 from atelier.figures.ch2_counts import terms_per_token
 from atelier.figures.ch2_study import BATCH, CONTEXT, VALIDATION_TOKENS, learning_rate, steps_for, train_point
 from atelier.figures.ch2_time import colibri_journal, speeds
@@ -36,7 +37,7 @@ BUDGETS = {"c1": 5e11, "c2": 1.7e12, "c3": 6e12}
 SIZES = {
     "c1": [(1, 8), (1, 16), (2, 32), (3, 48), (3, 64), (4, 128)],
     "c2": [(1, 16), (2, 32), (3, 48), (3, 64), (4, 96), (4, 128)],
-    "c3": [(2, 32), (3, 48), (3, 64), (4, 96), (4, 128)],
+    "c3": [(3, 64), (3, 48), (2, 32), (4, 96), (4, 128)],
 }
 SWEEP = {
     (2, 32): (2e-3, 4e-3, 8e-3, 1.6e-2, 3.2e-2),
@@ -56,9 +57,9 @@ def large_text() -> tuple[str, Tensor]:
         import numpy as np
 
         ids = torch.from_numpy(np.load(Path(folder) / "tokens.npy").astype("int64"))
-        return f"grand texte A, {len(ids)} jetons", ids
+        return f"grand texte A, {number(len(ids))} jetons", ids
     ids = corpus_tokens("a_train")
-    return f"extrait a_train, {len(ids)} jetons", ids
+    return f"extrait a_train, {number(len(ids))} jetons", ids
 
 
 def _matches(point: dict[str, Any], asked: dict[str, Any]) -> bool:
@@ -201,7 +202,7 @@ def main(argv: list[str] | None = None) -> int:
         {
             "texte": large_text()[0],
             "lot": f"{BATCH} fenêtres de {CONTEXT} jetons, tirées au hasard",
-            "validation": f"a_validation, {VALIDATION_TOKENS} jetons, contexte {CONTEXT}, pas {CONTEXT // 2}",
+            "validation": f"a_validation, {number(VALIDATION_TOKENS)} jetons, contexte {CONTEXT}, pas {CONTEXT // 2}",
             "optimiseur": "AdamW, β = 0,9 et 0,95, sans décroissance des poids ; montée sur un dixième des pas (100 au "
             "plus), descente en cosinus jusqu'à 10 % ; norme du gradient bornée à 1 ; float32",
             "pas d'apprentissage": "0,256 / d, d'après l'expérience « taux » (trois largeurs, plus petit budget)",
