@@ -24,15 +24,15 @@ class Known:
 
 
 KNOWN = {
-    "GPT-3": Known(175e9, 300e9, "Brown et al., 2020, tableau 2.1", (6, -11)),
+    "GPT-3": Known(175e9, 300e9, "Brown et al., 2020, tableau 2.1", (-38, -8)),
     "Gopher": Known(280e9, 300e9, "Hoffmann et al., 2022, tableau 1", (7, -3)),
     "PaLM": Known(540e9, 780e9, "Chowdhery et al., 2022, § 3 et tableau 1"),
     "Chinchilla": Known(70e9, 1.4e12, "Hoffmann et al., 2022, tableau 1", (8, -5)),
     "LLaMA 7B": Known(6.7e9, 1.0e12, "Touvron et al., 2023, tableau 2", (-52, -10)),
     "LLaMA 65B": Known(65.2e9, 1.4e12, "Touvron et al., 2023, tableau 2", (-58, 3)),
-    "Llama 3 8B": Known(8.0e9, 15e12, "Meta, avril 2024", (-26, 8)),
-    "Llama 3 70B": Known(70e9, 15e12, "Meta, avril 2024", (-68, 4)),
-    "Llama 3.1 405B": Known(405e9, 15.6e12, "Grattafiori et al., 2024, § 1", (-40, 9)),
+    "Llama 3 8B": Known(8.0e9, 15e12, "Meta, avril 2024", (-26, -14)),
+    "Llama 3 70B": Known(70e9, 15e12, "Meta, avril 2024", (-30, 8)),
+    "Llama 3.1 405B": Known(405e9, 15.6e12, "Grattafiori et al., 2024, § 1", (-30, 8)),
 }
 """Modèles denses dont le nombre de jetons est publié."""
 

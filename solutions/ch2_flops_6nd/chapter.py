@@ -271,7 +271,7 @@ ch2.training_step(
 # vous avez entre les mains. **Avant d'exécuter :** $N$ = 3 060 288 et $D$ = 54 468 608 ; posez la multiplication.
 
 # %%
-ch2.colibri_log(colibri, training_flops, forward_flops_per_token)
+ch2.colibri_log(colibri, training_flops, forward_flops_per_token, watts=30)
 
 # %% [markdown]
 # La vitesse n'est pas constante : la machine servait à d'autres en même temps, et le journal le montre. Quant à
@@ -407,8 +407,10 @@ ch2.lifetime_cost()
 ch2.isoflop_curves()
 
 # %% [markdown]
-# Chaque trait est un budget constant (*isoFLOP*). Suivez-en un : à gauche, le modèle manque de paramètres ; à droite,
-# il manque de jetons. Le creux est le bon partage **pour cette recette** et ce budget.
+# Chaque trait est un budget constant (*isoFLOP*). Suivez-en un : à gauche, le modèle manque de paramètres ; à droite, il
+# manque de jetons. Le creux est le bon partage **pour cette recette** et ce budget, et il se déplace vers la droite
+# quand le budget monte. Si le meilleur point d'une courbe est à son bord, son creux est hors des tailles essayées : on
+# n'en sait pas plus.
 #
 # ??? q="isoflop_right"
 
@@ -463,7 +465,7 @@ ch2.power_law(fit_power_law)
 # court, donc relu, et un peu plus facile ; voyez ce que cela déplace.
 
 # %%
-n_layer, d_model = 2, 48  # d_model : un multiple de 16
+n_layer, d_model = 2, 48  # d_model : un multiple de 8
 ch2.one_more_point(n_layer, d_model, compute=scale().pick(essai=1e10, cpu=5e11, gpu=5e11))
 
 # %% [markdown]
