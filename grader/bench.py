@@ -1,11 +1,12 @@
-"""Ce que coûte la correction d'une copie : notre chaîne et celle de nbgrader, sur les mêmes carnets, à la suite."""
+"""Ce que coûte la correction : notre chaîne et celle de nbgrader sur les mêmes carnets ; puis mille copies."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,13 @@ from nbformat import NotebookNode
 from atelier import paths
 from grader.chapters import chapter_names, load_chapter
 from grader.course import CONFIG, Course, prepare
-from grader.dialogue import Cell
+from grader.jobs import Failed, Graded, Here, Job, Pool, Processes, Setup
 from grader.marking import mark
-from grader.nbglue import Assignment, assignment, shared_sandbox
+from grader.nbglue import Assignment, assignment
 
-COPIES = 12
+CHAPTER = "ch3_quantification"
+COPIES = 40
+CROWD = 1000
 STOCK_CONFIG = """
 c = get_config()
 c.CourseDirectory.course_id = "mesure"
@@ -31,29 +34,97 @@ c.ExecutePreprocessor.iopub_timeout = 60
 
 
 def measure_grading(chapter: str = "", copies: int = COPIES, whole: bool = True) -> list[dict[str, Any]]:
-    """Mesure sur un chapitre (le premier qui a des exercices), copies justes.
+    """Mesure sur un chapitre (le troisième, s'il est là), copies justes.
 
     Rend des lignes {"name", "value", "unit", "detail"}. whole : mesurer aussi nbgrader sur le carnet entier.
     """
-    name = chapter or next(n for n in chapter_names() if load_chapter(n).exercises)
+    written = [n for n in chapter_names() if load_chapter(n).exercises]
+    name = chapter or (CHAPTER if CHAPTER in written else written[0])
     given = assignment(name)
     full = solved(given)
+    cores = os.cpu_count() or 1
     rows = []
     with tempfile.TemporaryDirectory(prefix="mesure-", ignore_cleanup_errors=True) as scratch:
-        start = time.perf_counter()
-        shared_sandbox().run([Cell("rien", "", "extra")], [])
-        rows.append(row("correction, démarrage", time.perf_counter() - start, "s", "une fois par session"))
-        ours = ours_seconds(Path(scratch, "notre"), name, full, copies)
-        detail = f"{name}, {len(given.chapter.exercises)} exercices, moyenne de {copies} copies, base nbgrader comprise"
-        rows.append(row("correction d'une copie", ours, "s", detail))
+        course = crowd(Path(scratch, "notre"), name, full, copies)
+        one = Paced(Here())
+        grade_all(course, name, one)
+        ours = Paced(Processes(cores))
+        grade_all(course, name, ours)
+        detail = f"{name}, {len(given.chapter.exercises)} exercices, {copies} copies, base nbgrader comprise"
+        rows.append(row("correction, première copie", ours.first, "s", "démarrage des processus compris"))
+        rows.append(row("correction d'une copie", ours.pace, "s", f"{detail}, {cores} processus"))
+        rows.append(row("correction d'une copie, un processus", one.pace, "s", detail))
+        gain = one.pace / ours.pace / cores
+        rows.append(
+            row("rendement des processus", gain, "fois", f"débit de {cores} processus / {cores} fois celui d'un")
+        )
         kinds = {"cellules d'exercices": exercises_only(full, given)}
         if whole:
             kinds["carnet entier"] = full
         for what, notebook in kinds.items():
             stock = stock_seconds(Path(scratch, f"origine-{len(rows)}"), name, notebook)
             rows.append(row(f"nbgrader autograde, {what}", stock, "s", "une copie, même machine, à la suite"))
-            rows.append(row(f"rapport, {what}", stock / ours, "fois", "nbgrader autograde / notre correction"))
+            rows.append(row(f"rapport, {what}", stock / ours.pace, "fois", "nbgrader autograde / notre correction"))
     return rows
+
+
+def measure_crowd(chapter: str = "", copies: int = CROWD) -> list[dict[str, Any]]:
+    """Mille copies : durée, et mémoire du correcteur et de ses processus en route et à la fin ; puis une reprise."""
+    written = [n for n in chapter_names() if load_chapter(n).exercises]
+    name = chapter or written[0]
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="mesure-", ignore_cleanup_errors=True) as scratch:
+        course = crowd(Path(scratch, "notre"), name, solved(assignment(name)), copies)
+        pool = Paced(Processes(os.cpu_count() or 1), (100, copies))
+        start = time.perf_counter()
+        grade_all(course, name, pool)
+        rows.append(row(f"{copies} copies", time.perf_counter() - start, "s", f"{name}, tout compris"))
+        for count, (mine, theirs) in pool.memory.items():
+            detail = f"le plus gros de ses processus\u202f: {theirs / 2**20:.0f} Mio"
+            rows.append(row(f"mémoire du correcteur, {count} copies", mine / 2**20, "Mio", detail))
+        start = time.perf_counter()
+        kept = len(mark(course, name).kept)
+        rows.append(row(f"reprise de {copies} copies", time.perf_counter() - start, "s", f"{kept} déjà corrigées"))
+    return rows
+
+
+class Paced:
+    """Note comme `pool`, en relevant la cadence et, à certains nombres de copies, la mémoire.
+
+    first : secondes jusqu'à la première copie ; pace : secondes par copie, une fois tous les processus au travail.
+    """
+
+    def __init__(self, pool: Pool, samples: Iterable[int] = ()) -> None:
+        self.pool, self.samples = pool, set(samples)
+        self.times: list[float] = []
+        self.memory: dict[int, tuple[int, int]] = {}
+
+    def run(self, setup: Setup, jobs: Iterable[Job]) -> Iterator[Graded | Failed]:
+        self.start = time.perf_counter()
+        for outcome in self.pool.run(setup, jobs):
+            yield outcome
+            self.times.append(time.perf_counter())
+            if len(self.times) in self.samples:
+                workers = [child.pid for child in multiprocessing.active_children() if child.pid]
+                self.memory[len(self.times)] = (resident(), max(map(resident, workers), default=0))
+
+    @property
+    def first(self) -> float:
+        return self.times[0] - self.start
+
+    @property
+    def pace(self) -> float:
+        warm = min(2 * (os.cpu_count() or 1), len(self.times) // 2)
+        return (self.times[-1] - self.times[warm]) / (len(self.times) - 1 - warm)
+
+
+def resident(pid: int | str = "self") -> int:
+    """Mémoire résidente d'un processus, en octets ; 0 si le système ne le dit pas."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as f:
+            return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return 0
 
 
 def row(name: str, value: float, unit: str, detail: str) -> dict[str, Any]:
@@ -78,19 +149,21 @@ def exercises_only(notebook: NotebookNode, given: Assignment) -> NotebookNode:
     return small
 
 
-def ours_seconds(folder: Path, name: str, notebook: NotebookNode, copies: int) -> float:
-    """Secondes par copie, le processus tiède déjà démarré."""
+def crowd(folder: Path, name: str, notebook: NotebookNode, copies: int) -> Course:
+    """Un cours où `copies` étudiants ont rendu ce carnet."""
     prepare(folder, [name])
     course = Course(folder)
     for i in range(copies):
-        submit(course, name, f"etudiant-{i:02}", notebook)
-    start = time.perf_counter()
-    marked = mark(course, name, jobs=os.cpu_count() or 1)
-    seconds = (time.perf_counter() - start) / copies
+        submit(course, name, f"etudiant-{i:04}", notebook)
+    return course
+
+
+def grade_all(course: Course, name: str, pool: Pool) -> None:
+    """Corrige tout ; lève `RuntimeError` si une copie juste n'a pas tous ses points."""
+    marked = mark(course, name, redo=True, pool=pool)
     unsure = [s for s, results in marked.results.items() if any(r.verdict != "correct" for r in results)]
     if unsure or marked.unsaved:
         raise RuntimeError(f"une copie juste n'a pas tous ses points\u00a0: {unsure or marked.unsaved}")
-    return seconds
 
 
 def stock_seconds(folder: Path, name: str, notebook: NotebookNode) -> float:

@@ -217,9 +217,10 @@ def notebooks() -> Iterator[Measure]:
 
 def gradings() -> Iterator[Measure]:
     """Une copie corrigée : notre chaîne et celle de nbgrader, sur les mêmes copies."""
-    from grader.bench import measure_grading
+    from grader.bench import measure_crowd, measure_grading
 
     yield from (Measure(**row) for row in measure_grading())
+    yield from (Measure(**row) for row in measure_crowd())
 
 
 def colibri() -> Iterator[Measure]:

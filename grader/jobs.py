@@ -9,7 +9,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -222,16 +221,3 @@ def work(pipe: Connection, setup: Setup, environment: dict[str, str], scratch: s
         pass
     finally:
         shared_sandbox().close()
-
-
-def resident_bytes() -> int:
-    """Mémoire de ce processus, en octets ; 0 si le système ne le dit pas."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as f:
-            return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError):
-        if sys.platform == "win32":
-            return 0
-        import resource
-
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

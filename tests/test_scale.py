@@ -242,3 +242,29 @@ def test_autograde_typed_by_hand_is_not_done_again(course):
     marked = mark(course, NAME, 1, only=["faux"])
     assert marked.kept == ["faux"]
     assert [r.score for r in results_in(file_of(course, "faux"))] == [0.0, 1.0, 3.0]
+
+
+@pytest.mark.lent
+def test_three_hundred_copies_five_percent_of_them_mangled(root, tmp_path):
+    """Trois cents notes ou raisons nommées, sans personne ; les honnêtes n'y perdent rien."""
+    import test_mangled
+
+    folder = tmp_path / "cours"
+    prepare(folder)
+    course = Course(folder)
+    template = test_mangled.TEMPLATE = assignment(NAME).template
+    kinds = [kind for kind in test_mangled.MANGLED if not kind.startswith(("honnete", "sorties-50"))]
+    expected = {}
+    for i in range(300):
+        change, render, points, spread = test_mangled.MANGLED[kinds[i // 20] if i % 20 == 7 else "honnete-1"]
+        submit(course, f"e-{i:03}", render(change(filled(template, SOLVED))))
+        expected[f"e-{i:03}"] = (points, spread)
+    marked = mark(course, NAME)
+    assert not marked.unsaved
+    found = {
+        student: ({r.exercise: r.score for r in results}, next(r.verdict for r in results if r.exercise == "spread"))
+        for student, results in marked.results.items()
+    }
+    assert found == expected
+    with course.gradebook() as book:
+        assert len(book.find_assignment(NAME).submissions) == 300
