@@ -8,6 +8,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from nbgrader.api import MissingEntry
 from nbgrader.utils import is_solution
@@ -17,7 +18,7 @@ from grader import UserError
 from grader.course import Course
 from grader.grading import Result
 from grader.record import read_graded
-from grader.similarity import without_docstring
+from grader.similarity import Pair, similar_pairs, without_docstring
 from grader.submission import KEY
 
 MIN_FOR_ITEMS = 10
@@ -72,6 +73,12 @@ class Sheet:
     def readable(self) -> list[Row]:
         """Les copies notées et lisibles : celles dont on peut apprendre quelque chose."""
         return [row for row in self.graded if not row.refused]
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Les paires de réponses qui se ressemblent."""
+        rows = self.readable
+        return similar_pairs({id: {r.student: r.sources[id] for r in rows if id in r.sources} for id in self.points})
 
     @property
     def marks(self) -> list[float]:
@@ -248,8 +255,3 @@ def needs(sheet: Sheet) -> list[Need]:
         ]
         found.append(Need(row, mark, why))
     return sorted(found, key=lambda need: (need.mark, need.row.student))
-
-
-def answers(sheet: Sheet) -> dict[str, dict[str, str]]:
-    """Exercice → étudiant → réponse, pour chercher les ressemblances."""
-    return {id: {row.student: row.sources[id] for row in sheet.readable if id in row.sources} for id in sheet.points}

@@ -56,7 +56,7 @@ class Cluster:
         source = iter(jobs)
         with self.connect() as client:
             students: dict[str, str] = {}
-            waiting = self.dask.as_completed(raise_errors=False)
+            waiting = self.dask.as_completed(loop=client.loop, raise_errors=False)
 
             def more(count: int) -> None:
                 for _ in range(count):

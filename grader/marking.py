@@ -97,7 +97,8 @@ def mark(
 
 def chosen(course: Course, name: str, only: Sequence[str]) -> list[str]:
     """Les étudiants à corriger : ceux qui ont rendu quelque chose, ou ceux de `only`."""
-    students = course.students(name)
+    excluded = course.directory.student_id_exclude.split(",")
+    students = [s for s in course.students(name) if s not in excluded]
     if not students:
         raise UserError(
             f"Aucune copie de {name} dans {course.path('submitted').parent / 'submitted'}. "

@@ -18,13 +18,12 @@ from pathlib import Path
 from atelier import paths
 from atelier.compare import format_number
 from grader import UserError
-from grader.analysis import Row, Sheet, answers, items, needs, read_sheet
+from grader.analysis import Row, Sheet, items, needs, read_sheet
 from grader.collect import moodle_numbers
 from grader.course import Course
 from grader.grading import NB, VERDICTS
 from grader.marking import table
 from grader.report_page import render_page
-from grader.similarity import similar_pairs
 
 THIN = "\u202f"
 MOODLE_COLUMNS = ("Identifiant", "Nom complet", "Note", "Note maximale", "Dernière modification (note)")
@@ -102,7 +101,7 @@ def attention_csv(sheet: Sheet) -> bytes:
 def similarities_csv(sheet: Sheet) -> bytes:
     """Les paires de réponses qui se ressemblent le plus. Une ressemblance n'est pas une preuve."""
     rows = [["étudiant", "autre étudiant", "exercice", "ressemblance"]]
-    for pair in similar_pairs(answers(sheet)):
+    for pair in sheet.pairs:
         rows += [[safe(pair.first), safe(pair.second), id, decimal(score)] for id, score in pair.exercises.items()]
     return render_csv(rows, ";")
 

@@ -11,9 +11,9 @@ from datetime import date
 
 from atelier import paths
 from atelier.compare import format_number
-from grader.analysis import MIN_FOR_ITEMS, Item, Need, Row, Sheet, answers, items, needs
+from grader.analysis import MIN_FOR_ITEMS, Item, Need, Row, Sheet, items, needs
 from grader.grading import VERDICTS
-from grader.similarity import MIN_TOKENS, Pair, similar_pairs
+from grader.similarity import MIN_TOKENS, Pair
 
 NB = "\u00a0"
 THIN = "\u202f"
@@ -56,7 +56,6 @@ def esc(text: object) -> str:
 def render_page(sheet: Sheet) -> str:
     """La page entière."""
     found = items(sheet)
-    pairs = similar_pairs(answers(sheet))
     helped = needs(sheet)
     sections = [
         ("notes", "Les notes", distribution(sheet)),
@@ -64,7 +63,7 @@ def render_page(sheet: Sheet) -> str:
         ("idees", "Les idées fausses", misconceptions(found)),
         ("aide", "Qui a besoin d'aide", help_table(sheet, helped)),
         ("copies", "Copies absentes, refusées ou réparées", copies(sheet)),
-        ("ressemblances", "Ressemblances entre réponses", similarities(sheet, pairs)),
+        ("ressemblances", "Ressemblances entre réponses", similarities(sheet, sheet.pairs)),
         ("tous", "Toutes les notes", marks_table(sheet)),
     ]
     title = paths.chapter_titles().get(sheet.assignment, sheet.assignment)
