@@ -309,10 +309,13 @@ class Recorder:
 
     def _trouble(self, reason: str) -> str:
         where = make_url(self.course.directory.db_url).render_as_string(hide_password=True)
+        what, then = "ne répond plus", "Quand la base est de retour"
+        if "is full" in reason:
+            what, then = "ne peut plus être écrite, le disque est plein", "Quand vous aurez fait de la place"
         return (
-            f"La base des notes ({where}) ne répond plus\u00a0: {reason.strip().splitlines()[0]}.\n"
-            "Les copies déjà corrigées sont dans autograded/. Quand la base est de retour, relancez la même "
-            "commande\u00a0: elle reprendra où elle s'est arrêtée."
+            f"La base des notes ({where}) {what}\u00a0: {reason.strip().splitlines()[0]}.\n"
+            f"Les copies déjà corrigées sont dans autograded/. {then}, relancez la même commande\u00a0: "
+            "elle reprendra où elle s'est arrêtée."
         )
 
 
