@@ -1,0 +1,208 @@
+"""Longues mesures du chapitre 7, gardées dans assets/mesures/ch7_adapters.json.
+
+    python solutions/ch7_adapters/mesures.py [EXPÉRIENCE…] [--refaire]
+
+Chaque expérience est enregistrée dès qu'elle finit ; celles qui le sont déjà sont sautées, sauf avec --refaire.
+`temps` ne mesure que des durées : à relancer seule, sur une machine calme.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from transformers import GPT2LMHeadModel
+
+from atelier.figures import ch7_cost as cost
+from atelier.figures import ch7_voices as voices
+from atelier.measures import load_measures, save_measures
+from atelier.models import gpt2_shape, load_model
+from atelier.perplexity import evaluate_perplexity
+from atelier.variants import load_variant
+from grader.chapters import load_chapter
+
+CHAPTER = voices.CHAPTER
+STEPS, EVERY, SEEDS = 150, 50, (0, 1, 2)
+EVALUATED = 4096
+RECIPE = {
+    "pas": STEPS,
+    "lot": "8 fenêtres de 128 jetons",
+    "optimiseur": "AdamW, β = 0,9 et 0,95, sans décroissance des poids, montée sur 10 pas puis cosinus",
+    "pas d'apprentissage": {
+        "adaptateurs": voices.ADAPTER_LR,
+        "complet": voices.FULL_LR,
+        "réparation": voices.REPAIR_LR,
+    },
+    "graines": list(SEEDS),
+    "évaluation": f"{EVALUATED} jetons de validation, protocole du cours",
+    "goulot": voices.WIDTH,
+}
+insert = load_chapter(CHAPTER).reference("insert_adapters")
+
+
+def perplexity(model: GPT2LMHeadModel, text: str) -> float:
+    """Perplexité sur les premiers jetons d'un extrait de validation."""
+    return round(evaluate_perplexity(model, f"{text}_validation", max_tokens=EVALUATED).perplexity, 3)
+
+
+def curve(model: GPT2LMHeadModel, text: str, seed: int, lr: float, steps: int = STEPS) -> dict[str, Any]:
+    """Apprentissage sur un extrait : perplexité de validation tous les EVERY pas, puis sur A à la fin."""
+    points = {0: perplexity(model, text)}
+
+    def look(i: int) -> None:
+        if (i + 1) % EVERY == 0:
+            points[i + 1] = perplexity(model, text)
+            model.train()
+
+    voices.teach(model, f"{text}_train", steps, seed, lr, after_step=look)
+    return {"courbe": points, "final": points[max(points)], "A": perplexity(model, "a"), "graine": seed}
+
+
+def rates() -> dict[str, Any]:
+    """Sensibilité au pas d'apprentissage : perplexité sur B après 100 pas, une graine."""
+    base = load_model("colibri")
+    found: dict[str, Any] = {"adaptateurs": {}, "complet": {}}
+    for lr in (1e-3, 3e-3, 1e-2, 3e-2):
+        model = voices.adapted(base, insert)
+        found["adaptateurs"][str(lr)] = curve(model, "b", 0, lr, steps=100)["final"]
+        print("adaptateurs", lr, found["adaptateurs"][str(lr)], flush=True)
+    for lr in (3e-4, 1e-3, 3e-3):
+        found["complet"][str(lr)] = curve(voices.all_trained(base), "b", 0, lr, steps=100)["final"]
+        print("complet", lr, found["complet"][str(lr)], flush=True)
+    return found
+
+
+def one_voice(text: str) -> Callable[[], dict[str, Any]]:
+    """Adaptateurs et apprentissage complet sur un extrait, trois graines : courbes de validation, oubli de A."""
+
+    def run() -> dict[str, Any]:
+        base = load_model("colibri")
+        found: dict[str, Any] = {
+            "départ": {t: perplexity(base, t) for t in ("a", text)},
+            "adaptateurs": [],
+            "complet": [],
+        }
+        for s in SEEDS:
+            model = voices.adapted(base, insert, seed=s)
+            found["adaptateurs"].append(curve(model, text, s, voices.ADAPTER_LR))
+            found["complet"].append(curve(voices.all_trained(base), text, s, voices.FULL_LR))
+            print(text, s, {k: found[k][-1]["courbe"] for k in ("adaptateurs", "complet")}, flush=True)
+        return found
+
+    return run
+
+
+def widths() -> dict[str, Any]:
+    """Perplexité sur B selon la largeur du goulot, mêmes pas et mêmes fenêtres ; trois graines pour 2 et 64."""
+    base = load_model("colibri")
+    found: dict[str, Any] = {}
+    for width, seed in [(1, 0), (2, 0), (4, 0), (8, 0), (32, 0), (64, 0), (128, 0), (2, 1), (64, 1), (2, 2), (64, 2)]:
+        model = voices.adapted(base, insert, width, seed)
+        n = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        row = found.setdefault(str(width), {"paramètres": n, "B": [], "A": []})
+        log = voices.teach(model, "b_train", STEPS, seed, voices.ADAPTER_LR)
+        row["B"].append(perplexity(model, "b"))
+        row["A"].append(perplexity(model, "a"))
+        print(width, seed, n, row["B"][-1], round(log.seconds), flush=True)
+    return found
+
+
+def quantized() -> dict[str, Any]:
+    """Base en 4 bits (GPTQ, chapitre 3) : voix B apprise dessus, voix transplantée, réparation sur A."""
+    base, four = load_model("colibri"), load_variant("int4-gptq")
+    found: dict[str, Any] = {
+        "départ": {
+            "fp32": {t: perplexity(base, t) for t in ("a", "b")},
+            "int4": {t: perplexity(four, t) for t in ("a", "b")},
+        },
+        "B": [],
+        "B transplantée": [],
+        "A": [],
+    }
+    for s in SEEDS:
+        model = voices.adapted(four, insert, seed=s)
+        voices.teach(model, "b_train", STEPS, s, voices.ADAPTER_LR)
+        found["B"].append(perplexity(model, "b"))
+        print("int4, B", found["B"][-1], flush=True)
+    donor = voices.adapted(base, insert, seed=0)
+    voices.teach(donor, "b_train", STEPS, 0, voices.ADAPTER_LR)
+    receiver = voices.adapted(four, insert, seed=0)
+    voices.put_back(receiver, voices.trained_tensors(donor))
+    found["B transplantée"].append(perplexity(receiver, "b"))
+    for s in SEEDS:
+        model = voices.adapted(four, insert, seed=s)
+        voices.teach(model, "a_train", STEPS, s, voices.REPAIR_LR)
+        found["A"].append(perplexity(model, "a"))
+        print("int4, A", found["A"][-1], flush=True)
+    return found
+
+
+def longer() -> dict[str, Any]:
+    """Quatre fois plus de pas pour l'adaptateur, une graine : manque-t-il de temps ou de largeur ?"""
+    model = voices.adapted(load_model("colibri"), insert)
+    return curve(model, "b", 0, voices.ADAPTER_LR, steps=4 * STEPS)
+
+
+def memory() -> dict[str, Any]:
+    """Octets d'un pas d'Adam à la taille de GPT-2 small (poids au hasard), 1 × 128 jetons."""
+    shape = gpt2_shape("small")
+    return {name: cost.step_memory(model, cost.token_ids(model, 1, 128)) for name, model in cost.cases(shape, insert)}
+
+
+def times() -> dict[str, Any]:
+    """Durées d'un pas et d'un jeton, Colibri (8 × 128 jetons) puis GPT-2 small (1 × 128, poids au hasard)."""
+    colibri, shape = load_model("colibri"), gpt2_shape("small")
+    steps = {
+        "Colibri": cost.times_of(colibri, insert, 8, 128, repeats=15),
+        "GPT-2 small": cost.times_of(shape, insert, 1, 128, repeats=5),
+    }
+    usage = {
+        "Colibri": cost.inference_of(colibri, insert, repeats=60),
+        "GPT-2 small": cost.inference_of(shape, insert, repeats=20),
+    }
+    return {"pas": steps, "usage": usage}
+
+
+EXPERIMENTS: dict[str, Callable[[], Any]] = {
+    "pas": rates,
+    "fantasy": one_voice("b"),
+    "vers": one_voice("bprime"),
+    "largeur": widths,
+    "quantifie": quantized,
+    "longtemps": longer,
+    "memoire": memory,
+    "temps": times,
+}
+
+
+def known() -> dict[str, Any]:
+    """Ce qui est déjà enregistré."""
+    try:
+        return load_measures(CHAPTER)
+    except FileNotFoundError:
+        return {}
+
+
+def main() -> None:
+    """Fait les expériences demandées, et enregistre chacune dès qu'elle finit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "names", nargs="*", metavar="EXPÉRIENCE", help=f"parmi {', '.join(EXPERIMENTS)} ; toutes par défaut"
+    )
+    parser.add_argument("--refaire", action="store_true", help="refait aussi ce qui est déjà enregistré")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(EXPERIMENTS):
+        parser.error(f"expérience inconnue : {', '.join(sorted(unknown))}")
+    for name in options.names or EXPERIMENTS:
+        if name in known() and not options.refaire:
+            print(f"{name} : déjà enregistré.")
+            continue
+        print(f"{name}…", flush=True)
+        found = EXPERIMENTS[name]()
+        kept = {k: v for k, v in known().items() if k not in ("machine", "date", "recette")}
+        save_measures(CHAPTER, RECIPE, **(kept | {name: found}))
+
+
+if __name__ == "__main__":
+    main()
