@@ -150,7 +150,7 @@ def test_overhead_is_counted_by_torch(reference: Any, m: int, length: int) -> No
 
 
 def test_peft_flops_are_counted_by_torch(reference: Any) -> None:
-    """À moins de 3 %, attention ôtée : l'entrée du tout premier adaptateur n'a pas besoin de gradient."""
+    """À moins de 5 %, attention ôtée : l'entrée du tout premier adaptateur n'a pas besoin de gradient."""
     colibri = load_model("colibri", on="cpu")
     for name, model in ch7_cost.cases(colibri, reference("insert_adapters")):
         tokens = ch7_cost.token_ids(model, 1, 64)
@@ -162,7 +162,7 @@ def test_peft_flops_are_counted_by_torch(reference: Any) -> None:
         if name == ch7_cost.TOP:
             assert measured < 0.9 * predicted
         else:
-            assert measured == pytest.approx(predicted, rel=0.03), name
+            assert measured == pytest.approx(predicted, rel=0.05), name
 
 
 def test_full_training_is_six_n_d(reference: Any) -> None:

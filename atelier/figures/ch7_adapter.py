@@ -96,7 +96,7 @@ def _zoom(ax: Any, d_model: int, bottleneck: int) -> None:
     down = [(middle - wide / 2, 2.2), (middle + wide / 2, 2.2), (middle + low / 2, 4.8), (middle - low / 2, 4.8)]
     up = [(middle - low / 2, 7.0), (middle + low / 2, 7.0), (middle + wide / 2, 9.6), (middle - wide / 2, 9.6)]
     for points, color, hatch, text, y in (
-        (down, SKY, "..", "down\nd → m", 3.1), (up, GREEN, "//", "up, nulle au départ\nm → d", 9.0),
+        (down, SKY, "..", "down\nd → m", 3.1), (up, GREEN, "//", "up\nm → d", 9.0),
     ):  # fmt: skip
         ax.add_patch(Polygon(points, facecolor=color, hatch=hatch, edgecolor=BLACK))
         ax.text(
@@ -128,6 +128,7 @@ def _zoom(ax: Any, d_model: int, bottleneck: int) -> None:
     ax.text(1.4, 6.0, "l'entrée passe tout droit", rotation=90, ha="right", va="center", fontsize=9)
     ax.text(middle + wide / 2 + 0.15, 2.2, f"d = {d_model}", fontsize=9, va="center")
     ax.text(middle + wide / 2 + 0.15, 9.6, f"d = {d_model}", fontsize=9, va="center")
+    ax.text(middle + 1.0, 8.2, "nulle au départ", fontsize=9, va="center")
     ax.text(middle + 1.1, 5.9, f"m = {bottleneck}", fontsize=9, va="center")
     ax.set_title("Un adaptateur, à l'échelle", fontsize=10)
 

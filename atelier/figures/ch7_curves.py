@@ -154,7 +154,7 @@ def widths_measured(
     french(ax)
     ax.set_xlabel("paramètres entraînés (% du modèle, échelle log)")
     ax.set_ylabel("perplexité sur B")
-    ax.legend(frameon=False, fontsize=8.5)
+    ax.legend(frameon=False, fontsize=8.5, loc="lower left", bbox_to_anchor=(0.0, 0.06))
     told = ", ".join(
         f"m = {m} ({number(s, 2)} %) {number(p, 3)}" for m, s, p in zip(swept, shares, middle, strict=True)
     )

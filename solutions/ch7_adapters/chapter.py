@@ -195,7 +195,12 @@ ch7.same_start(colibri, insert_adapters)
 # du tableau vont baisser, lesquelles vont monter, et que dira la dernière ligne ?
 
 # %%
-voices = ch7.learn_voices(colibri, insert_adapters, steps=scale().pick(essai=3, cpu=100, gpu=600))
+voices = ch7.learn_voices(
+    colibri,
+    insert_adapters,
+    steps=scale().pick(essai=3, cpu=100, gpu=600),
+    max_tokens=scale().pick(essai=512, cpu=2048, gpu=8192),
+)
 
 # %% [markdown]
 # ??? q="forgetting"
@@ -250,7 +255,7 @@ ch7.widths_measured(
     adapter_num_params,
     bottleneck,
     steps=scale().pick(essai=3, cpu=None, gpu=None),
-    max_tokens=scale().pick(essai=1024, cpu=4096, gpu=4096),
+    max_tokens=scale().pick(essai=512, cpu=4096, gpu=4096),
 )
 
 # %% [markdown]
@@ -273,7 +278,7 @@ ch7.paper_table()
 # du bas. Refaisons-le.
 
 # %%
-ch7.who_works(colibri, insert_adapters, voices, max_tokens=scale().pick(essai=512, cpu=2048, gpu=None) or 8192)
+ch7.who_works(colibri, insert_adapters, voices, max_tokens=scale().pick(essai=256, cpu=2048, gpu=8192))
 
 # %% [markdown]
 # Retirer un bloc coûte peu, tout retirer coûte tout : la correction est partagée. Comparez le haut et le bas de votre tableau avant de
@@ -400,8 +405,10 @@ ch7.step_time(
 )
 
 # %% [markdown]
-# Comparez le gain mesuré à la borne de 1,5. L'aller ne gagne rien, il perd même un peu ; le retour gagne ; l'optimiseur disparaît presque,
-# et il pesait d'autant plus que le lot était petit. Rücklé et ses coauteurs (*AdapterDrop*, 2021) mesurent sur carte des pas d'adaptateurs jusqu'à
+# Comparez la dernière colonne à la borne de 1,5. L'aller ne gagne rien ; le retour gagne. Si la borne est dépassée, cherchez ce que le
+# compte d'opérations ne voit pas : écrire le gradient de chaque poids en mémoire prend du temps aussi. Et l'optimiseur disparaît
+# presque : il relit et réécrit tous les poids à chaque pas, quel que soit le lot, et pèse donc d'autant plus que le lot est petit, comme les
+# 128 jetons de la mesure sur GPT-2. Avec un grand lot, il ne compterait plus guère. Rücklé et ses coauteurs (*AdapterDrop*, 2021) mesurent sur carte des pas d'adaptateurs jusqu'à
 # 60 % plus rapides que l'apprentissage complet, et pour les mêmes raisons.
 
 # %%
