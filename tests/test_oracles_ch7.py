@@ -47,7 +47,7 @@ def test_adapter_is_the_formula(reference: Any, shape: tuple[int, ...]) -> None:
 
 
 def test_both_zero_never_leaves_the_constant(reference: Any) -> None:
-    """Ce que dit le quiz : parties de zéro toutes deux, les matrices ne bougent jamais ; seul le biais apprend."""
+    """Ce que dit le quiz : parties de zéro toutes deux, les matrices ne bougent jamais ; seul le biais apprend."""
     made = reference("Adapter")(6, 3)
     for p in made.parameters():
         nn.init.zeros_(p)
@@ -73,7 +73,7 @@ def test_count_is_the_modules(reference: Any, d: int, m: int, layers: int, per_l
 
 
 def test_count_of_the_paper(reference: Any) -> None:
-    """BERT-large, m = 64 : 6,34 M, 1,92 % de 330 M (l'article, LayerNorm et tête comprises, imprime 2,1 %)."""
+    """BERT-large, m = 64 : 6,34 M, 1,92 % de 330 M (l'article, LayerNorm et tête comprises, imprime 2,1 %)."""
     n = reference("adapter_num_params")(1024, 64, 24)
     assert n == 6_343_680 and 0.019 < n / 330e6 < 0.0195
 
@@ -150,7 +150,7 @@ def test_overhead_is_counted_by_torch(reference: Any, m: int, length: int) -> No
 
 
 def test_peft_flops_are_counted_by_torch(reference: Any) -> None:
-    """À moins de 5 %, attention ôtée : l'entrée du tout premier adaptateur n'a pas besoin de gradient."""
+    """À moins de 5 %, attention ôtée : l'entrée du tout premier adaptateur n'a pas besoin de gradient."""
     colibri = load_model("colibri", on="cpu")
     for name, model in ch7_cost.cases(colibri, reference("insert_adapters")):
         tokens = ch7_cost.token_ids(model, 1, 64)

@@ -140,7 +140,7 @@ def _zoom(ax: Any, d_model: int, bottleneck: int) -> None:
 def three_starts(
     model: GPT2LMHeadModel, adapter: Callable[[int, int], nn.Module], bottleneck: int = 16, steps: int = 10
 ) -> None:
-    """Un adaptateur après un MLP de Colibri, parti de trois façons : perte, gradients, perte après quelques pas."""
+    """Un adaptateur après un MLP de Colibri, parti de trois façons : perte, gradients, perte après quelques pas."""
     ids = next(windows(corpus_tokens("b_train", 8192), 4, 64))
     starts: dict[str, Callable[[nn.Module], None]] = {
         "remontée nulle (le vôtre)": lambda m: None,

@@ -13,13 +13,14 @@
 # %% [markdown]
 # # Chapitre 7 · Adapters
 #
-# Vous voulez que Colibri raconte des histoires de dragons, et qu'il parle aussi comme Corneille. Faut-il deux Colibri ?
-# **Avant d'aller plus loin :** sur ses trois millions de nombres, combien devraient changer pour chaque voix ?
+# Vous voulez que Colibri raconte des histoires de dragons, et qu'il parle aussi comme Corneille. Faut-il deux
+# Colibri ? **Avant d'aller plus loin :** sur ses trois millions de nombres, combien devraient changer pour chaque
+# voix ?
 #
-# Dans ce chapitre, vous gelez le modèle entier, vous y branchez de petits modules, et vous ne touchez qu'à eux. Puis vous
-# répondez à la question que posent les diapositives : est-ce que cela va plus vite ? Comptez moins de deux heures ; l'exercice
-# marqué « approfondissement » peut attendre. Tant qu'un exercice n'est pas fait, les figures qui en dépendent montrent le
-# résultat de l'auteur et le disent.
+# Dans ce chapitre, vous gelez le modèle entier, vous y branchez de petits modules, et vous ne touchez qu'à eux. Puis
+# vous répondez à la question que posent les diapositives : est-ce que cela va plus vite ? Comptez moins de deux
+# heures ; l'exercice marqué « approfondissement » peut attendre. Tant qu'un exercice n'est pas fait, les figures qui
+# en dépendent montrent le résultat de l'auteur et le disent.
 
 # %%
 from atelier import board, check, describe_machine, hint, load_model, load_tokenizer, progress, quiz, scale
@@ -40,19 +41,20 @@ tokenizer = load_tokenizer("colibri")
 # %% [markdown]
 # ## 7.1 Un modèle, cent tâches
 #
-# Le fine-tuning du chapitre 6 déplace tous les poids : une tâche de plus, une copie de plus, et le modèle oublie en partie ce qu'il
-# savait. La diapositive fait le compte pour 170 milliards de paramètres et cent tâches : 34 To.
+# Le fine-tuning du chapitre 6 déplace tous les poids : une tâche de plus, une copie de plus, et le modèle oublie en
+# partie ce qu'il savait. La diapositive fait le compte pour 170 milliards de paramètres et cent tâches : 34 To.
 #
 # L'idée d'Houlsby et de ses coauteurs (2019) : ne rien réécrire, **ajouter**. Entre les couches d'un modèle **gelé**
-# (*frozen*), on glisse de petits modules, les **adaptateurs** (*adapters*), qui seuls apprennent. Une tâche de plus, ce sont
-# quelques adaptateurs de plus. On appelle **PEFT** (*parameter-efficient fine-tuning*) toute méthode de ce genre.
+# (*frozen*), on glisse de petits modules, les **adaptateurs** (*adapters*), qui seuls apprennent. La diapositive le
+# résume : « train small sub-networks and only tune those », et « no need to store a full model for each task, only
+# the adapter params ». On appelle **PEFT** (*parameter-efficient fine-tuning*) toute méthode de ce genre.
 
 # %%
 ch7.drawing(d_model=colibri.config.n_embd, bottleneck=16)
 
 # %% [markdown]
-# Regardez le dessin de droite, et cherchez pourquoi il a cette forme. Chaque jeton, $d$ composantes, est projeté
-# sur $m$ nombres seulement : c'est le **goulot** (*bottleneck*). Une non-linéarité, une remontée vers $d$, et le résultat
+# Regardez le dessin de droite, et cherchez pourquoi il a cette forme. Chaque jeton, $d$ composantes, est projeté sur
+# $m$ nombres seulement : c'est le **goulot** (*bottleneck*). Une non-linéarité, une remontée vers $d$, et le résultat
 # s'**ajoute** à l'entrée :
 #
 # $$ \mathrm{adapter}(x) = x + W_{\mathrm{up}}\,\mathrm{GELU}(W_{\mathrm{down}}\,x + b_{\mathrm{down}}) + b_{\mathrm{up}} . $$
@@ -62,8 +64,9 @@ ch7.drawing(d_model=colibri.config.n_embd, bottleneck=16)
 # %% [markdown]
 # ## 7.2 Commencer par ne rien faire
 #
-# Colibri sait déjà beaucoup. Un module tiré au hasard au milieu de ses couches brouillerait tout : on veut donc partir d'un module qui
-# rend exactement ce qu'il reçoit. **Quels poids mettre à zéro pour cela ?** Il y a plusieurs réponses, et une seule bonne.
+# Colibri sait déjà beaucoup. Un module tiré au hasard au milieu de ses couches brouillerait tout : on veut donc
+# partir d'un module qui rend exactement ce qu'il reçoit. **Quels poids mettre à zéro pour cela ?** Il y a plusieurs
+# réponses, et une seule bonne.
 #
 # ??? q="both_zero"
 
@@ -100,16 +103,16 @@ class Adapter(nn.Module):
 
 
 # %% [markdown]
-# Trois départs, sur le même lot de texte. Lisez la perte au départ, puis les gradients : lequel des trois modules n'apprendra
-# rien, lequel a déjà abîmé le modèle ?
+# Trois départs, sur le même lot de texte. Lisez la perte au départ, puis les gradients : lequel des trois modules
+# n'apprendra rien, lequel a déjà abîmé le modèle ?
 
 # %%
 ch7.three_starts(colibri, Adapter, steps=scale().pick(essai=3, cpu=20, gpu=50))
 
 # %% [markdown]
-# L'article initialise les deux matrices par de très petites valeurs : presque l'identité. La remontée exactement nulle en est la
-# limite, et c'est elle que LoRA reprendra au chapitre 8. Notez le prix : au tout premier pas, seule la remontée reçoit un
-# gradient ; la descente doit attendre qu'elle ait bougé.
+# L'article initialise les deux matrices par de très petites valeurs : presque l'identité. La remontée exactement
+# nulle en est la limite, et c'est elle que LoRA reprendra au chapitre 8. Notez le prix : au tout premier pas, seule
+# la remontée reçoit un gradient ; la descente doit attendre qu'elle ait bougé.
 #
 # ## 7.3 Compter ce qu'on ajoute
 #
@@ -143,15 +146,15 @@ def adapter_num_params(d_model: int, bottleneck: int, n_layer: int, per_layer: i
 ch7.count_table(colibri, adapter_num_params)
 
 # %% [markdown]
-# À goulot égal, la part baisse quand le modèle grandit : un bloc a environ $12d^2$ poids, ses adaptateurs environ $4md$, d'où une
-# part proche de $m/3d$. C'est pourquoi un petit modèle comme Colibri est un cas **défavorable** aux adaptateurs : ce qui
-# est « presque rien » chez GPT-2 XL est déjà visible chez lui.
+# À goulot égal, la part baisse quand le modèle grandit : un bloc a environ $12d^2$ poids, ses adaptateurs environ
+# $4md$, d'où une part proche de $m/3d$. C'est pourquoi un petit modèle comme Colibri est un cas **défavorable** aux
+# adaptateurs : ce qui est « presque rien » chez GPT-2 XL est déjà visible chez lui.
 #
 # ## 7.4 Brancher
 #
-# Reste à glisser ces modules dans un GPT-2 déjà construit, sans réécrire sa classe. Dans un bloc, la sortie de l'attention sort de la
-# projection `attn.c_proj` ; celle du MLP, de `mlp`. Chacune va ensuite s'ajouter au flux résiduel : c'est juste avant que l'adaptateur
-# prend place. Et que faut-il geler, et à quel moment ?
+# Reste à glisser ces modules dans un GPT-2 déjà construit, sans réécrire sa classe. Dans un bloc, la sortie de
+# l'attention sort de la projection `attn.c_proj` ; celle du MLP, de `mlp`. Chacune va ensuite s'ajouter au flux
+# résiduel : c'est juste avant que l'adaptateur prend place. Et que faut-il geler, et à quel moment ?
 
 # %% [markdown]
 # ### ✎ Exercice : `insert_adapters` · 4 points · 30 minutes · approfondissement
@@ -181,8 +184,9 @@ def insert_adapters(model: GPT2LMHeadModel, bottleneck: int) -> GPT2LMHeadModel:
 
 
 # %% [markdown]
-# Première épreuve : le modèle n'a pas changé. Deuxième : il peut apprendre. Troisième, et c'est elle qui compte : après quelques pas,
-# **pas un octet** de la base n'a bougé. Une empreinte (*hash*) de tous les octets gelés le dit mieux qu'une promesse.
+# Première épreuve : le modèle n'a pas changé. Deuxième : il peut apprendre. Troisième, et c'est elle qui compte :
+# après quelques pas, **pas un octet** de la base n'a bougé. Une empreinte (*hash*) de tous les octets gelés le dit
+# mieux qu'une promesse.
 
 # %%
 ch7.same_start(colibri, insert_adapters)
@@ -190,9 +194,9 @@ ch7.same_start(colibri, insert_adapters)
 # %% [markdown]
 # ## 7.5 Deux voix dans un seul modèle
 #
-# Deux textes que Colibri n'a jamais lus : **B**, la narration de fantasy du jeu Wesnoth, et **B′**, des vers de Corneille, Racine,
-# Molière. Un jeu d'adaptateurs pour chacun, appris l'un après l'autre dans la même base. **Avant d'exécuter :** quelles cases
-# du tableau vont baisser, lesquelles vont monter, et que dira la dernière ligne ?
+# Deux textes que Colibri n'a jamais lus : **B**, la narration de fantasy du jeu Wesnoth, et **B′**, des vers de
+# Corneille, Racine, Molière. Un jeu d'adaptateurs pour chacun, appris l'un après l'autre dans la même base. **Avant
+# d'exécuter :** quelles cases du tableau vont baisser, lesquelles vont monter, et que dira la dernière ligne ?
 
 # %%
 voices = ch7.learn_voices(
@@ -206,16 +210,16 @@ voices = ch7.learn_voices(
 # ??? q="forgetting"
 
 # %% [markdown]
-# Chaque voix améliore la sienne et dégrade A, tant qu'elle est branchée. On la retire : Colibri est intact. Et l'on change de voix
-# sans rien recharger. La même amorce, le même tirage, trois fois :
+# Chaque voix améliore la sienne et dégrade A, tant qu'elle est branchée. On la retire : Colibri est intact. Et l'on
+# change de voix sans rien recharger. La même amorce, le même tirage, trois fois :
 
 # %%
 openings = ["Le roi s'avança et dit", "La nuit tombait sur"]
 ch7.swap_voices(colibri, tokenizer, insert_adapters, voices, openings, n_new=scale().pick(essai=8, cpu=40, gpu=60))
 
 # %% [markdown]
-# Trois millions de paramètres ne font pas un écrivain ; mais le vocabulaire, la longueur des phrases, les retours à la ligne ont
-# changé de camp. Lisez la colonne des empreintes : c'est à chaque fois le même Colibri.
+# Trois millions de paramètres ne font pas un écrivain ; mais le vocabulaire, la longueur des phrases, les retours à
+# la ligne ont changé de camp. Lisez la colonne des empreintes : c'est à chaque fois le même Colibri.
 #
 # Que garde-t-on sur le disque ? **Pariez** sur le rapport entre le fichier d'une voix et une copie du modèle.
 
@@ -227,8 +231,8 @@ ch7.weigh_voices(colibri, insert_adapters, voices)
 #
 # ## 7.6 Est-ce aussi bien ?
 #
-# Même texte, mêmes fenêtres, même nombre de pas, un pas d'apprentissage (*learning rate*) choisi pour chaque méthode d'après une
-# petite grille. **Pariez** avant de regarder : les adaptateurs rejoignent-ils l'apprentissage complet ?
+# Même texte, mêmes fenêtres, même nombre de pas, un pas d'apprentissage (*learning rate*) choisi pour chaque méthode
+# d'après une petite grille. **Pariez** avant de regarder : les adaptateurs rejoignent-ils l'apprentissage complet ?
 
 # %%
 ch7.rates_measured()
@@ -237,15 +241,16 @@ ch7.rates_measured()
 ch7.voices_measured()
 
 # %% [markdown]
-# Non, pas ici. À pas égaux, l'apprentissage complet va nettement plus bas ; mais lisez aussi la colonne de droite : c'est lui qui oublie
-# pour de bon, puisque sa base est réécrite. Les adaptateurs manquent-ils de temps, ou de largeur ? Le temps d'abord :
+# Non, pas ici. À pas égaux, l'apprentissage complet va nettement plus bas ; mais lisez aussi la colonne de droite :
+# c'est lui qui oublie pour de bon, puisque sa base est réécrite. Les adaptateurs manquent-ils de temps, ou de
+# largeur ? Le temps d'abord :
 
 # %%
 ch7.longer_measured()
 
 # %% [markdown]
-# Puis la largeur. La courbe est celle de l'auteur ; l'étoile est la vôtre, apprise maintenant avec une autre graine. Changez
-# `bottleneck` et relancez.
+# Puis la largeur. La courbe est celle de l'auteur ; l'étoile est la vôtre, apprise maintenant avec une autre graine.
+# Changez `bottleneck` et relancez.
 
 # %%
 bottleneck = 24
@@ -259,44 +264,47 @@ ch7.widths_measured(
 )
 
 # %% [markdown]
-# À côté, ce que l'article annonce et que les diapositives reprennent : à 0,4 point de l'apprentissage complet sur GLUE, en
-# n'entraînant que 3,6 % des paramètres.
+# À côté, ce que l'article annonce et que les diapositives reprennent : à 0,4 point de l'apprentissage complet sur
+# GLUE, en n'entraînant que 3,6 % des paramètres.
 
 # %%
 ch7.paper_table()
 
 # %% [markdown]
-# Le résumé d'arXiv dit « within 0.4% » ; celui des actes d'ICML, « within 0.8% » : le second se lit sur la troisième ligne du même
-# tableau, avec $m = 64$ partout.
+# Le résumé d'arXiv dit « within 0.4% » ; celui des actes d'ICML, « within 0.8% » : le second se lit sur la troisième
+# ligne du même tableau, avec $m = 64$ partout.
 #
-# Pourquoi n'en sommes-nous pas là ? Trois différences, dont nous ne savons pas laquelle pèse le plus. BERT-large a cent fois plus de
-# paramètres, et sa base contient sans doute presque tout ce que la tâche demande. Une classification ne demande que quelques mots de
-# sortie ; ici, il faut toute une distribution sur des mots que Colibri ne connaissait pas, et sa table de jetons est gelée. Enfin, nous
-# comparons après quelques centaines de pas. L'article balaie aussi la largeur par tâche : c'est le sens de « 8 à 256 ».
+# Pourquoi n'en sommes-nous pas là ? Trois différences, dont nous ne savons pas laquelle pèse le plus. BERT-large a
+# cent fois plus de paramètres, et sa base contient sans doute presque tout ce que la tâche demande. Une
+# classification ne demande que quelques mots de sortie ; ici, il faut toute une distribution sur des mots que Colibri
+# ne connaissait pas, et sa table de jetons est gelée. Enfin, nous comparons après quelques centaines de pas.
+# L'article balaie aussi la largeur par tâche : c'est le sens de « 8 à 256 ».
 #
-# Qui travaille, parmi ces adaptateurs ? L'article les retire bloc par bloc (figure 6) et trouve que ceux du haut comptent plus que ceux
-# du bas. Refaisons-le.
+# Qui travaille, parmi ces adaptateurs ? L'article les retire bloc par bloc (figure 6) et trouve que ceux du haut
+# comptent plus que ceux du bas. Refaisons-le.
 
 # %%
 ch7.who_works(colibri, insert_adapters, voices, max_tokens=scale().pick(essai=256, cpu=2048, gpu=8192))
 
 # %% [markdown]
-# Retirer un bloc coûte peu, tout retirer coûte tout : la correction est partagée. Comparez le haut et le bas de votre tableau avant de
-# répéter la phrase de l'article : cinq blocs ne font pas vingt-quatre.
+# Retirer un bloc coûte peu, tout retirer coûte tout : la correction est partagée. Comparez le haut et le bas de votre
+# tableau avant de répéter la phrase de l'article : cinq blocs ne font pas vingt-quatre.
 #
 # ## 7.7 Sur une base en 4 bits
 #
-# Puisque la base ne bouge pas, rien n'oblige à la garder en pleine précision. Reprenons votre Colibri en 4 bits du chapitre 3
-# (à défaut, celui de l'auteur) : poids sur une grille de seize valeurs, impossibles à entraîner par petits pas, puisqu'un
-# petit pas n'atteint pas le cran suivant. Les adaptateurs, eux, restent en virgule flottante. **Deux questions :** une voix s'apprend-elle
-# aussi bien sur cette base ? Et un adaptateur appris sur A peut-il réparer ce que l'arrondi a abîmé ?
+# Puisque la base ne bouge pas, rien n'oblige à la garder en pleine précision. Reprenons votre Colibri en 4 bits du
+# chapitre 3 (à défaut, celui de l'auteur) : poids sur une grille de seize valeurs, impossibles à entraîner par petits
+# pas, puisqu'un petit pas n'atteint pas le cran suivant. Les adaptateurs, eux, restent en virgule flottante. **Deux
+# questions :** une voix s'apprend-elle aussi bien sur cette base ? Et un adaptateur appris sur A peut-il réparer ce
+# que l'arrondi a abîmé ?
 
 # %%
 ch7.quantized_measured()
 
 # %% [markdown]
-# La base en 4 bits part d'un peu plus haut, et l'adaptateur la fait descendre d'autant. Une voix apprise en FP32 se pose même sur
-# elle sans réapprendre. C'est l'idée de QLoRA (chapitre 8), avec un autre module. Mettons la réparation au tableau du cours :
+# La base en 4 bits part d'un peu plus haut, et l'adaptateur la fait descendre d'autant. Une voix apprise en FP32 se
+# pose même sur elle sans réapprendre. C'est l'idée de QLoRA (chapitre 8), avec un autre module. Mettons la réparation
+# au tableau du cours :
 
 # %%
 ch7.repair(insert_adapters, steps=scale().pick(essai=2, cpu=60, gpu=300))
@@ -304,14 +312,15 @@ ch7.repair(insert_adapters, steps=scale().pick(essai=2, cpu=60, gpu=300))
 # %% [markdown]
 # ## 7.8 Est-ce plus rapide ? Compter
 #
-# « Is PEFT computationally efficient? » demande la diapositive, et elle répond : « It is not faster ». Quelques pages plus
-# loin, elle dira le contraire de LoRA. **Votre pari**, pour un pas d'apprentissage :
+# L'apprentissage économe en paramètres est-il plus rapide que celui du modèle entier ? « It is not faster! You still
+# need to do the entire forward and backward pass », répond la diapositive. Quelques pages plus loin, à la même
+# question posée de LoRA, une autre dira : « It is faster! » **Votre pari**, pour un pas d'apprentissage :
 #
 # ??? q="limit_of_speed"
 
 # %% [markdown]
-# Revenons au 6 de $6ND$ (chapitre 2). Pour une couche $Y = XW$, un pas fait trois produits de même taille : l'aller $XW$ ; au retour,
-# le gradient $G$ de $Y$ donne celui de l'entrée, $GW^\top$, et celui du poids, $X^\top G$.
+# Revenons au 6 de $6ND$ (chapitre 2). Pour une couche $Y = XW$, un pas fait trois produits de même taille : l'aller
+# $XW$ ; au retour, le gradient $G$ de $Y$ donne celui de l'entrée, $GW^\top$, et celui du poids, $X^\top G$.
 #
 # ??? q="which_product"
 
@@ -345,22 +354,23 @@ def peft_training_flops(n_frozen: int, n_trainable: int, n_tokens: int) -> int:
 
 
 # %% [markdown]
-# Comptons maintenant, sur un vrai aller et un vrai retour de Colibri, chaque produit que torch effectue. La dernière ligne n'entraîne que les
-# adaptateurs du dernier tiers du modèle : **que devient alors votre formule ?**
+# Comptons maintenant, sur un vrai aller et un vrai retour de Colibri, chaque produit que torch effectue. La dernière
+# ligne n'entraîne que les adaptateurs du dernier tiers du modèle : **que devient alors votre formule ?**
 
 # %%
 ch7.counted(colibri, insert_adapters, peft_training_flops)
 
 # %% [markdown]
-# Avec des adaptateurs partout, le retour coûte un aller et non deux : $4N$ au lieu de $6N$, à l'attention près, qui n'a pas de poids et
-# ne gagne donc rien. Sous le premier adaptateur qui apprend, le gradient n'a plus aucune raison de descendre : ces couches ne coûtent
-# que leur aller, et la formule, qui suppose qu'il va jusqu'en bas, compte trop. Le gain possible est donc borné :
-# au plus 1,5 quand on entraîne partout, au plus 3 quand on n'entraîne que tout en haut.
+# Le retour n'est donc pas « entire ». Avec des adaptateurs partout, il coûte un aller et non deux : $4N$ au lieu de
+# $6N$, à l'attention près, qui n'a pas de poids et ne gagne donc rien. Sous le premier adaptateur qui apprend, le
+# gradient n'a plus aucune raison de descendre : ces couches ne coûtent que leur aller, et la formule, qui suppose
+# qu'il va jusqu'en bas, compte trop. Le gain possible est donc borné : au plus 1,5 quand on entraîne partout, au plus
+# 3 quand on n'entraîne que tout en haut.
 #
 # ## 7.9 Est-ce plus rapide ? Mesurer
 #
-# Il reste l'optimiseur. Adam (Kingma et Ba, 2015) garde pour chaque poids entraîné deux moyennes, celle du gradient et celle de son carré : ses
-# deux **moments**.
+# Il reste l'optimiseur. Adam (Kingma et Ba, 2015) garde pour chaque poids entraîné deux moyennes, celle du gradient
+# et celle de son carré : ses deux **moments**.
 
 # %% [markdown]
 # ### ✎ Exercice : `optimizer_state_bytes` · 1 point · 10 minutes
@@ -383,16 +393,18 @@ def optimizer_state_bytes(model: nn.Module, bytes_per_value: int = 4) -> int:
 
 
 # %% [markdown]
-# Votre formule contre ce qu'Adam a vraiment gardé, et le pic de mémoire mesuré pendant un pas. **Cherchez ce qui ne baisse
-# presque pas.**
+# Votre formule contre ce qu'Adam a vraiment gardé, et le pic de mémoire mesuré pendant un pas. **Cherchez ce qui ne
+# baisse presque pas.**
 
 # %%
 ch7.memory(colibri, insert_adapters, optimizer_state_bytes)
 
 # %% [markdown]
-# Gradients et moments fondent, comme les diapositives le disent. Les **activations**, elles, restent : le gradient doit traverser les
-# couches gelées, et il lui faut pour cela ce qu'elles ont calculé. Pour un petit modèle et un grand lot, ce sont elles qui dominent ; pour
-# un grand modèle et un petit lot, ce sont les poids et leur suite. « Memory-efficient » dépend donc de qui remplit la mémoire.
+# Gradients et moments fondent : « you only need to keep the optimizer state for parameters that you are
+# fine-tuning », dit la diapositive, et c'est exact. Les **activations**, elles, restent : le gradient doit traverser
+# les couches gelées, et il lui faut pour cela ce qu'elles ont calculé. Pour un petit modèle et un grand lot, ce sont
+# elles qui dominent ; pour un grand modèle et un petit lot, ce sont les poids et leur suite. « Memory-efficient »
+# dépend donc de qui remplit la mémoire.
 #
 # Enfin, le chronomètre.
 
@@ -405,24 +417,26 @@ ch7.step_time(
 )
 
 # %% [markdown]
-# Comparez la dernière colonne à la borne de 1,5. L'aller ne gagne rien ; le retour gagne. Si la borne est dépassée, cherchez ce que le
-# compte d'opérations ne voit pas : écrire le gradient de chaque poids en mémoire prend du temps aussi. Et l'optimiseur disparaît
-# presque : il relit et réécrit tous les poids à chaque pas, quel que soit le lot, et pèse donc d'autant plus que le lot est petit, comme les
-# 128 jetons de la mesure sur GPT-2. Avec un grand lot, il ne compterait plus guère. Rücklé et ses coauteurs (*AdapterDrop*, 2021) mesurent sur carte des pas d'adaptateurs jusqu'à
-# 60 % plus rapides que l'apprentissage complet, et pour les mêmes raisons.
+# Comparez la dernière colonne à la borne de 1,5. L'aller ne gagne rien ; le retour gagne. Si la borne est dépassée,
+# cherchez ce que le compte d'opérations ne voit pas : écrire le gradient de chaque poids en mémoire prend du temps
+# aussi. Et l'optimiseur disparaît presque : il relit et réécrit tous les poids à chaque pas, quel que soit le lot, et
+# pèse donc d'autant plus que le lot est petit, comme les 128 jetons de la mesure sur GPT-2. Avec un grand lot, il ne
+# compterait plus guère. Rücklé et ses coauteurs (*AdapterDrop*, 2021) mesurent sur carte des pas d'adaptateurs
+# jusqu'à 60 % plus rapides que l'apprentissage complet, et pour les mêmes raisons.
 
 # %%
 ch7.verdict()
 
 # %% [markdown]
-# Alors, « It is not faster » ? **Par pas, c'est un peu plus rapide**, jamais dans le rapport des paramètres entraînés. **Par qualité
-# atteinte**, la section 7.6 dit le contraire à notre taille : à pas égaux, les adaptateurs sont derrière. La diapositive a raison contre
-# celui qui attendait cinquante fois plus vite, et tort si on la lit à la lettre. Le chapitre 8 reprendra les deux réponses ensemble, avec
-# les activations gardées en réserve.
+# Alors, « It is not faster » ? **Par pas, c'est un peu plus rapide**, jamais dans le rapport des paramètres
+# entraînés. **Par qualité atteinte**, la section 7.6 dit le contraire à notre taille : à pas égaux, les adaptateurs
+# sont derrière. La diapositive a raison contre celui qui attendait cinquante fois plus vite, et tort si on la lit à
+# la lettre. Le chapitre 8 reprendra les deux réponses ensemble, avec les activations gardées en réserve.
 #
 # ## 7.10 À l'usage, ils ne sont pas gratuits
 #
-# Une fois l'apprentissage fini, les adaptateurs sont toujours là : chaque jeton les traverse. Combien d'opérations de plus ?
+# Une fois l'apprentissage fini, les adaptateurs sont toujours là : chaque jeton les traverse. Combien d'opérations de
+# plus ?
 
 # %% [markdown]
 # ### ✎ Exercice : `adapter_overhead` · 2 points · 15 minutes
@@ -461,10 +475,10 @@ ch7.overheads(colibri, insert_adapters, adapter_overhead)
 ch7.serving_time(colibri, insert_adapters, repeats=scale().pick(essai=3, cpu=40, gpu=100))
 
 # %% [markdown]
-# Le surcoût mesuré sur un jeton dépasse de loin le surcoût compté : ce sont des appels de plus, l'un après l'autre, plutôt que des
-# opérations. Sur une fenêtre, ou avec un grand lot, il retombe. Et un adaptateur ne se replie pas dans la couche qu'il
-# suit : sa GELU l'interdit. Un module **linéaire**, lui, pourrait se fondre dans les poids et ne plus rien coûter. C'est
-# toute l'idée de LoRA.
+# Le surcoût mesuré sur un jeton dépasse de loin le surcoût compté : ce sont des appels de plus, l'un après l'autre,
+# plutôt que des opérations. Sur une fenêtre, ou avec un grand lot, il retombe. Et un adaptateur ne se replie pas dans
+# la couche qu'il suit : sa GELU l'interdit. Un module **linéaire**, lui, pourrait se fondre dans les poids et ne plus
+# rien coûter. C'est toute l'idée de LoRA.
 #
 # ## 7.11 Où en est Colibri
 
@@ -472,17 +486,18 @@ ch7.serving_time(colibri, insert_adapters, repeats=scale().pick(essai=3, cpu=40,
 board()
 
 # %% [markdown]
-# **Ce que vous savez maintenant.** Un adaptateur est une correction à travers un goulot, qui commence par ne rien faire. Il ne touche pas à la
-# base : on l'ajoute, on l'échange, on le retire, et son fichier ne pèse presque rien. Il épargne les gradients et les moments d'Adam, un tiers
-# des opérations au plus, et guère les activations. Il se paie à l'usage. Et à la taille de Colibri, il n'égale pas l'apprentissage complet :
-# plus le modèle est grand, plus le marché est bon.
+# **Ce que vous savez maintenant.** Un adaptateur est une correction à travers un goulot, qui commence par ne rien
+# faire. Il ne touche pas à la base : on l'ajoute, on l'échange, on le retire, et son fichier ne pèse presque rien. Il
+# épargne les gradients et les moments d'Adam, un tiers des opérations au plus, et guère les activations. Il se paie à
+# l'usage. Et à la taille de Colibri, il n'égale pas l'apprentissage complet : plus le modèle est grand, plus le
+# marché est bon.
 
 # %%
 progress()
 
 # %% [markdown]
-# **Références.** Houlsby et al., *Parameter-Efficient Transfer Learning for NLP*, ICML 2019, arXiv 1902.00751 · Rücklé et al.,
-# *AdapterDrop: On the Efficiency of Adapters in Transformers*, EMNLP 2021, arXiv 2010.11918 · Hu et al., *LoRA*, ICLR 2022, arXiv
-# 2106.09685 · Dettmers et al., *QLoRA*, 2023, arXiv 2305.14314 · Kaplan et al., *Scaling Laws for Neural Language Models*, 2020, arXiv
-# 2001.08361 · Kingma et Ba, *Adam*, ICLR 2015, arXiv 1412.6980 · Hendrycks et Gimpel, *Gaussian Error Linear Units*, 2016, arXiv
-# 1606.08415
+# **Références.** Houlsby et al., *Parameter-Efficient Transfer Learning for NLP*, ICML 2019, arXiv 1902.00751 ·
+# Rücklé et al., *AdapterDrop: On the Efficiency of Adapters in Transformers*, EMNLP 2021, arXiv 2010.11918 · Hu et
+# al., *LoRA*, ICLR 2022, arXiv 2106.09685 · Dettmers et al., *QLoRA*, 2023, arXiv 2305.14314 · Kaplan et al.,
+# *Scaling Laws for Neural Language Models*, 2020, arXiv 2001.08361 · Kingma et Ba, *Adam*, ICLR 2015, arXiv 1412.6980
+# · Hendrycks et Gimpel, *Gaussian Error Linear Units*, 2016, arXiv 1606.08415
