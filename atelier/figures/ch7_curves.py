@@ -36,6 +36,19 @@ def _spread(values: Sequence[float], digits: int = 4) -> str:
     return f"{number(statistics.mean(values), digits)} ({number(low, digits)} à {number(high, digits)})"
 
 
+def _has(found: dict[str, Any], name: str) -> bool:
+    """Vrai si cette expérience a été enregistrée ; sinon, le dit."""
+    if name not in found:
+        note(f"L'expérience « {name} » n'est pas enregistrée ici : python cours.py mesures {CHAPTER}")
+    return name in found
+
+
+def _share(runs: dict[str, Any], final: Sequence[float], text: str) -> str:
+    """Part du gain de l'apprentissage complet, d'une moyenne à l'autre."""
+    start, full = runs["départ"][text], statistics.mean(r["final"] for r in runs["complet"])
+    return percent((start - statistics.mean(final)) / (start - full))
+
+
 # --- Deux façons d'apprendre une voix -------------------------------------------------------------------------------
 
 
@@ -44,8 +57,10 @@ def voices_measured() -> None:
     found = load_measures(CHAPTER)
     fig, axes = canvas(9.0, 3.6, columns=2)
     lines, told = [], []
+    before = [f"A {number(found['fantasy']['départ']['a'], 4)}"]
     for ax, (voice, (text, what)) in zip(axes, VOICES.items(), strict=True):
         runs = found[EXPERIMENT[voice]]
+        before.append(f"{voice} {number(runs['départ'][text], 4)}")
         for style, (name, label) in zip(
             SERIES, (("adaptateurs", f"adaptateurs, m = {WIDTH}"), ("complet", "tous les poids")), strict=False
         ):
@@ -57,7 +72,7 @@ def voices_measured() -> None:
                 steps, *([f(c) for c in zip(*curves, strict=True)] for f in (min, max)), color=style["color"], alpha=0.2
             )
             final, kept = [r["final"] for r in runs[name]], [r["A"] for r in runs[name]]
-            lines.append([f"{voice} ({what}), {label}", _spread(final), _spread(kept), number(runs["départ"]["a"], 4)])
+            lines.append([f"{voice} ({what}), {label}", _spread(final), _share(runs, final, text), _spread(kept)])
             told.append(f"{voice}, {label} : de {number(middle[0], 3)} à {number(middle[-1], 3)}")
         ax.set_title(f"{voice} : {what}", fontsize=10)
         ax.set_xlabel("pas d'apprentissage (1 024 jetons chacun)")
@@ -69,8 +84,9 @@ def voices_measured() -> None:
     recipe = found["recette"]
     table(
         lines,
-        header=["voix et méthode", "perplexité sur la voix", "sur A, après", "sur A, avant"],
-        caption=f"{_source(found)} ; {recipe['pas']} pas, mêmes fenêtres pour les deux méthodes, moyenne (et étendue)",
+        header=["voix et méthode", "perplexité sur la voix", "part du gain complet", "perplexité sur A, ensuite"],
+        caption=f"{_source(found)} ; {recipe['pas']} pas, mêmes fenêtres pour les deux méthodes, moyenne (et étendue). "
+        f"Avant : {', '.join(before)}",
     )
 
 
@@ -97,7 +113,8 @@ def rates_measured() -> None:
     table(
         lines,
         header=["pas d'apprentissage", *(number(lr) for lr in grid)],
-        caption=f"Perplexité sur B après 100 pas. {_source(found, None)}, une graine",
+        caption=f"Perplexité sur B (8 192 jetons) après 100 pas. {_source(found, None)}, une graine. Retenus ensuite : "
+        f"{number(voices.ADAPTER_LR)} et {number(voices.FULL_LR)}",
     )
 
 
@@ -119,6 +136,8 @@ def widths_measured(
 ) -> None:
     """Perplexité sur B contre paramètres entraînés : le balayage enregistré, et un point de plus, appris maintenant."""
     found = load_measures(CHAPTER)
+    if not _has(found, "largeur"):
+        return
     total, runs = model.num_parameters(), dict(found["largeur"])
     runs[str(WIDTH)] = {"B": [r["final"] for r in found["fantasy"]["adaptateurs"]]}
     swept = sorted(int(m) for m in runs)
@@ -187,6 +206,8 @@ def widths_measured(
 def longer_measured() -> None:
     """Le même adaptateur, quatre fois plus de pas : la perplexité rejoint-elle celle de l'apprentissage complet ?"""
     found = load_measures(CHAPTER)
+    if not _has(found, "longtemps"):
+        return
     curve = {int(s): p for s, p in found["longtemps"]["courbe"].items()}
     full = statistics.mean(r["final"] for r in found["fantasy"]["complet"])
     chosen = [s for s in curve if s % 100 == 0 or s == max(curve)]

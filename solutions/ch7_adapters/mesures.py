@@ -41,9 +41,9 @@ RECIPE = {
 insert = load_chapter(CHAPTER).reference("insert_adapters")
 
 
-def perplexity(model: GPT2LMHeadModel, text: str) -> float:
+def perplexity(model: GPT2LMHeadModel, text: str, tokens: int = EVALUATED) -> float:
     """Perplexité sur les premiers jetons d'un extrait de validation."""
-    return round(evaluate_perplexity(model, f"{text}_validation", max_tokens=EVALUATED).perplexity, 3)
+    return round(evaluate_perplexity(model, f"{text}_validation", max_tokens=tokens).perplexity, 3)
 
 
 def curve(model: GPT2LMHeadModel, text: str, seed: int, lr: float, steps: int = STEPS) -> dict[str, Any]:
@@ -53,7 +53,6 @@ def curve(model: GPT2LMHeadModel, text: str, seed: int, lr: float, steps: int = 
     def look(i: int) -> None:
         if (i + 1) % EVERY == 0:
             points[i + 1] = perplexity(model, text)
-            model.train()
 
     voices.teach(model, f"{text}_train", steps, seed, lr, after_step=look)
     return {"courbe": points, "final": points[max(points)], "A": perplexity(model, "a"), "graine": seed}
@@ -63,13 +62,12 @@ def rates() -> dict[str, Any]:
     """Sensibilité au pas d'apprentissage : perplexité sur B après 100 pas, une graine."""
     base = load_model("colibri")
     found: dict[str, Any] = {"adaptateurs": {}, "complet": {}}
-    for lr in (1e-3, 3e-3, 1e-2, 3e-2):
-        model = voices.adapted(base, insert)
-        found["adaptateurs"][str(lr)] = curve(model, "b", 0, lr, steps=100)["final"]
-        print("adaptateurs", lr, found["adaptateurs"][str(lr)], flush=True)
-    for lr in (3e-4, 1e-3, 3e-3):
-        found["complet"][str(lr)] = curve(voices.all_trained(base), "b", 0, lr, steps=100)["final"]
-        print("complet", lr, found["complet"][str(lr)], flush=True)
+    grid = [("adaptateurs", lr) for lr in (1e-3, 3e-3, 1e-2, 3e-2)] + [("complet", lr) for lr in (3e-4, 1e-3, 3e-3)]
+    for kind, lr in grid:
+        model = voices.adapted(base, insert) if kind == "adaptateurs" else voices.all_trained(base)
+        voices.teach(model, "b_train", 100, lr=lr)
+        found[kind][str(lr)] = perplexity(model, "b", 2 * EVALUATED)
+        print(kind, lr, found[kind][str(lr)], flush=True)
     return found
 
 
