@@ -259,6 +259,11 @@ def quantized_measured() -> None:
             ["base 4 bits, adaptateur appris sur B dessus", "", _spread(q["B"])],
             ["base 4 bits, adaptateur appris en FP32 puis posé dessus", "", _spread(q["B transplantée"])],
             ["base 4 bits, adaptateur appris sur A dessus", _spread(q["A"]), ""],
+            *(
+                [["base 4 bits, adaptateur qui imite la base FP32 sur A", _spread(found["imitation"]["A"]), ""]]
+                if "imitation" in found
+                else []
+            ),
         ],
         header=["", "perplexité sur A", "perplexité sur B"],
         caption=f"{_source(found)} ; moyenne (et étendue), {found['recette']['pas']} pas, m = {WIDTH}",
@@ -266,11 +271,11 @@ def quantized_measured() -> None:
 
 
 @recorded("ch7/repair", needs=("insert",))
-def repair(insert: Insert, steps: int, bottleneck: int = WIDTH) -> None:
-    """Inscrit au tableau la base en 4 bits et un adaptateur appris sur A : réparer ce que l'arrondi a abîmé."""
+def repair(model: GPT2LMHeadModel, insert: Insert, steps: int, bottleneck: int = WIDTH) -> None:
+    """Inscrit au tableau la base en 4 bits et un adaptateur qui imite Colibri en FP32 : réparer l'arrondi."""
     four = load_variant("int4-gptq")
     ready = voices.adapted(four, insert, bottleneck)
-    voices.teach(ready, "a_train", steps, lr=voices.REPAIR_LR)
+    voices.teach(ready, "a_train", steps, lr=voices.REPAIR_LR, loss=voices.imitate(model))
     base = next((r["bytes"] for r in rows() if r["name"] == "int4-gptq"), 0)
     extra = voices.file_bytes(voices.trained_tensors(ready), torch.float16)
     row = save_variant(
@@ -278,7 +283,7 @@ def repair(insert: Insert, steps: int, bottleneck: int = WIDTH) -> None:
         ready,
         base + extra,
         CHAPTER,
-        f"int4-gptq et un adaptateur (m = {bottleneck}) appris sur A, {steps} pas",
+        f"int4-gptq et un adaptateur (m = {bottleneck}) qui imite le modèle FP32, {steps} pas",
     )
     note(
         f"Au tableau : « {row['name']} », perplexité {number(row['perplexity'])}, {number(row['bytes'])} octets "

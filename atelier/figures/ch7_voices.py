@@ -107,10 +107,22 @@ def teach(
     return train(model, windows(corpus_tokens(extract), seed=seed), steps, lr=lr, what=extract, **options)
 
 
+def imitate(teacher: GPT2LMHeadModel) -> Callable[[nn.Module, Tensor], Tensor]:
+    """Perte de distillation : divergence KL du maître à l'élève, moyenne par jeton, en nats."""
+
+    def loss(student: nn.Module, ids: Tensor) -> Tensor:
+        with torch.no_grad():
+            wanted = teacher(ids, use_cache=False).logits.log_softmax(-1).flatten(0, 1)
+        got = student(ids, use_cache=False).logits.log_softmax(-1).flatten(0, 1)
+        return nn.functional.kl_div(got, wanted, log_target=True, reduction="batchmean")
+
+    return loss
+
+
 def continuation(model: GPT2LMHeadModel, tokenizer: Any, opening: str, n_new: int, seed: int = 0) -> str:
-    """Une suite tirée au hasard (température 0,7, top-k 40), toujours la même pour une même graine."""
+    """Une suite tirée au hasard (température 0,7, top-k 20), toujours la même pour une même graine."""
     ids = tokenizer(opening, return_tensors="pt")["input_ids"].to(model.device)
-    options = {"do_sample": True, "temperature": 0.7, "top_k": 40, "pad_token_id": 0, "suppress_tokens": [0]}
+    options = {"do_sample": True, "temperature": 0.7, "top_k": 20, "pad_token_id": 0, "suppress_tokens": [0]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         out = model.generate(

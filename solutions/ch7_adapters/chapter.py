@@ -215,12 +215,13 @@ voices = ch7.learn_voices(
 # change de voix sans rien recharger. La même amorce, le même tirage, trois fois :
 
 # %%
-openings = ["Le roi s'avança et dit", "La nuit tombait sur"]
+openings = ["Seigneur, vous", "Les soldats"]
 ch7.swap_voices(colibri, tokenizer, insert_adapters, voices, openings, n_new=scale().pick(essai=8, cpu=40, gpu=60))
 
 # %% [markdown]
-# Trois millions de paramètres ne font pas un écrivain ; mais le vocabulaire, la longueur des phrases, les retours à
-# la ligne ont changé de camp. Lisez la colonne des empreintes : c'est à chaque fois le même Colibri.
+# Trois millions de paramètres ne font pas un écrivain. Mais regardez ce que devient un « vous » : un usager, un
+# guerrier, un personnage de tragédie ; et où tombent les retours à la ligne. Lisez enfin la colonne des empreintes :
+# c'est à chaque fois le même Colibri.
 #
 # Que garde-t-on sur le disque ? **Pariez** sur le rapport entre le fichier d'une voix et une copie du modèle.
 
@@ -242,9 +243,9 @@ ch7.rates_measured()
 ch7.voices_measured()
 
 # %% [markdown]
-# Pas tout à fait, et pas de la même façon sur les deux voix : comparez les parts du gain. Lisez aussi ce que devient A :
-# l'apprentissage complet l'oublie pour de bon, puisqu'il réécrit la base ; les adaptateurs, on les débranche. Leur
-# manque-t-il du temps, ou de la largeur ? Le temps d'abord :
+# Pas tout à fait, et pas de la même façon sur les deux voix : comparez les parts du gain. Lisez aussi ce que devient
+# A : l'apprentissage complet l'oublie davantage, et pour de bon, puisqu'il réécrit la base ; les adaptateurs, on les
+# débranche. Que leur manque-t-il, du temps ou de la largeur ? Le temps d'abord :
 
 # %%
 ch7.longer_measured()
@@ -299,18 +300,19 @@ ch7.who_works(colibri, insert_adapters, voices, max_tokens=scale().pick(essai=25
 # chapitre 3 (à défaut, celui de l'auteur) : poids sur une grille de seize valeurs, impossibles à entraîner par petits
 # pas, puisqu'un petit pas n'atteint pas le cran suivant. Les adaptateurs, eux, restent en virgule flottante. **Deux
 # questions :** une voix s'apprend-elle aussi bien sur cette base ? Et un adaptateur appris sur A peut-il réparer ce
-# que l'arrondi a abîmé ?
+# que l'arrondi a abîmé, soit en relisant A, soit en imitant Colibri en FP32 (la distillation du chapitre 4) ?
 
 # %%
 ch7.quantized_measured()
 
 # %% [markdown]
-# La base en 4 bits part d'un peu plus haut, et l'adaptateur la fait descendre d'autant. Une voix apprise en FP32 se
-# pose même sur elle sans réapprendre. C'est l'idée de QLoRA (chapitre 8), avec un autre module. Mettons la réparation
-# au tableau du cours :
+# Une voix s'apprend sur la base en 4 bits presque aussi bien que sur l'autre, et celle qui a été apprise en FP32 s'y
+# pose sans réapprendre, un peu moins bien. C'est l'idée de QLoRA (chapitre 8), avec un autre module. Pour réparer, relire
+# A n'apporte rien : Colibri l'avait déjà appris, et ses erreurs d'arrondi se perdent dans le bruit du texte. Imiter
+# l'original dit, à chaque jeton, exactement ce qui a changé. Au tableau du cours, base et adaptateur compris :
 
 # %%
-ch7.repair(insert_adapters, steps=scale().pick(essai=2, cpu=60, gpu=300))
+ch7.repair(colibri, insert_adapters, steps=scale().pick(essai=2, cpu=60, gpu=300))
 
 # %% [markdown]
 # ## 7.8 Est-ce plus rapide ? Compter

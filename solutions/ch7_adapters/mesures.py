@@ -136,6 +136,18 @@ def quantized() -> dict[str, Any]:
     return found
 
 
+def imitation() -> dict[str, Any]:
+    """La base en 4 bits et un adaptateur qui imite, sur le texte de A, les prédictions de Colibri en FP32."""
+    base, four = load_model("colibri"), load_variant("int4-gptq")
+    found: dict[str, Any] = {"A": []}
+    for s in SEEDS:
+        model = voices.adapted(four, insert, seed=s)
+        voices.teach(model, "a_train", STEPS, s, voices.REPAIR_LR, loss=voices.imitate(base))
+        found["A"].append(perplexity(model, "a"))
+        print("imitation", found["A"][-1], flush=True)
+    return found
+
+
 def longer() -> dict[str, Any]:
     """Quatre fois plus de pas pour l'adaptateur, une graine : manque-t-il de temps ou de largeur ?"""
     model = voices.adapted(load_model("colibri"), insert)
@@ -168,6 +180,7 @@ EXPERIMENTS: dict[str, Callable[[], Any]] = {
     "vers": one_voice("bprime"),
     "largeur": widths,
     "quantifie": quantized,
+    "imitation": imitation,
     "longtemps": longer,
     "memoire": memory,
     "temps": times,
