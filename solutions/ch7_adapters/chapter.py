@@ -112,8 +112,8 @@ ch7.three_starts(colibri, Adapter, steps=scale().pick(essai=3, cpu=20, gpu=50))
 # %% [markdown]
 # L'article tire les deux matrices d'une gaussienne d'écart type 0,01 : presque l'identité (et au-delà de 0,01, dit le
 # § 3.6, la qualité baisse). La remontée exactement nulle en est la limite, et c'est elle que LoRA reprendra au
-# chapitre 8. Notez le prix : au tout premier pas, seule
-# la remontée reçoit un gradient ; la descente doit attendre qu'elle ait bougé.
+# chapitre 8. Notez le prix : au tout premier pas, seule la remontée reçoit un gradient ; la descente doit attendre
+# qu'elle ait bougé.
 #
 # ## 7.3 Compter ce qu'on ajoute
 #
@@ -198,6 +198,8 @@ ch7.same_start(colibri, insert_adapters)
 # Deux textes que Colibri n'a jamais lus : **B**, la narration de fantasy du jeu Wesnoth, et **B′**, des vers de
 # Corneille, Racine, Molière. Un jeu d'adaptateurs pour chacun, appris l'un après l'autre dans la même base. **Avant
 # d'exécuter :** quelles cases du tableau vont baisser, lesquelles vont monter, et que dira la dernière ligne ?
+#
+# ??? q="forgetting"
 
 # %%
 voices = ch7.learn_voices(
@@ -206,9 +208,6 @@ voices = ch7.learn_voices(
     steps=scale().pick(essai=3, cpu=100, gpu=600),
     max_tokens=scale().pick(essai=512, cpu=2048, gpu=8192),
 )
-
-# %% [markdown]
-# ??? q="forgetting"
 
 # %% [markdown]
 # Chaque voix améliore la sienne et dégrade A, tant qu'elle est branchée. On la retire : Colibri est intact. Et l'on
@@ -273,8 +272,8 @@ ch7.widths_measured(
 ch7.paper_table()
 
 # %% [markdown]
-# Le résumé d'arXiv dit « within 0.4% » ; celui des actes d'ICML, « within 0.8% », ce qui est l'écart de la troisième ligne
-# du même tableau, où $m = 64$ partout.
+# Le résumé d'arXiv dit « within 0.4% » ; celui des actes d'ICML, « within 0.8% », ce qui est l'écart de la troisième
+# ligne du même tableau, où $m = 64$ partout.
 #
 # Pourquoi n'en sommes-nous pas là ? Trois différences, dont nous ne savons pas laquelle pèse le plus. BERT-large a
 # cent fois plus de paramètres, et sa base contient sans doute presque tout ce que la tâche demande. Une
@@ -283,9 +282,9 @@ ch7.paper_table()
 # largeur, qui compte chez nous, ne comptait presque pas chez eux : en moyenne 86,2, 85,8 et 85,7 % d'exactitude pour
 # $m$ = 8, 64 et 256 (§ 3.6).
 #
-# Qui travaille, parmi ces adaptateurs ? L'article les retire sans réentraîner (§ 3.6, figure 6 : BERT-base, $m$ = 64).
-# Retirer ceux d'une seule couche coûte au plus 2 % d'exactitude, les retirer tous ramène au hasard ou presque, et ceux du
-# haut comptent plus que ceux du bas. Refaisons-le.
+# Qui travaille, parmi ces adaptateurs ? L'article les retire sans réentraîner (§ 3.6, figure 6 : BERT-base, $m$ =
+# 64). Retirer ceux d'une seule couche coûte au plus 2 % d'exactitude, les retirer tous ramène au hasard ou presque,
+# et ceux du haut comptent plus que ceux du bas. Refaisons-le.
 
 # %%
 ch7.who_works(colibri, insert_adapters, voices, max_tokens=scale().pick(essai=256, cpu=2048, gpu=8192))
@@ -307,9 +306,9 @@ ch7.quantized_measured()
 
 # %% [markdown]
 # Une voix s'apprend sur la base en 4 bits presque aussi bien que sur l'autre, et celle qui a été apprise en FP32 s'y
-# pose sans réapprendre, un peu moins bien. C'est l'idée de QLoRA (chapitre 8), avec un autre module. Pour réparer, relire
-# A n'apporte rien : Colibri l'avait déjà appris, et ses erreurs d'arrondi se perdent dans le bruit du texte. Imiter
-# l'original dit, à chaque jeton, exactement ce qui a changé. Au tableau du cours, base et adaptateur compris :
+# pose sans réapprendre, un peu moins bien. C'est l'idée de QLoRA (chapitre 8), avec un autre module. Pour réparer,
+# relire A n'apporte rien : Colibri l'avait déjà appris, et ses erreurs d'arrondi se perdent dans le bruit du texte.
+# Imiter l'original dit, à chaque jeton, exactement ce qui a changé. Au tableau du cours, base et adaptateur compris :
 
 # %%
 ch7.repair(colibri, insert_adapters, steps=scale().pick(essai=2, cpu=60, gpu=300))
@@ -433,10 +432,10 @@ ch7.step_time(
 ch7.verdict()
 
 # %% [markdown]
-# Alors, « It is not faster » ? **Par pas, c'est un peu plus rapide**, jamais dans le rapport des paramètres
-# entraînés. **Par qualité atteinte**, la section 7.6 dit le contraire à notre taille : à pas égaux, les adaptateurs
-# sont derrière. La diapositive a raison contre celui qui attendait cinquante fois plus vite, et tort si on la lit à
-# la lettre. Le chapitre 8 reprendra les deux réponses ensemble, avec les activations gardées en réserve.
+# Alors, « It is not faster » ? **Par pas, c'est plus rapide**, mais jamais dans le rapport des paramètres entraînés.
+# **Par qualité atteinte**, la section 7.6 dit le contraire à notre taille : à pas égaux, les adaptateurs sont
+# derrière. La diapositive a raison contre celui qui attendait cinquante fois plus vite, et tort si on la lit à la
+# lettre. Le chapitre 8 reprendra les deux réponses ensemble, avec les activations gardées en réserve.
 #
 # ## 7.10 À l'usage, ils ne sont pas gratuits
 #
