@@ -283,8 +283,8 @@ ch7.paper_table()
 # $m$ = 8, 64 et 256 (§ 3.6).
 #
 # Qui travaille, parmi ces adaptateurs ? L'article les retire sans réentraîner (§ 3.6, figure 6 : BERT-base, $m$ =
-# 64). Retirer ceux d'une seule couche coûte au plus 2 % d'exactitude, les retirer tous ramène au hasard ou presque,
-# et ceux du haut comptent plus que ceux du bas. Refaisons-le.
+# 64). Retirer ceux d'une seule couche coûte au plus 2 % d'exactitude, les retirer tous ramène au score de la classe
+# majoritaire, et ceux du haut comptent plus que ceux du bas. Refaisons-le.
 
 # %%
 ch7.who_works(colibri, insert_adapters, voices, max_tokens=scale().pick(essai=256, cpu=2048, gpu=8192))
@@ -307,8 +307,9 @@ ch7.quantized_measured()
 # %% [markdown]
 # Une voix s'apprend sur la base en 4 bits presque aussi bien que sur l'autre, et celle qui a été apprise en FP32 s'y
 # pose sans réapprendre, un peu moins bien. C'est l'idée de QLoRA (chapitre 8), avec un autre module. Pour réparer,
-# relire A n'apporte rien : Colibri l'avait déjà appris, et ses erreurs d'arrondi se perdent dans le bruit du texte.
-# Imiter l'original dit, à chaque jeton, exactement ce qui a changé. Au tableau du cours, base et adaptateur compris :
+# relire A n'apporte rien, sans doute parce que Colibri l'avait déjà appris et que l'erreur d'arrondi se perd dans le
+# bruit du texte. Imiter l'original dit, à chaque jeton, exactement ce qui a changé. Au tableau du cours, base et
+# adaptateur compris :
 
 # %%
 ch7.repair(colibri, insert_adapters, steps=scale().pick(essai=2, cpu=60, gpu=300))
