@@ -446,3 +446,14 @@ def test_diagnosing_lies_does_not_fail():
         for lie in LIES
     ]
     assert diagnose(results, {"a": "…", "b": "…"}, CLOSE) is None
+
+
+def test_lists_of_other_lengths_are_other_answers():
+    """Deux listes de longueurs différentes ne sont pas la même erreur, quoi qu'elles contiennent."""
+    wrong = {"zeros": value([0, 1, 0]), "dropped": value([1])}
+    results = [
+        CaseResult(
+            "courant", {}, value([-100, 1, -100]), value([1]), compare(value([-100, 1, -100]), value([1]), {}), wrong
+        )
+    ]
+    assert diagnose(results, {"zeros": "…", "dropped": "…"}).name == "dropped"
