@@ -337,7 +337,7 @@ def _values_agree(a: Any, b: Any, tolerance: Tolerance) -> bool:
         if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor):
             if x.shape != y.shape or bool(_different(x, y, tolerance).any()):
                 return False
-        elif isinstance(x, (list, tuple, dict)):  # rendus entiers par `_leaves` : leurs longueurs ou leurs clés diffèrent
+        elif isinstance(x, (list, tuple, dict)):  # nœud entier : longueurs ou clés diffèrent
             return False
         elif type(x) is not type(y) or _value(x, y, tolerance):
             return False
