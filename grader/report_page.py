@@ -180,7 +180,7 @@ def exercises(found: Sequence[Item]) -> str:
     """Réussite, discrimination et verdicts de chaque exercice."""
     rows = []
     for item in found:
-        verdicts = ", ".join(f"{VERDICTS[v]}{NB}× {item.verdicts[v]}" for v in VERDICTS if item.verdicts[v])
+        verdicts = ", ".join(f"{VERDICTS[v]}{NB}×{NB}{item.verdicts[v]}" for v in VERDICTS if item.verdicts[v])
         rows.append(
             (
                 f"<b>{esc(item.exercise)}</b>",

@@ -128,7 +128,7 @@ def test_the_warm_process_is_killed(course):
 
 
 def command(course: Course, *arguments: str) -> list[str]:
-    line = [sys.executable, "-m", "grader", "grade", NAME, "--course", str(course.folder), "--sans-isolement"]
+    line = [sys.executable, "-m", "grader", "grade", NAME, "--course", str(course.folder)]
     return [*line, *arguments]
 
 
