@@ -441,7 +441,7 @@ def row_plain(model: GPT2LMHeadModel, name: str, dtype: torch.dtype, what: str) 
     with torch.no_grad():
         for p in rounded.parameters():
             p.copy_(p.to(dtype))
-    _announce(save_variant(name, rounded, file_bytes(plain_tensors(model, dtype)), CHAPTER, what))
+    announce(save_variant(name, rounded, file_bytes(plain_tensors(model, dtype)), CHAPTER, what))
 
 
 @recorded("ch3/row_int8", needs=("int8_linear", "per_channel", "quantize"))
@@ -449,7 +449,7 @@ def row_int8(model: GPT2LMHeadModel, int8_linear: Any, per_channel: Any, quantiz
     """Inscrit au tableau Colibri en W8A8, avec le produit de l'étudiant."""
     size = file_bytes(code_tensors(model, _codes(8, "canal", None, per_channel, quantize)))
     eight = to_int8(model, int8_linear, per_channel, quantize)
-    _announce(
+    announce(
         save_variant("int8", eight, size, CHAPTER, "W8A8, une échelle par canal et par jeton, produit écrit en Python")
     )
 
@@ -461,7 +461,7 @@ def row_int4(model: GPT2LMHeadModel, per_channel: Any, quantize: Any, dequantize
     stored = code_tensors(model, lambda k, w: _packed(four(k, w), pack))
     rounded = from_file(model, stored, dequantize, unpack)
     what = "poids sur 4 bits au plus proche, par canal, calcul en FP32"
-    _announce(save_variant("int4", rounded, file_bytes(stored), CHAPTER, what))
+    announce(save_variant("int4", rounded, file_bytes(stored), CHAPTER, what))
 
 
 @recorded("ch3/row_gptq", needs=("gptq", "per_channel", "quantize", "dequantize", "pack", "unpack"))
@@ -483,7 +483,7 @@ def row_gptq(
     stored = code_tensors(compensated, lambda k, w: (pack(quantize(w / scales[k], 1.0, 0, 4)), scales[k]))
     rounded = from_file(model, stored, dequantize, unpack)
     what = "poids sur 4 bits par GPTQ, par canal, calcul en FP32"
-    _announce(save_variant("int4-gptq", rounded, file_bytes(stored), CHAPTER, what, keep_weights=True))
+    announce(save_variant("int4-gptq", rounded, file_bytes(stored), CHAPTER, what, keep_weights=True))
 
 
 def from_file(model: GPT2LMHeadModel, stored: dict[str, Tensor], dequantize: Any, unpack: Any) -> GPT2LMHeadModel:
@@ -500,7 +500,8 @@ def from_file(model: GPT2LMHeadModel, stored: dict[str, Tensor], dequantize: Any
     return rounded
 
 
-def _announce(row: dict[str, Any]) -> None:
+def announce(row: dict[str, Any]) -> None:
+    """Dit la ligne qui vient d'être inscrite au tableau."""
     note(
         f"Au tableau : « {row['name']} », perplexité {number(row['perplexity'])}, "
         f"{number(row['bytes'])} octets, {number(row['ms'], 3)} ms par fenêtre."

@@ -1,5 +1,32 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # Chapitre 4 · Distillation
+#
+# On ne garde que deux des cinq blocs de Colibri. Il n'écrit plus rien de bon. **Avant d'aller plus loin :** pour le remettre
+# d'aplomb, vaut-il mieux lui faire lire du texte, ou le laisser écouter Colibri ?
+#
+# Dans ce chapitre, un petit modèle, l'**élève** (*student*), en imite un grand, l'**enseignant** (*teacher*). Vous écrivez sa
+# perte, vous le taillez, vous le faites apprendre, et vous comparez ce qui doit l'être : à nombre de pas égal, puis à durée
+# égale. Comptez deux heures ; les deux exercices marqués « approfondissement » peuvent attendre. Tant qu'un exercice n'est
+# pas fait, les figures qui en dépendent montrent le résultat de l'auteur et le disent : rien ne vous arrête.
+
+# %%
+import atelier
+from atelier import check, hint, progress, quiz, scale
+from atelier.figures import ch4
+
+atelier.describe_machine()
 
 # %% tags=["setup"]
 import copy
@@ -8,22 +35,53 @@ import torch
 import torch.nn.functional as F
 from transformers import GPT2LMHeadModel
 
+# %%
+colibri = atelier.load_model("colibri")
+tokenizer = atelier.load_tokenizer("colibri")
+tokens = scale().pick(essai=1024, cpu=8192, gpu=65536)
+
+# %% [markdown]
+# ## 4.1 Où nous en sommes
+#
+# Au chapitre 3, Colibri a gardé tous ses poids et perdu des bits. Ici, il perd des couches.
+
+# %%
+ch4.three_compressions(4)
+
+# %% [markdown]
+# Les trois se combinent. Avec la quantification, c'est ZeroQuant (Yao et al., 2022), que citent les diapositives : un modèle
+# arrondi, réparé par l'original. Vous le ferez à la fin de ce chapitre. Avec l'élagage, ce sera au chapitre suivant.
+#
+# ## 4.2 Ce qu'un texte ne dit pas
+#
+# « Le salarié peut demander à son » : le texte continue par un mot, un seul. C'est l'**étiquette dure** (*hard label*) : 1
+# pour ce mot, 0 pour les autres. Colibri, lui, donne une probabilité à chacun : c'est l'**étiquette douce** (*soft label*).
+# **Avant de bouger le curseur :** à quel endroit de la phrase les deux se ressembleront-elles le plus ?
+
+# %%
+sentence = "Le salarié peut demander à son employeur une réduction de son temps de travail."
+ch4.dark_knowledge(colibri, tokenizer, sentence, rank=6)
+
+# %% [markdown]
+# Au milieu d'un mot, l'étiquette douce n'hésite guère. Ailleurs, elle dit ce que le texte tait : que d'autres suites étaient
+# possibles, lesquelles, et combien. Hinton appelle cela la **connaissance cachée** (*dark knowledge*). Une phrase n'est pas
+# une preuve ; voici la moyenne sur des milliers de positions.
+
+# %%
+ch4.what_labels_say(colibri, tokens)
+
 # %% [markdown]
 # ??? q="soft_label"
 #
+# ## 4.3 La température
+#
+# L'étiquette douce est parfois presque dure : un mot y prend 99 %, et ce que l'enseignant pense des autres se joue à la
+# troisième décimale. Pour l'entendre, on divise tous les scores $z_i$ par une **température** $T$ avant le softmax :
+#
+# $$ p_i(T) = \frac{e^{z_i/T}}{\sum_j e^{z_j/T}} . $$
+
+# %% [markdown]
 # ??? q="temperature_limits"
-#
-# ??? q="kl_infinite"
-#
-# ??? q="cover_or_seek"
-#
-# ??? q="t_squared"
-#
-# ??? q="random_start"
-#
-# ??? q="ensemble_claim"
-#
-# ??? q="straight_through"
 
 # %% [markdown]
 # ### ✎ Exercice : `softmax_temperature` · 1 point · 5 minutes
@@ -47,6 +105,25 @@ def softmax_temperature(logits: torch.Tensor, temperature: float) -> torch.Tenso
     ### END SOLUTION
 
 
+# %%
+ch4.temperature(colibri, tokenizer, "Le salarié peut demander à son", softmax_temperature)
+
+# %% [markdown]
+# L'ordre des mots ne change jamais, seulement leurs écarts. L'**entropie**, $-\sum_i p_i \ln p_i$, mesure l'hésitation : elle
+# va de 0, une certitude, à $\ln V$, l'ignorance complète. Au chapitre 1, la température servait à écrire ; ici, elle sert à
+# écouter.
+#
+# ## 4.4 Comparer deux lois
+#
+# L'élève doit dire ce que dit l'enseignant. Il faut un nombre qui mesure leur désaccord. La diapositive donne la
+# **divergence de Kullback-Leibler** :
+#
+# $$ D_{\mathrm{KL}}(P \,\|\, Q) = \sum_{x} P(x) \ln \frac{P(x)}{Q(x)} . $$
+#
+# Lisez-la ainsi : le nombre moyen de nats que l'on perd à croire $Q$ quand $P$ est vraie.
+#
+# ??? q="kl_infinite"
+
 # %% [markdown]
 # ### ✎ Exercice : `kl_divergence` · 2 points · 15 minutes
 
@@ -66,6 +143,39 @@ def kl_divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     return terms.sum(dim=-1)
     ### END SOLUTION
 
+
+# %% [markdown]
+# **Calculez de tête** le signe et l'ordre de grandeur de chaque ligne avant d'exécuter.
+
+# %%
+ch4.kl_facts(kl_divergence)
+
+# %% [markdown]
+# Jamais négative, nulle seulement entre deux lois égales, pas symétrique, et infinie quand $Q$ exclut ce que $P$ croit
+# possible. Un softmax ne donne jamais zéro tout à fait, mais un mot presque exclu coûte déjà très cher.
+#
+# Le sens compte-t-il vraiment ? L'enseignant $P$ a deux façons de parler ; l'élève $Q$, trop simple, n'en peut avoir
+# qu'une. **Placez-le** pour rendre la première divergence la plus petite possible, puis la seconde.
+
+# %%
+ch4.fit_by_hand(kl_divergence)
+
+# %%
+ch4.two_directions(kl_divergence)
+
+# %% [markdown]
+# Avec $D(P \,\|\, Q)$, l'élève **couvre** tout ce que l'enseignant croit possible (*mode covering*), quitte à croire aussi ce
+# qui est entre les deux. Avec $D(Q \,\|\, P)$, il **choisit** une façon de parler et ignore l'autre (*mode seeking*). La
+# distillation de Hinton prend la première. Pour faire écrire un petit modèle, d'autres ont défendu la seconde (MiniLLM, Gu et
+# al., 2024).
+#
+# ??? q="cover_or_seek"
+#
+# ## 4.5 Tailler l'élève
+#
+# On pourrait partir de poids tirés au hasard. Plus économe : **hériter**. L'élève reçoit les tables de Colibri, sa dernière
+# normalisation, et quelques-uns de ses blocs. DistilBERT (Sanh et al., 2019) prend un bloc sur deux. **Lesquels
+# garderiez-vous**, s'il n'en faut que deux sur cinq ?
 
 # %% [markdown]
 # ### ✎ Exercice : `student_layers` · 1 point · 10 minutes
@@ -123,6 +233,35 @@ def build_student(teacher: GPT2LMHeadModel, layers: list[int]) -> GPT2LMHeadMode
 
 
 # %% [markdown]
+# Rien n'a encore appris. Que reste-t-il de Colibri, bloc après bloc ?
+
+# %%
+ch4.depths_before(colibri, build_student, student_layers, tokens=scale().pick(essai=512, cpu=2048, gpu=8192))
+
+# %% [markdown]
+# Avec tous ses blocs, l'élève est Colibri : c'est votre vérification. Le nombre de paramètres baisse peu à peu, la perplexité
+# s'envole. Les tables, elles, ne rétrécissent pas : dans un si petit modèle, elles pèsent lourd (chapitre 1).
+#
+# Et parmi les dix façons de garder deux blocs ?
+
+# %%
+ch4.pairs_before(colibri, build_student, tokens=scale().pick(essai=512, cpu=2048, gpu=8192))
+
+# %% [markdown]
+# Un bloc ne sert pas seul : il lit ce que les précédents ont écrit. Le premier écrit ce que tous les autres lisent, le dernier ce
+# que lit la tête. Cette figure dit d'où l'on part, pas où l'on arrive : nous y reviendrons après l'apprentissage.
+#
+# ## 4.6 La perte douce
+#
+# L'objectif de la diapositive, « minimizing KL divergence between teacher output and student output », à une température $T$ :
+#
+# $$ \mathcal L_{\text{doux}} = T^2 \cdot D_{\mathrm{KL}}\big(p^{\text{enseignant}}(T) \,\|\, p^{\text{élève}}(T)\big) . $$
+#
+# D'où sort $T^2$ ? Le gradient par rapport au score $z_i$ de l'élève est $(q_i - p_i)/T$ : une division par $T$. La seconde se
+# cache dans $q_i - p_i$ : quand $T$ est grand, les deux lois se rapprochent de la loi uniforme, et leur écart devient
+# proportionnel à $1/T$. **Pariez :** sans ce facteur, par combien le gradient est-il divisé entre $T = 1$ et $T = 32$ ?
+
+# %% [markdown]
 # ### ✎ Exercice : `distillation_loss` · 3 points · 20 minutes
 
 
@@ -150,6 +289,24 @@ def distillation_loss(
     return temperature**2 * divergence.mean()
     ### END SOLUTION
 
+
+# %%
+ch4.gradients(colibri, build_student, distillation_loss)
+
+# %% [markdown]
+# La divergence seule perd ses gradients comme $1/T^2$ ; multipliée par $T^2$, elle les garde du même ordre, et l'on peut changer
+# $T$ sans tout régler à nouveau. À droite, une seconde chose : quand $T$ grandit, le gradient finit par pointer vers l'écart
+# des **logits** eux-mêmes. À haute température, distiller, c'est recopier les logits (Hinton et al., 2015, § 2.1) ; à basse
+# température, c'est écouter surtout les mots probables.
+#
+# ??? q="t_squared"
+#
+# On n'a pas à choisir entre le texte et l'enseignant :
+#
+# $$ \mathcal L = \alpha\, \mathcal L_{\text{doux}} + (1 - \alpha)\, \mathcal L_{\text{dur}} . $$
+#
+# Dans un modèle de langue, deux détails font échouer : le décalage d'un jeton, et les positions à ignorer, qui ne doivent
+# compter dans **aucun** des deux termes.
 
 # %% [markdown]
 # ### ✎ Exercice : `combined_loss` · 3 points · 25 minutes · approfondissement
@@ -187,6 +344,91 @@ def combined_loss(
 
 
 # %% [markdown]
+# ## 4.7 Trois élèves, mêmes fenêtres, mêmes pas
+#
+# Trois élèves faits des blocs 0 et 4, partis des mêmes poids, lisent les mêmes fenêtres du texte de Colibri. L'un n'a que les
+# étiquettes dures ($\alpha = 0$), l'un que les douces ($\alpha = 1$), le troisième les deux ($\alpha = 0{,}5$), avec $T = 2$.
+# Vos fonctions calculent les pertes. Le taux d'apprentissage est le même pour tous : le meilleur de trois pour les étiquettes
+# dures, l'avantage leur est donc laissé. **Pariez sur l'ordre d'arrivée.**
+
+# %%
+lessons = ch4.three_lessons(
+    colibri, build_student, combined_loss, steps=scale().pick(essai=3, cpu=150, gpu=150), tokens=tokens
+)
+
+# %% [markdown]
+# Les bandes sont celles de trois graines de l'auteur (l'ordre des fenêtres change) : un écart plus petit qu'une bande ne prouve
+# rien. Regardez aussi la dernière colonne du tableau : un pas avec enseignant coûte plus cher, puisque Colibri lit le lot, lui
+# aussi. Une comparaison à nombre de pas égal lui fait cadeau de ce temps. La voici à **durée** égale : les étiquettes dures ont
+# droit à plus de pas.
+
+# %%
+ch4.equal_cost(lessons, build_student, combined_loss)
+
+# %% [markdown]
+# C'est la question à poser à toute courbe de distillation : qu'est-ce qui est tenu égal ? Les pas, les jetons, la durée, ou
+# rien ? On pourrait ne calculer les étiquettes qu'une fois et les garder sur disque : pour $V = 4\,096$ scores par jeton,
+# combien pèserait un texte d'un million de jetons ? C'est pourquoi l'on n'en garde souvent que les plus probables.
+#
+# **Bien dire son doute.** Un modèle est bien **calibré** (*calibrated*) si, parmi les fois où il annonce 70 %, il a raison 70
+# fois sur 100. L'**ECE** (*expected calibration error*, Guo et al., 2017) est l'écart moyen entre confiance et justesse.
+
+# %%
+ch4.calibrations(colibri, lessons, build_student, combined_loss, tokens)
+
+# %% [markdown]
+# Ne concluez pas d'une seule graine : la dernière colonne dit de combien l'ECE bouge pour la même recette.
+#
+# ## 4.8 Deux témoins
+#
+# **Les blocs.** Après apprentissage, le choix des blocs compte-t-il encore ?
+
+# %%
+ch4.layers_compared()
+
+# %% [markdown]
+# L'écart de départ est immense ; regardez ce qu'il en reste, et comparez-le à l'écart entre graines.
+#
+# **Le départ.** Et si l'élève n'hérite de rien ?
+#
+# ??? q="random_start"
+
+# %%
+ch4.random_start()
+
+# %% [markdown]
+# L'avantage des étiquettes douces n'est pas une loi : il a été mesuré sur un élève qui hérite. Pour qui part de rien et n'a que
+# quelques pas, apprendre quels mots sont fréquents est le plus pressé, et le texte le dit aussi bien. Avec un apprentissage
+# cent fois plus long, la réponse pourrait changer : nous ne l'avons pas mesuré.
+#
+# ## 4.9 Régler T et α
+#
+# Deux réglages, donc une carte. Chaque case est un apprentissage court de l'auteur. **Avant d'exécuter**, choisissez un point qui
+# n'y est pas : il sera calculé ici, avec votre perte, et posé sur la carte.
+
+# %%
+my_temperature, my_alpha = 3.0, 0.8
+ch4.grid(
+    colibri,
+    build_student,
+    combined_loss,
+    my_temperature,
+    my_alpha,
+    steps=scale().pick(essai=2, cpu=75, gpu=75),
+    tokens=tokens,
+)
+
+# %% [markdown]
+# La ligne du bas n'a pas d'enseignant : $T$ n'y change rien. Cherchez une région, pas une case : des cases voisines diffèrent
+# souvent de moins que deux graines. Et ce réglage vaut pour cet élève, ce texte et cette durée.
+#
+# ## 4.10 « Distillation = model ensembling »
+#
+# La diapositive l'affirme, et en tire que l'on peut distiller vers un modèle de même architecture (*self-distillation*). Prenons
+# l'affirmation au sérieux. Un **ensemble**, ce sont plusieurs modèles que l'on consulte tous, et dont on fait la moyenne. La
+# moyenne de quoi ?
+
+# %% [markdown]
 # ### ✎ Exercice : `ensemble_probs` · 1 point · 5 minutes
 
 
@@ -202,3 +444,116 @@ def ensemble_probs(logits: torch.Tensor) -> torch.Tensor:
     ### BEGIN SOLUTION
     return torch.softmax(logits, dim=-1).mean(dim=0)
     ### END SOLUTION
+
+
+# %% [markdown]
+# Vos trois élèves, consultés ensemble. **Pariez :** l'ensemble fait-il mieux que le meilleur des trois ?
+
+# %%
+ch4.live_ensemble(lessons, build_student, combined_loss, ensemble_probs, tokens)
+
+# %% [markdown]
+# Ces trois-là n'ont pas eu les mêmes étiquettes. Plus proprement : trois élèves d'étiquettes dures, qui ne diffèrent que par la
+# graine. Deux façons de les rendre différents : l'ordre des fenêtres seulement, ou aussi leurs poids de départ.
+
+# %%
+ch4.ensembles()
+
+# %% [markdown]
+# Un ensemble gagne à proportion de ce que ses membres ont de **différent** : partis des mêmes blocs, ils se ressemblent trop.
+# Comparez les deux échelles. La moyenne des logits, elle, est une autre loi : le produit des avis, normalisé.
+#
+# L'ensemble coûte trois passages à chaque usage. D'où l'idée de 2015 : le **distiller** dans un seul élève. Et le cas
+# extrême : un élève dont l'enseignant est son pareil, ni plus grand ni meilleur. Tous partent ici des blocs 0 et 4.
+
+# %%
+ch4.who_teaches()
+
+# %% [markdown]
+# Lisez la figure en gardant les témoins en vue : la première ligne n'a aucun enseignant, la deuxième non plus, mais deux fois plus
+# de pas. Un enseignant plus grand, un ensemble, un pareil : lesquels battent la première ? Lesquels battent la deuxième ?
+#
+# Ce que disent les articles :
+#
+# - Hinton et al. (2015) distillent un ensemble de dix réseaux acoustiques dans un seul : il garde plus de 80 % de leur gain.
+# - *Born-again networks* (Furlanello et al., 2018) : un élève de même architecture que son enseignant peut le dépasser, en
+#   vision et sur Penn Treebank ; le gain s'éteint au fil des générations.
+# - Allen-Zhu et Li (2023) : pour des réseaux partis de poids **différents**, sur des données où chaque classe se reconnaît à
+#   plusieurs indices, ils démontrent que distiller un ensemble transmet ces indices, et que l'auto-distillation combine
+#   implicitement un ensemble de deux modèles et une distillation.
+#
+# Aucun ne dit « = ». Nos élèves partent du même héritage et apprennent peu : c'est le cas où la théorie promet le moins.
+#
+# ??? q="ensemble_claim"
+#
+# ## 4.11 Les grands élèves, et les nôtres
+#
+# DistilBERT et DistilGPT2 ont appris bien plus longtemps, d'enseignants bien plus grands. Mettez leurs chiffres et les nôtres
+# côte à côte, en comparant des **rapports**.
+
+# %%
+ch4.beside_the_papers(colibri)
+
+# %% [markdown]
+# Colibri n'a que cinq blocs, tous occupés ; BERT en a douze, plus redondants. Retirer un bloc sur deux n'a pas le même prix.
+#
+# ## 4.12 Réparer un Colibri trop arrondi
+#
+# À 3 bits par poids, l'arrondi au plus proche du chapitre 3 abîmait Colibri ; à 2 bits, il n'en restait rien. L'enseignant est
+# pourtant là, intact. ZeroQuant répare ainsi un modèle arrondi, bloc par bloc. Nous le ferons d'un coup, sur tout le modèle :
+# à chaque passage, les poids sont arrondis ; à chaque pas, ce sont les poids gardés en FP32 qui bougent.
+#
+# ??? q="straight_through"
+
+# %%
+ch4.straight_through()
+
+# %% [markdown]
+# L'**estimateur direct** (*straight-through estimator*, Bengio et al., 2013) emploie l'escalier à l'aller et lui prête une pente
+# de 1 au retour. En PyTorch, une ligne : `w + (rounded(w) - w).detach()`. La valeur est celle de l'arrondi, le gradient celui
+# de `w`.
+#
+# **Pariez :** en soixante pas, un Colibri sur 3 bits retrouve-t-il la perplexité de GPTQ sur 4 bits ?
+
+# %%
+repaired = ch4.repair(
+    colibri, combined_loss, bits=3, steps=scale().pick(essai=2, cpu=60, gpu=60), tokens=tokens, lr=5e-4
+)
+
+# %% [markdown]
+# En quelques dizaines de pas, l'essentiel de ce que l'arrondi avait pris est rendu. Comparez les deux colonnes réparées : quand
+# l'élève est l'enseignant lui-même, arrondi, écouter l'enseignant est la voie la plus courte.
+#
+# ## 4.13 Où en est Colibri
+#
+# Deux lignes de plus au tableau : l'élève de deux blocs, et le Colibri réparé, dont le fichier serre ses codes de 3 bits les
+# uns contre les autres.
+
+# %%
+ch4.row_student(lessons, build_student, combined_loss)
+ch4.row_repaired(repaired, combined_loss, bits=3)
+
+# %%
+atelier.board()
+
+# %% [markdown]
+# À octets comparables, qui l'emporte ici ? La quantification, et nettement : cinq blocs arrondis valent mieux que deux blocs
+# exacts. Mais regardez la colonne du temps : un poids sur 3 bits calculé en FP32 ne va pas plus vite, alors que l'élève a vraiment
+# moins de travail. Sur GPT-2 et au-delà, où les blocs sont plus nombreux et plus redondants, on fait souvent les deux.
+#
+# **Ce que vous savez maintenant.** Une étiquette douce dit tout ce qu'un texte tait. La température ouvre l'écoute, et $T^2$
+# garde aux gradients leur taille. Le sens de la divergence décide entre couvrir et choisir. Hériter des blocs compte plus que les
+# étiquettes, et l'avantage des douces se juge à durée égale, avec un témoin et plusieurs graines. Un ensemble vaut par ce que
+# ses membres ont de différent. Et la distillation sait aussi réparer.
+
+# %%
+progress()
+
+# %% [markdown]
+# **Références.** Hinton, Vinyals et Dean, *Distilling the Knowledge in a Neural Network*, 2015, arXiv 1503.02531 · Kullback et
+# Leibler, *On Information and Sufficiency*, 1951 · Sanh et al., *DistilBERT*, 2019, arXiv 1910.01108, et fiche de `distilgpt2` ·
+# Gu et al., *MiniLLM*, 2024, arXiv 2306.08543 · Guo et al., *On Calibration of Modern Neural Networks*, 2017, arXiv 1706.04599 ·
+# Dietterich, *Ensemble Methods in Machine Learning*, 2000 · Furlanello et al., *Born-Again Neural Networks*, 2018,
+# arXiv 1805.04770 · Allen-Zhu et Li, *Towards Understanding Ensemble, Knowledge Distillation and Self-Distillation in Deep
+# Learning*, 2023, arXiv 2012.09816 · Bengio et al., *Estimating or Propagating Gradients Through Stochastic Neurons*, 2013,
+# arXiv 1308.3432 · Yao et al., *ZeroQuant*, 2022, arXiv 2206.01861
