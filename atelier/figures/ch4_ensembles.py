@@ -27,7 +27,7 @@ def live_ensemble(
     together = st.Ensemble(members, ensemble)
     score, shape = evaluate_perplexity(together, max_tokens=tokens).perplexity, st.calibration(together, tokens)
     rows = [
-        [f"étiquettes {name}, seul", lesson.perplexity, percent(lesson.calibration.gap)]
+        [f"{st.label(name)}, seul", lesson.perplexity, percent(lesson.calibration.gap)]
         for name, (_, lesson) in lessons.items()
     ]
     rows.append(["les trois ensemble", score, percent(shape.gap)])
@@ -68,14 +68,13 @@ def ensembles() -> None:
 def who_teaches() -> None:
     """Le même élève devant plusieurs enseignants, à pas égaux : personne, un pareil, un ensemble, Colibri."""
     kept, seconds = measures("ensemble"), measures("temps")
-    alone = kept["couches"]["seuls"]
     trio = next(g["probabilités"] for g in kept["couches"]["ensembles"] if g["k"] == 3)
     rows = {
-        "personne : étiquettes dures": ([r["perplexité"] for r in kept["témoin dur"]] + alone, seconds["dures"]),
-        f"personne, {2 * st.STEPS} pas": (final("dures", 2 * st.STEPS), 2 * seconds["dures"]),
+        "personne (étiquettes dures)": (final("dures", st.SHORT), seconds["dures"]),
+        f"personne, {2 * st.SHORT} pas": (final("dures", 2 * st.SHORT), 2 * seconds["dures"]),
         "un élève pareil à lui": ([r["perplexité"] for r in kept["élève de pareil"]], seconds["élève de pareil"]),
         "un ensemble de trois": ([r["perplexité"] for r in kept["élève de ensemble"]], seconds["élève de ensemble"]),
-        "Colibri, cinq blocs": (final("les deux"), seconds["les deux"]),
+        "Colibri, cinq blocs": (final("les deux", st.SHORT), seconds["les deux"]),
     }
     fig, ax = canvas(7.8, 3.2)
     colors = (BLACK, BLACK, ORANGE, GREEN, BLUE)
@@ -97,7 +96,8 @@ def who_teaches() -> None:
     table(
         [[name, spread(values), cost / seconds["dures"]] for name, (values, cost) in rows.items()],
         header=["qui enseigne", "perplexité de l'élève", "durée (1 : étiquettes dures)"],
-        caption=f"Élève de blocs {st.SPACED}, T = {number(st.TEMPERATURE, 2)}, α = {number(st.ALPHA, 2)} "
+        caption=f"Élève de blocs {st.SPACED}, {st.SHORT} pas, T = {number(st.TEMPERATURE, 2)}, "
+        f"α = {number(st.ALPHA, 2)} "
         f"({source()}) ; "
         "la durée ne compte pas l'apprentissage des enseignants",
     )
@@ -113,7 +113,7 @@ def beside_the_papers(teacher: GPT2LMHeadModel) -> None:
     params = teacher.num_parameters()
     ours = {int(n): (r["paramètres"], [r["perplexité"]]) for n, r in kept.items()}
     two = (ours[1][0] + ours[3][0]) // 2
-    ours[2] = two, final("les deux")
+    ours[2] = two, final("les deux", st.SHORT)
     rows = [
         ["DistilBERT, 6 blocs sur 12", "66 M sur 110 M", percent(0.6), "GLUE 77,0 contre 79,5", "410 s contre 668 s"],
         [
@@ -135,7 +135,7 @@ def beside_the_papers(teacher: GPT2LMHeadModel) -> None:
         header=["élève", "paramètres", "part gardée", "qualité", "temps"],
         caption="Articles : Sanh et al., 2019, tableaux 1 et 3 ; fiche de distilgpt2 (après ajustement sur "
         "WikiText-103). "
-        f"Colibri : {st.STEPS} pas, {source()} (une graine hors de 2 blocs)",
+        f"Colibri : {st.SHORT} pas, {source()} (une graine hors de 2 blocs)",
     )
     fig, ax = canvas(6.8, 3.2)
     sizes = [ours[n][0] / 1e6 for n in sorted(ours)] + [params / 1e6]

@@ -213,7 +213,7 @@ def two_directions(kl: Callable[[Tensor, Tensor], Tensor]) -> None:
         )
     axes[0].legend(frameon=False, fontsize=8.5)
     show(fig, alt=f"Deux ajustements d'une cloche à une loi à deux bosses. {' ; '.join(told)}.")
-    note(" ; ".join(told).capitalize().replace("d(p", "D(P").replace("d(q", "D(Q") + ".")
+    note(f"{' ; '.join(told)}.")
 
 
 @recorded("ch4/kl_facts", needs=("kl",))

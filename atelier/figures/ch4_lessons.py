@@ -113,15 +113,13 @@ def three_lessons(
         student = build(teacher, st.SPACED)
         loss = lm_loss if alpha == 0 else st.taught(teacher, combined, st.TEMPERATURE, alpha)
         every = max(1, steps // 10)
-        lessons[name] = student, st.teach(student, loss, steps, seed, f"étiquettes {name}", every, tokens=tokens)
+        lessons[name] = student, st.teach(student, loss, steps, seed, st.label(name), every, tokens=tokens)
     _curves(lessons)
     rows = []
     hard_step = lessons["dures"][1].log.step_seconds
     for name, (_, lesson) in lessons.items():
         step = lesson.log.step_seconds
-        rows.append(
-            [f"étiquettes {name}", lesson.perplexity, spread(final(name)), number(1000 * step, 3), step / hard_step]
-        )
+        rows.append([st.label(name), lesson.perplexity, spread(final(name)), number(1000 * step, 3), step / hard_step])
     table(
         rows,
         header=["élève", "perplexité, ici", "perplexité, trois graines", "ms par pas, ici", "fois un pas dur"],
@@ -141,17 +139,16 @@ def _curves(lessons: Lessons) -> None:
         ax.fill_between(
             steps, [min(v) for v in values], [max(v) for v in values], color=look["color"], alpha=0.18, lw=0
         )
-        ax.plot(*zip(*lesson.curve, strict=True), lw=1.6, ms=5, label=f"étiquettes {name}", **look)
+        ax.plot(*zip(*lesson.curve, strict=True), lw=1.6, ms=5, label=st.label(name), **look)
     ax.set_yscale("log")
-    ticks = [40, 50, 60, 80, 100, 150, 200]
-    ax.set_yticks(ticks)
-    ax.set_ylim(40, 220)
+    ax.set_yticks([40, 50, 60, 80, 100, 150])
+    ax.set_ylim(35, 160)
     ax.set_xlabel("pas")
     ax.set_ylabel("perplexité, texte jamais lu")
     ax.legend(frameon=False, fontsize=9, title="trait : ici ; bande : trois graines de l'auteur", title_fontsize=8.5)
     french(ax)
     told = " ; ".join(
-        f"étiquettes {name}, de {number(lesson.curve[0][1], 3)} à {number(lesson.curve[-1][1], 3)}"
+        f"{st.label(name)}, de {number(lesson.curve[0][1], 3)} à {number(lesson.curve[-1][1], 3)}"
         for name, (_, lesson) in lessons.items()
     )
     show(fig, alt=f"Perplexité de trois élèves pendant l'apprentissage, sur 2 048 jetons jamais lus. {told}.")
@@ -177,7 +174,7 @@ def equal_cost(lessons: Lessons | None, build: Build, combined: st.Combined) -> 
                 [p for _, p in points],
                 lw=1.4,
                 ms=6,
-                label=f"étiquettes {name}",
+                label=st.label(name),
                 **look,
             )
             for n, runs in measures(key).items():
@@ -201,7 +198,7 @@ def equal_cost(lessons: Lessons | None, build: Build, combined: st.Combined) -> 
         french(ax)
     ratios = {name: seconds[name] / seconds["dures"] for name in KEPT}
     told = " ; ".join(
-        f"étiquettes {name}, un pas coûte {number(ratios[name], 3)}, "
+        f"{st.label(name)}, un pas coûte {number(ratios[name], 3)}, "
         + ", ".join(f"{n} pas : {number(p, 3)}" for n, p in points)
         for name, points in reached.items()
     )
@@ -219,13 +216,12 @@ def _say_equal_cost(reached: dict[str, list[tuple[int, float]]], ratios: dict[st
         right = min((p for p in hard if p[0] >= budget), default=hard[-1])
         share = 0.0 if left == right else math.log(budget / left[0]) / math.log(right[0] / left[0])
         same = left[1] + share * (right[1] - left[1])
-        verdict = (
-            "restent devant" if score < same - 0.2 else "sont rattrapées" if score > same + 0.2 else "font jeu égal"
-        )
+        verdict = "perdent" if score < same - 0.2 else "gagnent" if score > same + 0.2 else "font jeu égal"
         note(
-            f"Étiquettes {name}, {steps} pas : {number(score, 3)}. Dans la même durée, les étiquettes dures font "
-            f"{number(budget, 3)} pas et arrivent à {number(same, 3)} environ (lu entre deux mesures) : à durée égale, "
-            f"les étiquettes {name} {verdict}."
+            f"{st.label(name).capitalize()}, {steps} pas : {number(score, 3)}. Dans la même durée, les étiquettes "
+            "dures font "
+            f"{number(budget, 3)} pas et arrivent à {number(same, 3)} environ (lu entre deux mesures). "
+            f"À durée égale, elles {verdict}."
         )
 
 
@@ -236,9 +232,8 @@ def calibrations(
     """Confiance contre justesse, pour Colibri et ses trois élèves."""
     if missing(lessons):
         return
-    models = {"Colibri": st.calibration(teacher, tokens)} | {
-        f"étiquettes {name}": lesson.calibration for name, (_, lesson) in lessons.items()
-    }
+    models = {"Colibri": st.calibration(teacher, tokens)}
+    models |= {name: lesson.calibration for name, (_, lesson) in lessons.items()}
     fig, axes = canvas(10.0, 2.9, columns=4, sharey=True)
     rows = []
     for ax, (name, found), look in zip(axes, models.items(), (SERIES[5], *SERIES), strict=False):
@@ -248,19 +243,20 @@ def calibrations(
             [c for c, _, _ in found.bins], [r for _, r, _ in found.bins], s=sizes, color=look["color"], alpha=0.8
         )
         ax.plot([c for c, _, _ in found.bins], [r for _, r, _ in found.bins], color=look["color"], lw=1)
-        ax.set_title(f"{name}\nECE {percent(found.gap)}", fontsize=9)
+        title = name if name == "Colibri" else st.label(name)
+        ax.set_title(f"{title}\nECE {percent(found.gap)}", fontsize=9)
         ax.set_xlabel("confiance")
         french(ax)
-        kept = name.removeprefix("étiquettes ")
-        authors = [r["ece"] for r in measures(KEPT[kept])[str(st.STEPS)]] if kept in KEPT else []
+        authors = [r["ece"] for r in measures(KEPT[name])[str(st.STEPS)]] if name in KEPT else []
         told = f"{percent(mean(authors))} (de {percent(min(authors))} à {percent(max(authors))})" if authors else "—"
-        rows.append([name, percent(found.right), percent(found.gap), told])
+        rows.append([title, percent(found.right), percent(found.gap), told])
     axes[0].set_ylabel("justesse")
     show(
         fig,
-        alt="Quatre diagrammes de calibration : justesse du premier choix contre confiance annoncée, la diagonale "
-        "étant "
-        "l'idéal. " + " ; ".join(f"{name}, ECE {percent(found.gap)}" for name, found in models.items()) + ".",
+        alt="Quatre diagrammes de calibration : justesse du premier choix contre confiance annoncée, l'idéal "
+        "étant la diagonale. "
+        + " ; ".join(f"{name}, ECE {percent(found.gap)}" for name, found in models.items())
+        + ".",
     )
     table(
         rows,
@@ -276,10 +272,13 @@ def layers_compared() -> None:
     """Premiers blocs contre blocs espacés, avant et après apprentissage (mesures enregistrées)."""
     kept = measures("couches")
     before = {tuple(r["couches"]): r["perplexité"] for r in kept["avant"]}
-    after = {tuple(st.SPACED): final("les deux"), tuple(st.FIRST): [r["perplexité"] for r in kept["premières"]]}
+    after = {
+        tuple(st.SPACED): final("les deux", st.SHORT),
+        tuple(st.FIRST): [r["perplexité"] for r in kept["premières"]],
+    }
     table(
         [[f"blocs {list(pair)}", before[pair], spread(runs), max(runs) - min(runs)] for pair, runs in after.items()],
-        header=["élève", "avant d'apprendre", f"après {st.STEPS} pas", "écart entre graines"],
+        header=["élève", "avant d'apprendre", f"après {st.SHORT} pas", "écart entre graines"],
         caption=f"Perplexité, étiquettes dures et douces ensemble, mêmes fenêtres ({source()})",
     )
 
@@ -296,10 +295,8 @@ def random_start() -> None:
         for name, runs in runs_of.items():
             for k, run in enumerate(runs):
                 look = LOOKS[name] | {"marker": ""}
-                ax.plot(
-                    *zip(*run["courbe"], strict=True), lw=1.3, label=f"étiquettes {name}" if k == 0 else None, **look
-                )
-            told.append(f"{title}, étiquettes {name} : {spread([r['perplexité'] for r in runs])}")
+                ax.plot(*zip(*run["courbe"], strict=True), lw=1.3, label=st.label(name) if k == 0 else None, **look)
+            told.append(f"{title}, {st.label(name)} : {spread([r['perplexité'] for r in runs])}")
         ax.set_yscale("log")
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("pas")

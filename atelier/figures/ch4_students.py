@@ -18,12 +18,19 @@ from atelier.training import Log, corpus_tokens, train, windows
 LEARNING_RATE = 2e-3
 """Le meilleur, à 60 pas, de 1, 2 et 4·10⁻³ avec les étiquettes dures ; avec les douces, 2 et 4 se valent."""
 BATCH, LENGTH = 8, 128
-STEPS = 150
+STEPS, SHORT = 150, 75
+"""Pas d'un apprentissage, et d'un apprentissage court (carte, ensembles, témoins)."""
 SPACED, FIRST = [0, 4], [0, 1]
 """Les blocs de Colibri donnés à un élève de deux blocs : espacés, ou les premiers."""
 TEMPERATURE, ALPHA = 2.0, 0.5
 OBJECTIVES = {"dures": 0.0, "douces": 1.0, "les deux": ALPHA}
 """Étiquettes → poids α du terme doux."""
+
+
+def label(name: str) -> str:
+    """Le nom d'une sorte d'étiquettes, dans une phrase."""
+    return "les deux étiquettes" if name == "les deux" else f"étiquettes {name}"
+
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
 Combined = Callable[[Tensor, Tensor, Tensor, float, float], Tensor]

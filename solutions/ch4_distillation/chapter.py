@@ -54,16 +54,16 @@ ch4.three_compressions(4)
 #
 # ## 4.2 Ce qu'un texte ne dit pas
 #
-# « Le salarié peut demander à son » : le texte continue par un mot, un seul. C'est l'**étiquette dure** (*hard label*) : 1
-# pour ce mot, 0 pour les autres. Colibri, lui, donne une probabilité à chacun : c'est l'**étiquette douce** (*soft label*).
+# « La demande doit être » : le texte continue par un mot, un seul. C'est l'**étiquette dure** (*hard label*) : 1 pour ce
+# mot, 0 pour les autres. Colibri, lui, donne une probabilité à chacun : c'est l'**étiquette douce** (*soft label*).
 # **Avant de bouger le curseur :** à quel endroit de la phrase les deux se ressembleront-elles le plus ?
 
 # %%
-sentence = "Le salarié peut demander à son employeur une réduction de son temps de travail."
-ch4.dark_knowledge(colibri, tokenizer, sentence, rank=6)
+sentence = "La demande doit être adressée par lettre recommandée avec accusé de réception."
+ch4.dark_knowledge(colibri, tokenizer, sentence, rank=4)
 
 # %% [markdown]
-# Au milieu d'un mot, l'étiquette douce n'hésite guère. Ailleurs, elle dit ce que le texte tait : que d'autres suites étaient
+# Au milieu d'un mot ou d'une formule toute faite, l'étiquette douce n'hésite guère. Ailleurs, elle dit ce que le texte tait : que d'autres suites étaient
 # possibles, lesquelles, et combien. Hinton appelle cela la **connaissance cachée** (*dark knowledge*). Une phrase n'est pas
 # une preuve ; voici la moyenne sur des milliers de positions.
 
@@ -106,7 +106,7 @@ def softmax_temperature(logits: torch.Tensor, temperature: float) -> torch.Tenso
 
 
 # %%
-ch4.temperature(colibri, tokenizer, "Le salarié peut demander à son", softmax_temperature)
+ch4.temperature(colibri, tokenizer, "La demande doit être adressée par", softmax_temperature)
 
 # %% [markdown]
 # L'ordre des mots ne change jamais, seulement leurs écarts. L'**entropie**, $-\sum_i p_i \ln p_i$, mesure l'hésitation : elle
@@ -259,7 +259,8 @@ ch4.pairs_before(colibri, build_student, tokens=scale().pick(essai=512, cpu=2048
 #
 # D'où sort $T^2$ ? Le gradient par rapport au score $z_i$ de l'élève est $(q_i - p_i)/T$ : une division par $T$. La seconde se
 # cache dans $q_i - p_i$ : quand $T$ est grand, les deux lois se rapprochent de la loi uniforme, et leur écart devient
-# proportionnel à $1/T$. **Pariez :** sans ce facteur, par combien le gradient est-il divisé entre $T = 1$ et $T = 32$ ?
+# proportionnel à $1/T$. **Pariez :** sans ce facteur, par combien le gradient est-il divisé entre $T = 1$ et $T = 32$ ? Par
+# 32, par 1 000, par plus ?
 
 # %% [markdown]
 # ### ✎ Exercice : `distillation_loss` · 3 points · 20 minutes
@@ -294,10 +295,14 @@ def distillation_loss(
 ch4.gradients(colibri, build_student, distillation_loss)
 
 # %% [markdown]
-# La divergence seule perd ses gradients comme $1/T^2$ ; multipliée par $T^2$, elle les garde du même ordre, et l'on peut changer
-# $T$ sans tout régler à nouveau. À droite, une seconde chose : quand $T$ grandit, le gradient finit par pointer vers l'écart
-# des **logits** eux-mêmes. À haute température, distiller, c'est recopier les logits (Hinton et al., 2015, § 2.1) ; à basse
-# température, c'est écouter surtout les mots probables.
+# Aux deux bouts, la courbe bleue est plate : $T^2$ compense ce que la division avait pris. Entre les deux, elle descend une
+# marche : la probabilité quitte quelques mots pour s'étaler sur les 4 096, et le gradient avec elle. Le facteur $T^2$ ne fait
+# donc pas tout, mais sans lui changer $T$ changerait le gradient de plusieurs ordres de grandeur, et $\alpha$ ne voudrait plus
+# rien dire.
+#
+# À droite, une seconde chose : quand $T$ grandit, le gradient finit par pointer vers l'écart des **logits** eux-mêmes. À haute
+# température, distiller, c'est recopier les logits (Hinton et al., 2015, § 2.1) ; à basse température, c'est écouter surtout
+# les mots probables.
 #
 # ??? q="t_squared"
 #
@@ -377,7 +382,10 @@ ch4.equal_cost(lessons, build_student, combined_loss)
 ch4.calibrations(colibri, lessons, build_student, combined_loss, tokens)
 
 # %% [markdown]
-# Ne concluez pas d'une seule graine : la dernière colonne dit de combien l'ECE bouge pour la même recette.
+# Un point sous la diagonale : le modèle se croyait plus sûr qu'il ne l'est ; au-dessus, il était trop modeste. Lisez surtout la
+# dernière colonne, trois graines par recette : les étiquettes qui donnent la meilleure perplexité ne donnent pas forcément la
+# meilleure calibration. À $T = 2$, l'élève est noté sur des lois adoucies ; rien ne l'oblige à être juste à $T = 1$, où on le
+# consulte. Le terme dur, lui, n'a pas de température.
 #
 # ## 4.8 Deux témoins
 #
@@ -397,9 +405,10 @@ ch4.layers_compared()
 ch4.random_start()
 
 # %% [markdown]
-# L'avantage des étiquettes douces n'est pas une loi : il a été mesuré sur un élève qui hérite. Pour qui part de rien et n'a que
-# quelques pas, apprendre quels mots sont fréquents est le plus pressé, et le texte le dit aussi bien. Avec un apprentissage
-# cent fois plus long, la réponse pourrait changer : nous ne l'avons pas mesuré.
+# L'avantage des étiquettes douces n'est pas une loi : il a été mesuré sur un élève qui hérite. Regardez aussi l'écart entre
+# graines, à droite. Notre lecture, qui n'est pas une preuve : pour qui part de rien, le plus pressé est d'apprendre quels mots
+# sont fréquents, et le texte le dit aussi bien. Le taux d'apprentissage a été choisi pour l'élève qui hérite, et cent fois plus
+# de pas pourraient tout changer : nous ne l'avons pas mesuré.
 #
 # ## 4.9 Régler T et α
 #
@@ -460,8 +469,9 @@ ch4.live_ensemble(lessons, build_student, combined_loss, ensemble_probs, tokens)
 ch4.ensembles()
 
 # %% [markdown]
-# Un ensemble gagne à proportion de ce que ses membres ont de **différent** : partis des mêmes blocs, ils se ressemblent trop.
-# Comparez les deux échelles. La moyenne des logits, elle, est une autre loi : le produit des avis, normalisé.
+# À gauche, des apprentissages courts ; à droite, deux fois plus longs mais partis du hasard : comparez les pentes, pas les
+# hauteurs. Un ensemble gagne à proportion de ce que ses membres ont de **différent**. La moyenne des logits, elle, est une autre
+# loi : le produit des avis, normalisé.
 #
 # L'ensemble coûte trois passages à chaque usage. D'où l'idée de 2015 : le **distiller** dans un seul élève. Et le cas
 # extrême : un élève dont l'enseignant est son pareil, ni plus grand ni meilleur. Tous partent ici des blocs 0 et 4.
@@ -475,12 +485,13 @@ ch4.who_teaches()
 #
 # Ce que disent les articles :
 #
-# - Hinton et al. (2015) distillent un ensemble de dix réseaux acoustiques dans un seul : il garde plus de 80 % de leur gain.
+# - Hinton et al. (2015, tableau 1) : un ensemble de dix réseaux acoustiques reconnaît 61,1 % des trames, un seul 58,9 %, un
+#   seul distillé de l'ensemble 60,8 % : l'essentiel du gain tient dans un seul réseau.
 # - *Born-again networks* (Furlanello et al., 2018) : un élève de même architecture que son enseignant peut le dépasser, en
-#   vision et sur Penn Treebank ; le gain s'éteint au fil des générations.
-# - Allen-Zhu et Li (2023) : pour des réseaux partis de poids **différents**, sur des données où chaque classe se reconnaît à
-#   plusieurs indices, ils démontrent que distiller un ensemble transmet ces indices, et que l'auto-distillation combine
-#   implicitement un ensemble de deux modèles et une distillation.
+#   vision et en modélisation de la langue.
+# - Allen-Zhu et Li (2023) : pour des réseaux partis de poids **différents**, sur des données où une classe se reconnaît à
+#   plusieurs indices (« multi-view »), ils démontrent que l'ensemble gagne, qu'un élève peut en hériter, et que
+#   l'auto-distillation revient à combiner implicitement un ensemble et une distillation.
 #
 # Aucun ne dit « = ». Nos élèves partent du même héritage et apprennent peu : c'est le cas où la théorie promet le moins.
 #
@@ -513,11 +524,11 @@ ch4.straight_through()
 # de 1 au retour. En PyTorch, une ligne : `w + (rounded(w) - w).detach()`. La valeur est celle de l'arrondi, le gradient celui
 # de `w`.
 #
-# **Pariez :** en soixante pas, un Colibri sur 3 bits retrouve-t-il la perplexité de GPTQ sur 4 bits ?
+# **Pariez :** en quarante pas, un Colibri sur 3 bits retrouve-t-il la perplexité de GPTQ sur 4 bits ?
 
 # %%
 repaired = ch4.repair(
-    colibri, combined_loss, bits=3, steps=scale().pick(essai=2, cpu=60, gpu=60), tokens=tokens, lr=5e-4
+    colibri, combined_loss, bits=3, steps=scale().pick(essai=2, cpu=40, gpu=40), tokens=tokens, lr=5e-4
 )
 
 # %% [markdown]

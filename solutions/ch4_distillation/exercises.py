@@ -1199,7 +1199,7 @@ ensemble_claim = Quiz(
         ),
         Choice(
             "Qu'un élève distillé de lui-même progresse sans limite",
-            "Les générations successives finissent par ne plus rien gagner (Furlanello et al., 2018).",
+            "Aucun des articles cités ne le prétend, et rien ici ne le montre.",
         ),
     ),
 )

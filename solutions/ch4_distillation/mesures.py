@@ -30,10 +30,9 @@ from atelier.training import lm_loss, windows
 
 CHAPTER = "ch4_distillation"
 SEEDS = (0, 1, 2)
-SHORT = st.STEPS // 2
 LONG = 2 * st.STEPS
-REPAIR_STEPS, REPAIR_RATES = 60, {3: 5e-4, 2: 1e-3}
-TEMPERATURES, ALPHAS = (1.0, 2.0, 4.0, 8.0), (1 / 3, 2 / 3, 1.0)
+REPAIR_STEPS, REPAIR_RATES = 40, {3: 5e-4, 2: 1e-3}
+TEMPERATURES, ALPHAS = (1.0, 2.0, 4.0, 8.0), (0.5, 1.0)
 
 
 def combined(student: Tensor, teacher: Tensor, ids: Tensor, temperature: float, alpha: float) -> Tensor:
@@ -91,10 +90,11 @@ def objective(name: str, teacher: nn.Module | None = None) -> st.Loss:
 
 
 @functools.cache
-def hard_student(seed: int, from_scratch: bool = False) -> tuple[GPT2LMHeadModel, st.Lesson]:
+def hard_student(seed: int, steps: int, from_scratch: bool = False) -> GPT2LMHeadModel:
     """Un élève d'étiquettes dures, gardé en mémoire pour les ensembles."""
     student = empty(2, seed) if from_scratch else from_layers(st.SPACED)
-    return student, st.teach(student, lm_loss, seed=seed)
+    st.teach(student, lm_loss, steps, seed, every=0)
+    return student
 
 
 def run(student: GPT2LMHeadModel, loss: st.Loss, **options: Any) -> dict[str, Any]:
@@ -115,24 +115,25 @@ def _objective_runs(name: str, lengths: tuple[int, ...]) -> dict[str, Any]:
 
 def dures() -> dict[str, Any]:
     """Étiquettes dures seules ; une durée de plus, pour comparer à temps égal."""
-    return _objective_runs("dures", (SHORT, st.STEPS, LONG))
+    return _objective_runs("dures", (st.SHORT, st.STEPS, LONG))
 
 
 def douces() -> dict[str, Any]:
     """Étiquettes douces seules."""
-    return _objective_runs("douces", (SHORT, st.STEPS))
+    return _objective_runs("douces", (st.SHORT, st.STEPS))
 
 
 def melange() -> dict[str, Any]:
     """Les deux étiquettes."""
-    return _objective_runs("les deux", (SHORT, st.STEPS))
+    return _objective_runs("les deux", (st.SHORT, st.STEPS))
 
 
 def couches() -> dict[str, Any]:
     """Les dix paires de blocs avant apprentissage ; premiers contre espacés après, trois graines."""
     pairs = [list(p) for p in itertools.combinations(range(5), 2)]
     before = [{"couches": p, "perplexité": evaluate_perplexity(from_layers(p)).perplexity} for p in pairs]
-    after = [run(from_layers(st.FIRST), objective("les deux"), seed=s, every=0) for s in SEEDS]
+    loss = objective("les deux")
+    after = [run(from_layers(st.FIRST), loss, steps=st.SHORT, seed=s, every=0) for s in SEEDS]
     return {"avant": before, "premières": after}
 
 
@@ -140,7 +141,7 @@ def profondeur() -> dict[str, Any]:
     """Élèves de 1, 3 et 4 blocs, les deux étiquettes, une graine."""
     depths = {1: [0], 3: [0, 2, 4], 4: [0, 1, 3, 4]}
     return {
-        str(n): run(from_layers(layers), objective("les deux"), every=0)
+        str(n): run(from_layers(layers), objective("les deux"), steps=st.SHORT, every=0)
         | {"couches": layers, "paramètres": from_layers(layers).num_parameters()}
         for n, layers in depths.items()
     }
@@ -148,7 +149,7 @@ def profondeur() -> dict[str, Any]:
 
 def hasard() -> dict[str, Any]:
     """Le témoin : un élève qui part de poids tirés au hasard, trois graines."""
-    hard = [hard_student(s, True)[1].record() for s in SEEDS]
+    hard = [run(empty(2, s), objective("dures"), seed=s) for s in SEEDS]
     soft = [run(empty(2, s), objective("douces"), seed=s) for s in SEEDS]
     return {"dures": hard, "douces": soft}
 
@@ -158,15 +159,15 @@ def grille() -> dict[str, Any]:
     cells = []
     for t, a in itertools.product(TEMPERATURES, ALPHAS):
         loss = st.taught(colibri(), combined, t, a)
-        cells.append({"T": t, "alpha": a, **run(from_layers(st.SPACED), loss, steps=SHORT, every=0)})
-    return {"pas": SHORT, "cases": cells}
+        cells.append({"T": t, "alpha": a, **run(from_layers(st.SPACED), loss, steps=st.SHORT, every=0)})
+    return {"pas": st.SHORT, "cases": cells}
 
 
 def ensemble() -> dict[str, Any]:
     """Trois élèves ensemble ; un élève qui apprend d'eux ; un élève qui apprend d'un seul de ses pareils."""
     result: dict[str, Any] = {}
     for name, scratch in (("couches", False), ("hasard", True)):
-        members = [hard_student(s, scratch)[0] for s in SEEDS]
+        members = [hard_student(s, st.STEPS if scratch else st.SHORT, scratch) for s in SEEDS]
         alone = [evaluate_perplexity(m).perplexity for m in members]
         sets = [list(c) for k in (1, 2, 3) for c in itertools.combinations(members, k)]
         result[name] = {
@@ -181,12 +182,13 @@ def ensemble() -> dict[str, Any]:
                 for group in sets
             ],
         }
-    members = [hard_student(s)[0] for s in SEEDS]
+    members = [hard_student(s, st.SHORT) for s in SEEDS]
     teachers = {"ensemble": st.Ensemble(members, mean_probs), "pareil": members[0]}
     for name, teacher in teachers.items():
         loss = st.taught(teacher, combined, st.TEMPERATURE, st.ALPHA)
-        result[f"élève de {name}"] = [run(from_layers(st.SPACED), loss, seed=10 + s, every=0) for s in SEEDS]
-    result["témoin dur"] = [run(from_layers(st.SPACED), lm_loss, seed=10 + s, every=0) for s in SEEDS]
+        result[f"élève de {name}"] = [
+            run(from_layers(st.SPACED), loss, steps=st.SHORT, seed=10 + s, every=0) for s in SEEDS
+        ]
     return result
 
 
@@ -255,7 +257,7 @@ def main() -> None:
     recipe = {
         "élève": f"deux blocs de Colibri, {st.SPACED}",
         "texte": "a_train",
-        "pas": st.STEPS,
+        "pas": [st.SHORT, st.STEPS, LONG],
         "jetons par pas": st.BATCH * st.LENGTH,
         "taux": st.LEARNING_RATE,
         "T": st.TEMPERATURE,
