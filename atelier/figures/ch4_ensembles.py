@@ -11,7 +11,16 @@ from transformers import GPT2LMHeadModel
 
 from atelier.display import number, recorded, show, table
 from atelier.figures import ch4_students as st
-from atelier.figures.ch4_lessons import Build, Lessons, final, measures, missing, source, spread
+from atelier.figures.ch4_lessons import (
+    Build,
+    Lessons,
+    final,
+    measures,
+    missing,
+    recorded_by_author,
+    source,
+    spread,
+)
 from atelier.figures.style import BLACK, BLUE, GREEN, ORANGE, SERIES, canvas, french, percent
 from atelier.perplexity import evaluate_perplexity
 
@@ -34,6 +43,7 @@ def live_ensemble(
     table(rows, header=["élève", "perplexité", "ECE"], caption=f"Mesuré ici, sur {number(tokens)} jetons")
 
 
+@recorded_by_author("ensemble")
 def ensembles() -> None:
     """Des ensembles de 1, 2 et 3 élèves d'étiquettes dures, deux sortes de départ, deux sortes de moyenne."""
     kept = measures("ensemble")
@@ -65,6 +75,7 @@ def ensembles() -> None:
     show(fig, alt=f"Perplexité d'un ensemble selon le nombre d'élèves. {' ; '.join(told)}.")
 
 
+@recorded_by_author("ensemble", "temps")
 def who_teaches() -> None:
     """Le même élève devant plusieurs enseignants, à pas égaux : personne, un pareil, un ensemble, Colibri."""
     kept, seconds = measures("ensemble"), measures("temps")
@@ -106,6 +117,7 @@ def who_teaches() -> None:
 # --- Plus grand que Colibri ---------------------------------------------------------------------------------------
 
 
+@recorded_by_author("profondeur")
 def beside_the_papers(teacher: GPT2LMHeadModel) -> None:
     """Ce qu'un élève garde : les chiffres des articles, et les nôtres."""
     kept = measures("profondeur")

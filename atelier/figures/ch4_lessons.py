@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -29,6 +30,23 @@ LOOKS = dict(zip(KEPT, SERIES, strict=False))
 def measures(name: str) -> Any:
     """Une expérience enregistrée par l'auteur."""
     return load_measures(CHAPTER)[name]
+
+
+def recorded_by_author(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Décore une figure qui lit ces expériences : s'il en manque une, une phrase le dit, et rien n'est dessiné."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            absent = [name for name in names if name not in load_measures(CHAPTER)]
+            if not absent:
+                return function(*args, **kwargs)
+            note(f"Mesure pas encore enregistrée ({', '.join(absent)}) : python cours.py mesures {CHAPTER}")
+            return None
+
+        return wrapper
+
+    return decorate
 
 
 def source() -> str:
@@ -155,6 +173,7 @@ def _curves(lessons: Lessons) -> None:
 
 
 @recorded("ch4/equal_cost", needs=("build", "combined"))
+@recorded_by_author("temps")
 def equal_cost(lessons: Lessons | None, build: Build, combined: st.Combined) -> None:
     """Les mêmes élèves, à nombre de pas égal puis à durée égale, l'unité de durée étant un pas d'étiquettes dures."""
     if missing(lessons):
@@ -268,6 +287,7 @@ def calibrations(
 # --- Témoins ------------------------------------------------------------------------------------------------------
 
 
+@recorded_by_author("couches")
 def layers_compared() -> None:
     """Premiers blocs contre blocs espacés, avant et après apprentissage (mesures enregistrées)."""
     kept = measures("couches")
@@ -283,6 +303,7 @@ def layers_compared() -> None:
     )
 
 
+@recorded_by_author("hasard")
 def random_start() -> None:
     """Le témoin : les mêmes étiquettes, un élève qui part de poids tirés au hasard (mesures enregistrées)."""
     kept = measures("hasard")
@@ -317,6 +338,7 @@ def random_start() -> None:
 
 
 @recorded("ch4/grid", needs=("build", "combined"))
+@recorded_by_author("grille")
 def grid(
     teacher: GPT2LMHeadModel,
     build: Build,

@@ -14,10 +14,20 @@ from transformers import GPT2LMHeadModel
 from atelier.display import note, number, recorded, show, table
 from atelier.figures import ch4_students as st
 from atelier.figures.ch3_models import announce, file_bytes, plain_tensors
-from atelier.figures.ch4_lessons import CHAPTER, Build, Lessons, measures, missing, source, spread
+from atelier.figures.ch4_lessons import (
+    CHAPTER,
+    Build,
+    Lessons,
+    measures,
+    missing,
+    recorded_by_author,
+    source,
+    spread,
+)
 from atelier.figures.controls import Slider, explore
 from atelier.figures.layers import linear_layers
 from atelier.figures.style import BLACK, BLUE, RED, SERIES, canvas, french
+from atelier.measures import load_measures
 from atelier.perplexity import evaluate_perplexity
 from atelier.variants import save_variant
 
@@ -87,6 +97,7 @@ def straight_through(bits: int = 3) -> None:
 
 
 @recorded("ch4/repair", needs=("combined",))
+@recorded_by_author("trois_bits")
 def repair(
     teacher: GPT2LMHeadModel, combined: st.Combined, bits: int, steps: int, tokens: int, lr: float
 ) -> GPT2LMHeadModel:
@@ -97,7 +108,7 @@ def repair(
     loss = st.taught(teacher, combined, 1.0, 1.0)
     lesson = st.teach(student, loss, steps, 7, f"réparation, {bits} bits", max(1, steps // 4), lr, tokens)
     _repair_figure(lesson, bits, whole)
-    kept = {2: "deux_bits", 3: "trois_bits"}
+    kept = {b: key for b, key in {2: "deux_bits", 3: "trois_bits"}.items() if key in load_measures(CHAPTER)}
     rows: list[list[Any]] = [[f"{bits} bits, ici", broken, "—", number(lesson.perplexity, 4), f"{steps} pas"]]
     for b, key in sorted(kept.items(), reverse=True):
         runs = measures(key)

@@ -469,8 +469,7 @@ ch4.live_ensemble(lessons, build_student, combined_loss, ensemble_probs, tokens)
 ch4.ensembles()
 
 # %% [markdown]
-# À gauche, des apprentissages courts ; à droite, deux fois plus longs mais partis du hasard : comparez les pentes, pas les
-# hauteurs. Un ensemble gagne à proportion de ce que ses membres ont de **différent**. La moyenne des logits, elle, est une autre
+# Comparez les gains relatifs, pas les hauteurs : à droite, les élèves partent de rien. Un ensemble gagne à proportion de ce que ses membres ont de **différent**. La moyenne des logits, elle, est une autre
 # loi : le produit des avis, normalisé.
 #
 # L'ensemble coûte trois passages à chaque usage. D'où l'idée de 2015 : le **distiller** dans un seul élève. Et le cas

@@ -421,6 +421,11 @@ distillation_loss = Exercise(
             "C'est un écart quadratique entre probabilités ; on demande une divergence.",
         ),
         Misconception(
+            "logit_matching",
+            swap((_DIVERGENCE, "(teacher_logits.detach() - student_logits).square().mean(dim=-1)")),
+            "Vous comparez les scores eux-mêmes : ajouter 3 à tous les scores de l'élève ne change pas ce qu'il dit.",
+        ),
+        Misconception(
             "hard_teacher",
             swap((_DIVERGENCE, "-student.gather(-1, teacher.argmax(dim=-1, keepdim=True))[..., 0]")),
             "Vous ne gardez de l'enseignant que son mot préféré : tout le reste de ce qu'il sait est perdu.",
@@ -595,6 +600,16 @@ combined_loss = Exercise(
                 )
             ),
             "Vos deux termes ne portent pas sur les mêmes positions.",
+        ),
+        Misconception(
+            "hard_not_shifted",
+            swap(
+                (
+                    _HARD_LINE,
+                    "hard = F.cross_entropy(student_logits.flatten(0, 1), labels.flatten())",
+                )
+            ),
+            "Votre terme dur demande à chaque position le jeton qu'elle vient de lire.",
         ),
         Misconception(
             "hard_at_temperature",

@@ -167,7 +167,7 @@ def ensemble() -> dict[str, Any]:
     """Trois élèves ensemble ; un élève qui apprend d'eux ; un élève qui apprend d'un seul de ses pareils."""
     result: dict[str, Any] = {}
     for name, scratch in (("couches", False), ("hasard", True)):
-        members = [hard_student(s, st.STEPS if scratch else st.SHORT, scratch) for s in SEEDS]
+        members = [hard_student(s, st.SHORT, scratch) for s in SEEDS]
         alone = [evaluate_perplexity(m).perplexity for m in members]
         sets = [list(c) for k in (1, 2, 3) for c in itertools.combinations(members, k)]
         result[name] = {
@@ -266,17 +266,21 @@ def main() -> None:
         "évaluation": "8 192 jetons de a_validation",
     }
     for name in options.noms or EXPERIMENTS:
-        try:
-            known = {k: v for k, v in load_measures(CHAPTER).items() if k in EXPERIMENTS}
-        except FileNotFoundError:
-            known = {}
-        if name in known and not options.refaire:
-            print(f"{name} : déjà enregistrée")
+        if name in _recorded() and not options.refaire:
+            print(f"{name} : déjà enregistrée")
             continue
         start = time.perf_counter()
-        known[name] = EXPERIMENTS[name]()
-        save_measures(CHAPTER, recipe, **known)
-        print(f"{name} : {time.perf_counter() - start:.0f} s", flush=True)
+        found = EXPERIMENTS[name]()
+        save_measures(CHAPTER, recipe, **_recorded() | {name: found})
+        print(f"{name} : {time.perf_counter() - start:.0f} s", flush=True)
+
+
+def _recorded() -> dict[str, Any]:
+    """Les expériences déjà enregistrées."""
+    try:
+        return {k: v for k, v in load_measures(CHAPTER).items() if k in EXPERIMENTS}
+    except FileNotFoundError:
+        return {}
 
 
 if __name__ == "__main__":
