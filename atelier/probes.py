@@ -12,7 +12,7 @@ Sondes et entrées (les noms en capitales sont ceux du chapitre, dans l'ordre de
 | `call` | ARGUMENTS | ce que rend `fn(*ARGUMENTS)` |
 | `call_float` | ARGUMENTS | le même résultat, un nombre ou un tenseur d'un seul élément, en flottant Python |
 | `call_many` | ARGUMENTS, le premier étant une liste | la liste des `fn(élément, *autres)` |
-| `call_iterator` | ARGUMENTS, le premier étant une liste | `fn(iter(liste), *autres)` : ne se parcourt qu'une fois |
+| `call_iterator` | ARGUMENTS | `fn(iter(liste), *autres)` si le premier est une liste, tel quel si c'est un n-uplet |
 | `loss_grads` | ARGUMENTS | valeur et gradient de sa somme pour chaque tenseur flottant (zéros s'il n'en reçoit pas) |
 | `module` | `init`, `x`, `weights`, `out_grad`, `watch` | voir `module` |
 | `train_steps` | `init`, `weights`, `x`, `target`, `lr`, `steps` | voir `train_steps` |
@@ -275,9 +275,9 @@ def call_many(fn: Callable[..., Any], inputs: dict[str, Any]) -> list[Any]:
 
 
 def call_iterator(fn: Callable[..., Any], inputs: dict[str, Any]) -> Any:
-    """Le premier argument, une liste, est donné comme un itérateur."""
+    """Le premier argument est donné tel quel si c'est un n-uplet ; une liste devient un itérateur, à lire une fois."""
     first, *others = inputs.values()
-    return fn(iter(first), *others)
+    return fn(first if isinstance(first, tuple) else iter(first), *others)
 
 
 def loss_grads(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:

@@ -249,6 +249,7 @@ def test_call_iterator_can_be_read_only_once():
         return sum(1 for _ in items) + sum(1 for _ in items)
 
     assert run_case("call_iterator", twice, {"items": [1, 2, 3]})["value"] == 3
+    assert run_case("call_iterator", twice, {"items": (1, 2, 3)})["value"] == 6
 
 
 def kl(student, teacher, temperature=2.0):
