@@ -1,0 +1,265 @@
+"""Les références du chapitre 5, contre des bibliothèques qui ne leur doivent rien ; fichiers et modèles amincis."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import itertools
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.utils import prune
+from transformers import GPT2LMHeadModel
+
+from atelier import paths
+from atelier.figures import ch5_orders, ch5_recovery, ch5_storage, ch5_structure
+from atelier.figures.ch5_masks import current_masks, linear_weights, wanda_model
+from atelier.models import load_model
+from atelier.probes import tiny_gpt2
+from atelier.training import corpus_tokens
+from grader.chapters import load_chapter
+
+TINY = {"n_layer": 3, "n_head": 4, "n_embd": 16, "vocab_size": 40, "n_positions": 32}
+
+
+@pytest.fixture(scope="module")
+def reference() -> Callable[[str], Callable[..., Any]]:
+    return load_chapter("ch5_elagage").reference
+
+
+@pytest.fixture(scope="module")
+def colibri() -> GPT2LMHeadModel:
+    return load_model("colibri")
+
+
+def _random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# --- Masques ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.1, 0.37, 0.5, 0.93, 1.0])
+@pytest.mark.parametrize("shape", [(40,), (13, 7), (2, 3, 11)])
+def test_magnitude_is_torch_pruning(reference: Any, shape: tuple[int, ...], amount: float) -> None:
+    w = _random(*shape)
+    oracle = prune.L1Unstructured(amount).compute_mask(w, torch.ones_like(w)).bool()
+    assert torch.equal(reference("magnitude_mask")(w, amount), oracle)
+
+
+def test_magnitude_ties_go_in_order_and_the_count_is_exact(reference: Any) -> None:
+    for w in (torch.ones(3, 4), torch.zeros(12), -torch.ones(4, 3).T):
+        for k in range(w.numel() + 1):
+            mask = reference("magnitude_mask")(w, k / w.numel()).flatten()
+            assert mask.tolist() == [False] * k + [True] * (w.numel() - k)
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.2, 0.55, 0.9, 1.0])
+def test_global_is_torch_global_pruning(reference: Any, amount: float) -> None:
+    layers = {"b": torch.nn.Linear(9, 7), "a": torch.nn.Linear(4, 11), "c": torch.nn.Conv1d(3, 5, 2)}
+    weights = {n: m.weight.detach().clone() * (1 + i) for i, (n, m) in enumerate(layers.items())}
+    for name, m in layers.items():
+        m.weight.data = weights[name].clone()
+    masks = reference("global_magnitude_masks")(weights, amount)
+    prune.global_unstructured([(m, "weight") for m in layers.values()], prune.L1Unstructured, amount=amount)
+    for name, m in layers.items():
+        oracle = m.weight_mask.bool() if hasattr(m, "weight_mask") else torch.ones_like(m.weight, dtype=torch.bool)
+        assert torch.equal(masks[name], oracle)
+
+
+@pytest.mark.parametrize(("n", "m"), [(1, 4), (2, 4), (4, 8), (3, 5), (0, 3), (4, 4)])
+def test_nm_is_the_best_choice_of_every_group(reference: Any, n: int, m: int) -> None:
+    w = _random(3, 2, 3 * m)
+    mask = reference("nm_mask")(w, n, m)
+    for group, kept in zip(w.reshape(-1, m), mask.reshape(-1, m), strict=True):
+        best = max(itertools.combinations(range(m), n), key=lambda c, g=group: g[list(c)].abs().sum())
+        assert kept.nonzero()[:, 0].tolist() == sorted(best)
+
+
+def test_wanda_is_the_formula_of_the_paper(reference: Any) -> None:
+    w, x = _random(6, 10), _random(17, 10, seed=1) * torch.logspace(-1, 1, 10)
+    for amount in (0.0, 0.3, 0.5, 1.0):
+        scores = np.abs(w.numpy()) * np.sqrt((x.numpy().astype(np.float64) ** 2).sum(0))
+        mask = reference("wanda_mask")(w, x, amount).numpy()
+        for row, kept in zip(scores, mask, strict=True):
+            assert kept.sum() == 10 - round(amount * 10)
+            assert kept.all() or not kept.any() or row[kept].min() > row[~kept].max()
+
+
+def test_sparsity_counts_entries(reference: Any) -> None:
+    tensors = [torch.nn.functional.relu(_random(5, 7)), torch.zeros(3), _random(2, 2).half()]
+    flat = np.concatenate([t.float().numpy().ravel() for t in tensors])
+    assert reference("sparsity")(iter(tensors)) == pytest.approx(1 - np.count_nonzero(flat) / flat.size)
+
+
+# --- Formats, programme -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("amount", [0.0, 0.3, 0.5, 0.97, 1.0])
+def test_sparse_bytes_is_what_the_list_weighs(reference: Any, amount: float) -> None:
+    w = _random(31, 40)
+    w = w * reference("magnitude_mask")(w, amount)
+    packed = ch5_storage.as_list(w)
+    assert reference("sparse_bytes")(w.numel(), amount) == sum(t.nbytes for t in packed.values())
+
+
+def test_the_cube_is_that_of_torch(reference: Any) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    decay = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=40, power=3)
+    for step in range(10, 70):
+        left = decay.get_last_lr()[0]
+        expected = 0.85 + (0.2 - 0.85) * left
+        assert reference("cubic_schedule")(step, 10, 50, 0.85, 0.2) == pytest.approx(expected, abs=1e-7)
+        optimizer.step()
+        decay.step()
+    assert reference("cubic_schedule")(0, 10, 50, 0.85, 0.2) == pytest.approx(0.2)
+
+
+def test_files_are_read_back(reference: Any) -> None:
+    w = _random(24, 37).half().float()
+    w = w * reference("magnitude_mask")(w, 0.6)
+    assert torch.equal(ch5_storage.from_bitmap(ch5_storage.as_bitmap(w), w.shape), w)
+    listed = ch5_storage.as_list(w)
+    again = torch.zeros(w.numel())
+    again[listed["indices"].long()] = listed["valeurs"].float()
+    assert torch.equal(again.reshape(w.shape), w)
+    csr = ch5_storage.as_csr(w)
+    sparse = torch.sparse_csr_tensor(
+        csr["lignes"], csr["colonnes"].int(), csr["valeurs"].float(), w.shape, check_invariants=True
+    )
+    assert torch.equal(sparse.to_dense(), w)
+
+
+def test_two_four_is_packed_on_nine_bits_a_weight(reference: Any) -> None:
+    w = _random(6, 40).half().float()
+    with pytest.raises(ValueError, match="2:4"):
+        ch5_storage.as_two_four(w)
+    w = w * reference("nm_mask")(w, 2, 4)
+    packed = ch5_storage.as_two_four(w)
+    assert 8 * sum(t.nbytes for t in packed.values()) == 9 * w.numel()
+    codes = torch.stack([packed["places"] & 0xF, packed["places"] >> 4], 1).flatten()
+    places = torch.stack([codes & 3, codes >> 2], 1).long()
+    again = torch.zeros(w.numel() // 4, 4).scatter(1, places, packed["valeurs"].float())
+    assert torch.equal(again.reshape(w.shape), w)
+
+
+def test_packed_codes_are_read_back() -> None:
+    codes = torch.arange(-8, 8).repeat(3)[:37]
+    packed = ch5_storage.pack_codes(codes, 4)
+    assert packed.numel() == 19
+    bits = np.unpackbits(packed.numpy())[: 4 * 37].reshape(37, 4)
+    assert (bits @ np.array([8, 4, 2, 1]) - 8).tolist() == codes.tolist()
+
+
+def test_the_grid_keeps_zeros_and_rounds_as_torch(reference: Any) -> None:
+    w = _random(5, 12)
+    w = w * reference("magnitude_mask")(w, 0.5)
+    rounded = ch5_orders.round_to_grid(w, 4)
+    step = w.abs().amax(1, keepdim=True) / 7
+    torch.testing.assert_close(rounded, torch.round(w / step) * step)
+    assert not rounded[w == 0].any() and not ch5_orders.round_to_grid(torch.zeros(2, 3), 4).any()
+
+
+# --- Structure --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("gone", [{0: [1]}, {0: [3, 0], 2: [1]}, {1: [0, 1, 2]}, {2: []}])
+def test_removed_heads_are_silenced_heads(reference: Any, gone: dict[int, list[int]]) -> None:
+    model = tiny_gpt2(TINY, 5)
+    ids = torch.randint(0, 40, (3, 11), generator=torch.Generator().manual_seed(1))
+    small = ch5_structure.without_heads(model, reference("prune_heads"), gone)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            small(ids).logits, ch5_structure.silenced(model, gone)(ids).logits, rtol=1e-4, atol=1e-5
+        )
+        cached = small.generate(ids, do_sample=False, max_new_tokens=6, pad_token_id=0)
+        plain = small.generate(ids, do_sample=False, max_new_tokens=6, pad_token_id=0, use_cache=False)
+    assert torch.equal(cached, plain)
+    lost = sum(map(len, gone.values())) * (4 * 4 * 16 + 3 * 4)
+    assert model.num_parameters() - small.num_parameters() == lost
+
+
+def test_thinned_models_are_saved_and_read_back(reference: Any, colibri: GPT2LMHeadModel, tmp_path: Any) -> None:
+    ids = corpus_tokens("a_train", 128)[None]
+    plain = {
+        "neurones": ch5_structure.without_neurons(colibri, ids, 100),
+        "bloc": ch5_structure.without_block(colibri, 2),
+    }
+    for name, small in plain.items():
+        small.save_pretrained(tmp_path / name)
+        again = GPT2LMHeadModel.from_pretrained(tmp_path / name).eval()
+        with torch.no_grad():
+            torch.testing.assert_close(again(ids).logits, small(ids).logits)
+            cached = small.generate(ids[:, :8], do_sample=False, max_new_tokens=4)
+            assert torch.equal(cached, small.generate(ids[:, :8], do_sample=False, max_new_tokens=4, use_cache=False))
+    heads = ch5_structure.without_heads(colibri, reference("prune_heads"), {0: [1, 4], 3: [2]})
+    heads.save_pretrained(tmp_path / "têtes")
+    with pytest.raises(RuntimeError):
+        GPT2LMHeadModel.from_pretrained(tmp_path / "têtes")
+    with torch.no_grad():
+        torch.testing.assert_close(ch5_structure.load_thinned(tmp_path / "têtes")(ids).logits, heads(ids).logits)
+
+
+def test_neurons_kept_all_change_nothing(colibri: GPT2LMHeadModel) -> None:
+    ids = corpus_tokens("a_train", 64)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(ch5_structure.without_neurons(colibri, ids, 0)(ids).logits, colibri(ids).logits)
+
+
+# --- Reprise ----------------------------------------------------------------------------------------------------------
+
+
+def test_masks_survive_training_and_are_nested(reference: Any, colibri: GPT2LMHeadModel) -> None:
+    ids = corpus_tokens("a_train", 4000)
+    before = copy.deepcopy(colibri.state_dict())
+    mask, schedule = reference("magnitude_mask"), reference("cubic_schedule")
+    pruned, _, shares = ch5_recovery.gradual(colibri, ids, mask, schedule, 0.6, steps=4)
+    assert shares == sorted(shares)
+    assert ch5_recovery.zero_share(pruned) == pytest.approx(0.6, abs=1e-4) == shares[-1]
+    at_once, _ = ch5_recovery.one_shot(colibri, ids, mask, 0.6, steps=2)
+    assert ch5_recovery.zero_share(at_once) == pytest.approx(0.6, abs=1e-4)
+    assert all(torch.equal(v, before[k]) for k, v in colibri.state_dict().items())
+    _, forgotten = ch5_recovery.unmasked(colibri, ids, mask, 0.6, 1)
+    assert forgotten[0] == pytest.approx(0.6, abs=1e-4) and forgotten[1] < 0.05
+
+
+# --- SparseGPT, écrit pour les mesures --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def measures() -> ModuleType:
+    path = paths.root() / "solutions" / "ch5_elagage" / "mesures.py"
+    spec = importlib.util.spec_from_file_location("mesures_ch5", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_sparsegpt_without_pruning_is_gptq(measures: ModuleType) -> None:
+    w, x = _random(5, 20), _random(60, 20, seed=1)
+    gptq = load_chapter("ch3_quantification").reference("gptq_quantize")
+    torch.testing.assert_close(measures.sparsegpt(w, x, 0.0, bits=4, block=7), gptq(w, x, 4))
+
+
+def test_sparsegpt_compensates(measures: ModuleType, reference: Any) -> None:
+    x = _random(200, 24, seed=1) @ _random(24, 24, seed=2)
+    w = _random(8, 24)
+    found = measures.sparsegpt(w, x, 0.5)
+    assert reference("sparsity")([found]) == pytest.approx(0.5)
+    errors = [(x @ (v - w).T).norm() for v in (found, w * reference("wanda_mask")(w, x, 0.5))]
+    assert errors[0] < 0.8 * errors[1]
+    pattern = measures.sparsegpt(w, x, pattern=(2, 4))
+    assert ((pattern.reshape(8, 6, 4) != 0).sum(-1) == 2).all()
+
+
+def test_wanda_prunes_every_layer_by_rows(reference: Any, colibri: GPT2LMHeadModel) -> None:
+    ids = corpus_tokens("a_train", 128)[None]
+    masks = current_masks(wanda_model(colibri, ids, reference("wanda_mask"), 0.5))
+    for name, w in linear_weights(colibri).items():
+        assert (masks[name].sum(1) == w.shape[1] // 2).all()
