@@ -216,14 +216,21 @@ ch2.conventions(colibri, forward_flops_per_token)
 # un grand. Kaplan et al. le disaient dès le départ : elle vaut quand $d$ est grand devant $T/12$, et ils ne comptaient
 # pas la tête.
 #
-# Un détail surprend. Pour le terme de l'attention, **Kaplan et al. écrivent $6\,L\,d\,T$ par jeton d'apprentissage**
-# (2020, tableau 1 : $2\,L\,T\,d$ à l'aller), **PaLM et nanoGPT $12\,L\,d\,T$** (Chowdhery et al., 2022, annexe B). Qui
-# se trompe ? Vous avez compté deux produits, $QK^\top$ et le mélange, de $2\,T\,d$ opérations chacun : c'est la
-# convention de PaLM, celle d'un calcul dense. Le terme de Kaplan en vaut la moitié. Il se lit de deux façons, et leur
-# tableau, qui appelle cette ligne « Mask », ne tranche pas : un seul des deux produits, ou les deux limités aux paires
-# permises, puisqu'un jeton ne voit en moyenne que la moitié de la fenêtre. Un calcul dense fait l'autre moitié et la
-# jette ; FlashAttention-2 (Dao, 2023) saute les blocs entièrement interdits, près de la moitié d'une longue fenêtre, et
-# son coût réel est plus près du nombre de Kaplan.
+# Un détail surprend. Pour le terme de l'attention, par jeton d'apprentissage :
+#
+# - Kaplan et al. (2020, tableau 1) comptent $2\,L\,T\,d$ à l'aller, donc $6\,L\,d\,T$ en tout ;
+# - PaLM (Chowdhery et al., 2022, annexe B) et nanoGPT comptent $12\,L\,d\,T$.
+#
+# **Qui se trompe ? Relisez votre propre formule avant de continuer.**
+
+# %% [markdown]
+# Vous avez compté deux produits, $QK^\top$ et le mélange, de $2\,T\,d$ opérations chacun : c'est la convention de PaLM,
+# celle d'un calcul dense. Le terme de Kaplan en vaut la moitié, et se lit de deux façons. Ou bien un seul des deux
+# produits est compté ; ou bien les deux le sont, mais limités aux paires permises, puisqu'un jeton ne voit en moyenne
+# que la moitié de la fenêtre. Leur tableau, qui appelle cette ligne « Mask », ne tranche pas.
+#
+# Un calcul dense fait l'autre moitié et la jette. FlashAttention-2 (Dao, 2023) saute les blocs entièrement interdits,
+# près de la moitié d'une longue fenêtre : son coût réel est plus près du nombre de Kaplan.
 #
 # ??? q="what_6nd_forgets"
 
@@ -256,7 +263,7 @@ ch2.training_step(
     colibri,
     forward_flops_per_token,
     peak,
-    batch_size=scale().pick(essai=2, cpu=8, gpu=64),
+    batch_size=scale().pick(essai=2, cpu=8, gpu=4),
     steps=scale().pick(essai=2, cpu=6, gpu=30),
     size=scale().pick(essai=None, cpu=None, gpu="small"),
 )
@@ -407,8 +414,8 @@ ch2.lifetime_cost()
 ch2.isoflop_curves()
 
 # %% [markdown]
-# Chaque trait est un budget constant (*isoFLOP*). Suivez-en un : à gauche, le modèle manque de paramètres ; à droite, il
-# manque de jetons. Le creux est le bon partage **pour cette recette** et ce budget, et il se déplace vers la droite
+# Chaque trait est un budget constant (*isoFLOP*). Suivez-en un : à gauche, le modèle manque de paramètres ; à droite,
+# il manque de jetons. Le creux est le bon partage **pour cette recette** et ce budget, et il se déplace vers la droite
 # quand le budget monte. Si le meilleur point d'une courbe est à son bord, son creux est hors des tailles essayées : on
 # n'en sait pas plus.
 #
@@ -457,6 +464,16 @@ def fit_power_law(compute: torch.Tensor, loss: torch.Tensor) -> tuple[float, flo
 
 # %%
 ch2.power_law(fit_power_law)
+
+# %% [markdown]
+# Une droite tirée par si peu de points passe forcément près d'eux : ce n'est pas une preuve. Ce qui compte est le point
+# qu'elle n'a pas vu. Et Colibri, bien plus loin, appris avec un autre optimiseur, un autre contexte et un autre plan,
+# dit ce qu'engage une extrapolation : changer de recette ne déplace pas seulement un point, cela change la droite.
+#
+# Trois réserves sur notre étude. Le pas d'apprentissage n'a été cherché que sur trois largeurs, au plus petit budget.
+# Chaque point n'a qu'une graine. Et dans de si petits modèles, la table et la tête sont presque tout : compter $N$ sans
+# elles déplacerait les creux. C'est l'une des raisons pour lesquelles Kaplan et Hoffmann ne trouvaient pas le même
+# exposant (Pearce et Song, 2024 ; Porian et al., 2024).
 
 # %% [markdown]
 # À vous d'ajouter un point. Choisissez une taille que nous n'avons pas entraînée, dites **d'abord** où vous l'attendez,
@@ -517,6 +534,8 @@ progress()
 # Grattafiori et al., *The Llama 3 Herd of Models*, 2024, arXiv 2407.21783 · Meta, *Introducing Meta Llama 3*, avril
 # 2024 · Besiroglu et al., *Chinchilla Scaling: A replication attempt*, 2024, arXiv 2404.10102 · Sardana et al., *Beyond
 # Chinchilla-Optimal: Accounting for Inference in Language Model Scaling Laws*, 2024, arXiv 2401.00448 · Dao,
-# *FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning*, 2023, arXiv 2307.08691 · Patterson
-# et al., *Carbon Emissions and Large Neural Network Training*, 2021, arXiv 2104.10350 · Karpathy, *nanoGPT*, `model.py`
-# et `transformer_sizing.ipynb` · NVIDIA, *A100 Tensor Core GPU*, fiche technique
+# *FlashAttention-2: Faster Attention with Better Parallelism and Work Partitioning*, 2023, arXiv 2307.08691 · Pearce et
+# Song, *Reconciling Kaplan and Chinchilla Scaling Laws*, 2024, arXiv 2406.12907 · Porian et al., *Resolving
+# Discrepancies in Compute-Optimal Scaling of Language Models*, 2024, arXiv 2406.19146 · Patterson et al., *Carbon
+# Emissions and Large Neural Network Training*, 2021, arXiv 2104.10350 · Karpathy, *nanoGPT*, `model.py` et
+# `transformer_sizing.ipynb` · NVIDIA, *A100 Tensor Core GPU*, fiche technique
