@@ -513,11 +513,11 @@ ch2.bill_explorer(training_days)
 # %% [markdown]
 # ## 2.9 Ce que vous savez maintenant
 #
-# Un produit $(m \times k)(k \times n)$ coûte $2mkn$. Un jeton coûte à GPT-2 $L(24d^2 + 4Td) + 2dV$ à l'aller, le double
-# au retour ; d'où 6 opérations par paramètre et par jeton, à l'attention et à la tête près. Les secondes viennent
-# ensuite : pointe, MFU, nombre de cartes. Un budget se partage entre $N$ et $D$ ; l'optimum d'apprentissage n'est pas
-# celui d'un modèle qui doit servir. Et une loi d'échelle est une droite tirée par quelques points : on sait maintenant
-# ce qu'elle vaut entre eux, et ce qu'elle vaut au-delà.
+# Un produit $(m \times k)(k \times n)$ coûte $2mkn$. Un jeton coûte à l'aller un peu plus de deux opérations par
+# paramètre, le double au retour ; d'où 6, à l'attention et à la tête près, et vous savez ce qu'elles pèsent. Les
+# secondes viennent ensuite : pointe, MFU, nombre de cartes. Un budget se partage entre $N$ et $D$ ; l'optimum
+# d'apprentissage n'est pas celui d'un modèle qui doit servir. Et une loi d'échelle est une droite tirée par quelques
+# points : on sait maintenant ce qu'elle vaut entre eux, et ce qu'elle vaut au-delà.
 #
 # Ce chapitre a compté des opérations ; les suivants cherchent à en faire moins, ou à les faire sur moins de bits.
 # D'abord, les bits : c'est le chapitre 3.
