@@ -11,7 +11,7 @@ import torch
 from atelier.display import note, number, recorded, show, table
 from atelier.figures.ch2_counts import NBSP, flops_text
 from atelier.figures.ch2_study import VALIDATION_TOKENS, Point, learning_rate, train_point
-from atelier.figures.style import BLACK, RED, SERIES, canvas, french
+from atelier.figures.style import BLACK, BLUE, RED, SERIES, canvas, french
 from atelier.hardware import scale
 from atelier.measures import load_measures
 from atelier.training import corpus_tokens
@@ -25,9 +25,7 @@ Record = dict[str, Any]
 def _curves() -> tuple[dict[str, Any], dict[str, list[Record]]]:
     """Les mesures enregistrées, et les points de chaque budget mesuré, rangés par taille."""
     measures = load_measures(CHAPTER)
-    return measures, {
-        name: sorted(measures[name], key=lambda p: p["params"]) for name in BUDGETS if len(measures.get(name, [])) > 2
-    }
+    return measures, {name: sorted(measures[name], key=lambda p: p["params"]) for name in BUDGETS if measures.get(name)}
 
 
 def _nominal(points: list[Record]) -> float:
@@ -127,50 +125,61 @@ def _seed_text(measures: dict[str, Any], points: list[Record]) -> str:
 @recorded("ch2/power_law", needs=("fit",))
 def power_law(fit: Any) -> None:
     """La loi de l'étudiant par le meilleur point de chaque budget, et ce qu'elle prédit pour des points qu'elle n'a pas
-    vus : un budget plus grand, puis Colibri."""
+    vus : le plus grand budget d'abord tenu à l'écart, puis Colibri."""
     measures, curves = _curves()
     bests = [_best(points) for points in curves.values()]
     compute = torch.tensor([p["flops"] for p in bests], dtype=torch.float64)
-    a, b = fit(compute, torch.tensor([p["loss"] for p in bests], dtype=torch.float64))
-    unseen = {
-        label: _best(measures[name])
-        for name, label in (("plus_loin", "budget tenu à l'écart"), ("colibri", "Colibri, autre recette"))
+    loss = torch.tensor([p["loss"] for p in bests], dtype=torch.float64)
+    before, after = fit(compute[:-1], loss[:-1]), fit(compute, loss)
+    labels = [f"meilleur à {flops_text(p['flops'])}" for p in bests]
+    predicted = [(f"{labels[-1]}, tenu à l'écart", bests[-1], before)]
+    predicted += [
+        (label, _best(measures[name]), after)
+        for name, label in (("plus_loin", "budget plus grand"), ("colibri", "Colibri, autre recette"))
         if name in measures
-    }
+    ]
     fig, ax = canvas(8.4, 4.0)
-    reach = [compute.min().item() / 2, max(p["flops"] for p in [*bests, *unseen.values()]) * 2]
+    reach = [compute.min().item() / 2, 2 * max(p["flops"] for _, p, _ in predicted)]
     line = [reach[0] * (reach[1] / reach[0]) ** (i / 50) for i in range(51)]
-    seen = compute.max().item()
-    ax.plot([c for c in line if c <= seen], [a * c**-b for c in line if c <= seen], color=RED, lw=1.8)
-    ax.plot([c for c in line if c >= seen], [a * c**-b for c in line if c >= seen], color=RED, lw=1.8, ls="--")
+    for (a, b), label, look in (
+        (before, f"ajustée sur {len(bests) - 1} budgets", {"color": BLUE, "ls": ":", "lw": 2.4}),
+        (after, f"ajustée sur {len(bests)} budgets", {"color": RED, "ls": "-", "lw": 1.4}),
+    ):
+        ax.plot(line, [a * c**-b for c in line], label=label, **look)
     for points, look in zip(curves.values(), SERIES, strict=False):
         plain = look | {"linestyle": ""}
         ax.plot([p["flops"] for p in points], [p["loss"] for p in points], alpha=0.35, ms=5, **plain)
-    ax.plot(compute.tolist(), [p["loss"] for p in bests], "o", color=BLACK, ms=7, label="meilleur de chaque budget")
-    for (name, point), marker in zip(unseen.items(), ("D", "*"), strict=False):
-        ax.plot([point["flops"]], [point["loss"]], marker, mfc="white", mec=BLACK, ms=10, label=name)
+    ax.plot(compute.tolist(), loss.tolist(), "o", color=BLACK, ms=7, label="meilleur de chaque budget")
+    for (name, point, _), marker in zip(predicted[1:], ("D", "*"), strict=False):
+        ax.plot([point["flops"]], [point["loss"]], marker, mfc="white", mec=BLACK, ms=10, ls="", label=name)
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_yticks([2, 3, 4, 5, 6, 7])
     ax.set_xlabel("C, opérations comptées (échelle logarithmique)")
     ax.set_ylabel("perte (nats par jeton)")
     french(ax, x=False)
-    ax.legend(frameon=False, fontsize=9)
-    rows = [
-        [name, flops_text(p["flops"]), number(p["params"]), number(p["tokens"]), number(p["loss"], 4),
-         number(a * p["flops"] ** -b, 4), _signed(p["loss"] - a * p["flops"] ** -b)]
-        for name, p in {**{f"meilleur à {flops_text(p['flops'])}": p for p in bests}, **unseen}.items()
-    ]  # fmt: skip
-    told = f"{NBSP}; ".join(f"{r[0]}{NBSP}: {r[4]} mesuré, {r[5]} prédit" for r in rows)
-    show(
-        fig, alt=f"Perte selon le calcul, axes logarithmiques, et la droite {number(a, 3)}·C^(−{number(b, 3)}). {told}."
-    )
+    ax.legend(frameon=False, fontsize=8.5, loc="lower left")
+    rows = [_law_row(f"{label}, ajusté", point, after) for label, point in zip(labels, bests, strict=True)] + [
+        _law_row(*known) for known in predicted
+    ]
+    told = f"{NBSP}; ".join(f"{r[0]}{NBSP}: {r[4]} mesuré, {r[5]} par la loi" for r in rows)
+    law = f"perte ≈ {number(after[0], 4)}·C^(−{number(after[1], 3)})"
+    show(fig, alt=f"Perte selon le calcul, axes logarithmiques, et la droite {law}. {told}.")
     table(
         rows,
-        header=["point", "C", "N", "D", "perte mesurée", "prédite par votre loi", "mesurée − prédite"],
-        caption=f"perte ≈ {number(a, 4)}·C^(−{number(b, 3)}), ajustée sur {len(bests)} points",
+        header=["point", "C", "N", "D", "perte mesurée", "selon votre loi", "mesurée − loi"],
+        caption=f"{law} sur {len(bests)} budgets. Pour le point tenu à l'écart, la loi n'a vu que les autres",
     )
     _sizes_law(fit, curves)
+
+
+def _law_row(name: str, point: Record, law: tuple[float, float]) -> list[str]:
+    """Une ligne du tableau : un point, sa perte, ce que la loi en dit."""
+    expected = law[0] * point["flops"] ** -law[1]
+    return [
+        name, flops_text(point["flops"]), number(point["params"]), number(point["tokens"]), number(point["loss"], 4),
+        number(expected, 4), _signed(point["loss"] - expected),
+    ]  # fmt: skip
 
 
 def _sizes_law(fit: Any, curves: dict[str, list[Record]]) -> None:

@@ -459,16 +459,18 @@ def fit_power_law(compute: torch.Tensor, loss: torch.Tensor) -> tuple[float, flo
 
 
 # %% [markdown]
-# Votre droite passe par le meilleur point de chaque budget. Elle n'a pas vu celui de droite, entraîné à un budget plus
-# grand, ni Colibri. **Pariez avant d'exécuter :** tombera-t-elle juste ?
+# D'abord une épreuve honnête : la loi est ajustée sans le plus grand budget, puis on regarde si elle le prédit. Ensuite,
+# on lui donne tous les budgets, et on l'envoie beaucoup plus loin, jusqu'à Colibri. **Pariez avant d'exécuter :** où
+# tombera-t-elle juste ?
 
 # %%
 ch2.power_law(fit_power_law)
 
 # %% [markdown]
 # Une droite tirée par si peu de points passe forcément près d'eux : ce n'est pas une preuve. Ce qui compte est le point
-# qu'elle n'a pas vu. Et Colibri, bien plus loin, appris avec un autre optimiseur, un autre contexte et un autre plan,
-# dit ce qu'engage une extrapolation : changer de recette ne déplace pas seulement un point, cela change la droite.
+# qu'elle n'a pas vu, et la distance à laquelle on le cherche. Colibri, bien plus loin, a été appris avec un autre
+# optimiseur, un autre contexte et un autre plan : changer de recette ne déplace pas seulement un point, cela change la
+# droite.
 #
 # Trois réserves sur notre étude. Le pas d'apprentissage n'a été cherché que sur trois largeurs, au plus petit budget.
 # Chaque point n'a qu'une graine. Et dans de si petits modèles, la table et la tête sont presque tout : compter $N$ sans
