@@ -1,0 +1,634 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Chapitre 8 · LoRA
+#
+# Pour apprendre la fantasy, un fine-tuning complet déplace les trois millions de nombres de Colibri. **Avant d'aller plus
+# loin :** combien de ces déplacements sont vraiment différents les uns des autres ? Si presque tous se ressemblaient,
+# combien de nombres suffiraient à les décrire ?
+#
+# Dans ce chapitre, vous regardez ce qu'un fine-tuning change, vous écrivez LoRA, vous le posez dans Colibri, et vous
+# tranchez par la mesure une contradiction des diapositives. Comptez deux heures pour l'essentiel ; les deux exercices
+# marqués « approfondissement » peuvent attendre. Tant qu'un exercice n'est pas fait, les figures qui en dépendent montrent
+# le résultat de l'auteur et le disent.
+
+# %%
+import atelier
+from atelier import check, hint, progress, quiz, scale
+from atelier.figures import ch8
+
+atelier.describe_machine()
+
+# %% tags=["setup"]
+import math
+from statistics import NormalDist
+
+import torch
+from torch import nn
+from transformers import GPT2LMHeadModel
+
+# %%
+colibri = atelier.load_model("colibri")
+tokenizer = atelier.load_tokenizer("colibri")
+tokens = scale().pick(essai=512, cpu=4096, gpu=65536)
+steps = scale().pick(essai=4, cpu=80, gpu=80)
+
+print("sur la langue générale (A) :", atelier.evaluate_perplexity(colibri, max_tokens=tokens))
+print("sur la fantasy (B)         :", atelier.evaluate_perplexity(colibri, "b_validation", max_tokens=tokens))
+
+# %% [markdown]
+# Colibri n'a jamais lu de fantasy, et cela se voit. Tout le chapitre tient dans cet écart : le réduire, avec le moins de
+# nombres possible, et sans abîmer la première ligne.
+#
+# ## 8.1 Ce qu'un fine-tuning change
+#
+# Un vrai fine-tuning, court : tous les poids apprennent.
+
+# %%
+tuned = ch8.fine_tune(colibri, steps=scale().pick(essai=4, cpu=60, gpu=300))
+ch8.size_of_change(colibri, tuned)
+
+# %% [markdown]
+# Quelques pour cent de la norme des poids, pas davantage. Appelons $\Delta W$ ce changement, une matrice par couche. Est-il
+# riche, ou pauvre ? On le mesure en le décomposant. Toute matrice s'écrit comme une somme de matrices de **rang** 1,
+# rangées de la plus forte à la plus faible : c'est la **décomposition en valeurs singulières** (*singular value
+# decomposition*, SVD),
+#
+# $$ M = \sum_i \sigma_i\, u_i v_i^\top, \qquad \sigma_1 \ge \sigma_2 \ge \dots \ge 0, $$
+#
+# où les $u_i$ sont orthogonaux entre eux, et les $v_i$ aussi. Garder les $r$ premiers termes donne la meilleure
+# approximation de rang $r$ (Eckart et Young, 1936).
+
+# %% [markdown]
+# ### ✎ Exercice : `low_rank` · 2 points · 15 minutes
+
+
+# %% exercise="low_rank"
+def low_rank(w: torch.Tensor, rank: int) -> tuple[torch.Tensor, float]:
+    """Meilleure approximation de w par une matrice de rang au plus `rank`, et l'erreur qu'elle commet.
+
+    w : (d, k) flottant (float32 ou float64), non nul, de forme quelconque ; rank : entier.
+    Rend (w_r, erreur) : w_r, (d, k) du type de w, la matrice de rang ≤ rank la plus proche de w pour la norme de
+    Frobenius ; erreur, un float de Python sans unité : ‖w − w_r‖ / ‖w‖, entre 0 et 1.
+    Lève ValueError si rank < 1.
+
+    Source : Eckart et Young, « The approximation of one matrix by another of lower rank », 1936.
+    """
+    ### BEGIN SOLUTION
+    if rank < 1:
+        raise ValueError(f"le rang vaut {rank}, il faut au moins 1")
+    u, s, vt = torch.linalg.svd(w, full_matrices=False)
+    w_r = (u[:, :rank] * s[:rank]) @ vt[:rank]
+    error = torch.linalg.norm(s[rank:]) / torch.linalg.norm(s)
+    return w_r, float(error)
+    ### END SOLUTION
+
+
+# %% [markdown]
+# `check` essaie de petites matrices. Voici l'épreuve qui compte : on garde, de chaque $\Delta W$ que vous venez de produire,
+# les $r$ directions les plus fortes, et l'on remet le tout dans Colibri. **Pariez :** à partir de quel rang la perplexité
+# ne s'en aperçoit-elle plus ? Une couche d'attention peut aller jusqu'à 192.
+
+# %%
+ch8.truncate(
+    colibri,
+    tuned,
+    low_rank,
+    ranks=scale().pick(essai=(1, 8), cpu=(1, 4, 16, 64), gpu=(1, 2, 4, 8, 16, 32, 64)),
+    max_tokens=tokens,
+)
+
+# %% [markdown]
+# Regardez les deux colonnes ensemble : on peut perdre une grande part de l'**énergie** $\sum_i \sigma_i^2$ et presque rien
+# de la perplexité. Le même essai, fait par l'auteur sur un fine-tuning plus long, à tous les rangs ; et pour comparer, le
+# même traitement infligé aux poids $W$ eux-mêmes.
+
+# %%
+ch8.rank_and_perplexity()
+
+# %% [markdown]
+# ??? q="full_rank"
+
+# %% [markdown]
+# D'où vient cette différence ? Voici l'énergie gardée en fonction du rang. Le trait pointillé est une matrice gaussienne
+# de mêmes dimensions : ce que l'on verrait s'il n'y avait rien à voir. Le trait gris vertical est le rang 8.
+
+# %%
+ch8.spectra(colibri)
+
+# %% [markdown]
+# $\Delta W$ est plus concentré que le hasard, mais il n'est **pas** de rang faible au sens strict : pour 90 % de son énergie,
+# le tableau demande encore bien des directions. L'hypothèse utile est plus faible, et c'est celle de la figure
+# précédente : ce qui **compte** dans le changement tient dans peu de directions. La diapositive écrit « the intrinsic rank
+# of the weight matrices in a large language model is low » ; l'article dit autre chose, « the change in weights during
+# model adaptation also has a low "intrinsic rank" » (Hu et al., 2022, § 1). Vous venez de voir que tronquer $W$, lui,
+# coûte très cher.
+#
+# ## 8.2 N'apprendre que ce que l'on garderait
+#
+# Si l'on ne garde à la fin qu'un $\Delta W$ de rang $r$, pourquoi ne pas l'écrire ainsi dès le début ? On gèle $W$, on pose
+#
+# $$ \Delta W = \frac{\alpha}{r}\, B A, \qquad B \in \mathbb{R}^{d \times r},\ A \in \mathbb{R}^{r \times k}, $$
+#
+# et l'on n'apprend que $A$ et $B$. C'est **LoRA** (*low-rank adaptation*).
+
+# %%
+ch8.drawing()
+
+# %% [markdown]
+# **Comptez d'abord :** la matrice `c_attn` de Colibri est de forme 576 × 192. Combien de nombres pour $\Delta W$ écrit en
+# entier, et combien pour $r = 4$ ?
+
+# %% [markdown]
+# ### ✎ Exercice : `lora_num_params` · 1 point · 5 minutes
+
+
+# %% exercise="lora_num_params"
+def lora_num_params(shapes: list[tuple[int, int]], rank: int) -> int:
+    """Nombre de paramètres que LoRA entraîne.
+
+    shapes : liste de formes (d, k), une par matrice adaptée, toutes différentes peut-être ; une liste vide est
+        permise ; rank : le rang r, le même pour toutes.
+    Rend un int : pour chaque matrice, les nombres de B, (d, r), et de A, (r, k).
+    Lève ValueError si rank < 1.
+
+    Source : Hu et al., « LoRA », ICLR 2022, § 4.2.
+    """
+    ### BEGIN SOLUTION
+    if rank < 1:
+        raise ValueError(f"le rang vaut {rank}, il faut au moins 1")
+    return sum(rank * (d + k) for d, k in shapes)
+    ### END SOLUTION
+
+
+# %% [markdown]
+# L'article adapte GPT-3, 175 milliards de paramètres. Sa phrase la plus citée promet **10 000 fois** moins de paramètres
+# à entraîner. Votre formule, avec ses nombres à lui :
+
+# %%
+ch8.gpt3_numbers(lora_num_params)
+
+# %% [markdown]
+# Le « 10 000 » est un arrondi, et il dépend de ce que l'on adapte : cherchez à quelle ligne il correspond. Une autre ligne ne
+# tombe pas juste : l'annexe D.4 donne 37,7 M pour quatre matrices à $r = 2$, la formule de l'article en donne la moitié.
+# C'est ce que rapporte la copie que nous avons lue ; nous ne savons pas d'où vient l'écart.
+
+# %% [markdown]
+# ### ✎ Exercice : `lora_delta` · 1 point · 5 minutes
+
+
+# %% exercise="lora_delta"
+def lora_delta(A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
+    """Mise à jour ΔW que décrivent deux petites matrices.
+
+    A : (r, k) flottant ; B : (d, r) flottant, du même type ; alpha : nombre réel ou entier, sans unité.
+    Rend (d, k), du type de A : ΔW = (α / r) · B · A, où r est le rang.
+    Lève ValueError si A et B n'ont pas le même rang.
+
+    Source : Hu et al., « LoRA », ICLR 2022, équation (3) et § 4.1.
+    """
+    ### BEGIN SOLUTION
+    rank = A.shape[0]
+    if B.shape[1] != rank:
+        raise ValueError(f"A est de rang {rank} et B de rang {B.shape[1]}")
+    return (alpha / rank) * (B @ A)
+    ### END SOLUTION
+
+
+# %% [markdown]
+# ## 8.3 Par où commencer
+#
+# Le modèle adapté doit partir du modèle de base, pas d'ailleurs : au début, $BA$ doit être nul. Il y a trois façons de
+# l'obtenir. La diapositive dit « A is initialized with random Gaussian Initialization, B is initialized to zero ».
+# Pourquoi pas l'inverse ? Pourquoi pas deux zéros ?
+#
+# ??? q="both_zero"
+
+# %% [markdown]
+# ### ✎ Exercice : `LoRALinear` · 3 points · 25 minutes
+
+
+# %% exercise="LoRALinear"
+class LoRALinear(nn.Module):
+    """Une couche linéaire gelée, et sa mise à jour de rang faible.
+
+    base : nn.Linear, avec ou sans biais ; elle est gelée ici, ses valeurs ne changent jamais.
+    rank : le rang r ; alpha : nombre sans unité, la mise à jour est multipliée par alpha / rank.
+    Les deux seuls paramètres qui apprennent sont lora_A, (r, entrée), tiré d'une loi normale centrée, et lora_B,
+    (sortie, r), nul au départ : la couche répond alors exactement comme la base.
+    forward(x) : x (…, entrée) → (…, sortie), soit base(x) + (alpha / rank) · B(A x), calculé sans jamais former la
+    matrice B·A.
+    Lève ValueError si rank < 1 ou si rank dépasse la plus petite dimension de la base.
+
+    Source : Hu et al., « LoRA », ICLR 2022, § 4.1 et figure 1.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+        super().__init__()
+        ### BEGIN SOLUTION
+        d_out, d_in = base.weight.shape
+        if not 1 <= rank <= min(d_in, d_out):
+            raise ValueError(f"le rang doit être entre 1 et {min(d_in, d_out)}, pas {rank}")
+        self.base = base.requires_grad_(False)
+        self.scaling = alpha / rank
+        self.lora_A = nn.Parameter(torch.randn(rank, d_in).to(base.weight) / math.sqrt(d_in))
+        self.lora_B = nn.Parameter(torch.zeros(d_out, rank).to(base.weight))
+        ### END SOLUTION
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        ### BEGIN SOLUTION
+        return self.base(x) + self.scaling * (x @ self.lora_A.T @ self.lora_B.T)
+        ### END SOLUTION
+
+
+# %% [markdown]
+# Quatre départs de **votre** couche. La première colonne dit si la sortie a déjà bougé avant tout pas ; les suivantes, qui
+# reçoit un gradient.
+
+# %%
+ch8.starts(colibri, LoRALinear)
+
+# %% [markdown]
+# Le gradient de $A$ est proportionnel à $B$, et celui de $B$ à $A$ : $\partial_A = B^\top G$ et $\partial_B = G A^\top$,
+# à un facteur près, où $G$ est le gradient de $\Delta W$. Avec deux zéros, plus rien ne bouge. Avec un seul, un des deux
+# bouge au premier pas, l'autre dès le deuxième : les deux choix du milieu se valent-ils ? Sur Colibri entier :
+
+# %%
+ch8.start_curves()
+
+# %% [markdown]
+# Deux zéros n'apprennent rien, deux gaussiennes partent d'un modèle abîmé. Entre les deux départs légitimes, lisez les
+# nombres avec leur étendue avant de conclure : Hayou et al. (2024, arXiv 2406.08447) montrent sur de plus grands modèles
+# que le choix de la diapositive supporte des pas d'apprentissage plus grands ; ici, nous n'en essayons qu'un.
+#
+# **Et $\alpha / r$ ?** Sans lui, doubler $r$ ferait à peu près doubler $\Delta W$ à chaque pas, et il faudrait régler de nouveau le
+# pas d'apprentissage.
+#
+# ??? q="alpha_role"
+
+# %%
+ch8.alphas()
+
+# %% [markdown]
+# La règle de l'article n'est pas la seule : en divisant par $\sqrt r$ (rsLoRA, Kalajdzievski, 2023, arXiv 2312.03732), les
+# grands rangs ne sont plus écrasés. Ce tableau n'a qu'une graine et qu'un pas d'apprentissage : il montre que le facteur
+# compte, pas quelle règle est la meilleure.
+#
+# ## 8.4 Dans GPT-2
+#
+# Reste à poser LoRA dans un vrai modèle. Un piège attend : les couches de GPT-2 sont des `Conv1D`, qui rangent leurs poids
+# en (entrée, sortie), à l'envers de `nn.Linear`. Se tromper de sens ne lève une erreur que si la matrice n'est pas carrée.
+
+# %% [markdown]
+# ### ✎ Exercice : `inject_lora` · 4 points · 35 minutes · approfondissement
+
+
+# %% exercise="inject_lora"
+def inject_lora(model: GPT2LMHeadModel, rank: int, alpha: float, target: str = "c_attn") -> GPT2LMHeadModel:
+    """Pose LoRA, sur place, sur les couches d'un GPT-2 qui portent un certain nom.
+
+    model : GPT-2 de transformers, dont les couches linéaires sont des Conv1D (poids rangé en (entrée, sortie)) ;
+    rank : le rang r, au plus la plus petite dimension des couches visées ; alpha : la mise à jour est multipliée par
+    alpha / rank ; target : le nom des couches à adapter dans leur module : « c_attn », « c_fc » ou « c_proj ». Chaque
+    bloc contient deux « c_proj », celle de l'attention et celle du MLP : toutes deux sont adaptées.
+    Rend le modèle reçu, modifié : chaque couche visée répond base(x) + (alpha / rank) · B(A x), avec ses propres
+    lora_A, (r, entrée), tiré d'une loi normale centrée, et lora_B, (sortie, r), nul ; eux seuls apprennent, tout le
+    reste du modèle est gelé. Au départ, les logits n'ont pas changé.
+    Lève ValueError si rank < 1.
+
+    Source : Hu et al., « LoRA », ICLR 2022, § 4.2.
+    """
+    ### BEGIN SOLUTION
+    if rank < 1:
+        raise ValueError(f"le rang vaut {rank}, il faut au moins 1")
+
+    class LoRAConv1D(nn.Module):
+        def __init__(self, base: nn.Module) -> None:
+            super().__init__()
+            d_in, d_out = base.weight.shape
+            self.base = base
+            self.lora_A = nn.Parameter(torch.randn(rank, d_in).to(base.weight) / math.sqrt(d_in))
+            self.lora_B = nn.Parameter(torch.zeros(d_out, rank).to(base.weight))
+
+        def forward(self, h: torch.Tensor) -> torch.Tensor:
+            return self.base(h) + (alpha / rank) * (h @ self.lora_A.T @ self.lora_B.T)
+
+    model.requires_grad_(False)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if name == target:
+                setattr(parent, name, LoRAConv1D(child))
+    return model
+    ### END SOLUTION
+
+
+# %% [markdown]
+# Votre LoRA, entraîné sur la fantasy avec le même protocole que les mesures de l'auteur ; votre point se pose sur sa
+# courbe. Changez `rank` et recommencez. (Sur un texte qui a déjà servi à choisir le pas d'apprentissage, comme tous les
+# points de cette figure.)
+
+# %%
+rank = 2
+lora = ch8.train_lora(colibri, inject_lora, rank, steps, max_tokens=tokens)
+
+# %%
+ch8.ranks_table()
+
+# %% [markdown]
+# Du rang 1 au rang 64, soixante-quatre fois plus de paramètres. Combien de perplexité ? Le fine-tuning complet, en pointillé,
+# peut bouger dans toutes les directions ; l'écart qui reste est le prix de la contrainte, à ce nombre de pas.
+#
+# **Où le poser ?** L'article n'adapte que $W_q$ et $W_v$ ; QLoRA trouve qu'il faut adapter toutes les couches (Dettmers et
+# al., 2023, § 4). À nombre de paramètres égal :
+
+# %%
+ch8.targets()
+
+# %% [markdown]
+# Entendez-vous la différence ? Les mêmes débuts, continués par les deux modèles.
+
+# %%
+prompts = ["Le vieux mage leva son bâton et", "La nuit tombait sur", "« Qui êtes-vous ? » demanda"]
+ch8.voices(colibri, lora, tokenizer, prompts, n_new=scale().pick(essai=6, cpu=24, gpu=48), inject=inject_lora)
+
+# %% [markdown]
+# ## 8.5 Fusionner
+#
+# Un adaptateur du chapitre 7 reste à jamais dans le modèle, et chaque jeton le traverse. Une mise à jour linéaire, elle, peut
+# se fondre dans le poids. **Que devient le temps d'une fenêtre ?**
+
+# %% [markdown]
+# ### ✎ Exercice : `merge_lora` · 1 point · 5 minutes
+
+
+# %% exercise="merge_lora"
+def merge_lora(weight: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
+    """Poids qui donne à lui seul la même réponse que la couche et sa mise à jour.
+
+    weight : (d, k) flottant, le poids W de la base ; A : (r, k) ; B : (d, r), du même type ; alpha : sans unité.
+    Rend un nouveau tenseur (d, k), du type de weight : W + (α / r) · B · A. Aucun argument n'est modifié.
+
+    Source : Hu et al., « LoRA », ICLR 2022, § 4.1, « No Additional Inference Latency ».
+    """
+    ### BEGIN SOLUTION
+    return weight + (alpha / A.shape[0]) * (B @ A)
+    ### END SOLUTION
+
+
+# %%
+windows = ch8.calibration_ids(colibri, tokenizer, 2)
+ch8.merged_speed(colibri, windows, inject_lora, merge_lora, rank=8, repeats=scale().pick(essai=1, cpu=7, gpu=15))
+
+# %% [markdown]
+# Fusionné, c'est un Colibri ordinaire : mêmes formes, même vitesse, au bruit de mesure près. À part, deux petits produits de
+# plus par couche ; ils sont minuscules en opérations, pas en temps, car une machine attend aussi entre deux produits.
+#
+# ??? q="merged_tasks"
+
+# %% [markdown]
+# Et la bibliothèque d'usage, **peft** ? Mettez-y les mêmes $A$ et $B$ : elle doit répondre la même chose.
+
+# %%
+ch8.beside_peft(colibri, windows, inject_lora, merge_lora)
+
+# %% [markdown]
+# Les écarts sont ceux des arrondis en FP32 : comparez-les à l'écart-type des logits. Remarquez l'option `fan_in_fan_out=True`
+# dans le code de la figure : c'est ainsi que peft apprend que `Conv1D` range ses poids à l'envers.
+#
+# ## 8.6 « It is not faster! », « It is faster! »
+#
+# Les diapositives posent deux fois la même question : le fine-tuning économe est-il plus efficace (1) en calcul, (2) en
+# mémoire ? Après les adaptateurs, elles répondent :
+#
+# > *It is not faster! You still need to do the entire forward and backward pass.*
+#
+# et après LoRA :
+#
+# > *It is faster! You only need to do the entire forward and backward pass of much less parameters + Caching.*
+#
+# Sur la mémoire, elles sont d'accord ; sur la vitesse, elles se contredisent. **Pariez** avant de compter : laquelle a raison ?
+#
+# ??? q="saved_flops"
+
+# %% [markdown]
+# Comptons. Un pas complet coûte $6N$ opérations par jeton (chapitre 2) : $2N$ à l'avant, $2N$ pour le gradient des
+# activations, $2N$ pour celui des poids. Que reste-t-il de chacun ? Dans les deux dernières lignes, LoRA n'est posé que dans
+# les 40 % du haut.
+
+# %%
+ch8.count_flops()
+
+# %% [markdown]
+# Les deux diapositives se trompent à moitié. La première oublie le gradient des poids : un produit sur trois disparaît. La
+# seconde oublie que les poids gelés travaillent encore, à l'avant et à l'arrière. Un tiers au mieux, donc ; et sur une machine ?
+
+# %%
+ch8.step_here(
+    colibri,
+    inject_lora,
+    rank=8,
+    repeats=scale().pick(essai=1, cpu=9, gpu=15),
+    sizes=scale().pick(essai=(), cpu=(), gpu=("small", "medium")),
+)
+
+# %% [markdown]
+# L'arrière et l'optimiseur raccourcissent ; l'avant **s'allonge**, à cause des petits produits de LoRA, et il faut garder
+# presque autant d'activations.
+#
+# Et le **cache** ? Si les blocs du bas sont gelés **et** que rien n'apprend sous eux, ce qu'ils calculent sur une phrase ne change
+# jamais : on peut le calculer une fois, le garder, et le relire aux passages suivants.
+#
+# ??? q="where_to_cache"
+
+# %%
+ch8.cache_here(
+    colibri,
+    inject_lora,
+    rank=8,
+    n_windows=scale().pick(essai=8, cpu=64, gpu=512),
+    passes_=scale().pick(essai=1, cpu=3, gpu=5),
+)
+
+# %% [markdown]
+# Les pertes sont les mêmes, à l'arrondi près : ce n'est pas une approximation. Le cache coûte un vecteur par jeton, qu'il faut
+# garder tant que dure l'apprentissage, et des données qui ne changent pas d'un passage à l'autre.
+#
+# Toutes les méthodes, décomposées, sur Colibri et sur un GPT-2 small aux poids tirés au hasard (le temps n'en dépend pas).
+# « En haut » veut dire : dans les deux derniers blocs sur cinq de Colibri, les trois derniers sur douze de GPT-2.
+
+# %%
+ch8.steps_measured()
+
+# %% [markdown]
+# Puis le tableau qui départage. Lisez-le de haut en bas : par pas, par passage, par qualité atteinte, mémoire, usage.
+
+# %%
+ch8.settle()
+
+# %% [markdown]
+# Ce que chaque diapositive voulait dire, et ce qui est vrai :
+#
+# - « *not faster* » : l'avant et le gradient des activations restent entiers. **Vrai**, mais il manque un tiers des opérations, et
+#   le temps d'un pas baisse un peu, moins que d'un tiers ;
+# - « *much less parameters* » : **faux** pour le calcul (les poids gelés calculent), vrai pour l'optimiseur et sa mémoire ;
+# - « *+ caching* » : **vrai** quand rien n'apprend en bas, donc pas avec LoRA posé partout, et au prix de la qualité : comparez la
+#   ligne de perplexité ;
+# - par **qualité atteinte**, le classement change encore : une méthode plus lente à chaque pas peut arriver la première ;
+# - la mémoire : l'état de l'optimiseur fond, les activations presque pas. Sur un grand modèle, c'est le premier qui domine.
+#
+# L'article, lui, annonce « a 25% speedup » sur GPT-3, et 10 000 fois moins de place. Refaisons ses divisions.
+
+# %%
+ch8.paper_arithmetic()
+
+# %% [markdown]
+# Vous savez maintenant lire ce 25 % : un gain de **temps**, soit un tiers de débit en plus, mesuré sur des cartes où le modèle est
+# partagé entre plusieurs machines. Il est sous le plafond de $4N/6N$, comme ici.
+#
+# ## 8.7 QLoRA : geler sur quatre bits
+#
+# La base est gelée : rien n'oblige à la garder en 32 bits. **QLoRA** (Dettmers et al., 2023) l'écrit sur 4 bits, la relit à
+# chaque passage, et entraîne LoRA par-dessus en pleine précision. Quels 16 niveaux choisir ? Au chapitre 3, ils étaient
+# réguliers. Mais les poids suivent à peu près une loi normale.
+#
+# ??? q="nf4_grid"
+
+# %% [markdown]
+# L'idée de **NF4** (*4-bit NormalFloat*) : prendre des quantiles de la loi normale, à probabilités régulièrement espacées. Trois
+# difficultés, trois choix du code publié : le dernier quantile serait infini, donc on s'arrête à une probabilité un peu inférieure
+# à 1 (`OFFSET`) ; zéro doit être un niveau ; il en reste 15, que l'on partage en 7 négatifs et 8 positifs. On divise enfin par le
+# plus grand.
+
+
+# %% tags=["setup"]
+def normal_levels(n: int, last: float) -> list[float]:
+    """n quantiles de la loi normale, de la probabilité 1/2 (exclue) à `last` (comprise), régulièrement espacés."""
+    return [NormalDist().inv_cdf(0.5 + (last - 0.5) * i / n) for i in range(1, n + 1)]
+
+
+OFFSET = 1 - (1 / 32 + 1 / 30) / 2
+_negative, _positive = normal_levels(7, OFFSET), normal_levels(8, OFFSET)
+NF4_LEVELS = torch.tensor([-v for v in reversed(_negative)] + [0.0] + _positive) / _positive[-1]
+
+# %%
+ch8.levels(NF4_LEVELS)
+
+# %% [markdown]
+# ### ✎ Exercice : `nf4_quantize` · 3 points · 25 minutes · approfondissement
+
+
+# %% exercise="nf4_quantize"
+def nf4_quantize(w: torch.Tensor, block_size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
+    """Codes NF4 d'un tenseur, et l'échelle de chaque bloc.
+
+    w : flottant de forme quelconque, de n éléments, pas forcément contigu ; il est lu à plat, ligne après ligne, et
+    coupé en blocs de block_size éléments voisins.
+    Rend (codes, absmax) : absmax, (n / block_size,) du type de w, le plus grand |w| de chaque bloc ; codes, (n,) uint8,
+    pour chaque élément l'indice, de 0 à 15, du niveau de NF4_LEVELS le plus proche de w / absmax du bloc ; à égalité,
+    le niveau le plus bas. Un bloc entièrement nul a pour absmax 0 et pour codes 7, le niveau 0.
+    Lève ValueError si block_size < 1 ou si block_size ne divise pas n.
+
+    Source : Dettmers et al., « QLoRA », NeurIPS 2023, § 3 et annexe E.
+    """
+    ### BEGIN SOLUTION
+    if block_size < 1 or w.numel() % block_size:
+        raise ValueError(f"{w.numel()} éléments ne se coupent pas en blocs de {block_size}")
+    blocks = w.reshape(-1, block_size)
+    absmax = blocks.abs().amax(dim=1)
+    scale = torch.where(absmax > 0, absmax, torch.ones_like(absmax))
+    x = (blocks / scale[:, None]).contiguous()
+    levels = NF4_LEVELS.to(x.device, torch.promote_types(x.dtype, torch.float32))
+    middles = (levels[1:] + levels[:-1]) / 2
+    codes = torch.bucketize(x.to(levels.dtype), middles)
+    return codes.flatten().to(torch.uint8), absmax
+    ### END SOLUTION
+
+
+# %%
+ch8.four_bits(colibri, nf4_quantize, NF4_LEVELS, max_tokens=tokens)
+
+# %% [markdown]
+# Les codes servent plus également avec NF4 qu'avec une grille régulière, sans que ce soit parfait : diviser par le plus grand poids du
+# bloc n'est pas diviser par l'écart-type, et Yoshida (2023, arXiv 2306.06965) montre que les niveaux optimaux dépendent de la
+# taille du bloc.
+#
+# Le fichier, lui, compte aussi les échelles : une par bloc de 64. **Calculez d'abord :** combien de bits de plus par poids, si
+# elles sont en FP32 ? L'article les quantifie à leur tour : c'est la **double quantification**.
+
+# %%
+ch8.double_quantization()
+
+# %% [markdown]
+# L'article annonce 0,373 bit et « environ 3 Go pour un modèle de 65 milliards » (§ 3). Puis la question qui décide : LoRA
+# rattrape-t-il ce que l'arrondi a coûté ?
+
+# %%
+ch8.qlora()
+
+# %% [markdown]
+# Comparez les écarts **avant** et **après** : si LoRA compense l'arrondi, ils doivent se resserrer. Et regardez l'étendue des graines
+# avant de dire que NF4 bat int4 une fois LoRA appris.
+#
+# Le prix est ailleurs : relire les codes à chaque passage prend du temps (figure de la section 8.6). QLoRA n'accélère rien ; il fait
+# entrer dans une carte un modèle qui n'y entrait pas : d'après l'article, 65 milliards de paramètres sur 48 Go.
+
+# %%
+ch8.row_nf4(colibri, nf4_quantize, NF4_LEVELS)
+
+# %% [markdown]
+# ## 8.8 La fin de l'histoire
+#
+# Cinq façons d'adapter Colibri, les deux mêmes tâches : parler comme un conte (B), et dire de quoi traite une fiche
+# administrative (douze sujets). Même nombre de pas, chaque méthode à son meilleur pas d'apprentissage, trois graines. « Tête » veut dire
+# le dernier LayerNorm et une matrice de sortie à part, pour la langue ; la seule couche de classement, pour les fiches.
+# **Avant d'exécuter :** laquelle préféreriez-vous, si vous aviez cent tâches ? Et si vous n'en aviez qu'une ?
+
+# %%
+ch8.final_table()
+
+# %%
+ch8.final_figure()
+
+# %% [markdown]
+# Trois choses à chercher. **Qui gagne** change d'une tâche à l'autre : une tête suffit-elle à classer ? suffit-elle à parler ?
+# **L'oubli** n'est pas réservé au fine-tuning complet : LoRA oublie aussi, tant qu'il est en place ; mais il suffit de l'ôter pour
+# retrouver la base, à l'octet près. Et **le temps** d'un pas sépare bien moins les méthodes que les octets.
+#
+# Votre LoRA fusionné rejoint le tableau du cours, sur la langue générale : c'est son oubli que l'on y lit.
+
+# %%
+ch8.row_lora(colibri, lora, inject_lora, merge_lora, rank, n_bytes=4 * colibri.num_parameters())
+
+# %%
+atelier.board()
+
+# %% [markdown]
+# **Ce que vous savez maintenant.** Un fine-tuning bouge toutes les directions, mais peu d'entre elles comptent. LoRA n'apprend que
+# celles-là : $r(d + k)$ nombres au lieu de $dk$, zéro d'un côté pour partir de la base, hasard de l'autre pour pouvoir partir.
+# Fusionné, il ne coûte rien à l'usage. Il économise la mémoire et la place, peu de temps : un produit sur trois au mieux, davantage
+# seulement si le bas du modèle ne change pas et se met en cache. Et sa base peut tenir sur quatre bits.
+#
+# Il reste tout ce que ce cours n'a pas dit : c'est à vous de l'exposer, au chapitre 9.
+
+# %%
+progress()
+
+# %% [markdown]
+# **Références.** Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*, ICLR 2022, arXiv 2106.09685 · Eckart et Young,
+# *The approximation of one matrix by another of lower rank*, Psychometrika, 1936 · Aghajanyan et al., *Intrinsic Dimensionality
+# Explains the Effectiveness of Language Model Fine-Tuning*, 2020, arXiv 2012.13255 · Hayou et al., *The Impact of Initialization
+# on LoRA Finetuning Dynamics*, 2024, arXiv 2406.08447 · Kalajdzievski, *A Rank Stabilization Scaling Factor for Fine-Tuning with
+# LoRA*, 2023, arXiv 2312.03732 · Dettmers et al., *QLoRA: Efficient Finetuning of Quantized LLMs*, NeurIPS 2023, arXiv 2305.14314 ·
+# bibliothèque bitsandbytes, `functional.py`, `create_normal_map` · Yoshida, *NF4 Isn't Information Theoretically Optimal (and
+# that's Good)*, 2023, arXiv 2306.06965 · bibliothèque peft, Hugging Face · Houlsby et al., *Parameter-Efficient Transfer Learning
+# for NLP*, ICML 2019, arXiv 1902.00751

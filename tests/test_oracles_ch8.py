@@ -1,0 +1,268 @@
+"""Les références du chapitre 8, contre peft, torch.linalg et des définitions brutes ; et le cache d'activations."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from atelier.figures.ch8_cache import cached_loss, hidden_before, passes, saved_bytes, step_times
+from atelier.figures.ch8_delta import energy, rank_for
+from atelier.figures.ch8_nf4 import PUBLISHED, on_four_bits, restore
+from atelier.figures.ch8_train import everywhere, factors, merged_copy, trained_count
+from atelier.models import gpt2_shape, load_model
+from atelier.probes import tiny_gpt2
+from atelier.training import lm_loss
+from grader.chapters import load_chapter
+
+TINY = {"n_layer": 3, "n_head": 4, "n_embd": 16, "vocab_size": 40, "n_positions": 32}
+Reference = Callable[[str], Callable[..., Any]]
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    return load_chapter("ch8_lora").reference
+
+
+@pytest.fixture(scope="module")
+def levels() -> torch.Tensor:
+    return load_chapter("ch8_lora").namespace["NF4_LEVELS"]
+
+
+@pytest.fixture(scope="module")
+def ids() -> torch.Tensor:
+    return torch.randint(0, 40, (3, 11), generator=torch.Generator().manual_seed(1))
+
+
+def _noise(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+# --- low_rank ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(9, 5), (5, 9), (7, 7)])
+@pytest.mark.parametrize("rank", [1, 3, 5])
+def test_low_rank_has_the_rank_and_no_neighbour_does_better(reference: Any, shape: Any, rank: int) -> None:
+    w = _noise(*shape, seed=3).double()
+    best, error = reference("low_rank")(w, rank)
+    assert torch.linalg.matrix_rank(best) == min(rank, *shape)
+    dropped = torch.linalg.svdvals(w)[rank:]
+    assert error == pytest.approx(float(dropped.norm() / w.norm()), abs=1e-12)
+    for seed in range(20):
+        left, right = _noise(shape[0], rank, seed=seed).double(), _noise(rank, shape[1], seed=seed + 99).double()
+        right = torch.linalg.lstsq(left, w).solution if seed % 2 else right
+        assert (w - left @ right).norm() >= (w - best).norm() - 1e-9
+
+
+# --- Comptes, contre peft ---
+
+
+def _with_peft(model: nn.Module, rank: int, alpha: float, targets: list[str]) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, fan_in_fan_out=True)
+        return get_peft_model(model, config)
+
+
+@pytest.mark.parametrize(("targets", "known"), [(["c_attn"], 294_912), (["c_attn", "c_proj", "c_fc"], None)])
+def test_count_is_what_peft_trains_on_gpt2_small(reference: Any, targets: list[str], known: int | None) -> None:
+    model = gpt2_shape("small")
+    shapes = [tuple(m.weight.shape) for n, m in model.named_modules() if n.split(".")[-1] in targets]
+    adapted = _with_peft(model, 8, 16, targets)
+    count = reference("lora_num_params")(shapes, 8)
+    assert count == adapted.get_nb_trainable_parameters()[0]
+    assert known is None or count == known
+
+
+def test_gpt3_numbers_of_the_paper(reference: Any) -> None:
+    qv = [(12288, 12288)] * 192
+    assert [reference("lora_num_params")(qv, r) for r in (1, 4, 8)] == [4_718_592, 18_874_368, 37_748_736]
+
+
+# --- ΔW, couche, fusion, contre peft ---
+
+
+def _peft_linear(base: nn.Linear, rank: int, alpha: float) -> nn.Module:
+    wrapped = _with_peft_linear(base, rank, alpha)
+    layer = wrapped.base_model.model[0]
+    with torch.no_grad():
+        layer.lora_B["default"].weight.copy_(_noise(base.out_features, rank, seed=5))
+    return wrapped
+
+
+def _with_peft_linear(base: nn.Linear, rank: int, alpha: float) -> Any:
+    return get_peft_model(nn.Sequential(base), LoraConfig(r=rank, lora_alpha=alpha, target_modules=["0"]))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("rank", "alpha"), [(1, 4), (3, 8), (5, 2)])
+def test_layer_delta_and_merge_are_those_of_peft(reference: Any, rank: int, alpha: int, bias: bool) -> None:
+    base = nn.Linear(7, 5, bias=bias)
+    theirs = _peft_linear(copy.deepcopy(base), rank, alpha)
+    layer = theirs.base_model.model[0]
+    a, b = layer.lora_A["default"].weight.detach(), layer.lora_B["default"].weight.detach()
+    mine = reference("LoRALinear")(copy.deepcopy(base), rank, alpha)
+    assert sum(p.numel() for p in mine.parameters() if p.requires_grad) == theirs.get_nb_trainable_parameters()[0]
+    with torch.no_grad():
+        mine.lora_A.copy_(a)
+        mine.lora_B.copy_(b)
+    x = _noise(4, 3, 7, seed=8)
+    torch.testing.assert_close(mine(x), theirs(x), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(reference("lora_delta")(a, b, alpha), layer.get_delta_weight("default"))
+    merged = theirs.merge_and_unload()[0].weight
+    torch.testing.assert_close(reference("merge_lora")(base.weight.detach(), a, b, alpha), merged)
+
+
+def test_layer_starts_as_its_base_and_never_touches_it(reference: Any) -> None:
+    base = nn.Linear(6, 9)
+    before = copy.deepcopy(base.state_dict())
+    x = _noise(5, 6)
+    expected = base(x).detach()
+    layer = reference("LoRALinear")(base, 2, 4.0)
+    assert torch.equal(layer(x), expected)
+    optimizer = torch.optim.Adam([p for p in layer.parameters() if p.requires_grad], 0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        layer(x).square().mean().backward()
+        optimizer.step()
+    assert all(torch.equal(before[k], v) for k, v in base.state_dict().items())
+    assert not torch.allclose(layer(x), expected)
+
+
+# --- inject_lora, contre peft avec fan_in_fan_out ---
+
+
+@pytest.mark.parametrize("target", ["c_attn", "c_proj", "c_fc"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_injected_gpt2_is_that_of_peft(reference: Any, ids: torch.Tensor, target: str, seed: int) -> None:
+    model = tiny_gpt2(TINY, seed)
+    mine = reference("inject_lora")(copy.deepcopy(model), 3, 6.0, target)
+    theirs = _with_peft(copy.deepcopy(model), 3, 6, [target])
+    assert torch.equal(mine(ids).logits, model(ids).logits)
+    assert trained_count(mine) == trained_count(theirs)
+    with torch.no_grad():
+        for i, ((a, b), (a2, b2)) in enumerate(zip(factors(mine, 3), factors(theirs, 3), strict=True)):
+            for p, q in ((a, a2), (b, b2)):
+                p.copy_(0.3 * _noise(*p.shape, seed=i))
+                q.copy_(p)
+    torch.testing.assert_close(mine(ids).logits, theirs(ids).logits, rtol=1e-4, atol=1e-4)
+    lm_loss(mine, ids).backward()
+    lm_loss(theirs, ids).backward()
+    for (a, b), (a2, b2) in zip(factors(mine, 3), factors(theirs, 3), strict=True):
+        torch.testing.assert_close(a.grad, a2.grad, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(b.grad, b2.grad, rtol=1e-3, atol=1e-5)
+    fused = merged_copy(model, factors(mine, 3), 6.0, reference("merge_lora"), target)
+    torch.testing.assert_close(fused(ids).logits, theirs.merge_and_unload()(ids).logits, rtol=1e-4, atol=1e-4)
+
+
+def test_three_injections_reach_every_linear_layer(reference: Any, ids: torch.Tensor) -> None:
+    model = tiny_gpt2(TINY, 2)
+    adapted = everywhere(model, reference("inject_lora"), 2, 4.0)
+    assert len(factors(adapted, 2)) == 4 * TINY["n_layer"]
+    assert trained_count(adapted) == trained_count(_with_peft(model, 2, 4, ["c_attn", "c_proj", "c_fc"]))
+
+
+# --- NF4 ---
+
+
+def test_levels_are_those_published_by_bitsandbytes(levels: torch.Tensor) -> None:
+    torch.testing.assert_close(levels, torch.tensor(PUBLISHED), rtol=0, atol=1e-6)
+    assert levels[7] == 0 and levels[0] == -1 and levels[15] == 1
+
+
+@pytest.mark.parametrize("block", [1, 16, 64])
+def test_nf4_is_the_nearest_level_of_each_block(reference: Any, levels: torch.Tensor, block: int) -> None:
+    w = 0.02 * _noise(24, 64, seed=block)
+    codes, absmax = reference("nf4_quantize")(w, block)
+    flat = w.flatten()
+    for i in range(0, flat.numel(), 37):
+        peak = flat[i // block * block : (i // block + 1) * block].abs().max()
+        assert absmax[i // block] == peak
+        distance = (flat[i] / peak - levels).abs()
+        assert distance[codes[i].long()] <= distance.min() + 1e-7
+    back = restore(codes, absmax, levels, w)
+    widest = float(levels.diff().max()) / 2
+    assert ((back - w).abs().reshape(-1, block) <= widest * absmax[:, None] + 1e-7).all()
+
+
+def test_colibri_survives_four_bits(reference: Any, levels: torch.Tensor) -> None:
+    model = load_model("colibri")
+    copied = on_four_bits(model, reference("nf4_quantize"), levels)
+    window = torch.arange(64)[None]
+    with torch.no_grad():
+        assert (copied(window).logits - model(window).logits).abs().max() > 0
+        assert (copied(window).logits - model(window).logits).norm() < 0.3 * model(window).logits.norm()
+
+
+# --- Énergie, cache, coût d'un pas ---
+
+
+def test_energy_and_rank() -> None:
+    curve = energy(torch.tensor([3.0, 2.0, 1.0]))
+    torch.testing.assert_close(curve, torch.tensor([9.0, 13.0, 14.0]).double() / 14)
+    assert [rank_for(share, curve) for share in (0.5, 0.9, 0.95, 1.0)] == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("top", [0, 1, 2, 3])
+def test_cache_gives_the_same_loss_and_gradients(reference: Any, ids: torch.Tensor, top: int) -> None:
+    model = everywhere(tiny_gpt2(TINY, 4), reference("inject_lora"), 2, 4.0)
+    first = TINY["n_layer"] - top
+    for name, p in model.named_parameters():
+        p.requires_grad_(("lora_" in name and int(name.split(".")[2]) >= first) or "ln_f" in name)
+        if "lora_B" in name:
+            nn.init.normal_(p, std=0.2)
+    plain = lm_loss(model, ids)
+    kept = hidden_before(model, ids, top)
+    cached = cached_loss(top)(model, (kept, ids))
+    torch.testing.assert_close(cached, plain, rtol=1e-5, atol=1e-5)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    for a, b in zip(torch.autograd.grad(plain, trained), torch.autograd.grad(cached, trained), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_passes_see_every_window_once_a_pass() -> None:
+    windows, cache = torch.arange(12).reshape(6, 2), torch.arange(18.0).reshape(6, 3)
+    source = passes(windows, cache, 2, seed=0)
+    for _ in range(2):
+        rows = [next(source) for _ in range(3)]
+        assert sorted(int(w) for _, part in rows for w in part[:, 0]) == [0, 2, 4, 6, 8, 10]
+        assert all(int(c[0]) * 2 == int(w[0]) * 3 for kept, part in rows for c, w in zip(kept, part, strict=True))
+
+
+def test_saved_bytes_of_a_linear_layer() -> None:
+    layer, x = nn.Linear(10, 4), torch.randn(8, 10)
+    assert saved_bytes(lambda: layer(x).square().sum(), layer) == 4 * (8 * 10 + 8 * 4)
+    assert saved_bytes(lambda: layer.requires_grad_(False)(x), layer) == 0
+
+
+def test_a_step_costs_a_third_less_with_everything_frozen_above(reference: Any) -> None:
+    """Le compte du chapitre, 4N contre 6N, par FlopCounterMode sur une pile de couches linéaires."""
+    stack = nn.Sequential(*(nn.Linear(64, 64) for _ in range(6)))
+    x = torch.randn(32, 64, requires_grad=True)
+
+    def flops() -> int:
+        with FlopCounterMode(display=False) as counter:
+            stack(x).sum().backward()
+        return counter.get_total_flops()
+
+    full = flops()
+    stack.requires_grad_(False)
+    assert flops() / full == pytest.approx(4 / 6)
+
+
+def test_step_times_changes_nothing(ids: torch.Tensor) -> None:
+    model = tiny_gpt2(TINY, 5)
+    before = copy.deepcopy(model.state_dict())
+    line = step_times(model, ids, lm_loss, repeats=1)
+    assert line["entraînés"] == model.num_parameters() and line["octets d'état"] == 12 * model.num_parameters()
+    assert all(line[k] > 0 for k in ("avant", "arrière", "optimiseur", "octets gardés"))
+    after = model.state_dict()
+    assert all(torch.allclose(before[k], v, rtol=1e-5, atol=1e-6) for k, v in after.items())
