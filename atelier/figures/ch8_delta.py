@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +26,42 @@ LENGTH, BATCH = 64, 8
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
+def from_measures(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Décore une fonction dont le premier argument est le dictionnaire des mesures enregistrées.
+
+    names : les expériences qu'elle lit. S'il en manque une, une phrase le dit et rien n'est montré.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            try:
+                found = load_measures(CHAPTER)
+            except FileNotFoundError:
+                found = {}
+            if missing := [name for name in names if name not in found]:
+                note(f"Mesures pas encore enregistrées ({', '.join(missing)}) : python cours.py mesures {CHAPTER}.")
+                return None
+            return function(found, *args, **kwargs)
+
+        return wrapper
+
+    return decorate
+
+
 def source(found: dict[str, Any]) -> str:
     """D'où viennent des mesures enregistrées, en quelques mots."""
     return f"mesuré par l'auteur, {found['machine'].split(' · ')[0]}"
 
 
 def fine_tune(model: GPT2LMHeadModel, steps: int, lr: float = 1e-3, seed: int = 0) -> GPT2LMHeadModel:
-    """Une copie du modèle dont tous les poids ont appris la fantasy (B) pendant `steps` pas de 512 jetons."""
-    tuned = copy.deepcopy(model).requires_grad_(True)
+    """Une copie du modèle dont les couches linéaires ont appris la fantasy (B) pendant `steps` pas de 512 jetons.
+
+    Tables, biais et LayerNorm restent gelés : tout le changement est dans des matrices.
+    """
+    tuned = copy.deepcopy(model).requires_grad_(False)
+    for layer in linear_layers(tuned).values():
+        layer.weight.requires_grad_(True)
     log = train(tuned, windows(corpus_tokens("b_train"), BATCH, LENGTH, seed=seed), steps, lr, what="fine-tuning")
     note(
         f"{steps} pas de {BATCH} × {LENGTH} jetons : perte {number(log.losses[0], 3)} au premier pas, "
@@ -90,15 +120,14 @@ def _random_curve(shapes: Iterable[tuple[int, int]]) -> Tensor:
     return torch.stack([energy(torch.linalg.svdvals(torch.randn(s, generator=generator))) for s in shapes]).mean(0)
 
 
-def spectra(model: GPT2LMHeadModel) -> None:
+@from_measures("delta")
+def spectra(found: dict[str, Any], model: GPT2LMHeadModel) -> None:
     """Énergie contre rang : ΔW d'un vrai fine-tuning (enregistré), W de Colibri, et une matrice au hasard."""
-    found = load_measures(CHAPTER)
-    run = found["delta"]
     weights = {n: weight_of(layer) for n, layer in linear_layers(model).items()}
     noise = _random_curve([tuple(weights[f"0.{k}"].shape) for k in KINDS])
     panels = {
-        f"ΔW ({run['pas']} pas sur la fantasy)": _by_kind(
-            {n: torch.tensor(v) for n, v in run["valeurs singulières"].items()}
+        f"ΔW ({found['recette']['pas']} pas sur la fantasy)": _by_kind(
+            {n: torch.tensor(v) for n, v in found["delta"]["couches linéaires"]["valeurs singulières"].items()}
         ),
         "W (Colibri avant)": _by_kind({n: torch.linalg.svdvals(w) for n, w in weights.items()}),
     }
@@ -110,7 +139,7 @@ def spectra(model: GPT2LMHeadModel) -> None:
         ax.set(xscale="log", title=title, xlabel="rang gardé (échelle logarithmique)")
         ax.axvline(8, color="#999999", linewidth=0.8)
         french(ax)
-    axes[0].set_ylabel("énergie gardée (% de ‖·‖²)")
+    axes[0].set_ylabel("énergie gardée (%)")
     axes[1].legend(fontsize=8)
     told = " ; ".join(
         f"{title} : {', '.join(f'{label} {percent(float(c[7]))}' for label, c in curves.items())}"
@@ -157,44 +186,61 @@ def truncate(
         model = _truncated(before, after, cut)
         ppl = evaluate_perplexity(model, "b_validation", max_tokens=max_tokens).perplexity
         rows.append([f"ΔW de rang {r}", percent(sum(e**2 for e in errors) / len(errors)), ppl])
-    ends = {"sans ΔW (couches linéaires d'avant)": _truncated(before, after, torch.zeros_like), "ΔW entier": after}
+    ends = {"sans ΔW (Colibri avant)": _truncated(before, after, torch.zeros_like), "ΔW entier": after}
     for label, model in ends.items():
         ppl = evaluate_perplexity(model, "b_validation", max_tokens=max_tokens).perplexity
         rows.append([label, "100 %" if "sans" in label else "0", ppl])
     table(
         rows,
         header=["ce que l'on garde", "énergie perdue", "perplexité sur B"],
-        caption="Le fine-tuning que vous venez de faire, tronqué (tables, biais et LayerNorm gardés entiers)",
+        caption="Le fine-tuning que vous venez de faire, tronqué",
     )
 
 
-def rank_and_perplexity() -> None:
-    """Perplexité contre rang gardé : ΔW tronqué, et W tronqué, sur les mesures enregistrées."""
-    found = load_measures(CHAPTER)
-    run = found["delta"]
-    kept = {int(r): p for r, p in run["ΔW de rang r"].items()}
-    weights = {int(r): p for r, p in run["W de rang r"].items()}
-    fig, ax = canvas(7.6, 4.0)
-    ax.plot(list(kept), list(kept.values()), label="W + ΔW tronqué au rang r", **SERIES[0])
-    ax.plot(list(weights), list(weights.values()), label="W lui-même tronqué au rang r, sans ΔW", **SERIES[1])
-    lines = {"Colibri avant": run["base"]["B"], "fine-tuning complet": run["après"]["B"]}
-    for (label, value), linestyle in zip(lines.items(), ("--", ":"), strict=True):
-        ax.axhline(value, color=BLACK, linestyle=linestyle, linewidth=1.2, label=f"{label} : {number(value, 4)}")
-    ax.set(xscale="log", yscale="log", xlabel="rang r (échelle logarithmique)")
-    ax.set_ylabel("perplexité sur B (échelle logarithmique)")
+def _curve(points: dict[str, float]) -> tuple[list[int], list[float]]:
+    return [int(r) for r in points], list(points.values())
+
+
+def learned_ranks(found: dict[str, Any]) -> dict[int, list[float]]:
+    """Rang → perplexités sur B, une par graine, de LoRA appris sur toutes les couches (α = 2r)."""
+    runs = {int(r): [x["B"] for x in line] for r, line in found["rangs"].items()}
+    runs[8] = [x["B"] for x in found["langue"]["LoRA"]]
+    return {r: runs[r] for r in sorted(runs)}
+
+
+@from_measures("delta", "rangs", "langue")
+def rank_and_perplexity(found: dict[str, Any]) -> None:
+    """Perplexité contre rang : ΔW tronqué après coup, et LoRA appris d'emblée à ce rang (mesures enregistrées)."""
+    delta, learned = found["delta"], learned_ranks(found)
+    series = {
+        "ΔW tronqué (seules les couches linéaires ont appris)": _curve(delta["couches linéaires"]["ΔW de rang r"]),
+        "ΔW tronqué (tout a appris ; tables gardées)": _curve(delta["tout"]["ΔW de rang r"]),
+        "LoRA, appris à ce rang": (list(learned), [statistics.mean(v) for v in learned.values()]),
+    }
+    lines = {
+        "Colibri avant": delta["base"]["B"],
+        "couches linéaires": delta["couches linéaires"]["après"]["B"],
+        "tout": delta["tout"]["après"]["B"],
+    }
+    fig, ax = canvas(8.0, 4.2)
+    for style, (label, (x, y)) in zip(SERIES, series.items(), strict=False):
+        ax.plot(x, y, label=label, **style)
+    for linestyle, (label, value) in zip(("-", "--", ":"), lines.items(), strict=True):
+        ax.axhline(value, color=BLACK, linestyle=linestyle, linewidth=1.1)
+        ax.text(190, value, f"{label} : {number(value, 4)}", ha="right", va="bottom", fontsize=8)
+    ax.set(xscale="log", xlabel="rang r (échelle logarithmique)", ylabel="perplexité sur B", xlim=(0.9, 200))
     ax.set_xticks(list(RANKS), [str(r) for r in RANKS])
-    ax.set_yticks([t for t in (40, 50, 60, 100, 200, 500, 1000, 2000, 5000) if t <= 1.2 * max(weights.values())])
     french(ax, x=False)
     ax.minorticks_off()
-    ax.legend(fontsize=9)
-    told = ", ".join(f"rang {r} : {number(p, 4)}" for r, p in kept.items())
-    cut = ", ".join(f"rang {r} : {number(p, 4)}" for r, p in weights.items())
-    show(
-        fig,
-        alt=f"Perplexité sur B contre rang. ΔW tronqué : {told}. W tronqué : {cut}. Colibri avant : "
-        f"{number(run['base']['B'], 4)} ; fine-tuning complet : {number(run['après']['B'], 4)}.",
+    ax.legend(fontsize=8, loc="lower left")
+    told = " ; ".join(
+        f"{label} : " + ", ".join(f"rang {r}, {number(p, 4)}" for r, p in zip(x, y, strict=True))
+        for label, (x, y) in series.items()
     )
+    ends = ", ".join(f"{label} {number(value, 4)}" for label, value in lines.items())
+    show(fig, alt=f"Perplexité sur B contre rang. {told}. Repères : {ends}.")
+    cut = ", ".join(f"{number(p, 4)} au rang {r}" for r, p in delta["W de rang r"].items())
     note(
-        f"Sans aucun ΔW dans les couches linéaires, les tables, biais et LayerNorm réappris donnent déjà "
-        f"{number(run['sans ΔW'], 4)}. ({source(found)}, {run['pas']} pas, une graine.)"
+        f"Les poids W eux-mêmes, tronqués de la même façon, sans ΔW : {cut}. ({source(found)}, "
+        f"{found['recette']['pas']} pas pour tous ; une graine, trois pour LoRA.)"
     )

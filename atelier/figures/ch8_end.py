@@ -6,10 +6,9 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 from atelier.display import note, number, recorded, show, table
-from atelier.figures.ch8_delta import CHAPTER, source
+from atelier.figures.ch8_delta import CHAPTER, from_measures, source
 from atelier.figures.ch8_train import TARGETS, factors, merged_copy
 from atelier.figures.style import SERIES, canvas, french
-from atelier.measures import load_measures
 from atelier.variants import save_variant
 
 if TYPE_CHECKING:
@@ -28,9 +27,8 @@ def _range(runs: list[dict[str, Any]], key: str, factor: float = 1.0) -> str:
     return f"{number(statistics.mean(values), 3)} ({number(min(values), 3)} à {number(max(values), 3)})"
 
 
-def _lines() -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def _lines(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Ce que les mesures disent de chaque méthode."""
-    found = load_measures(CHAPTER)
     times = found["temps"]["pas"]["Colibri"]["méthodes"]
     lines = {}
     for m in METHODS:
@@ -43,12 +41,13 @@ def _lines() -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
             "octets classes": 4 * found["classes"][m][0]["entraînés"],
             "ms": t["avant"] + t["arrière"] + t["optimiseur"],
         }
-    return found, lines
+    return lines
 
 
-def final_table() -> None:
+@from_measures("langue", "qlora", "classes", "temps", "delta")
+def final_table(found: dict[str, Any]) -> None:
     """Qualité, octets entraînés, durée d'un pas et oubli, pour les deux tâches."""
-    found, lines = _lines()
+    lines = _lines(found)
     base = found["delta"]["base"]
     rows = [
         [
@@ -80,9 +79,10 @@ def final_table() -> None:
     )
 
 
-def final_figure() -> None:
+@from_measures("langue", "qlora", "classes", "temps", "delta")
+def final_figure(found: dict[str, Any]) -> None:
     """Qualité contre octets entraînés, et contre oubli, pour les deux tâches ; l'aire du repère dit le temps."""
-    found, lines = _lines()
+    lines = _lines(found)
     base = found["delta"]["base"]
     fig, axes = canvas(9.4, 7.0, rows=2, columns=2)
     plots = [

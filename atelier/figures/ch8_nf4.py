@@ -17,10 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from atelier.display import note, number, recorded, show, table
-from atelier.figures.ch8_delta import CHAPTER, source
+from atelier.figures.ch8_delta import CHAPTER, from_measures, source
 from atelier.figures.layers import KINDS, linear_layers, weight_of
 from atelier.figures.style import BLACK, SERIES, canvas, french, percent
-from atelier.measures import load_measures
 from atelier.perplexity import evaluate_perplexity
 from atelier.variants import save_variant
 
@@ -79,8 +78,15 @@ def on_four_bits(model: GPT2LMHeadModel, quantize: Any, table_: Tensor) -> GPT2L
 
 @recorded("ch8/four_bits", needs=("quantize",))
 def four_bits(model: GPT2LMHeadModel, quantize: Any, table_: Tensor, max_tokens: int) -> None:
-    """NF4 par la fonction du lecteur, à côté de la grille régulière : erreur par genre de couche, perplexité, codes."""
-    found = load_measures(CHAPTER)["qlora"]
+    """NF4 par la fonction du lecteur, à côté de la grille régulière : erreur par genre de couche, perplexité, codes."""
+    _four_bits(model, quantize, table_, max_tokens)
+
+
+@from_measures("qlora")
+def _four_bits(
+    measures: dict[str, Any], model: GPT2LMHeadModel, quantize: Any, table_: Tensor, max_tokens: int
+) -> None:
+    found = measures["qlora"]
     rounded = linear_layers(on_four_bits(model, quantize, table_))
     errors = {
         n: float((weight_of(rounded[n]) - weight_of(layer)).norm() / weight_of(layer).norm())
@@ -103,12 +109,14 @@ def four_bits(model: GPT2LMHeadModel, quantize: Any, table_: Tensor, max_tokens:
         f"même nombre de jetons pour les deux : {number(found['NF4']['avant']['A'], 4)} en NF4, "
         f"{number(found['int4']['avant']['A'], 4)} en int4."
     )
-    _usage(torch.cat([quantize(weight_of(layer), BLOCK)[0] for layer in linear_layers(model).values()]))
+    _usage(
+        found["int4"]["emploi des codes"],
+        torch.cat([quantize(weight_of(layer), BLOCK)[0] for layer in linear_layers(model).values()]),
+    )
 
 
-def _usage(codes: Tensor) -> None:
+def _usage(regular: list[float], codes: Tensor) -> None:
     """La part des poids qui prend chaque code, NF4 et int4."""
-    regular = load_measures(CHAPTER)["qlora"]["int4"]["emploi des codes"]
     mine = (torch.bincount(codes.long(), minlength=16) / len(codes)).tolist()
     fig, ax = canvas(7.6, 3.2)
     ax.bar([i - 0.2 for i in range(16)], [100 * v for v in mine], 0.4, label="NF4", color=SERIES[0]["color"])
@@ -157,9 +165,9 @@ def _weight(n: float) -> str:
     return f"{number(n / 1e9, 3)} Go" if n >= 1e8 else f"{number(n / 1e3, 3)} ko"
 
 
-def qlora() -> None:
+@from_measures("qlora", "delta", "langue")
+def qlora(found: dict[str, Any]) -> None:
     """LoRA sur une base FP32, NF4 ou int4 : perplexités avant et après, trois graines."""
-    found = load_measures(CHAPTER)
     lines: dict[str, tuple[dict[str, float], Sequence[dict[str, Any]], float]] = {
         "FP32": (found["delta"]["base"], found["langue"]["LoRA"], 32.0),
         "NF4, blocs de 64": (found["qlora"]["NF4"]["avant"], found["qlora"]["NF4"]["après"], 4.5),

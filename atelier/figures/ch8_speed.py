@@ -11,11 +11,10 @@ import torch
 
 from atelier.display import note, number, recorded, show, table
 from atelier.figures.ch8_cache import cached_loss, hidden_before, step_times
-from atelier.figures.ch8_delta import BATCH, CHAPTER, LENGTH, source
+from atelier.figures.ch8_delta import BATCH, LENGTH, from_measures, source
 from atelier.figures.ch8_train import everywhere
 from atelier.figures.style import SERIES, canvas, french, percent
 from atelier.hardware import device, synchronize
-from atelier.measures import load_measures
 from atelier.models import gpt2_shape
 from atelier.training import corpus_tokens, lm_loss, train, windows
 
@@ -141,9 +140,9 @@ def _step(line: dict[str, Any]) -> float:
     return line["avant"] + line["arrière"] + line["optimiseur"]
 
 
-def steps_measured() -> None:
+@from_measures("temps")
+def steps_measured(found: dict[str, Any]) -> None:
     """Un pas, décomposé, à deux tailles : les mesures enregistrées, et une barre par méthode."""
-    found = load_measures(CHAPTER)
     shapes = found["temps"]["pas"]
     fig, axes = canvas(9.4, 4.2, columns=len(shapes))
     told = []
@@ -174,6 +173,8 @@ def steps_measured() -> None:
 
 def _reach(points: Sequence[float], start: float, wanted: float) -> float | None:
     """Nombre de passages (interpolé) pour que la perplexité descende à `wanted` ; None si elle n'y arrive pas."""
+    if start <= wanted:
+        return 0.0
     previous = start
     for i, p in enumerate(points):
         if p <= wanted:
@@ -182,9 +183,9 @@ def _reach(points: Sequence[float], start: float, wanted: float) -> float | None
     return None
 
 
-def settle() -> None:
+@from_measures("temps", "courbes", "delta")
+def settle(found: dict[str, Any]) -> None:
     """La question des diapositives en un tableau : par pas, par passage, par qualité atteinte, mémoire, inférence."""
-    found = load_measures(CHAPTER)
     times, curves, start = found["temps"], found["courbes"], found["delta"]["base"]["B"]
     colibri = times["pas"]["Colibri"]["méthodes"]
     big_name = next(n for n in times["pas"] if n != "Colibri")

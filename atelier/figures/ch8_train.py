@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from atelier.display import note, number, recorded, show, table
-from atelier.figures.ch8_delta import BATCH, CHAPTER, LENGTH, source
+from atelier.figures.ch8_delta import BATCH, LENGTH, from_measures, learned_ranks, source
 from atelier.figures.layers import linear_layers, weight_of
 from atelier.figures.style import BLACK, SERIES, canvas, french, percent
 from atelier.hardware import device, median_seconds
-from atelier.measures import load_measures
 from atelier.perplexity import evaluate_perplexity
 from atelier.training import corpus_tokens, train, windows
 
@@ -115,9 +114,9 @@ def starts(model: GPT2LMHeadModel, lora_linear: Any, rank: int = 8, steps: int =
     )
 
 
-def start_curves() -> None:
+@from_measures("departs")
+def start_curves(found: dict[str, Any]) -> None:
     """Perte pendant l'apprentissage de Colibri, selon le départ de A et de B (mesures enregistrées)."""
-    found = load_measures(CHAPTER)
     fig, ax = canvas(7.6, 3.8)
     told = []
     for style, (label, runs) in zip(SERIES, found["departs"].items(), strict=False):
@@ -174,7 +173,7 @@ def train_lora(
         header=["LoRA", "paramètres entraînés", "perplexité sur B", "perplexité sur A"],
         caption=f"Votre LoRA, r = {rank}, sur toutes les couches linéaires de Colibri",
     )
-    _rank_figure((rank, after) if steps == load_measures(CHAPTER)["recette"]["pas"] else None)
+    _rank_figure(rank, after, steps)
     if os.environ.get("COURS_ENREGISTRER") != "1":
         note(f"{steps} pas en {number(log.seconds, 2)} s.")
     return adapted
@@ -189,17 +188,11 @@ def _band(ax: Any, points: dict[float, list[float]], label: str, style: dict[str
     ax.errorbar(xs, means, yerr=[low, high], capsize=3, label=label, **style)
 
 
-def ranks_measured() -> dict[float, list[float]]:
-    """Rang → perplexités sur B des graines enregistrées (toutes les couches, α = 2r)."""
-    found = load_measures(CHAPTER)
-    runs = {int(r): [x["B"] for x in line] for r, line in found["rangs"].items()}
-    runs[8] = [x["B"] for x in found["langue"]["LoRA"]]
-    return {r: runs[r] for r in sorted(runs)}
-
-
-def _rank_figure(mine: tuple[int, float] | None) -> None:
-    found = load_measures(CHAPTER)
-    runs = ranks_measured()
+@from_measures("rangs", "langue")
+def _rank_figure(found: dict[str, Any], rank: int, ppl: float, steps: int) -> None:
+    """La courbe enregistrée des rangs et, si le nombre de pas est le même, le point du lecteur."""
+    mine = (rank, ppl) if steps == found["recette"]["pas"] else None
+    runs = learned_ranks(found)
     full = statistics.mean(r["B"] for r in found["langue"]["tout"])
     fig, ax = canvas(7.6, 3.9)
     _band(ax, runs, "LoRA, toutes les couches (auteur ; barres : étendue des graines)", SERIES[0])
@@ -216,14 +209,14 @@ def _rank_figure(mine: tuple[int, float] | None) -> None:
     show(fig, alt=f"Perplexité sur B contre rang. {told} ; fine-tuning complet : {number(full, 4)}.{own}")
 
 
-def ranks_table() -> None:
+@from_measures("rangs", "langue")
+def ranks_table(found: dict[str, Any]) -> None:
     """Le balayage du rang, en nombres : paramètres, perplexité, étendue des graines."""
-    found = load_measures(CHAPTER)
     count = {int(r): line[0]["entraînés"] for r, line in found["rangs"].items()}
     count[8] = found["langue"]["LoRA"][0]["entraînés"]
     rows = [
         [r, count[r], statistics.mean(v), f"{number(min(v), 4)} à {number(max(v), 4)}" if len(v) > 1 else "1 graine"]
-        for r, v in ranks_measured().items()
+        for r, v in learned_ranks(found).items()
     ]
     steps = found["recette"]["pas"]
     table(
@@ -233,9 +226,9 @@ def ranks_table() -> None:
     )
 
 
-def alphas() -> None:
+@from_measures("alphas", "rangs", "langue")
+def alphas(found: dict[str, Any]) -> None:
     """Ce que fait α / r quand r change, à pas d'apprentissage égal."""
-    found = load_measures(CHAPTER)
     at_eight = found["langue"]["LoRA"][0]["B"]
     lines = {rule: {int(r): p for r, p in line.items()} for rule, line in found["alphas"].items()}
     lines["2, quel que soit r"] = {r: found["rangs"][str(r)][0]["B"] for r in (1, 64)}
@@ -246,9 +239,9 @@ def alphas() -> None:
     )
 
 
-def targets() -> None:
+@from_measures("cibles", "rangs")
+def targets(found: dict[str, Any]) -> None:
     """Où poser LoRA, à nombre de paramètres égal."""
-    found = load_measures(CHAPTER)
     names = {"c_attn": "Q, K, V (c_attn)", "c_proj": "sorties (les deux c_proj)", "c_fc": "entrée du MLP (c_fc)"}
     places = {names[k]: runs for k, runs in found["cibles"].items()}
     places["toutes les couches"] = [r | {"rang": 4} for r in found["rangs"]["4"]]

@@ -52,15 +52,16 @@ print("sur la fantasy (B)         :", atelier.evaluate_perplexity(colibri, "b_va
 #
 # ## 8.1 Ce qu'un fine-tuning change
 #
-# Un vrai fine-tuning, court : tous les poids apprennent.
+# Un vrai fine-tuning, court. Pour que tout le changement soit dans des matrices, seules les quatre couches linéaires de chaque
+# bloc apprennent ; tables, biais et LayerNorm restent gelés.
 
 # %%
 tuned = ch8.fine_tune(colibri, steps=scale().pick(essai=4, cpu=60, gpu=300))
 ch8.size_of_change(colibri, tuned)
 
 # %% [markdown]
-# Quelques pour cent de la norme des poids, pas davantage. Appelons $\Delta W$ ce changement, une matrice par couche. Est-il
-# riche, ou pauvre ? On le mesure en le décomposant. Toute matrice s'écrit comme une somme de matrices de **rang** 1,
+# Appelons $\Delta W$ ce changement, une matrice par couche. La dernière colonne dit sa taille ;
+# est-il **riche**, ou pauvre ? On le mesure en le décomposant. Toute matrice s'écrit comme une somme de matrices de **rang** 1,
 # rangées de la plus forte à la plus faible : c'est la **décomposition en valeurs singulières** (*singular value
 # decomposition*, SVD),
 #
@@ -109,34 +110,43 @@ ch8.truncate(
 )
 
 # %% [markdown]
-# Regardez les deux colonnes ensemble : on peut perdre une grande part de l'**énergie** $\sum_i \sigma_i^2$ et presque rien
-# de la perplexité. Le même essai, fait par l'auteur sur un fine-tuning plus long, à tous les rangs ; et pour comparer, le
-# même traitement infligé aux poids $W$ eux-mêmes.
+# Regardez les deux colonnes ensemble : l'**énergie** est la part de $\sum_i \sigma_i^2$, et elle ne dit pas tout. Le même essai par
+# l'auteur, à tous les rangs, avec deux fine-tunings : l'un des seules couches linéaires, comme le vôtre, l'autre de tout le
+# modèle. La troisième courbe annonce la suite du chapitre : au lieu de tronquer à la fin, on apprend d'emblée au rang $r$.
 
 # %%
 ch8.rank_and_perplexity()
 
 # %% [markdown]
+# Trois choses à lire.
+#
+# - Tronquer après coup n'a pas de palier : chaque doublement du rang apporte encore quelque chose. À notre échelle, $\Delta W$ **n'est
+#   pas** de rang très faible. L'article trouve mieux sur GPT-3, où $r = 1$ suffit déjà à $W_q$ et $W_v$ (§ 7.2).
+# - **Apprendre** sous la contrainte vaut bien mieux que tronquer : à rang égal, comparez les courbes, puis comparez la
+#   troisième au trait des couches linéaires.
+# - Ce qui manque encore pour rejoindre « tout » n'est pas dans ces matrices : c'est, entre autres, la table des jetons.
+#
+# La dernière ligne inflige le même traitement aux poids $W$ eux-mêmes. Eux ne se tronquent pas.
+#
 # ??? q="full_rank"
 
 # %% [markdown]
-# D'où vient cette différence ? Voici l'énergie gardée en fonction du rang. Le trait pointillé est une matrice gaussienne
+# Voici l'énergie gardée en fonction du rang, pour $\Delta W$ et pour $W$. Le trait pointillé est une matrice gaussienne
 # de mêmes dimensions : ce que l'on verrait s'il n'y avait rien à voir. Le trait gris vertical est le rang 8.
 
 # %%
 ch8.spectra(colibri)
 
 # %% [markdown]
-# $\Delta W$ est plus concentré que le hasard, mais il n'est **pas** de rang faible au sens strict : pour 90 % de son énergie,
-# le tableau demande encore bien des directions. L'hypothèse utile est plus faible, et c'est celle de la figure
-# précédente : ce qui **compte** dans le changement tient dans peu de directions. La diapositive écrit « the intrinsic rank
-# of the weight matrices in a large language model is low » ; l'article dit autre chose, « the change in weights during
-# model adaptation also has a low "intrinsic rank" » (Hu et al., 2022, § 1). Vous venez de voir que tronquer $W$, lui,
-# coûte très cher.
+# $\Delta W$ est bien plus concentré que le hasard, et que $W$, qui lui ressemble presque ; mais il faut encore des dizaines de directions pour
+# 90 % de son énergie. La diapositive écrit « the intrinsic rank of the weight matrices in a large language model is low » ;
+# l'article dit autre chose, « the change in weights during model adaptation also has a low "intrinsic rank" » (Hu et al., 2022,
+# § 1). C'est une hypothèse sur le **changement**, et elle n'est vraie ici qu'à moitié : pas au sens d'un rang que l'on
+# pourrait lire dans $\Delta W$, mais au sens où l'on peut n'apprendre que peu de directions et perdre peu.
 #
 # ## 8.2 N'apprendre que ce que l'on garderait
 #
-# Si l'on ne garde à la fin qu'un $\Delta W$ de rang $r$, pourquoi ne pas l'écrire ainsi dès le début ? On gèle $W$, on pose
+# Pour apprendre d'emblée un $\Delta W$ de rang $r$, il suffit de l'écrire comme un produit. On gèle $W$, on pose
 #
 # $$ \Delta W = \frac{\alpha}{r}\, B A, \qquad B \in \mathbb{R}^{d \times r},\ A \in \mathbb{R}^{r \times k}, $$
 #
@@ -345,8 +355,8 @@ lora = ch8.train_lora(colibri, inject_lora, rank, steps, max_tokens=tokens)
 ch8.ranks_table()
 
 # %% [markdown]
-# Du rang 1 au rang 64, soixante-quatre fois plus de paramètres. Combien de perplexité ? Le fine-tuning complet, en pointillé,
-# peut bouger dans toutes les directions ; l'écart qui reste est le prix de la contrainte, à ce nombre de pas.
+# Du rang 1 au rang 64, soixante-quatre fois plus de paramètres. Combien de perplexité ? Le fine-tuning complet, en pointillé, change
+# aussi la table des jetons, les biais et les LayerNorm : c'est là qu'il prend son avance, vous l'avez vu à la section 8.1.
 #
 # **Où le poser ?** L'article n'adapte que $W_q$ et $W_v$ ; QLoRA trouve qu'il faut adapter toutes les couches (Dettmers et
 # al., 2023, § 4). À nombre de paramètres égal :
@@ -600,9 +610,10 @@ ch8.final_table()
 ch8.final_figure()
 
 # %% [markdown]
-# Trois choses à chercher. **Qui gagne** change d'une tâche à l'autre : une tête suffit-elle à classer ? suffit-elle à parler ?
-# **L'oubli** n'est pas réservé au fine-tuning complet : LoRA oublie aussi, tant qu'il est en place ; mais il suffit de l'ôter pour
-# retrouver la base, à l'octet près. Et **le temps** d'un pas sépare bien moins les méthodes que les octets.
+# Trois choses à chercher. **Qui gagne** change d'une tâche à l'autre : une tête suffit-elle à parler ? suffit-elle à classer ?
+# **L'oubli** : lisez-le à côté de ce qui a été appris. Biderman et al. (2024, arXiv 2405.09673) résument ainsi de plus grandes mesures :
+# « LoRA learns less and forgets less ». Et pour LoRA et les adaptateurs, l'oubli s'en va quand on les ôte : la base n'a pas bougé d'un
+# octet. Enfin, **le temps** d'un pas sépare bien moins les méthodes que les octets.
 #
 # Votre LoRA fusionné rejoint le tableau du cours, sur la langue générale : c'est son oubli que l'on y lit.
 
@@ -613,10 +624,11 @@ ch8.row_lora(colibri, lora, inject_lora, merge_lora, rank, n_bytes=4 * colibri.n
 atelier.board()
 
 # %% [markdown]
-# **Ce que vous savez maintenant.** Un fine-tuning bouge toutes les directions, mais peu d'entre elles comptent. LoRA n'apprend que
-# celles-là : $r(d + k)$ nombres au lieu de $dk$, zéro d'un côté pour partir de la base, hasard de l'autre pour pouvoir partir.
-# Fusionné, il ne coûte rien à l'usage. Il économise la mémoire et la place, peu de temps : un produit sur trois au mieux, davantage
-# seulement si le bas du modèle ne change pas et se met en cache. Et sa base peut tenir sur quatre bits.
+# **Ce que vous savez maintenant.** Un fine-tuning bouge toutes les directions, et à cette échelle on ne peut pas en jeter beaucoup ;
+# mais n'en **apprendre** que quelques-unes suffit presque. LoRA le fait : $r(d + k)$ nombres au lieu de $dk$, zéro d'un côté
+# pour partir de la base, hasard de l'autre pour pouvoir en partir. Fusionné, il ne coûte rien à l'usage. Il économise la
+# mémoire de l'optimiseur et la place sur le disque ; du temps, moins qu'on ne le dit, et davantage seulement si le bas du modèle ne change
+# pas et se met en cache. Et sa base peut tenir sur quatre bits.
 #
 # Il reste tout ce que ce cours n'a pas dit : c'est à vous de l'exposer, au chapitre 9.
 
@@ -630,5 +642,5 @@ progress()
 # on LoRA Finetuning Dynamics*, 2024, arXiv 2406.08447 · Kalajdzievski, *A Rank Stabilization Scaling Factor for Fine-Tuning with
 # LoRA*, 2023, arXiv 2312.03732 · Dettmers et al., *QLoRA: Efficient Finetuning of Quantized LLMs*, NeurIPS 2023, arXiv 2305.14314 ·
 # bibliothèque bitsandbytes, `functional.py`, `create_normal_map` · Yoshida, *NF4 Isn't Information Theoretically Optimal (and
-# that's Good)*, 2023, arXiv 2306.06965 · bibliothèque peft, Hugging Face · Houlsby et al., *Parameter-Efficient Transfer Learning
+# that's Good)*, 2023, arXiv 2306.06965 · Biderman et al., *LoRA Learns Less and Forgets Less*, 2024, arXiv 2405.09673 · bibliothèque peft, Hugging Face · Houlsby et al., *Parameter-Efficient Transfer Learning
 # for NLP*, ICML 2019, arXiv 1902.00751

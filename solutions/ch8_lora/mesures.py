@@ -301,39 +301,45 @@ def reglage_classes(_: dict) -> Any:
     return found
 
 
+def linear_weights(model: nn.Module) -> nn.Module:
+    """Seuls apprennent les poids des couches linéaires : ceux que LoRA sait changer."""
+    model.requires_grad_(False)
+    for layer in linear_layers(model).values():
+        layer.weight.requires_grad_(True)
+    return model
+
+
 def delta(_: dict) -> Any:
-    """ΔW d'un vrai fine-tuning : valeurs singulières par couche, perplexité quand on n'en garde que r directions."""
-    base, model = load_model("colibri"), load_model("colibri").requires_grad_(True)
-    torch.manual_seed(0)
-    train(model, windows(voice(), BATCH, LENGTH, seed=0), 200, lr=LR["tout"])
-    before = {name: weight_of(layer) for name, layer in linear_layers(base).items()}
-    after = {name: weight_of(layer) for name, layer in linear_layers(model).items()}
-    changes = {name: after[name] - before[name] for name in before}
-    values = {name: [float(f"{v:.4g}") for v in torch.linalg.svdvals(d)] for name, d in changes.items()}
-    low_rank, ranks, kept = reference("low_rank"), (1, 2, 4, 8, 16, 32, 64, 128), {}
-    for r in ranks:
+    """ΔW de deux fine-tunings : valeurs singulières, perplexité quand on n'en garde que r directions."""
+    base = load_model("colibri")
+    before = {name: weight_of(layer).clone() for name, layer in linear_layers(base).items()}
+    low_rank, ranks = reference("low_rank"), (1, 2, 4, 8, 16, 32, 64, 128)
+
+    def carrying(model: nn.Module, weights: dict[str, Tensor]) -> float:
+        """Perplexité sur B du modèle dont les couches linéaires portent ces poids."""
         cut = copy.deepcopy(model)
         for name, layer in linear_layers(cut).items():
-            layer.weight.data = (before[name] + low_rank(changes[name], r)[0]).T.contiguous()
-        kept[r] = perplexities(cut, a=False)["B"]
-    truncated = {}
-    for r in (8, 32, 64, 128):
-        cut = copy.deepcopy(base)
-        for name, layer in linear_layers(cut).items():
-            layer.weight.data = low_rank(before[name], r)[0].T.contiguous()
-        truncated[r] = perplexities(cut, a=False)["B"]
-    without = copy.deepcopy(model)
-    for name, layer in linear_layers(without).items():
-        layer.weight.data = before[name].T.contiguous()
-    return {
-        "pas": 200,
-        "valeurs singulières": values,
-        "base": perplexities(base),
-        "après": perplexities(model),
-        "sans ΔW": perplexities(without, a=False)["B"],
-        "ΔW de rang r": kept,
-        "W de rang r": truncated,
-    }
+            layer.weight.data = weights[name].T.contiguous()
+        return perplexities(cut, a=False)["B"]
+
+    found: dict[str, Any] = {"base": perplexities(base)}
+    for kind, prepare in {"tout": whole, "couches linéaires": linear_weights}.items():
+        model = prepare(load_model("colibri"))
+        train(model, windows(voice(), BATCH, LENGTH, seed=0), STEPS, lr=LR["tout"])
+        changes = {name: weight_of(layer) - before[name] for name, layer in linear_layers(model).items()}
+        found[kind] = {
+            "entraînés": trained_numbers(model),
+            "valeurs singulières": {
+                n: [float(f"{v:.4g}") for v in torch.linalg.svdvals(d)] for n, d in changes.items()
+            },
+            "après": perplexities(model),
+            "sans ΔW": carrying(model, before),
+            "ΔW de rang r": {
+                r: carrying(model, {n: before[n] + low_rank(d, r)[0] for n, d in changes.items()}) for r in ranks
+            },
+        }
+    found["W de rang r"] = {r: carrying(base, {n: low_rank(w, r)[0] for n, w in before.items()}) for r in (32, 64, 128)}
+    return found
 
 
 def rangs(found: dict) -> Any:
@@ -362,7 +368,7 @@ def _start(kind: str) -> Callable[[nn.Module], nn.Module]:
         for name, p in model.named_parameters():
             if "lora_A" in name and "A = 0" in kind:
                 nn.init.zeros_(p)
-            if "lora_B" in name and "B gaussien" in kind:
+            if "lora_B" in name and "B gaussienne" in kind:
                 nn.init.normal_(p, std=p.shape[1] ** -0.5)
         return model
 
@@ -371,9 +377,16 @@ def _start(kind: str) -> Callable[[nn.Module], nn.Module]:
 
 def departs(_: dict) -> Any:
     """Quatre départs, mêmes lots."""
-    kinds = {"A gaussien, B = 0": SEEDS, "A = 0, B gaussien": SEEDS, "A = 0, B = 0": (0,), "A et B gaussiens": (0,)}
+    kinds = {
+        "A gaussienne, B = 0": SEEDS,
+        "A = 0, B gaussienne": SEEDS,
+        "A = 0, B = 0": (0,),
+        "A et B gaussiennes": (0,),
+    }
     return {
-        kind: [fit(_start(kind if kind != "A et B gaussiens" else "B gaussien"), LR["LoRA"], s, 60, False) for s in ss]
+        kind: [
+            fit(_start(kind if kind != "A et B gaussiennes" else "B gaussienne"), LR["LoRA"], s, 60, False) for s in ss
+        ]
         for kind, ss in kinds.items()
     }
 
