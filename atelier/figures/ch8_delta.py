@@ -123,7 +123,7 @@ def _random_curve(shapes: Iterable[tuple[int, int]]) -> Tensor:
 @from_measures("delta")
 def spectra(found: dict[str, Any], model: GPT2LMHeadModel) -> None:
     """Énergie contre rang : ΔW d'un vrai fine-tuning (enregistré), W de Colibri, et une matrice au hasard."""
-    weights = {n: weight_of(layer) for n, layer in linear_layers(model).items()}
+    weights = {n: weight_of(layer).cpu() for n, layer in linear_layers(model).items()}
     noise = _random_curve([tuple(weights[f"0.{k}"].shape) for k in KINDS])
     panels = {
         f"ΔW ({found['recette']['pas']} pas sur la fantasy)": _by_kind(

@@ -169,6 +169,11 @@ def steps_measured(found: dict[str, Any]) -> None:
     axes[-1].set_yticklabels([])
     axes[0].legend(fontsize=8, loc="lower right")
     show(fig, alt=f"Durée d'un pas, avant, arrière et optimiseur. {' ; '.join(told)}.")
+    more = {name: _step(line) for name, line in found["temps"]["quatre fenêtres"].items()}
+    note(
+        f"GPT-2 small avec quatre fenêtres par pas au lieu d'une : {number(more['tout'], 4)} ms pour le pas complet, "
+        f"{number(more['LoRA partout'], 4)} ms pour LoRA partout, soit {percent(more['LoRA partout'] / more['tout'])}."
+    )
 
 
 def _reach(points: Sequence[float], start: float, wanted: float) -> float | None:

@@ -160,6 +160,9 @@ def train_lora(
     torch.manual_seed(seed)
     adapted = everywhere(model, inject, rank, 2.0 * rank)
     before = evaluate_perplexity(adapted, "b_validation", max_tokens=max_tokens).perplexity
+    window = torch.arange(64, device=model.device)[None]
+    with torch.inference_mode():
+        gap = float((adapted(window).logits - model(window).logits).abs().max())
     batches = windows(corpus_tokens("b_train"), BATCH, LENGTH, seed=seed)
     log = train(adapted, batches, steps, lr=lr, what=f"LoRA, r = {rank}")
     after = evaluate_perplexity(adapted, "b_validation", max_tokens=max_tokens).perplexity
@@ -173,6 +176,7 @@ def train_lora(
         header=["LoRA", "paramètres entraînés", "perplexité sur B", "perplexité sur A"],
         caption=f"Votre LoRA, r = {rank}, sur toutes les couches linéaires de Colibri",
     )
+    note(f"Avant le premier pas, plus grand écart de logits avec la base : {number(gap, 2)}.")
     _rank_figure(rank, after, steps)
     if os.environ.get("COURS_ENREGISTRER") != "1":
         note(f"{steps} pas en {number(log.seconds, 2)} s.")

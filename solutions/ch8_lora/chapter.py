@@ -150,7 +150,8 @@ ch8.spectra(colibri)
 #
 # $$ \Delta W = \frac{\alpha}{r}\, B A, \qquad B \in \mathbb{R}^{d \times r},\ A \in \mathbb{R}^{r \times k}, $$
 #
-# et l'on n'apprend que $A$ et $B$. C'est **LoRA** (*low-rank adaptation*).
+# et l'on n'apprend que $A$ et $B$. C'est **LoRA** (*low-rank adaptation*). Les diapositives le rangent parmi les méthodes de
+# **reparamétrisation** (*reparametrization*) : mêmes poids à l'arrivée, écrits autrement pendant l'apprentissage.
 
 # %%
 ch8.drawing()
@@ -453,7 +454,7 @@ ch8.step_here(
 
 # %% [markdown]
 # L'arrière et l'optimiseur raccourcissent ; l'avant **s'allonge**, à cause des petits produits de LoRA, et il faut garder
-# presque autant d'activations.
+# presque autant d'activations : pour faire passer le gradient, on a besoin de ce que chaque couche a vu.
 #
 # Et le **cache** ? Si les blocs du bas sont gelés **et** que rien n'apprend sous eux, ce qu'ils calculent sur une phrase ne change
 # jamais : on peut le calculer une fois, le garder, et le relire aux passages suivants.
@@ -480,6 +481,10 @@ ch8.cache_here(
 ch8.steps_measured()
 
 # %% [markdown]
+# Sur GPT-2, LoRA peut gagner **plus** que le tiers que l'on a compté. C'est que le temps n'est pas fait que d'opérations : avec peu
+# de jetons par pas, écrire des millions de gradients et remettre à jour Adam, c'est surtout attendre la mémoire, et LoRA s'en
+# dispense. La phrase sous la figure dit ce qu'il en reste avec un lot plus grand.
+#
 # Puis le tableau qui départage. Lisez-le de haut en bas : par pas, par passage, par qualité atteinte, mémoire, usage.
 
 # %%
@@ -488,13 +493,14 @@ ch8.settle()
 # %% [markdown]
 # Ce que chaque diapositive voulait dire, et ce qui est vrai :
 #
-# - « *not faster* » : l'avant et le gradient des activations restent entiers. **Vrai**, mais il manque un tiers des opérations, et
-#   le temps d'un pas baisse un peu, moins que d'un tiers ;
-# - « *much less parameters* » : **faux** pour le calcul (les poids gelés calculent), vrai pour l'optimiseur et sa mémoire ;
-# - « *+ caching* » : **vrai** quand rien n'apprend en bas, donc pas avec LoRA posé partout, et au prix de la qualité : comparez la
-#   ligne de perplexité ;
+# - « *not faster* » : l'avant et le gradient des activations restent entiers, c'est **vrai** ; mais le gradient des poids et leur mise à
+#   jour disparaissent, et un pas raccourcit : d'un tiers en opérations, de moins ou de plus sur une machine, selon sa taille et celle du lot ;
+# - « *much less parameters* » : **faux** pour le calcul, puisque les poids gelés travaillent encore ; **vrai** pour l'optimiseur, en temps
+#   comme en mémoire ;
+# - « *+ caching* » : **vrai** quand rien n'apprend en bas, donc pas avec LoRA posé partout. Le cache seul ne change rien à ce
+#   que l'on apprend ; n'adapter que le haut, si : comparez la ligne de perplexité ;
 # - par **qualité atteinte**, le classement change encore : une méthode plus lente à chaque pas peut arriver la première ;
-# - la mémoire : l'état de l'optimiseur fond, les activations presque pas. Sur un grand modèle, c'est le premier qui domine.
+# - la mémoire : l'état de l'optimiseur fond, les activations presque pas. Sur un grand modèle et de petits lots, c'est le premier qui domine.
 #
 # L'article, lui, annonce « a 25% speedup » sur GPT-3, et 10 000 fois moins de place. Refaisons ses divisions.
 
@@ -502,8 +508,8 @@ ch8.settle()
 ch8.paper_arithmetic()
 
 # %% [markdown]
-# Vous savez maintenant lire ce 25 % : un gain de **temps**, soit un tiers de débit en plus, mesuré sur des cartes où le modèle est
-# partagé entre plusieurs machines. Il est sous le plafond de $4N/6N$, comme ici.
+# Vous savez maintenant lire ce 25 % : un gain de **temps**, soit un tiers de débit en plus, « as we do not need to calculate the gradient
+# for the vast majority of the parameters » (§ 4.2). C'est bien l'argument du $4N/6N$, et un peu moins que lui.
 #
 # ## 8.7 QLoRA : geler sur quatre bits
 #

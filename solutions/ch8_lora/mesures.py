@@ -484,39 +484,53 @@ class Packed(nn.Module):
         return nn.functional.linear(x, w, self.bias)
 
 
+SHAPES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], int, int]] = {
+    "Colibri": (lambda: load_model("colibri"), (BATCH, LENGTH), TOP, 7),
+    "GPT-2 small (poids au hasard)": (gpt2_shape, (1, 128), 3, 3),
+}
+"""Nom → (modèle, fenêtres × jetons d'un pas, blocs du haut, répétitions)."""
+
+
+def _plans(top: int) -> dict[str, tuple[Callable[[nn.Module], nn.Module], int | None]]:
+    """Nom → (ce qui prépare le modèle, nombre de blocs refaits au-dessus du cache, None sans cache)."""
+    return {
+        "tout": (whole, None),
+        "adaptateurs": (adapters, None),
+        "LoRA partout": (with_lora, None),
+        "QLoRA (NF4 relu à chaque pas)": (lambda m: with_lora(_packed(m)), None),
+        "LoRA en haut": (lambda m: only_top(with_lora(m), top), None),
+        "LoRA en haut, cache": (lambda m: only_top(with_lora(m), top), top),
+        "tête": (head, None),
+        "tête, cache": (head, 0),
+    }
+
+
+def _some_ids(model: nn.Module, rows: int, length: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, model.config.vocab_size, (rows, length), generator=generator).to(device())
+
+
 def temps(_: dict) -> Any:
     """Durée d'un pas, avec ou sans cache, et d'une fenêtre d'inférence, avec et sans fusion, à deux tailles."""
-    found: dict[str, Any] = {"pas": {}, "inférence": {}, "remplir le cache": {}}
-    shapes: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], int, int]] = {
-        "Colibri": (lambda: load_model("colibri"), (BATCH, LENGTH), TOP, 7),
-        "GPT-2 small (poids au hasard)": (gpt2_shape, (1, 128), 3, 3),
-    }
-    for shape, (make, (rows, length), top, repeats) in shapes.items():
+    found: dict[str, Any] = {"pas": {}, "inférence": {}, "remplir le cache": {}, "quatre fenêtres": {}}
+    for shape, (make, (rows, length), top, repeats) in SHAPES.items():
         base = make()
-        ids = torch.randint(0, base.config.vocab_size, (rows, length), generator=torch.Generator().manual_seed(0))
-        ids, lines = ids.to(device()), {}
-        plans: dict[str, tuple[Callable[[nn.Module], nn.Module], int | None]] = {
-            "tout": (whole, None),
-            "adaptateurs": (adapters, None),
-            "LoRA partout": (with_lora, None),
-            "QLoRA (NF4 relu à chaque pas)": (lambda m: with_lora(_packed(m)), None),
-            "LoRA en haut": (lambda m, t=top: only_top(with_lora(m), t), None),
-            "LoRA en haut, cache": (lambda m, t=top: only_top(with_lora(m), t), top),
-            "tête": (head, None),
-            "tête, cache": (head, 0),
-        }
-        for name, (prepare, kept) in plans.items():
+        ids, lines = _some_ids(base, rows, length), {}
+        for name, (prepare, kept) in _plans(top).items():
             torch.manual_seed(0)
             model = prepare(copy.deepcopy(base))
             batch: Any = ids if kept is None else (hidden_before(model, ids, kept), ids)
             lines[name] = step_times(model, batch, lm_loss if kept is None else cached_loss(kept), repeats)
             if kept is not None:
-                spent = median_seconds(lambda m=model, k=kept, w=ids: hidden_before(m, w, k), repeats, 1)
+                spent = median_seconds(lambda m=model, w=ids, k=kept: hidden_before(m, w, k), repeats, 1)
                 found["remplir le cache"][f"{shape}, {name}"] = round(1000 * spent, 2)
             del model
         found["pas"][shape] = {"fenêtres": rows, "jetons": length, "blocs du haut": top, "méthodes": lines}
         found["inférence"][shape] = _inference(base, ids, repeats)
-        del base
+    for name in ("tout", "LoRA partout"):  # GPT-2 encore, avec quatre fois plus de jetons par pas
+        model = _plans(3)[name][0](copy.deepcopy(base))
+        found["quatre fenêtres"][name] = step_times(model, _some_ids(base, 4, 128), lm_loss, 2)
+        del model
     return found
 
 
