@@ -141,7 +141,7 @@ def spectra(found: dict[str, Any], model: GPT2LMHeadModel) -> None:
         french(ax)
     axes[0].set_ylabel("énergie gardée (%)")
     axes[1].legend(fontsize=8)
-    told = " ; ".join(
+    told = " ; ".join(
         f"{title} : {', '.join(f'{label} {percent(float(c[7]))}' for label, c in curves.items())}"
         for title, curves in panels.items()
     )
@@ -233,7 +233,7 @@ def rank_and_perplexity(found: dict[str, Any]) -> None:
     french(ax, x=False)
     ax.minorticks_off()
     ax.legend(fontsize=8, loc="lower left")
-    told = " ; ".join(
+    told = " ; ".join(
         f"{label} : " + ", ".join(f"rang {r}, {number(p, 4)}" for r, p in zip(x, y, strict=True))
         for label, (x, y) in series.items()
     )

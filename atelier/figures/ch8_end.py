@@ -103,7 +103,7 @@ def final_figure(found: dict[str, Any]) -> None:
         for ax in line_axes:
             ax.margins(0.22)
             french(ax)
-    told = " ; ".join(
+    told = " ; ".join(
         f"{m} : {number(line['octets'] / 1e6, 3)} Mo, {number(line['ms'], 3)} ms par pas, "
         f"B {number(_mean(line['langue'], 'B'), 4)} (A {number(_mean(line['langue'], 'A'), 4)}), "
         f"{number(100 * _mean(line['classes'], 'exactitude'), 3)} % de "

@@ -157,7 +157,7 @@ def double_quantization(block: int = BLOCK, second: int = 256) -> None:
     )
     saved = once - twice
     sizes = {"les couches de Colibri": 2_211_840, "7 milliards": 7e9, "65 milliards": 65e9}
-    told = " ; ".join(f"{name} : {_weight(saved * n / 8)}" for name, n in sizes.items())
+    told = " ; ".join(f"{name} : {_weight(saved * n / 8)}" for name, n in sizes.items())
     note(f"Gain : {number(once, 3)} − {number(twice, 3)} = {number(saved, 3)} bit par poids, soit pour {told}.")
 
 

@@ -168,7 +168,7 @@ def steps_measured(found: dict[str, Any]) -> None:
         told.append(f"{shape} : " + ", ".join(f"{n} {number(t, 3)} ms" for n, t in zip(lines, left, strict=True)))
     axes[-1].set_yticklabels([])
     axes[0].legend(fontsize=8, loc="lower right")
-    show(fig, alt=f"Durée d'un pas, avant, arrière et optimiseur. {' ; '.join(told)}.")
+    show(fig, alt=f"Durée d'un pas, avant, arrière et optimiseur. {' ; '.join(told)}.")
     more = {name: _step(line) for name, line in found["temps"]["quatre fenêtres"].items()}
     note(
         f"GPT-2 small avec quatre fenêtres par pas au lieu d'une : {number(more['tout'], 4)} ms pour le pas complet, "

@@ -130,7 +130,7 @@ def start_curves(found: dict[str, Any]) -> None:
     ax.set(xlabel="pas d'apprentissage", ylabel="perte sur B (nats, moyenne glissante)")
     french(ax)
     ax.legend(fontsize=9)
-    show(fig, alt=f"Perte contre pas. {' ; '.join(told)}.")
+    show(fig, alt=f"Perte contre pas. {' ; '.join(told)}.")
     note(". ".join(told) + f". ({source(found)}.)")
 
 

@@ -191,8 +191,8 @@ ch8.gpt3_numbers(lora_num_params)
 
 # %% [markdown]
 # Le « 10 000 » est un arrondi, et il dépend de ce que l'on adapte : cherchez à quelle ligne il correspond. Une autre ligne ne
-# tombe pas juste : l'annexe D.4 donne 37,7 M pour quatre matrices à $r = 2$, la formule de l'article en donne la moitié.
-# C'est ce que rapporte la copie que nous avons lue ; nous ne savons pas d'où vient l'écart.
+# tombe pas juste : l'annexe D.4 donne 37,7 M pour quatre matrices à $r = 2$, et la formule de l'article n'en donne que la moitié. Nous ne
+# savons pas d'où vient l'écart.
 
 # %% [markdown]
 # ### ✎ Exercice : `lora_delta` · 1 point · 5 minutes
