@@ -124,7 +124,8 @@ ch8.rank_and_perplexity()
 #   pas** de rang très faible. L'article trouve mieux sur GPT-3, où $r = 1$ suffit déjà à $W_q$ et $W_v$ (§ 7.2).
 # - **Apprendre** sous la contrainte vaut bien mieux que tronquer : à rang égal, comparez les courbes, puis comparez la
 #   troisième au trait des couches linéaires.
-# - Ce qui manque encore pour rejoindre « tout » n'est pas dans ces matrices : c'est, entre autres, la table des jetons.
+# - Le trait « tout » est plus bas : la table des jetons, les biais et les LayerNorm y apprennent aussi, et LoRA a son propre pas
+#   d'apprentissage. Ne lisez donc pas chaque écart comme le prix du rang seul.
 #
 # La dernière ligne inflige le même traitement aux poids $W$ eux-mêmes. Eux ne se tronquent pas.
 #
@@ -356,8 +357,8 @@ lora = ch8.train_lora(colibri, inject_lora, rank, steps, max_tokens=tokens)
 ch8.ranks_table()
 
 # %% [markdown]
-# Du rang 1 au rang 64, soixante-quatre fois plus de paramètres. Combien de perplexité ? Le fine-tuning complet, en pointillé, change
-# aussi la table des jetons, les biais et les LayerNorm : c'est là qu'il prend son avance, vous l'avez vu à la section 8.1.
+# Du rang 1 au rang 64, soixante-quatre fois plus de paramètres. Combien de perplexité ? Et cette courbe dépend aussi de $\alpha$ : au rang
+# 64, comparez-la au tableau de la section 8.3. Le fine-tuning complet, en pointillé, change en plus la table des jetons.
 #
 # **Où le poser ?** L'article n'adapte que $W_q$ et $W_v$ ; QLoRA trouve qu'il faut adapter toutes les couches (Dettmers et
 # al., 2023, § 4). À nombre de paramètres égal :
