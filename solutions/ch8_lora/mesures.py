@@ -172,14 +172,11 @@ def trained_numbers(model: nn.Module) -> int:
 
 # --- Deux tâches ----------------------------------------------------------------------------------------------------
 
-_corpus: dict[str, Tensor] = {}
 
-
+@cache
 def voice(name: str = "b_train") -> Tensor:
     """Jetons d'un extrait, lus une seule fois."""
-    if name not in _corpus:
-        _corpus[name] = corpus_tokens(name)
-    return _corpus[name]
+    return corpus_tokens(name)
 
 
 def perplexities(model: nn.Module, a: bool = True, b: str = "b_validation") -> dict[str, float]:
@@ -281,7 +278,7 @@ def classify(method: str, lr: float, seed: int, part: str = "test", steps: int =
 # --- Les expériences ------------------------------------------------------------------------------------------------
 
 
-def reglage(found: dict) -> Any:
+def reglage(_: dict) -> Any:
     """Le pas d'apprentissage de chaque famille, choisi sur la validation avec une graine à part."""
     grid = {
         "tout": (3e-4, 1e-3, 2e-3),
