@@ -74,7 +74,8 @@ def final_table(found: dict[str, Any]) -> None:
             "octets entraînés (classes)",
             "puis perplexité sur A",
         ],
-        caption=f"Moyenne de trois graines (étendue) ; {found['recette']['pas']} pas pour tous ; textes de validation pour A et B ; avant : B "
+        caption=f"Moyenne de trois graines (étendue) ; {found['recette']['pas']} pas pour tous ; textes de validation "
+        f"pour A et B ; avant : B "
         f"{number(base['B'], 4)}, A {number(base['A'], 4)} ({source(found)})",
     )
 
