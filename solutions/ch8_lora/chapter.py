@@ -40,7 +40,7 @@ from transformers import GPT2LMHeadModel
 # %%
 colibri = atelier.load_model("colibri")
 tokenizer = atelier.load_tokenizer("colibri")
-tokens = scale().pick(essai=512, cpu=4096, gpu=65536)
+tokens = scale().pick(essai=512, cpu=2048, gpu=65536)
 steps = scale().pick(essai=4, cpu=80, gpu=80)
 
 print("sur la langue générale (A) :", atelier.evaluate_perplexity(colibri, max_tokens=tokens))
@@ -56,7 +56,7 @@ print("sur la fantasy (B)         :", atelier.evaluate_perplexity(colibri, "b_va
 # bloc apprennent ; tables, biais et LayerNorm restent gelés.
 
 # %%
-tuned = ch8.fine_tune(colibri, steps=scale().pick(essai=4, cpu=60, gpu=300))
+tuned = ch8.fine_tune(colibri, steps=scale().pick(essai=4, cpu=60, gpu=80))
 ch8.size_of_change(colibri, tuned)
 
 # %% [markdown]
@@ -351,7 +351,7 @@ def inject_lora(model: GPT2LMHeadModel, rank: int, alpha: float, target: str = "
 
 # %%
 rank = 2
-lora = ch8.train_lora(colibri, inject_lora, rank, steps, max_tokens=tokens)
+lora = ch8.train_lora(colibri, inject_lora, rank, steps, max_tokens=scale().pick(essai=512, cpu=4096, gpu=4096))
 
 # %%
 ch8.ranks_table()

@@ -482,8 +482,8 @@ class Packed(nn.Module):
 
 
 SHAPES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int], int, int]] = {
-    "Colibri": (lambda: load_model("colibri"), (BATCH, LENGTH), TOP, 7),
-    "GPT-2 small (poids au hasard)": (gpt2_shape, (1, 128), 3, 3),
+    "Colibri": (lambda: load_model("colibri"), (BATCH, LENGTH), TOP, 5),
+    "GPT-2 small (poids au hasard)": (gpt2_shape, (1, 128), 3, 2),
 }
 """Nom → (modèle, fenêtres × jetons d'un pas, blocs du haut, répétitions)."""
 
@@ -526,7 +526,7 @@ def temps(_: dict) -> Any:
         found["inférence"][shape] = _inference(base, ids, repeats)
     for name in ("tout", "LoRA partout"):  # GPT-2 encore, avec quatre fois plus de jetons par pas
         model = _plans(3)[name][0](copy.deepcopy(base))
-        found["quatre fenêtres"][name] = step_times(model, _some_ids(base, 4, 128), lm_loss, 2)
+        found["quatre fenêtres"][name] = step_times(model, _some_ids(base, 4, 128), lm_loss, 1)
         del model
     return found
 
