@@ -42,13 +42,22 @@ def cached_loss(top: int) -> Callable[[nn.Module, tuple[Tensor, Tensor]], Tensor
 
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         hidden, ids = batch
+        mask = _causal_mask(model, hidden)
         for block in model.transformer.h[len(model.transformer.h) - top :]:
-            out = block(hidden)
+            out = block(hidden, attention_mask=mask)
             hidden = out[0] if isinstance(out, tuple) else out
         logits = model.lm_head(model.transformer.ln_f(hidden))
         return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
 
     return loss
+
+
+def _causal_mask(model: nn.Module, hidden: Tensor) -> Tensor | None:
+    """Le masque que le modèle ferait lui-même : « sdpa » sait déjà cacher le futur, « eager » attend qu'on le dise."""
+    if model.config._attn_implementation == "sdpa":
+        return None
+    length = hidden.shape[1]
+    return torch.full((length, length), float("-inf"), dtype=hidden.dtype, device=hidden.device).triu(1)[None, None]
 
 
 def passes(ids: Tensor, cache: Tensor | None, batch_size: int, seed: int) -> Iterator[Any]:
