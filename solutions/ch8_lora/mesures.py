@@ -514,6 +514,7 @@ def temps(_: dict) -> Any:
         base = make()
         ids, lines = _some_ids(base, rows, length), {}
         for name, (prepare, kept) in _plans(top).items():
+            began = time.perf_counter()
             torch.manual_seed(0)
             model = prepare(copy.deepcopy(base))
             batch: Any = ids if kept is None else (hidden_before(model, ids, kept), ids)
@@ -522,6 +523,7 @@ def temps(_: dict) -> Any:
                 spent = median_seconds(lambda m=model, w=ids, k=kept: hidden_before(m, w, k), repeats, 1)
                 found["remplir le cache"][f"{shape}, {name}"] = round(1000 * spent, 2)
             del model
+            print(f"  {shape}, {name} : {time.perf_counter() - began:.1f} s", flush=True)
         found["pas"][shape] = {"fenêtres": rows, "jetons": length, "blocs du haut": top, "méthodes": lines}
         found["inférence"][shape] = _inference(base, ids, repeats)
     for name in ("tout", "LoRA partout"):  # GPT-2 encore, avec quatre fois plus de jetons par pas
