@@ -291,8 +291,8 @@ ch5.beside_the_papers()
 # %% [markdown]
 # Deux faits. Plus le modèle est grand, moins l'élagage lui coûte : un petit modèle a peu de poids à perdre. Et l'on ne retrouve pas
 # tout : Wanda bat la magnitude, ici comme là-bas, mais n'égale pas SparseGPT, que ses corrections avantagent nettement sur Colibri.
-# Sun et al. attribuent le succès de Wanda aux quelques entrées immenses des grands modèles ; vous avez vu plus haut que celles de
-# Colibri ne dépassent leur médiane que de quelques fois.
+# Sun et al. ont imaginé Wanda pour les quelques entrées immenses des grands modèles ; dans la couche que vous avez regardée, la plus
+# grande entrée de Colibri ne dépasse la médiane que de quelques fois.
 #
 # Un autre chiffre, de SparseGPT cette fois : OPT-125M, 27,66 entier, 193 à 50 % par magnitude, 36,85 par SparseGPT, sur WikiText-2
 # (Frantar et Alistarh, 2023). C'est le plus petit de leurs modèles, encore quarante fois plus grand que Colibri.
@@ -577,7 +577,7 @@ ch5.recovery_table()
 # %% [markdown]
 # Trois choses à lire. La reprise répare énormément : comparez avec « avant la reprise ». Un modèle entier entraîné d'autant est la
 # bonne référence, pas le modèle de départ. Et « peu à peu » ne bat pas « d'un coup » ici : à nombre de pas égal, il n'a que les
-# derniers pas pour se remettre de la dernière coupe. Zhu et Gupta élaguent sur des dizaines de milliers de pas ; regardez si
+# derniers pas pour se remettre de la dernière coupe. Zhu et Gupta élaguent sur des milliers de pas ; regardez si
 # l'écart se referme quand on en donne trois fois plus.
 
 # %%
