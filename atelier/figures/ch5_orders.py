@@ -107,8 +107,8 @@ def same_bits() -> None:
         return [(bits_of(n, found[n]["zéros"]), found[n]["perplexité"]) for n in names]
 
     groups = [
-        ("élagué par Wanda, 10 à 90 %, FP16", pruned, SERIES[3]),
-        ("élagué par SparseGPT, 10 à 90 %, FP16", best, SERIES[4]),
+        ("élagué par Wanda, 10 à 90 %, FP16", pruned or points("Wanda"), SERIES[3]),
+        ("élagué par SparseGPT, 10 à 90 %, FP16", best or points("SparseGPT"), SERIES[4]),
         ("quantifié au plus proche, 4 et 3 bits", points("4 bits", "3 bits"), SERIES[0]),
         ("quantifié par GPTQ, 4 et 3 bits", points("4 bits, GPTQ", "3 bits, GPTQ"), SERIES[2]),
         (
@@ -117,7 +117,6 @@ def same_bits() -> None:
             {**SERIES[1], "linestyle": ""},
         ),
     ]
-    groups = [group for group in groups if group[1]]
     fig, ax = canvas(8.4, 4.2)
     for label, line, look in groups:
         ax.plot(*zip(*line, strict=True), label=label, lw=1.5, ms=6, **look)

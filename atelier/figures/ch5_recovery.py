@@ -219,6 +219,8 @@ def recovery_table() -> None:
     """Toutes les reprises enregistrées : mêmes jetons, mêmes pas, à 100 puis 300 pas."""
     short, long = _recorded_recovery(), _recorded_recovery("reprise_longue")
     before = {a: v[0] for a, v in curve("magnitude").items()}
+    if not short:
+        return note("Ces reprises n'ont pas encore été mesurées : python cours.py mesures ch5_elagage")
     rows = [["entier, entraîné d'autant", "0", "—", _spread(short.get(("sans élagage", 0.0))), "—"]]
     for a in sorted({a for way, a in short if way != "sans élagage"}):
         for way in ("d'un coup", "peu à peu"):
