@@ -178,7 +178,7 @@ def head_alone(model: GPT2LMHeadModel, pool: Any, fit: Any, sizes: Sequence[int]
         caption=f"Tête seule : bonnes réponses sur {n_test} textes de test (une graine)",
     )
     note(
-        f"Lire les {max(sizes) + n_test} textes, une fois : {number(reading, 2)} s. "
+        f"Lire les {number(max(sizes) + n_test)} textes, une fois : {number(reading, 2)} s. "
         f"Apprendre une tête, cent pas : {number(learning, 2)} s en moyenne."
     )
 
@@ -186,7 +186,7 @@ def head_alone(model: GPT2LMHeadModel, pool: Any, fit: Any, sizes: Sequence[int]
 @recorded("ch6/head_or_whole", needs=("pool", "freeze"))
 def head_or_whole(model: GPT2LMHeadModel, pool: Any, freeze: Any) -> None:
     """Tête seule, tête et dernier bloc, tout : comptes, octets, temps mesurés ici ; qualité et oubli enregistrés."""
-    found = measures("tete", "transfert 0")
+    found = measures("transfert 0")
     names = tasks.subject_names()
     _, everything = tasks.subjects("train")
     batch = next(everything.batches(16, 0))
@@ -212,19 +212,21 @@ def head_or_whole(model: GPT2LMHeadModel, pool: Any, freeze: Any) -> None:
     if found:
         last = max(int(s) for s in found["transfert 0"])
         runs = [run[str(last)] for run in _runs(found)]
+        middle = found.get("tete", {}).get("dernier_bloc", {})
         quality = {
-            "tête seule": ([run["tete_dernier"] for run in runs], None),
-            "tête et dernier bloc": ([found["tete"]["dernier_bloc"]["justesse"]], None),
-            "tout": ([run["colibri"] for run in runs], [run["perplexite_A"] for run in runs]),
+            "tête seule": statistics.mean(run["tete_dernier"] for run in runs),
+            "tête et dernier bloc": middle.get("justesse"),
+            "tout": statistics.mean(run["colibri"] for run in runs),
         }
-        before = found["voix b"][0]["trace"][0][2] if "voix b" in found else float("nan")
         forgotten = {
-            "tête seule": before,
-            "tête et dernier bloc": found["tete"]["dernier_bloc"]["perplexite_A"],
-            "tout": statistics.mean(quality["tout"][1]),
+            "tête seule": found["voix b"][0]["trace"][0][2] if "voix b" in found else None,
+            "tête et dernier bloc": middle.get("perplexite_A"),
+            "tout": statistics.mean(run["perplexite_A"] for run in runs),
         }
         for row in rows:
-            row += [round(100 * statistics.mean(quality[row[0]][0]), 1), round(forgotten[row[0]], 1)]
+            right, perplexity = quality[row[0]], forgotten[row[0]]
+            row.append("–" if right is None else round(100 * right, 1))
+            row.append("–" if perplexity is None else round(perplexity, 1))
     header = ["ce qui apprend", "paramètres", "gradients et Adam (octets)", "activations (octets)", "un pas (ms)"]
     table(
         rows,

@@ -59,7 +59,7 @@ def three_texts(model: GPT2LMHeadModel, tokenizer: Any, max_tokens: int) -> None
     rows = []
     for name, label in TEXTS.items():
         text = extract(f"{name}_validation")
-        words = " ".join(text.split("\n\n")[1].split())[:110]
+        words = " / ".join(line for line in text.splitlines()[2:12] if line)[:120]
         found = evaluate_perplexity(model, f"{name}_validation", tokenizer, max_tokens)
         rows.append([label, f"{words}…", round(found.perplexity, 2), round(found.bits_per_byte, 3)])
     table(
@@ -98,6 +98,7 @@ def side_by_side(models: dict[str, GPT2LMHeadModel], tokenizer: Any, openings: S
                     temperature=0.8,
                     top_k=40,
                     max_new_tokens=n_new,
+                    min_new_tokens=n_new,
                     pad_token_id=model.config.eos_token_id,
                 )[0, ids.shape[1] :]
             line.append("… " + " / ".join(tokenizer.decode(made, skip_special_tokens=True).strip().splitlines()))
@@ -197,22 +198,22 @@ def rehearsal() -> None:
 @recorded("ch6/depths", needs=("freeze",))
 def depths(freeze: Any) -> None:
     """Dégeler étage par étage : paramètres (comptés par l'étudiant), perplexités sur B et sur A (enregistrées)."""
-    if (found := measures("profondeur", "voix b")) is None:
-        return
-    model = load_model("colibri")
-    start = found["voix b"][0]["trace"][0]
-    rows, points = [["rien (Colibri)", 0, start[1], start[2]]], {}
+    model, found = load_model("colibri"), measures("profondeur", "voix b")
+    ends = {name: found["profondeur"][name]["trace"][-1][1:] for name in DEPTHS} if found else {}
+    rows = []
     for name, patterns in DEPTHS.items():
         trained = set(freeze(model, patterns))
         count = sum(p.numel() for n, p in model.named_parameters() if n in trained)
-        _, new, old = found["profondeur"][name]["trace"][-1]
-        rows.append([name, count, new, old])
-        points[name] = (old, new)
+        rows.append([name, count, *(round(v, 1) for v in ends.get(name, ()))])
     table(
-        [[name, count, round(new, 1), round(old, 1)] for name, count, new, old in rows],
-        header=["ce qui apprend", "paramètres", "perplexité sur B", "perplexité sur A"],
+        rows,
+        header=["ce qui apprend", "paramètres", *(["perplexité sur B", "perplexité sur A"] if ends else [])],
         caption="Colibri ajusté sur la fantasy, dégelé par étages",
     )
+    if found is None:
+        return
+    start = found["voix b"][0]["trace"][0]
+    points = {name: (old, new) for name, (new, old) in ends.items()}
     fig, ax = canvas(7.2, 4.0)
     ax.plot(start[2], start[1], "D", color=RED, markersize=9)
     ax.annotate("Colibri, avant", (start[2], start[1]), xytext=(8, -3), textcoords="offset points", fontsize=9)

@@ -130,8 +130,9 @@ ch6.subjects_sample(tokenizer)
 def pool_last_token(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
     """État caché du dernier vrai jeton de chaque texte.
 
-    hidden : (B, T, d) flottant, un vecteur par jeton ; attention_mask : (B, T) entiers, 1 sur un vrai jeton, 0 sur
-    le remplissage, qui peut être à gauche ou à droite, et changer de côté d'une ligne à l'autre.
+    hidden : (B, T, d) flottant, un vecteur par jeton ;
+    attention_mask : (B, T) entiers, 1 sur un vrai jeton, 0 sur le remplissage, qui peut être à gauche ou à droite,
+        et changer de côté d'une ligne à l'autre.
     Rend (B, d), du type de hidden.
     Lève ValueError si une ligne ne contient aucun vrai jeton.
 
@@ -154,7 +155,7 @@ def pool_last_token(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch
 # ce qu'elle apprend ne sert à la suivante. À droite, l'**apprentissage par transfert** (*transfer learning*) : la tâche nouvelle
 # s'appuie sur ce qui est déjà appris ; il serait « faster, more accurate and/or need less training data ».
 #
-# Trois affirmations, donc trois mesures. Même tâche, mêmes textes, mêmes pas, quatre façons :
+# Trois affirmations, donc trois mesures. Même tâche, mêmes textes, quatre façons :
 #
 # - **de zéro** : un modèle de la taille de Colibri, aux poids tirés au hasard ;
 # - **de Colibri** : le même, mais avec les poids de Colibri, tous ajustés ;
@@ -208,8 +209,8 @@ def train_head(
     """Tête linéaire apprise par descente de gradient, tous les exemples à chaque pas.
 
     features : (n, d) flottant, un vecteur par exemple ; labels : (n,) entiers, de 0 à n_classes − 1 ;
-    n_classes : nombre C de classes, même si certaines n'ont aucun exemple ; lr : le taux d'apprentissage, sans unité ;
-    steps : nombre de mises à jour (0 est permis).
+    n_classes : nombre C de classes, même si certaines n'ont aucun exemple ;
+    lr : le taux d'apprentissage, sans unité ; steps : nombre de mises à jour (0 est permis).
     Rend (W, b), de formes (C, d) et (C,), du type de features. W et b partent de zéro ; à chaque pas, tous deux
     reculent de lr fois le gradient de la moyenne, sur les n exemples, de −ln softmax(W·x + b)[y].
     Lève ValueError si steps est négatif. L'autograd de PyTorch n'est pas nécessaire ; il est permis.
@@ -256,8 +257,9 @@ ch6.head_alone(
 # ??? q="frozen_features"
 
 # %% [markdown]
-# Entre la tête et tout le modèle, il y a des étages : on peut dégeler la tête et le dernier bloc, ou les deux derniers…
-# Un seul outil y suffit.
+# Entre la tête et tout le modèle, il y a des étages : on peut dégeler la tête et le dernier bloc, puis les deux derniers… Howard et
+# Ruder (2018) les dégèlent l'un après l'autre pendant l'apprentissage ; Kumar et al. (2022) apprennent d'abord la tête, puis tout, pour
+# moins abîmer ce que le corps savait. Un seul outil y suffit.
 
 # %% [markdown]
 # ### ✎ Exercice : `freeze_except` · 2 points · 15 minutes
@@ -267,12 +269,14 @@ ch6.head_alone(
 def freeze_except(model: nn.Module, patterns: list[str]) -> list[str]:
     """Gèle tout le modèle, sauf les paramètres dont le nom contient un des motifs.
 
-    model : un module quelconque, dont certains paramètres peuvent déjà être gelés ; patterns : morceaux de noms, pris
-    à la lettre (« h.4. », « ln_f »…). Les noms sont ceux que donne model.named_parameters().
-    Modifie sur place les seuls requires_grad : vrai pour un paramètre dont le nom contient au moins un motif, faux
-    pour tous les autres. Une liste vide gèle tout. Rend les noms des paramètres qui apprennent, triés.
-    Lève ValueError si un motif, même un seul, ne se trouve dans aucun nom. Ainsi « lm_head » sur un GPT-2 : sa tête de
-    sortie est liée à la table des jetons, et le paramètre commun n'y porte qu'un nom, « transformer.wte.weight ».
+    model : un module quelconque, dont certains paramètres peuvent déjà être gelés ;
+    patterns : morceaux de noms, pris à la lettre (« h.4. », « ln_f »…). Les noms sont ceux que donne
+        model.named_parameters().
+    Modifie sur place les seuls requires_grad : vrai pour un paramètre dont le nom contient au moins un motif,
+    faux pour tous les autres. Une liste vide gèle tout. Rend les noms des paramètres qui apprennent, triés.
+    Lève ValueError si un motif, même un seul, ne se trouve dans aucun nom. Ainsi « lm_head » sur un GPT-2 :
+    sa tête de sortie est liée à la table des jetons, et le paramètre commun n'y porte qu'un nom,
+    « transformer.wte.weight ».
     """
     ### BEGIN SOLUTION
     names = [name for name, _ in model.named_parameters()]
@@ -337,8 +341,9 @@ ch6.tagged_sentence()
 def align_labels(word_ids: list[int | None], word_labels: list[int]) -> list[int]:
     """Étiquettes des jetons, d'après celles des mots.
 
-    word_ids : pour chaque jeton, dans l'ordre, le numéro (à partir de 0) du mot dont il est un morceau, ou None pour un
-    jeton spécial ; les morceaux d'un mot se suivent. word_labels : l'étiquette (un entier, 0 compris) de chaque mot.
+    word_ids : pour chaque jeton, dans l'ordre, le numéro (à partir de 0) du mot dont il est un morceau, ou None
+        pour un jeton spécial ; les morceaux d'un mot se suivent ;
+    word_labels : l'étiquette (un entier, 0 compris) de chaque mot.
     Rend une liste de la longueur de word_ids : l'étiquette du mot sur son premier jeton, −100 sur ses autres
     jetons et sur les jetons spéciaux. Un mot peut n'avoir donné aucun jeton, ou avoir été coupé de la fin.
 
@@ -406,12 +411,12 @@ ch6.translation_sample(tokenizer)
 def lm_labels(input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_lengths: torch.Tensor) -> torch.Tensor:
     """Étiquettes d'un ajustement supervisé : ce que le modèle doit apprendre à écrire.
 
-    input_ids : (B, T) entiers, amorce puis réponse ; attention_mask : (B, T) entiers, 1 sur un vrai jeton, 0 sur le
-    remplissage, à gauche ou à droite selon les lignes ; prompt_lengths : (B,) entiers, nombre de vrais jetons de
-    l'amorce de chaque ligne (de 0 à toute la ligne).
-    Rend (B, T), du type de input_ids : −100 sur le remplissage et sur l'amorce, le jeton lui-même ailleurs. Aucun
-    décalage : le modèle compare de lui-même l'étiquette du rang t + 1 à ce qu'il a prédit au rang t.
-    Le masque seul dit ce qui est du remplissage : le jeton employé pour remplir peut aussi se trouver dans le texte.
+    input_ids : (B, T) entiers, amorce puis réponse ;
+    attention_mask : (B, T) entiers, 1 sur un vrai jeton, 0 sur le remplissage, à gauche ou à droite selon les lignes ;
+    prompt_lengths : (B,) entiers, nombre de vrais jetons de l'amorce de chaque ligne, de 0 à toute la ligne.
+    Rend (B, T), du type de input_ids : −100 sur le remplissage et sur l'amorce, le jeton lui-même ailleurs.
+    Aucun décalage : le modèle compare de lui-même l'étiquette du rang t + 1 à ce qu'il a prédit au rang t.
+    Le masque seul dit ce qui est du remplissage : le jeton qui sert à remplir peut aussi se trouver dans le texte.
     """
     ### BEGIN SOLUTION
     rank = attention_mask.cumsum(dim=1)
@@ -421,7 +426,7 @@ def lm_labels(input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_leng
 
 
 # %% [markdown]
-# Trois millions de paramètres, et pas une ligne d'anglais dans ce que Colibri a lu : n'attendez pas un traducteur. Attendez-vous
+# Trois millions de paramètres, et presque pas d'anglais dans ce que Colibri a lu : n'attendez pas un traducteur. Attendez-vous
 # à ce qu'il apprenne **la forme** de la tâche, et le vocabulaire d'une interface de bureau.
 
 # %%
@@ -467,9 +472,10 @@ ch6.translation(
 def training_memory_bytes(n_params: int, n_trainable: int | None = None) -> int:
     """Octets gardés pour entraîner un modèle avec Adam en précision mixte, activations non comprises.
 
-    n_params : nombre de paramètres du modèle ; n_trainable : nombre de ceux qui apprennent (0 est permis), tous si None.
-    Rend un int : 2 octets par poids, gelé ou non ; et, pour chaque poids qui apprend, 2 de gradient, 4 de copie en
-    FP32, 8 pour les deux moments d'Adam.
+    n_params : nombre de paramètres du modèle ;
+    n_trainable : nombre de ceux qui apprennent (0 est permis) ; tous si None.
+    Rend un int : 2 octets par poids, gelé ou non ; et, pour chaque poids qui apprend, 2 de gradient,
+    4 de copie en FP32, 8 pour les deux moments d'Adam.
     Lève ValueError si n_trainable est négatif.
 
     Source : Rajbhandari et al., « ZeRO », 2020, § 3.1.
@@ -524,9 +530,10 @@ def finetuning_storage_bytes(
 ) -> int:
     """Octets à ranger pour servir n_tasks tâches ajustées à partir d'un même modèle.
 
-    n_params : paramètres du modèle ; n_tasks : nombre de tâches (0 est permis) ; bytes_per_param : octets par paramètre ;
+    n_params : paramètres du modèle ; n_tasks : nombre de tâches (0 est permis) ;
+    bytes_per_param : octets par paramètre ;
     n_task_params : paramètres propres à chaque tâche, ajoutés à une base partagée (0 est permis) ; None si chaque
-    tâche a sa copie complète du modèle, sans base à côté.
+        tâche a sa copie complète du modèle, sans base à côté.
     Rend un int : n_tasks copies complètes si n_task_params est None ; sinon une seule base, rangée une fois, et
     n_task_params paramètres par tâche.
     Lève ValueError si n_tasks est négatif.
