@@ -148,6 +148,12 @@ def _bar(ax: Any, y: int, parts: dict[str, float], unit: float, height: float = 
     return left
 
 
+def _size(n_bytes: int) -> str:
+    """Octets, dans l'unité qui se lit le mieux : Mo, Go ou To (puissances de dix)."""
+    unit, name = next((u, name) for u, name in ((1e12, "To"), (1e9, "Go"), (1e6, "Mo")) if n_bytes >= u or name == "Mo")
+    return f"{number(n_bytes / unit, 4)} {name}"
+
+
 def _legend(fig: Any, axes: Any) -> None:
     found = {}
     for ax in axes:
@@ -210,7 +216,7 @@ def memory_bars(formula: Any) -> None:
             parts = {"poids": 2 * n, "gradients": 2 * count, "copie en FP32": 4 * count, "Adam": 8 * count}
             total = formula(n, count)
             _bar(ax, y, parts, 1e9)
-            told.append(f"{name}, {way}, {number(total / 1e9, 4)} Go, soit {number(total / CARD, 3)} carte(s) de 80 Go")
+            told.append(f"{name}, {way}, {_size(total)}, soit {number(total / CARD, 3)} carte(s) de 80 Go")
         ax.axvline(CARD / 1e9, color="black", linestyle="--", linewidth=1)
         ax.set_yticks(range(3), ways)
         ax.invert_yaxis()
@@ -221,11 +227,11 @@ def memory_bars(formula: Any) -> None:
     show(fig, alt=f"Barres empilées : {' ; '.join(told)}.")
     table(
         [
-            [name, *(f"{number(formula(n, count) / 1e9, 4)} Go" for count in (0, n // 100, n))]
+            [name, *(_size(formula(n, count)) for count in (0, n // 100, n))]
             for name, n in {"Colibri": 3_060_288, "GPT-2 XL": xl, "170 milliards": HUGE}.items()
         ],
         header=["modèle", *ways],
-        caption="Votre formule, activations non comprises (1 Go = 10⁹ octets)",
+        caption="Votre formule, activations non comprises (1 Mo = 10⁶ octets)",
     )
 
 
@@ -239,7 +245,7 @@ def storage(formula: Any) -> None:
         "base partagée, 1 % par tâche": [formula(HUGE, n, 2, one_percent) for n in counts],
     }
     table(
-        [[name, *(f"{number(v / 1e12, 4)} To" for v in values)] for name, values in lines.items()],
+        [[name, *map(_size, values)] for name, values in lines.items()],
         header=["170 milliards de paramètres, 2 octets chacun", *(f"{n} tâche{'s' * (n > 1)}" for n in counts)],
         caption="Octets à ranger (1 To = 10¹² octets = 1 000 Go)",
     )

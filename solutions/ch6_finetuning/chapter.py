@@ -441,7 +441,8 @@ ch6.translation(
 # **chrF** compare les suites de lettres de la traduction à celles de la référence, de 0 à 100 (Popović, 2015 ; calculé par
 # sacrebleu). Lisez les lignes de comparaison avant celles de Colibri : recopier l'anglais vaut déjà quelque chose, car des mots se
 # ressemblent ; et une **mémoire de traduction**, qui rend la traduction de la phrase connue la plus proche, ne demande aucun
-# apprentissage. Colibri ne la bat pas. Il a pris le ton et les mots d'une interface, pas le sens de la phrase.
+# apprentissage. Colibri ne la bat pas. Il se sert pourtant de l'anglais : la bonne traduction le surprend bien moins après la bonne
+# amorce qu'après celle d'une autre phrase. Il en reconnaît des mots, et ne sait pas encore les écrire dans l'ordre.
 #
 # Comparez aussi les deux dernières lignes. L'usage est de cacher l'amorce à la perte ; ici, avec des amorces aussi courtes que les
 # réponses, **nous ne voyons pas l'effet attendu**. Il pèse davantage quand l'amorce est longue et la réponse brève.
