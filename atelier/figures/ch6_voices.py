@@ -229,7 +229,11 @@ def depths(freeze: Any) -> None:
     ax.margins(x=0.18, y=0.1)
     body = " ; ".join(f"{n}, B {number(y, 3)}, A {number(x, 3)}" for n, (x, y) in points.items())
     show(fig, alt=f"Nuage de points, perplexité sur B contre perplexité sur A, selon ce qui apprend : {body}.")
-    note(source(found, "une graine ; trois graines de « tout » s'écartent de moins que les points voisins"))
+    spread = [run["trace"][-1][1] for run in found["voix b"]]
+    note(
+        source(found, "une graine")
+        + f" Les {len(spread)} graines de « tout » vont de {number(min(spread), 3)} à {number(max(spread), 3)} sur B."
+    )
 
 
 def step_times() -> None:
