@@ -459,9 +459,9 @@ def fit_power_law(compute: torch.Tensor, loss: torch.Tensor) -> tuple[float, flo
 
 
 # %% [markdown]
-# D'abord une épreuve honnête : la loi est ajustée sans le plus grand budget, puis on regarde si elle le prédit. Ensuite,
-# on lui donne tous les budgets, et on l'envoie beaucoup plus loin, jusqu'à Colibri. **Pariez avant d'exécuter :** où
-# tombera-t-elle juste ?
+# D'abord une épreuve honnête : la loi est ajustée sans le plus grand budget, puis on regarde si elle le prédit.
+# Ensuite, on lui donne tous les budgets, et on l'envoie beaucoup plus loin, jusqu'à Colibri. **Pariez avant
+# d'exécuter :** où tombera-t-elle juste ?
 
 # %%
 ch2.power_law(fit_power_law)
@@ -473,9 +473,10 @@ ch2.power_law(fit_power_law)
 # droite.
 #
 # Trois réserves sur notre étude. Le pas d'apprentissage n'a été cherché que sur trois largeurs, au plus petit budget.
-# Chaque point n'a qu'une graine. Et dans de si petits modèles, la table et la tête sont presque tout : compter $N$ sans
-# elles déplacerait les creux. C'est l'une des raisons pour lesquelles Kaplan et Hoffmann ne trouvaient pas le même
-# exposant (Pearce et Song, 2024 ; Porian et al., 2024).
+# Chaque point n'a qu'une graine : comparez la profondeur des creux à l'écart entre graines donné sous les courbes. Et
+# dans de si petits modèles, la table et la tête sont presque tout : compter $N$ sans elles déplacerait les creux. C'est
+# l'une des raisons pour lesquelles Kaplan et Hoffmann ne trouvaient pas le même exposant (Pearce et Song, 2024 ; Porian
+# et al., 2024).
 
 # %% [markdown]
 # À vous d'ajouter un point. Choisissez une taille que nous n'avons pas entraînée, dites **d'abord** où vous l'attendez,
