@@ -2,7 +2,7 @@
 
 from atelier.figures.ch8_delta import changes, fine_tune, rank_and_perplexity, size_of_change, spectra, truncate
 from atelier.figures.ch8_end import final_figure, final_table, row_lora
-from atelier.figures.ch8_nf4 import double_quantization, four_bits, levels, qlora, row_nf4
+from atelier.figures.ch8_nf4 import double_quantization, four_bits, levels, qlora, qlora_cost, row_nf4
 from atelier.figures.ch8_speed import (
     cache_here,
     count_flops,
@@ -44,6 +44,7 @@ __all__ = [
     "merged_speed",
     "paper_arithmetic",
     "qlora",
+    "qlora_cost",
     "rank_and_perplexity",
     "ranks_table",
     "row_lora",

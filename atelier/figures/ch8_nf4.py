@@ -193,6 +193,22 @@ def qlora(found: dict[str, Any]) -> None:
     )  # fmt: skip
 
 
+@from_measures("temps")
+def qlora_cost(found: dict[str, Any]) -> None:
+    """Durée d'un pas et mémoire, base FP32 ou base NF4 relue à chaque passage, à deux tailles."""
+    rows = []
+    for shape, run in found["temps"]["pas"].items():
+        for name in ("LoRA partout", "QLoRA (NF4 relu à chaque pas)"):
+            line = run["méthodes"][name]
+            total = line["avant"] + line["arrière"] + line["optimiseur"]
+            rows.append([shape, name, round(total), f"{number(line['octets gardés'] / 1e6, 3)} Mo"])
+    table(
+        rows,
+        header=["modèle", "méthode", "un pas (ms)", "tenseurs gardés pour l'arrière"],
+        caption=f"Le même LoRA, sur une base FP32 ou NF4 ({source(found)})",
+    )
+
+
 @recorded("ch8/row_nf4", needs=("quantize",))
 def row_nf4(model: GPT2LMHeadModel, quantize: Any, table_: Tensor) -> None:
     """Inscrit Colibri en NF4 au tableau du cours, avec la taille d'un fichier vraiment écrit."""

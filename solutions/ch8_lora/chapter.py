@@ -596,8 +596,16 @@ ch8.qlora()
 # Comparez les écarts **avant** et **après** : si LoRA compense l'arrondi, ils doivent se resserrer. Et regardez l'étendue des graines
 # avant de dire que NF4 bat int4 une fois LoRA appris.
 #
-# Le prix est ailleurs : relire les codes à chaque passage prend du temps (figure de la section 8.6). QLoRA n'accélère rien ; il fait
-# entrer dans une carte un modèle qui n'y entrait pas : d'après l'article, 65 milliards de paramètres sur 48 Go.
+# Le prix est ailleurs : relire les codes à chaque passage prend du temps.
+
+# %%
+ch8.qlora_cost()
+
+# %% [markdown]
+# Regardez la dernière colonne sur GPT-2 : notre base NF4 tient sur 4,5 bits au repos, mais, écrite naïvement, elle garde pour l'arrière chaque poids
+# qu'elle vient de relire. La bibliothèque bitsandbytes évite cela (classe `MatMul4Bit`) : à l'arrière, elle relit les codes une seconde fois.
+# QLoRA n'accélère donc rien ; il fait entrer dans une carte un modèle qui n'y entrait pas : d'après l'article, 65 milliards de
+# paramètres sur 48 Go.
 
 # %%
 ch8.row_nf4(colibri, nf4_quantize, NF4_LEVELS)
