@@ -16,6 +16,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 MAX_MESSAGE = 256 * 1024 * 1024
+MAX_NAMES = 1024 * 1024
+"""Octets de la table des tenseurs d'un message : des milliers de tenseurs, pas des millions."""
 MAX_DEPTH = 40
 
 
@@ -77,6 +79,8 @@ def decode(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
             raise CodecError("structure trop profonde")
         if isinstance(v, list):
             return [walk(x, depth + 1) for x in v]
+        if isinstance(v, str):
+            v.encode()  # UnicodeEncodeError sur une moitié de caractère, que rien ne saurait réécrire
         if not isinstance(v, dict):
             return v
         kind, body = v.get("$"), v.get("v")
@@ -86,6 +90,8 @@ def decode(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
             return float(body)
         if kind == "tensor" and isinstance(body, str) and body in tensors:
             x = tensors[body]
+            if x.dtype == torch.bool:  # un octet de booléen peut mentir : 2 n'est ni vrai ni faux
+                x = x.view(torch.uint8) != 0
             if v.get("strided") is True:
                 wide = x.new_zeros(*x.shape, 2)
                 wide[..., 0] = x
@@ -94,6 +100,7 @@ def decode(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
         if kind == "tuple" and isinstance(body, list):
             return tuple(walk(x, depth + 1) for x in body)
         if kind == "dict" and isinstance(body, dict):
+            "".join(body).encode()
             return {k: walk(x, depth + 1) for k, x in body.items()}
         raise CodecError("nœud JSON inconnu")
 
@@ -106,18 +113,26 @@ def decode(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
 def dumps(value: Any) -> bytes:
     """Valeur → octets : longueur du JSON (8 octets, petit-boutiste), JSON, safetensors."""
     tree, tensors = encode(value)
-    head = json.dumps(tree, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    text = json.dumps(tree, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    head = text.encode("utf-8", errors="replace")
     return struct.pack("<Q", len(head)) + head + (save_tensors(tensors) if tensors else b"")
 
 
-def loads(data: bytes) -> Any:
-    """Inverse de `dumps`. Lève `CodecError` si les octets ne sont pas ceux d'une valeur."""
+def loads(data: bytes, max_json: int = MAX_MESSAGE) -> Any:
+    """Inverse de `dumps`. Lève `CodecError` si les octets ne sont pas ceux d'une valeur.
+
+    max_json : octets de JSON acceptés ; un petit JSON peut occuper, une fois lu, trente fois sa taille.
+    """
     try:
         (n,) = struct.unpack_from("<Q", data)
         if n > len(data) - 8:
             raise CodecError("message tronqué")
+        if n > max_json:
+            raise CodecError(f"{n} octets de JSON, limite {max_json}")
         tree = json.loads(data[8 : 8 + n].decode())
         body = data[8 + n :]
+        if len(body) >= 8 and struct.unpack_from("<Q", body)[0] > MAX_NAMES:
+            raise CodecError("trop de tenseurs")
         return decode(tree, load_tensors(bytes(body)) if body else {})
     except CodecError:
         raise

@@ -99,8 +99,19 @@ def format_shape(shape: Sequence[int]) -> str:
     return str(tuple(shape)) if len(shape) else "() (0 dimension)"
 
 
+DESCRIBED_MAX = 400
+
+
 def describe(value: Any, limit: int = 6) -> str:
-    """Une valeur en quelques mots : les petits tenseurs sont écrits, les grands résumés."""
+    """Une valeur en quelques mots : les petits tenseurs sont écrits, les grands résumés. Toujours court et lisible."""
+    text = _describe(value, limit)
+    if not text.isprintable():  # un texte rendu par l'étudiant n'écrit pas de ligne à lui dans son retour
+        spaces = f"{NBSP}{THIN}\u2009"
+        text = "".join(c if c.isprintable() or c in spaces else "⏎" if c == "\n" else "\ufffd" for c in text)
+    return text if len(text) <= DESCRIBED_MAX else text[: DESCRIBED_MAX - 1] + "…"
+
+
+def _describe(value: Any, limit: int) -> str:
     if isinstance(value, torch.Tensor):
         if value.ndim == 0:
             return f"{_tensor_text(value)} ({dtype_name(value.dtype)}, 0 dimension)"
@@ -245,8 +256,8 @@ def _structure(a: Any, b: Any) -> tuple[str, str] | None:
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
         return "shape", both(f"{len(a)} élément{'s' * (len(a) > 1)}", f"{len(b)}")
     if isinstance(a, dict) and isinstance(b, dict):
-        extra = ", ".join(sorted(repr(k) for k in b.keys() - a.keys())[:5])
-        missing = ", ".join(sorted(repr(k) for k in a.keys() - b.keys())[:5])
+        extra = ", ".join(sorted(describe(k) for k in b.keys() - a.keys())[:5])
+        missing = ", ".join(sorted(describe(k) for k in a.keys() - b.keys())[:5])
         return "shape", " ; ".join(
             f"{n}{NBSP}: {names}" for n, names in (("noms en trop", extra), ("noms absents", missing)) if names
         )

@@ -91,6 +91,8 @@ def _clean_room() -> Iterator[None]:
     if numpy_random:
         numpy_random.seed(0)
     torch.set_grad_enabled(True)
+    if dtype != torch.float32:  # un réglage laissé par une autre cellule ne change pas l'énoncé
+        torch.set_default_dtype(torch.float32)
     try:
         yield
     finally:

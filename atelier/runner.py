@@ -23,12 +23,16 @@ from __future__ import annotations
 
 import argparse
 import array
+import builtins
 import contextlib
+import copy
 import gc
 import io
 import json
 import linecache
+import math
 import os
+import random
 import re
 import select
 import signal
@@ -40,7 +44,9 @@ import types
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-MAX_CASE_BYTES = 64 * 1024 * 1024
+MAX_CASE_BYTES = 32 * 1024 * 1024
+EXTRA_SECONDS_IN_ALL = 30.0
+"""Temps de toutes les cellules ajoutées par l'étudiant ; ensuite, elles sont passées."""
 HARD_GRACE = 2.0
 """Secondes entre la limite douce (une exception dans le code) et la limite dure (le processus est tué)."""
 
@@ -179,11 +185,17 @@ def run_cells(cells: list[dict[str, Any]], channel: Channel) -> dict[str, Any]:
     """Exécute les cellules dans l'ordre. Rend nom d'exercice → ce que sa cellule a défini (ou le dernier du nom)."""
     space = fresh_namespace()
     defined: dict[str, Any] = {}
+    spent = 0.0
     for cell in cells:
         channel.send("start", cell=cell["id"])
+        if cell["kind"] == "extra" and spent > EXTRA_SECONDS_IN_ALL:
+            channel.send("cell", cell=cell["id"], status="timeout", error="", message="", line=0)
+            continue
+        start = time.monotonic()
         name = cell["exercise"]
         before = space.get(name) if name else None
         result = run_cell(cell, space)
+        spent += time.monotonic() - start if cell["kind"] == "extra" else 0.0
         after = space.get(name) if name else None
         if name and cell["kind"] == "solution" and after is not None and after is not before:
             defined[name] = after
@@ -192,6 +204,56 @@ def run_cells(cells: list[dict[str, Any]], channel: Channel) -> dict[str, Any]:
 
 
 # ---------------------------------------------------------------------------------------------- exercices
+
+
+class Baseline:
+    """Les bibliothèques et leurs réglages tels qu'avant la première cellule, à remettre avant chaque exercice.
+
+    Une cellule qui change le type par défaut, une graine ou `torch.Tensor.__mul__` ne coûte ainsi rien aux exercices
+    des autres cellules. Ce qu'elle ajoute reste : seul ce qu'elle a changé, caché ou effacé est remis.
+    """
+
+    def __init__(self) -> None:
+        import numpy
+        import torch
+
+        import atelier.codec
+        import atelier.probes
+
+        functional, linear = torch.nn.functional, torch.nn.Linear
+        places = [builtins, math, random, time, copy, numpy, numpy.random, numpy.linalg, atelier.codec, atelier.probes]
+        places += [torch, torch.Tensor, torch.nn, functional, linear, torch.nn.Module, torch.nn.Parameter]
+        places += [torch.nn.init, torch.linalg, torch.autograd, torch.optim, torch.Generator]
+        self.kept = [(place, dict(vars(place))) for place in places]
+        self.folder = os.getcwd()
+        self.errors = numpy.geterr()
+
+    def restore(self) -> None:
+        import numpy
+        import torch
+        from torch.nn.modules import module as hooks
+
+        sys.settrace(None)
+        sys.setprofile(None)
+        gc.enable()
+        for place, names in self.kept:
+            now = vars(place)
+            for name in [n for n, value in names.items() if now.get(n, _kept) is not value]:
+                with contextlib.suppress(AttributeError, TypeError):
+                    setattr(place, name, names[name])
+            bases = place.__mro__[1:] if isinstance(place, type) else ()
+            for name in [n for n in now if n not in names and any(n in vars(base) for base in bases)]:
+                with contextlib.suppress(AttributeError, TypeError):
+                    delattr(place, name)  # cachait la méthode d'une classe dont celle-ci hérite
+        for name in [n for n in vars(hooks) if n.startswith("_global_") and isinstance(vars(hooks)[n], dict)]:
+            vars(hooks)[name].clear()
+        torch.set_default_dtype(torch.float32)
+        torch.set_num_threads(1)
+        torch.use_deterministic_algorithms(False)
+        torch.autograd.set_detect_anomaly(False)
+        torch.set_flush_denormal(False)
+        numpy.seterr(**self.errors)
+        os.chdir(self.folder)
 
 
 def run_one_case(exercise: dict[str, Any], function: Any, inputs: dict[str, Any]) -> bytes:
@@ -212,7 +274,7 @@ def run_one_case(exercise: dict[str, Any], function: Any, inputs: dict[str, Any]
     except CodecError as error:
         data = dumps({"status": "untransportable", "message": str(error)[:500]})
     if len(data) > MAX_CASE_BYTES:
-        return dumps({"status": "untransportable", "message": "le résultat pèse plus de 64 Mio"})
+        return dumps({"status": "untransportable", "message": "le résultat pèse plus de 32 Mio"})
     return data
 
 
@@ -232,7 +294,7 @@ def run_cases(exercise: dict[str, Any], function: Any, write: Callable[[bytes], 
     return "done"
 
 
-def run_exercise_forked(exercise: dict[str, Any], function: Any, channel: Channel) -> str:
+def run_exercise_forked(exercise: dict[str, Any], function: Any, channel: Channel, baseline: Baseline) -> str:
     """Un exercice dans un processus à part : un état abîmé, une mort ou une boucle ne coûtent que lui."""
     reader, writer = os.pipe()
     pid = os.fork()
@@ -241,6 +303,7 @@ def run_exercise_forked(exercise: dict[str, Any], function: Any, channel: Channe
             os.close(reader)
             channel.stream.close()
             stream = os.fdopen(writer, "wb")
+            baseline.restore()
             ended = run_cases(exercise, function, Channel(stream).raw)
             Channel(stream).raw(b"" if ended == "done" else b"timeout")
             stream.flush()
@@ -288,8 +351,9 @@ def _relay(exercise: dict[str, Any], reader: int, channel: Channel) -> str:
             deadline = time.monotonic() + per_case
 
 
-def run_exercise_here(exercise: dict[str, Any], function: Any, channel: Channel) -> str:
+def run_exercise_here(exercise: dict[str, Any], function: Any, channel: Channel, baseline: Baseline) -> str:
     """Un exercice dans ce processus même, là où fork n'existe pas."""
+    baseline.restore()
     index = 0
 
     def write(data: bytes) -> None:
@@ -304,12 +368,13 @@ def run_exercise_here(exercise: dict[str, Any], function: Any, channel: Channel)
 def run_job(job: dict[str, Any], channel: Channel) -> None:
     """Un travail entier : les cellules, puis les exercices."""
     sys.stdout = sys.stderr = Mute()
+    baseline = Baseline()
     functions = run_cells(job["cells"], channel)
     run_exercise = run_exercise_forked if can_fork() else run_exercise_here
     for exercise in job["exercises"]:
         function = functions.get(exercise["id"])
         channel.send("exercise", exercise=exercise["id"], defined=function is not None)
-        status = "undefined" if function is None else run_exercise(exercise, function, channel)
+        status = "undefined" if function is None else run_exercise(exercise, function, channel, baseline)
         channel.send("exercise_end", exercise=exercise["id"], status=status)
     channel.send("end")
 

@@ -5,6 +5,7 @@ Tailles bornées, ordre vérifié, résultats relus un à un : ce qui n'a pas la
 
 from __future__ import annotations
 
+import math
 import queue
 import struct
 import threading
@@ -22,7 +23,10 @@ SOLUTION_SECONDS = 5.0
 GRACE = 5.0
 """Secondes laissées au processus, après sa propre limite, pour le dire lui-même."""
 MAX_EVENT_BYTES = 1024 * 1024
-MAX_TOTAL_BYTES = 512 * 1024 * 1024
+MAX_TOTAL_BYTES = 128 * 1024 * 1024
+MAX_CASE_JSON = 4 * 1024 * 1024
+COPY_SECONDS = 300.0
+"""Durée d'une copie, tous ses recommencements compris. Au-delà, ce qui reste est « trop long »."""
 START_SECONDS = 120.0
 
 TIMEOUT: dict[str, Any] = {"status": "timeout"}
@@ -121,7 +125,9 @@ class Broken(Exception):
 class Stream:
     """Messages d'un processus, lus par un fil à part pour pouvoir cesser d'attendre."""
 
-    def __init__(self, source: BinaryIO) -> None:
+    def __init__(self, source: BinaryIO, end: float = math.inf) -> None:
+        """end : heure (`time.monotonic`) au-delà de laquelle plus rien n'est attendu."""
+        self.end = end
         self.frames: queue.Queue[bytes | None] = queue.Queue(maxsize=4)
         self.source = source
         self.thread = threading.Thread(target=self._read, daemon=True)
@@ -132,7 +138,7 @@ class Stream:
         try:
             while len(head := self.source.read(8)) == 8:
                 (size,) = struct.unpack("<Q", head)
-                total += size
+                total += 8 + size
                 if size > MAX_CASE_BYTES or total > MAX_TOTAL_BYTES:
                     break
                 body = self.source.read(size)
@@ -144,6 +150,7 @@ class Stream:
         self.frames.put(None)
 
     def frame(self, deadline: float) -> bytes:
+        deadline = min(deadline, self.end)
         try:
             body = self.frames.get(timeout=max(0.0, deadline - time.monotonic()))
         except queue.Empty:
@@ -236,8 +243,8 @@ def cell_report(message: dict[str, Any]) -> CellReport:
     line = message.get("line")
     return CellReport(
         status if status in ("ok", "raised", "timeout") else "raised",
-        str(message.get("error") or "")[:100],
-        str(message.get("message") or "")[:500],
+        short(message, "error", 100),
+        short(message, "message", 500),
         line if type(line) is int and 0 <= line < 10**6 else 0,
     )
 
@@ -248,7 +255,7 @@ _STATUSES = ("value", "raised", "todo", "untransportable", "timeout")
 def read_outcome(body: bytes) -> dict[str, Any]:
     """Le résultat d'un cas, vérifié. Ce qui n'en est pas un devient « untransportable »."""
     try:
-        outcome = loads(body)
+        outcome = loads(body, MAX_CASE_JSON)
     except CodecError as error:
         return {"status": "untransportable", "message": str(error)[:300]}
     status = outcome.get("status") if isinstance(outcome, dict) else None
@@ -260,16 +267,22 @@ def read_outcome(body: bytes) -> dict[str, Any]:
         clean: dict[str, Any] = {"status": "value", "value": outcome["value"], "after": outcome["after"]}
     elif status == "raised":
         mro = outcome.get("mro")
-        names = [x[:100] for x in mro if isinstance(x, str)][:20] if isinstance(mro, list) else []
-        clean = {"status": "raised", "error": short(outcome, "error"), "mro": names, "where": short(outcome, "where")}
+        names = [x[:100] for x in mro[:20] if isinstance(x, str)] if isinstance(mro, list) else []
+        error, where = short(outcome, "error", 200), short(outcome, "where", 300)
+        clean = {"status": "raised", "error": error, "mro": names, "where": where}
     else:
         clean = {"status": status}
     if status in ("raised", "todo", "untransportable"):
         clean["message"] = short(outcome, "message")
-    return {**clean, "printed": short(outcome, "printed")}
+    return {**clean, "printed": short(outcome, "printed").replace("\n", " ⏎ ")}
 
 
-def short(outcome: dict[str, Any], key: str) -> str:
-    """Un champ de texte, borné."""
+def short(outcome: dict[str, Any], key: str, limit: int = 2000) -> str:
+    """Un champ de texte, borné, sans caractère qui commande l'affichage."""
     value = outcome.get(key)
-    return value[:2000] if isinstance(value, str) else ""
+    return legible(value[:limit]) if isinstance(value, str) else ""
+
+
+def legible(text: str) -> str:
+    """Le texte sans ce qui efface, colore, retourne ou cache : une copie ne met pas en scène son propre retour."""
+    return "".join(c if c.isprintable() or c in "\n\t\u00a0\u202f\u2009" else "\ufffd" for c in text)

@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,7 +28,19 @@ from typing import Any, BinaryIO
 from atelier.codec import dumps
 from atelier.runner import can_fork
 from grader import UserError, seal
-from grader.dialogue import DIED, START_SECONDS, Cell, CellReport, Report, Stream, Task, TaskReport, follow
+from grader.dialogue import (
+    COPY_SECONDS,
+    DIED,
+    START_SECONDS,
+    TIMEOUT,
+    Cell,
+    CellReport,
+    Report,
+    Stream,
+    Task,
+    TaskReport,
+    follow,
+)
 
 MAX_ATTEMPTS = 8
 ATTEMPTS_WITH_EXTRAS = 3
@@ -84,25 +97,30 @@ class Sandbox:
         """Exécute les cellules puis les exercices. Rend toujours un compte rendu complet."""
         report = Report()
         pending = list(tasks)
+        end = time.monotonic() + COPY_SECONDS
         for attempt in range(MAX_ATTEMPTS):
+            if time.monotonic() >= end:
+                break
             kept = [
                 c
                 for c in cells
                 if report.cells.get(c.id, CellReport("ok")).status not in ("timeout", "died")
                 and not (attempt >= ATTEMPTS_WITH_EXTRAS and c.kind == "extra")
             ]
-            if self._attempt(kept, pending, report):
+            if self._attempt(kept, pending, report, end):
                 break
             pending = [t for t in pending if t.id not in report.tasks]
+        status, missing = ("timeout", TIMEOUT) if time.monotonic() >= end else ("died", DIED)
         for task in tasks:
             if task.id not in report.tasks:
-                report.tasks[task.id] = TaskReport("died", [DIED] * len(task.cases))
+                report.tasks[task.id] = TaskReport(status, [missing] * len(task.cases))
         return report
 
-    def _attempt(self, cells: Sequence[Cell], tasks: Sequence[Task], report: Report) -> bool:
+    def _attempt(self, cells: Sequence[Cell], tasks: Sequence[Task], report: Report, end: float) -> bool:
         """Un lancement. Vrai si tout a été dit ; sinon le coupable est déjà noté dans `report`."""
         with self._folder() as folder:
             child = self._launch(folder)
+            child.stream.end = end
             try:
                 child.send({"cells": [c.as_data() for c in cells], "exercises": [t.as_data() for t in tasks]})
                 return follow(child.stream, cells, tasks, report)

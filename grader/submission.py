@@ -28,6 +28,8 @@ from grader.dialogue import Cell
 
 MAX_FILE_BYTES = 100 * 1024 * 1024
 MAX_CELLS = 2000
+MAX_VALUES = 500_000
+"""Valeurs JSON d'un gros fichier. Au-delà, il occuperait des gigaoctets une fois lu."""
 MAX_SOURCE = 200_000
 MAX_OUTPUT_TEXT = 20_000
 MAX_IMAGE = 1_000_000
@@ -72,7 +74,10 @@ def read_notebook(data: bytes) -> NotebookNode:
     if not data.strip(b" \t\r\n\0"):
         raise Unreadable("le fichier est vide")
     try:
-        tree = json.loads(decode_text(data))
+        text = decode_text(data)
+        if len(text) > MAX_VALUES and count_values(text) > MAX_VALUES:
+            raise Unreadable(f"le fichier contient plus de {MAX_VALUES} valeurs, ce n'est pas un carnet")
+        tree = json.loads(text)
     except RecursionError:
         raise Unreadable("le fichier est imbriqué sans fin, ce n'est pas un carnet") from None
     except ValueError as error:
@@ -97,6 +102,20 @@ def read_notebook(data: bytes) -> NotebookNode:
     return notebook
 
 
+_VALUES = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{,:]', re.DOTALL)
+
+
+def count_values(text: str) -> int:
+    """Combien de valeurs un texte JSON contient, sans le lire vraiment ; s'arrête un peu après `MAX_VALUES`."""
+    if text.count("[") + text.count("{") + text.count(",") + text.count(":") < MAX_VALUES:
+        return 0
+    count = 0
+    for count, _ in enumerate(_VALUES.finditer(text), 1):  # noqa: B007 - seul le rang compte
+        if count > 2 * MAX_VALUES:
+            break
+    return count // 2
+
+
 def decode_text(data: bytes) -> str:
     """Texte du fichier, quel que soit l'encodage où un éditeur l'a enregistré."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
@@ -115,7 +134,8 @@ def raw_cells(tree: Any) -> list[dict[str, Any]]:
         raise Unreadable("le fichier n'est pas un carnet Jupyter")
     cells = tree.get("cells")
     if cells is None and isinstance(tree.get("worksheets"), list):
-        cells = [c for sheet in tree["worksheets"] if isinstance(sheet, dict) for c in sheet.get("cells") or []]
+        sheets = [s.get("cells") for s in tree["worksheets"] if isinstance(s, dict)]
+        cells = [c for sheet in sheets if isinstance(sheet, list) for c in sheet]
     if not isinstance(cells, list):
         raise Unreadable("le fichier n'est pas un carnet Jupyter\u00a0: il ne contient aucune cellule")
     return [c for c in cells if isinstance(c, dict)]
@@ -135,6 +155,7 @@ def clean_cell(raw: dict[str, Any]) -> NotebookNode | None:
     kind = "markdown" if kind == "heading" else kind
     if kind not in ("code", "markdown", "raw"):
         return None
+    source = source.replace("\x00", "")
     cell = NotebookNode(cell_type=kind, id="", metadata=NotebookNode(), source=source)
     if kind == "code":
         cell.update(outputs=[], execution_count=None)
@@ -297,6 +318,10 @@ def repair(notebook: NotebookNode, template: Template) -> tuple[NotebookNode, No
         if wanted.grade_id in placed:
             adopt(placed[wanted.grade_id], wanted)
     insert_missing(notebook, template, placed, notes)
+    published = {plain(c.source) for c in template.cells}
+    for cell in notebook.cells:
+        if cell.cell_type != "code" and plain(cell.source) not in published:
+            cell.cell_type, cell.source = "markdown", harmless(cell.source)
     notebook.metadata = NotebookNode(
         {k: v for k, v in template.notebook.metadata.items() if k in ("kernelspec", "language_info")}
     )
@@ -378,6 +403,25 @@ def insert_missing(notebook: NotebookNode, template: Template, placed: dict[str,
             if wanted.role == "solution":
                 note(notes, wanted.exercise, "sa cellule n'était plus dans la copie\u202f; elle y a été remise, vide.")
         previous = cell
+
+
+_HARMFUL = (
+    (re.compile(r"<(?=[A-Za-z/!?])"), "< "),  # balise HTML, ou lien entre chevrons
+    (re.compile(r"!(?=\[)"), "! "),  # image, qui irait se chercher sur le réseau
+    (re.compile(r"\](?=\()(?!\(\s*(?:https?://|mailto:|#|[\w./-]+[)\s]))"), "] "),  # lien à script
+    (re.compile(r"\](?=:)(?!:\s*https?://)"), "] "),  # le même, défini plus loin
+    (re.compile(r"\\(?=(?:href|require|class|cssId|style|data|unicode|def|let|newcommand)\b)"), "\\ "),  # MathJax
+)
+
+
+def harmless(text: str) -> str:
+    """Un texte d'étudiant que l'enseignant peut afficher : ni balise HTML, ni lien à script, ni image du réseau.
+
+    Une espace y suffit : « < script> » n'est une balise dans aucun navigateur, et se lit encore.
+    """
+    for pattern, mark in _HARMFUL:
+        text = pattern.sub(lambda _, mark=mark: mark, text)
+    return text
 
 
 # ---------------------------------------------------------------------------------------------- exécuter

@@ -1,0 +1,323 @@
+"""Des milliers de carnets et de messages que personne n'écrirait : le côté sûr ne tombe jamais et reste borné.
+
+Un carnet devient un carnet propre et un plan, ou `Unreadable` ; un message devient un compte rendu. Toute autre
+exception est un défaut.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from essai import SOLVED, as_bytes, filled, load_assignment, write_course
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from atelier.codec import CodecError, dumps, loads
+from atelier.compare import compare, describe, diagnose
+from grader import dialogue
+from grader.dialogue import Cell, Report, Stream, Task, follow, legible, read_outcome
+from grader.nbglue import Assignment, open_data
+from grader.submission import claimed, count_values, harmless, plan
+
+EXAMPLES = 1000
+
+
+def fuzz(examples: int):
+    """Réglages communs : toujours les mêmes cas, pour qu'un échec se rejoue."""
+    quiet = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture]
+    return settings(max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=quiet)
+
+
+@pytest.fixture(scope="module")
+def essai(tmp_path_factory: pytest.TempPathFactory) -> Assignment:
+    return load_assignment(write_course(Path(tmp_path_factory.mktemp("essai"))))
+
+
+# --- des carnets ------------------------------------------------------------------------------------------------------
+
+IDS = ["spread", "test_spread", "scale_up", "count_true", "inconnu", "ѕpread", "a b", "", "x" * 70]
+TEXT = st.one_of(
+    st.text(max_size=30),
+    st.sampled_from(
+        [*SOLVED.values(), "def spread(x):\n    return x", "spread = 3", "%%bash\nls", "def spread(", "\0"]
+    ),
+    st.sampled_from(["<script>", "[x](javascript:a)", "\ud800", "$$\\href{a}{b}$$", "((((" * 50, "é" * 40, "\r\n\r\n"]),
+)
+LEAF = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXT, st.sampled_from(IDS))
+JSON = st.recursive(
+    LEAF, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=6
+)
+METADATA = st.one_of(
+    JSON,
+    st.fixed_dictionaries(
+        {
+            "nbgrader": st.one_of(
+                JSON,
+                st.fixed_dictionaries(
+                    {"grade_id": st.one_of(st.sampled_from(IDS), JSON)},
+                    optional={
+                        k: LEAF for k in ("grade", "solution", "locked", "points", "schema_version", "cell_type")
+                    },
+                ),
+            )
+        },
+        optional={"tags": JSON},
+    ),
+)
+DATA = st.dictionaries(st.sampled_from(["text/plain", "text/html", "image/png", "image/svg+xml"]), JSON, max_size=3)
+OUTPUT = st.one_of(
+    JSON,
+    st.fixed_dictionaries(
+        {"output_type": st.sampled_from(["stream", "error", "display_data", "execute_result", "rien"])},
+        optional={"text": JSON, "name": JSON, "data": st.one_of(JSON, DATA), "ename": JSON, "evalue": JSON}
+        | {"traceback": JSON, "metadata": JSON, "execution_count": JSON},
+    ),
+)
+CELL = st.one_of(
+    JSON,
+    st.fixed_dictionaries(
+        {
+            "cell_type": st.one_of(st.sampled_from(["code", "markdown", "raw", "heading"]), LEAF),
+            "source": st.one_of(TEXT, st.lists(TEXT, max_size=3), JSON),
+        },
+        optional={"metadata": METADATA, "outputs": st.one_of(JSON, st.lists(OUTPUT, max_size=3)), "id": JSON}
+        | {"execution_count": JSON, "attachments": JSON, "input": TEXT},
+    ),
+)
+NOTEBOOK = st.one_of(
+    JSON,
+    st.fixed_dictionaries(
+        {"cells": st.one_of(st.lists(CELL, max_size=6), JSON)},
+        optional={"metadata": JSON, "nbformat": LEAF, "nbformat_minor": LEAF, "worksheets": JSON},
+    ),
+    st.fixed_dictionaries(
+        {
+            "worksheets": st.lists(
+                st.one_of(JSON, st.fixed_dictionaries({"cells": st.lists(CELL, max_size=3)})), max_size=2
+            )
+        }
+    ),
+)
+
+
+def read_everything(essai: Assignment, data: bytes) -> None:
+    """Ce que la correction fait d'une copie avant de l'exécuter, et ce qui doit en être vrai."""
+    nb = open_data(data, essai)
+    assert [claimed(c) for c in nb.cells if claimed(c)].count("test_spread") == 1
+    assert {claimed(c) for c in nb.cells} - {""} == {c.grade_id for c in essai.template.graded}
+    todo = plan(nb, essai.template)
+    assert {c.exercise for c in todo.cells if c.kind == "solution"} == set(todo.answers)
+    text = nbformat.writes(nb)
+    text.encode()
+    nbformat.validate(nb)
+    assert "text/html" not in text
+
+
+@fuzz(EXAMPLES)
+@given(NOTEBOOK)
+def test_any_json_is_read_or_refused(essai, tree):
+    read_everything(essai, json.dumps(tree).encode())
+
+
+@fuzz(EXAMPLES)
+@given(st.lists(CELL, max_size=4), st.randoms(use_true_random=False))
+def test_an_honest_notebook_with_anything_in_it(essai, cells, rng):
+    tree = json.loads(as_bytes(filled(essai.template, SOLVED)))
+    for cell in cells:
+        tree["cells"].insert(rng.randrange(len(tree["cells"]) + 1), cell)
+    if tree["cells"] and rng.random() < 0.5:
+        victim = rng.choice([c for c in tree["cells"] if isinstance(c, dict)])
+        victim[rng.choice(["source", "metadata", "cell_type", "outputs"])] = rng.choice([None, 3, [], {}, "x", [[]]])
+    read_everything(essai, json.dumps(tree).encode())
+
+
+@fuzz(EXAMPLES)
+@given(st.data())
+def test_an_honest_file_with_damaged_bytes(essai, data):
+    octets = bytearray(as_bytes(filled(essai.template, SOLVED)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(octets)))
+        octets[at : at + data.draw(st.integers(0, 20))] = data.draw(st.binary(max_size=12))
+    read_everything(essai, bytes(octets))
+
+
+@fuzz(500)
+@given(st.one_of(st.binary(max_size=200), st.text(max_size=100).map(lambda t: t.encode("utf-16"))))
+def test_any_bytes_are_read_or_refused(essai, data):
+    read_everything(essai, data)
+
+
+@fuzz(500)
+@given(st.text(alphabet="<>![]()\\:&;#/ \nahref jvscript.x{}\"'=-", max_size=60))
+def test_harmless_text_is_harmless_and_stays_so(text):
+    clean = harmless(text)
+    assert harmless(clean) == clean and clean.replace(" ", "") == text.replace(" ", "")
+    for at, letter in enumerate(clean[:-1]):
+        assert not (letter == "<" and (clean[at + 1].isalpha() or clean[at + 1] in "/!?"))
+    assert "](javascript" not in clean and "![" not in clean
+
+
+@fuzz(300)
+@given(JSON)
+def test_counting_values_never_undercounts_much(tree):
+    def values(v) -> int:
+        inner = v.values() if isinstance(v, dict) else v if isinstance(v, list) else ()
+        return 1 + sum(map(values, inner))
+
+    text = json.dumps([tree] * 3)
+    big = text.replace("[", "[" + "0," * 10, 1)
+    assert count_values(big) == 0 or 2 * count_values(big) + 2 >= values(json.loads(big))
+
+
+# --- des messages -----------------------------------------------------------------------------------------------------
+
+FIELDS = ["status", "value", "after", "error", "mro", "message", "printed", "where", "event", "cell", "exercise"]
+WORDS = st.sampled_from(["value", "raised", "todo", "timeout", "untransportable", "start", "cell", "exercise", "case"])
+SMALL = st.sampled_from(
+    [
+        torch.zeros(2),
+        torch.ones(2, 3),
+        torch.tensor(True),
+        torch.tensor([float("nan")]),
+        torch.zeros(0, 4),
+        torch.arange(3),
+    ]
+)
+VALUE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | WORDS | SMALL,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4),
+    max_leaves=8,
+)
+NODE = st.recursive(
+    LEAF | st.sampled_from(["t0", "nan", "0x10", "dict", "tuple"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.fixed_dictionaries({"$": st.sampled_from(["int", "float", "tensor", "tuple", "dict", "x"]), "v": inner})
+        | st.fixed_dictionaries(
+            {"$": st.just("dict"), "v": st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4)}
+        )
+    ),
+    max_leaves=8,
+)
+
+
+def message(tree: object, tail: bytes = b"") -> bytes:
+    head = json.dumps(tree).encode()
+    return struct.pack("<Q", len(head)) + head + tail
+
+
+def heard(outcome: dict) -> None:
+    """Ce qu'un résultat relu garantit à la comparaison et au retour."""
+    assert outcome["status"] in ("value", "raised", "todo", "untransportable", "timeout")
+    for expected in ({"status": "value", "value": torch.zeros(2), "after": {}}, {"status": "raised", "error": "E"}):
+        verdict = compare(expected, outcome, {"x": torch.ones(2)})
+        verdict.message.encode()
+        assert len(verdict.message) < 5000
+    diagnose([], {})
+    text = describe(outcome.get("value"))
+    assert len(text) <= 400 and "\n" not in text
+
+
+@fuzz(EXAMPLES)
+@given(NODE, st.binary(max_size=40))
+def test_any_tree_is_an_outcome_or_untransportable(tree, tail):
+    heard(read_outcome(message(tree, tail)))
+
+
+@fuzz(EXAMPLES)
+@given(VALUE, st.data())
+def test_a_true_message_with_damaged_bytes(value, data):
+    octets = bytearray(dumps({"status": "value", "value": value, "after": {}}))
+    for _ in range(data.draw(st.integers(0, 3))):
+        at = data.draw(st.integers(0, len(octets)))
+        octets[at : at + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=9))
+    heard(read_outcome(bytes(octets)))
+
+
+@fuzz(500)
+@given(st.binary(max_size=120))
+def test_random_bytes_are_a_codec_error(data):
+    try:
+        loads(data)
+    except CodecError:
+        pass
+
+
+TASKS = [Task("f", "call", 0.05, [{"x": 1}, {"x": 2}]), Task("g", "call", 0.05, [{"x": 1}])]
+CELLS = [Cell("a", "", "extra"), Cell("b", "", "solution", "f")]
+RIGHT = [
+    {"event": "start", "cell": "a"},
+    {"event": "cell", "cell": "a", "status": "ok", "error": "", "message": "", "line": 0},
+    {"event": "start", "cell": "b"},
+    {"event": "cell", "cell": "b", "status": "raised", "error": "E", "message": "\x1b[1m", "line": -3},
+    {"event": "exercise", "exercise": "f", "defined": True},
+    {"event": "case", "exercise": "f", "index": 0},
+    {"status": "value", "value": 1, "after": {}},
+    {"event": "case", "exercise": "f", "index": 1},
+    {"status": "todo", "message": ""},
+    {"event": "exercise_end", "exercise": "f", "status": "done"},
+    {"event": "exercise", "exercise": "g", "defined": False},
+    {"event": "exercise_end", "exercise": "g", "status": "undefined"},
+]
+
+
+@fuzz(EXAMPLES)
+@given(st.data())
+def test_any_conversation_ends_in_a_report(data):
+    """Une vraie conversation, où des messages manquent, se répètent, changent de place, ou sont remplacés."""
+    said: list[bytes] = [dumps(m) for m in RIGHT]
+    for _ in range(data.draw(st.integers(0, 4))):
+        at = data.draw(st.integers(0, len(said)))
+        new = data.draw(
+            st.one_of(
+                st.sampled_from(said or [b""]),
+                VALUE.map(lambda v: dumps({"event": "case", "exercise": "f", "index": 0, "v": v})),
+                NODE.map(message),
+                st.binary(max_size=20),
+            )
+        )
+        said[at : at + data.draw(st.integers(0, 2))] = [new] * data.draw(st.integers(0, 2))
+    flow = b"".join(struct.pack("<Q", len(body)) + body for body in said)
+    flow = flow[: data.draw(st.integers(0, len(flow)))] if data.draw(st.booleans()) else flow
+    report = Report()
+    stream = Stream(io.BytesIO(flow + data.draw(st.sampled_from([b"", b"\xff" * 8, b"\0" * 64]))))
+    finished = follow(stream, CELLS, TASKS, report)
+    stream.drain()
+    assert set(report.cells) <= {"a", "b"} and set(report.tasks) <= {"f", "g"}
+    assert not finished or set(report.tasks) == {"f", "g"}
+    for task in TASKS:
+        if task.id in report.tasks:
+            found = report.tasks[task.id]
+            assert found.status in ("done", "undefined", "timeout", "died")
+            assert len(found.outcomes) == len(task.cases)
+            for outcome in found.outcomes:
+                heard(outcome)
+    for cell in report.cells.values():
+        assert cell.status in ("ok", "raised", "timeout", "died") and legible(cell.message) == cell.message
+
+
+def test_a_flood_is_cut_before_it_fills_memory(monkeypatch):
+    monkeypatch.setattr(dialogue, "MAX_TOTAL_BYTES", 10_000)
+    body = dumps({"event": "start", "cell": "a"})
+    flood = (struct.pack("<Q", len(body)) + body) * 10_000
+    source = io.BytesIO(flood)
+    stream = Stream(source)
+    stream.drain()
+    assert source.tell() < 20_000
+    for size in (2**40, 2**63, dialogue.MAX_CASE_BYTES + 1):
+        stream = Stream(io.BytesIO(struct.pack("<Q", size) + b"x"))
+        assert stream.frames.get(timeout=5) is None
+
+
+def test_a_small_json_cannot_become_a_big_value():
+    bomb = message({"$": "dict", "v": {"status": "value", "value": [[]] * 3_000_000, "after": {"$": "dict", "v": {}}}})
+    assert read_outcome(bomb)["status"] == "untransportable"
+    names = {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(40_000)}
+    head = json.dumps(names).encode()
+    assert read_outcome(message([], struct.pack("<Q", len(head)) + head))["status"] == "untransportable"
