@@ -32,6 +32,9 @@ DISK = "size=64m,nr_inodes=4096,mode=1777"
 """Le disque d'une copie : de la mémoire, bornée, qui disparaît avec elle."""
 PLACES = ("/tmp", "/dev/shm")
 """Les seuls dossiers où une copie peut écrire."""
+CGROUP = "/cgroup"
+"""Le cgroup où le processus tiède peut en créer un par copie, si `grader.cgroups` en a obtenu un."""
+_dead_cgroups: list[str] = []
 WATCH_SECONDS = 0.1
 SPAWN_SECONDS = 30.0
 
@@ -292,10 +295,11 @@ def limit_copy(alone: bool = True) -> None:
 
 @dataclass
 class Confined:
-    """Une copie enfermée. guard : son gardien, enfant de ce processus ; pidfd : la copie elle-même."""
+    """Une copie enfermée. guard : son gardien, enfant de ce processus ; pidfd : elle-même ; cgroup : le sien, ou ""."""
 
     guard: int
     pidfd: int
+    cgroup: str = ""
 
     def kill(self) -> None:
         """Tue la copie et tout ce qu'elle a lancé : le premier processus d'un espace entraîne tous les autres."""
@@ -306,6 +310,8 @@ class Confined:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self.guard, 0)
         os.close(self.pidfd)
+        if self.cgroup:
+            _dead_cgroups.append(self.cgroup)
 
 
 def spawn(body: Callable[[], None], keep: int) -> Confined:
@@ -315,10 +321,13 @@ def spawn(body: Callable[[], None], keep: int) -> Confined:
     sa mort (son numéro ne peut donc pas resservir) ; la copie, premier processus de son espace.
     """
     reader, writer = os.pipe()
+    cgroup = make_cgroup()
     guard = os.fork()
     if guard == 0:
         try:
             os.close(reader)
+            if cgroup:
+                _write(f"{cgroup}/cgroup.procs", "0")
             _be_guard(body, keep, writer)
         except BaseException as error:
             _say(writer, f"erreur {error}")
@@ -327,7 +336,7 @@ def spawn(body: Callable[[], None], keep: int) -> Confined:
     os.close(writer)
     try:
         pid = _hear(reader)
-        return Confined(guard, os.pidfd_open(pid))
+        return Confined(guard, os.pidfd_open(pid), cgroup)
     except (ConfineError, OSError) as error:
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
             os.kill(guard, signal.SIGKILL)
@@ -335,6 +344,28 @@ def spawn(body: Callable[[], None], keep: int) -> Confined:
         raise ConfineError(str(error)) from None
     finally:
         os.close(reader)
+
+
+def make_cgroup() -> str:
+    """Un cgroup neuf, borné, pour une copie ; "" si cette machine n'en donne pas (les autres plafonds restent)."""
+    if not os.path.isdir(CGROUP):
+        return ""
+    for dead in _dead_cgroups[:]:  # une copie tuée met quelques millisecondes à quitter le sien
+        with contextlib.suppress(OSError):
+            os.rmdir(dead)
+            _dead_cgroups.remove(dead)
+    folder = f"{CGROUP}/copie-{time.monotonic_ns()}"
+    os.mkdir(folder)
+    limits = {"memory.max": TOTAL_BYTES, "memory.swap.max": 0, "memory.oom.group": 1, "pids.max": PROCESSES + 2}
+    for name, value in limits.items():
+        if os.path.exists(f"{folder}/{name}"):
+            _write(f"{folder}/{name}", str(value))
+    return folder
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as f:
+        f.write(text)
 
 
 def _say(writer: int, line: str) -> None:
@@ -365,11 +396,12 @@ def _be_guard(body: Callable[[], None], keep: int, writer: int) -> None:
     os.setsid()  # une session à elle : sa part de la machine (autogroup) et non celle d'une voisine
     _call("espaces de noms", "unshare", _NEW_ALL)
     for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as f:
-            f.write(line)
+        _write(f"/proc/self/{name}", line)
     _call("montages privés", "mount", None, b"/", None, _REC | _PRIVATE, None)
     for place in PLACES:
         _mount("tmpfs", place, DISK, _NOSUID | _NODEV)
+    if os.path.isdir(CGROUP):
+        _mount("tmpfs", CGROUP, "size=0,nr_inodes=1,mode=0555", _NOSUID | _NODEV | _NOEXEC)
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
     for number in signals:
         signal.signal(number, signal.SIG_DFL)
@@ -398,8 +430,8 @@ def _be_copy(keep: int, writer: int) -> None:
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.close(null)
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as f:
-        f.write("1000")
+    with contextlib.suppress(OSError):
+        _write("/proc/self/oom_score_adj", "1000")
     limit_copy()
     drop_capabilities()
     filter_calls()

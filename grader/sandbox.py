@@ -27,7 +27,7 @@ from typing import Any, BinaryIO
 
 from atelier.codec import dumps
 from atelier.runner import can_fork
-from grader import UserError, seal
+from grader import UserError, cgroups, seal
 from grader.dialogue import (
     COPY_SECONDS,
     DIED,
@@ -74,6 +74,7 @@ class Sandbox:
         self.fork = can_fork() if fork is None else fork
         self._lock = threading.RLock()
         self._home: Path | None = None
+        self._cgroup: Path | None = None
         self._server: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
@@ -193,7 +194,7 @@ class Sandbox:
     def command(self, *arguments: str) -> list[str]:
         """La commande du processus tiède (ou d'une copie, sans fork ni scellé)."""
         if self.sealed:
-            return seal.command([*arguments, "--scelle"])
+            return seal.command([*arguments, "--scelle"], self._cgroup)
         return [sys.executable, "-m", "atelier.runner", *arguments]
 
     def order(self, message: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
@@ -210,6 +211,8 @@ class Sandbox:
             self.furnish()
         elif why := seal.missing():
             raise SandboxError(seal.refusal(why))
+        else:
+            self._cgroup = cgroups.create(seal.UID if os.geteuid() == 0 else None)
         ours, theirs = socket.socketpair()
         log = self.home() / "journal.txt"
         with open(log, "wb") as errors:
@@ -249,6 +252,9 @@ class Sandbox:
                 os.killpg(self._server.pid, signal.SIGKILL)
                 self._server.wait()
             self._server = None
+        if self._cgroup is not None:
+            cgroups.remove(self._cgroup)
+            self._cgroup = None
 
 
 class Child:

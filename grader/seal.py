@@ -17,6 +17,7 @@ from pathlib import Path
 
 import atelier
 from atelier import paths
+from grader import cgroups
 
 UID = 65533
 """L'utilisateur que devient le processus quand root corrige. Il n'existe dans aucun annuaire et ne possède rien."""
@@ -161,8 +162,8 @@ def shown() -> Iterator[tuple[Path, str]]:
             yield path.resolve(), f"{COURSE}/assets/{path.name}"
 
 
-def command(arguments: list[str]) -> list[str]:
-    """La commande bubblewrap complète de `python -m atelier.runner ARGUMENTS`."""
+def command(arguments: list[str], cgroup: Path | None = None) -> list[str]:
+    """La commande bubblewrap complète de `python -m atelier.runner ARGUMENTS`. cgroup : le sien, s'il en a un."""
     bwrap = shutil.which("bwrap") or "bwrap"
     root = os.geteuid() == 0
     line = [bwrap, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net", "--unshare-cgroup-try"]
@@ -174,6 +175,8 @@ def command(arguments: list[str]) -> list[str]:
     else:
         line += ["--unshare-user", "--proc", "/proc"]
     mounts = [(str(source), target) for source, target in shown()]
+    if cgroup is not None:
+        line += ["--bind", str(cgroup), cgroups.INSIDE]
     parents = {str(p) for _, target in mounts for p in Path(target).parents} | {"/dev", "/dev/shm", "/tmp"}
     for folder in sorted(parents - {"/"}):  # sinon bubblewrap les crée fermés à qui n'est pas root
         line += ["--dir", folder]
@@ -190,7 +193,10 @@ def command(arguments: list[str]) -> list[str]:
     line += ["--symlink", "/proc/self/fd", "/dev/fd"]
     line += ["--perms", "1777", "--tmpfs", "/tmp", "--perms", "1777", "--tmpfs", "/dev/shm"]
     line += ["--remount-ro", "/", "--chdir", "/tmp", "--"]
-    return [*line, sys.executable, "-m", "atelier.runner", *arguments]
+    line += [sys.executable, "-m", "atelier.runner", *arguments]
+    if cgroup is not None:  # le processus tiède naît dans un coin de son cgroup
+        return ["/bin/sh", "-c", 'echo $$ > "$0"/tiede/cgroup.procs && exec "$@"', str(cgroup), *line]
+    return line
 
 
 def environment() -> dict[str, str]:

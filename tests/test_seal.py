@@ -22,7 +22,7 @@ from conftest import ROOT, STRICT
 from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled, load_assignment
 
 from atelier import confine
-from grader import UserError, seal
+from grader import UserError, cgroups, seal
 from grader.__main__ import main
 from grader.course import Course, prepare
 from grader.dialogue import Cell, Report, Task
@@ -402,6 +402,47 @@ def test_memory_of_all_processes_together_is_bounded(sandbox):
     report = sandbox.run(cells, [Task("h", "call", 2.0, INPUTS), Task("f", "call", 15.0, INPUTS)])
     assert honest(report) and report.tasks["f"].status == "died"
     assert time.monotonic() - start < 12
+
+
+def test_without_cgroups_everything_holds_on_limits_alone(monkeypatch):
+    monkeypatch.setattr(cgroups, "mount_point", lambda: None)
+    with Sandbox() as box:
+        assert ask(box, "import os\ndef f(x):\n    return os.path.exists('/cgroup')") is False
+        assert box._cgroup is None
+
+
+def test_each_copy_has_its_own_cgroup_where_the_machine_allows(monkeypatch):
+    """Sans contrôleurs de version 2 sur cette machine, la mécanique est éprouvée avec un cgroup sans plafonds."""
+    mount = cgroups.mount_point()
+    if mount is None or not list(cgroups.candidates(mount)):
+        pytest.skip("cette machine n'accorde pas de cgroup de version 2 à cet utilisateur")
+    real = cgroups.create(None)
+    if real is None:
+        create = cgroups.create
+        monkeypatch.setattr(cgroups, "create", lambda uid: create(uid, frozenset()))
+    else:
+        cgroups.remove(real)
+    with Sandbox() as box:
+        seen = ask(
+            box,
+            """
+            import os
+            def f(x):
+                return [open("/proc/self/cgroup").read(), os.listdir("/cgroup"), os.access("/cgroup", os.W_OK)]
+            """,
+        )
+        assert "0::/\n" in seen[0] and seen[1:] == [[], False]
+        folder = box._cgroup
+        assert folder is not None
+        for _ in range(3):
+            time.sleep(0.2)
+            assert ask(box, "def f(x):\n    return 1") == 1
+        assert len(list(folder.glob("copie-*"))) <= 2, "les cgroups des copies mortes sont effacés"
+        assert (folder / "tiede" / "cgroup.procs").read_text().split()
+        if real is not None:
+            bomb = "def f(x):\n    kept = [bytearray(2**28) for _ in range(9)]\n    return 1"
+            assert ask(box, bomb)["status"] in ("raised", "timeout")
+    assert not folder.exists()
 
 
 def test_the_warm_process_dies_with_kill_9_and_comes_back(sandbox):
