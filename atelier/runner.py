@@ -49,6 +49,8 @@ EXTRA_SECONDS_IN_ALL = 30.0
 """Temps de toutes les cellules ajoutées par l'étudiant ; ensuite, elles sont passées."""
 HARD_GRACE = 2.0
 """Secondes entre la limite douce (une exception dans le code) et la limite dure (le processus est tué)."""
+PATIENCE = 5.0
+"""Sur une machine chargée, attendre un cœur ne compte pas dans la durée d'un cas, jusqu'à ce multiple de sa limite."""
 
 QUIET = ("check", "hint", "progress", "quiz", "show", "table", "board", "save_variant")
 """Noms de l'atelier sans effet à la correction : ils affichent ou écrivent, aucun exercice n'en dépend."""
@@ -67,16 +69,37 @@ def can_fork() -> bool:
     return hasattr(os, "fork") and hasattr(socket, "AF_UNIX")
 
 
+def waited(pid: int | str = "self") -> float:
+    """Secondes qu'un processus a passées à attendre un cœur (0 si le système ne le dit pas)."""
+    try:
+        with open(f"/proc/{pid}/schedstat", "rb") as f:
+            return int(f.read().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
 @contextlib.contextmanager
-def time_limit(seconds: float, error: type[BaseException] = TimeUp) -> Iterator[Callable[[], bool]]:
-    """Interrompt le bloc après `seconds` par `error` ; rend une fonction qui dit si la limite a été atteinte."""
+def time_limit(
+    seconds: float, error: type[BaseException] = TimeUp, patience: float = 1.0
+) -> Iterator[Callable[[], bool]]:
+    """Interrompt le bloc par `error` après `seconds`, attente d'un cœur non comptée (au plus `patience` fois autant).
+
+    Rend une fonction qui dit si la limite a été atteinte.
+    """
     fired = False
+    clock, late, alarm = time.monotonic, waited, signal.setitimer  # le code du bloc peut remplacer les vrais
+    start, before = clock(), waited()
     if not hasattr(signal, "setitimer"):
         yield lambda: False
         return
 
     def ring(*_: object) -> None:
         nonlocal fired
+        elapsed = clock() - start
+        left = seconds - (elapsed - (late() - before))
+        if left > 0.01 and elapsed < patience * seconds:
+            alarm(signal.ITIMER_REAL, min(left, patience * seconds - elapsed) + 0.01)
+            return
         fired = True
         raise error
 
@@ -147,7 +170,7 @@ def run_cell(cell: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     fired: Callable[[], bool] = lambda: False  # noqa: E731
     try:
-        with time_limit(cell["seconds"]) as fired:
+        with time_limit(cell["seconds"], patience=1.6) as fired:
             exec(compile(source, filename, "exec"), space)
     except TimeUp:
         return {"status": "timeout", "error": "", "message": "", "line": 0}
@@ -249,7 +272,8 @@ class Baseline:
             vars(hooks)[name].clear()
         torch.set_default_dtype(torch.float32)
         torch.set_num_threads(1)
-        torch.use_deterministic_algorithms(False)
+        if torch.are_deterministic_algorithms_enabled():  # l'appel, même inutile, charge tout torch._inductor
+            torch.use_deterministic_algorithms(False)
         torch.autograd.set_detect_anomaly(False)
         torch.set_flush_denormal(False)
         numpy.seterr(**self.errors)
@@ -263,7 +287,7 @@ def run_one_case(exercise: dict[str, Any], function: Any, inputs: dict[str, Any]
 
     fired: Callable[[], bool] = lambda: False  # noqa: E731
     try:
-        with time_limit(exercise["seconds"], Interruption) as fired:
+        with time_limit(exercise["seconds"], Interruption, PATIENCE) as fired:
             outcome = run_case(exercise["probe"], function, inputs)
     except Interruption:
         return dumps({"status": "timeout"})
@@ -283,14 +307,15 @@ def run_cases(exercise: dict[str, Any], function: Any, write: Callable[[bytes], 
 
     S'arrête quand le budget de temps est dépensé, ou après deux cas de suite trop longs.
     """
-    start = time.monotonic()
+    clock, late = time.monotonic, waited
+    start, before = clock(), waited()
     slow = 0
     for inputs in exercise["cases"]:
-        if slow == 2 or time.monotonic() - start > exercise["budget"]:
+        if slow == 2 or clock() - start - (late() - before) > exercise["budget"]:
             return "timeout"
-        begin = time.monotonic()
+        begin, delay = clock(), late()
         write(run_one_case(exercise, function, inputs))
-        slow = slow + 1 if time.monotonic() - begin >= exercise["seconds"] else 0
+        slow = slow + 1 if clock() - begin - (late() - delay) >= exercise["seconds"] else 0
     return "done"
 
 
@@ -311,7 +336,7 @@ def run_exercise_forked(exercise: dict[str, Any], function: Any, channel: Channe
             os._exit(0)
     os.close(writer)
     try:
-        return _relay(exercise, reader, channel)
+        return _relay(exercise, reader, channel, pid)
     finally:
         os.close(reader)
         with contextlib.suppress(ProcessLookupError):
@@ -319,18 +344,21 @@ def run_exercise_forked(exercise: dict[str, Any], function: Any, channel: Channe
         os.waitpid(pid, 0)
 
 
-def _relay(exercise: dict[str, Any], reader: int, channel: Channel) -> str:
+def _relay(exercise: dict[str, Any], reader: int, channel: Channel, pid: int) -> str:
     """Transmet les résultats du processus d'un exercice, sans les ouvrir, en surveillant l'heure."""
     buffer = bytearray()
     per_case = exercise["seconds"] + HARD_GRACE
-    end = time.monotonic() + exercise["budget"] + per_case
-    deadline = time.monotonic() + per_case
+    start = time.monotonic()
+    end = exercise["budget"] + per_case
+    deadline = per_case
     index = 0
     while True:
-        left = min(deadline, end) - time.monotonic()
-        ready = select.select([reader], [], [], left)[0] if left > 0 else []
-        if not ready:
+        lost = min(waited(pid), PATIENCE * end)
+        left = start + min(deadline, end) + lost - time.monotonic()
+        if left <= 0:
             return "timeout"
+        if not select.select([reader], [], [], left)[0]:
+            continue  # l'heure, à moins que le processus n'ait attendu un cœur entre-temps
         chunk = os.read(reader, 1 << 20)
         if not chunk:
             return "died"
@@ -348,7 +376,7 @@ def _relay(exercise: dict[str, Any], reader: int, channel: Channel) -> str:
             channel.send("case", exercise=exercise["id"], index=index)
             channel.raw(body)
             index += 1
-            deadline = time.monotonic() + per_case
+            deadline = time.monotonic() - start - waited(pid) + per_case
 
 
 def run_exercise_here(exercise: dict[str, Any], function: Any, channel: Channel, baseline: Baseline) -> str:
@@ -401,6 +429,7 @@ def warm_up() -> None:
     (torch.ones(4, 4, requires_grad=True) @ torch.ones(4, 4)).softmax(-1).sum().backward()
     for name in QUIET:
         setattr(atelier, name, lambda *_, **__: None)
+    Baseline().restore()
     forget_project()
     gc.collect()
     gc.freeze()

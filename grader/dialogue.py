@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from atelier.codec import CodecError, loads
-from atelier.runner import MAX_CASE_BYTES
+from atelier.runner import MAX_CASE_BYTES, PATIENCE
 
 SETUP_SECONDS = 60.0
 EXTRA_SECONDS = 5.0
@@ -208,13 +208,13 @@ def follow(stream: Stream, cells: Sequence[Cell], tasks: Sequence[Task], report:
 
 def follow_task(stream: Stream, task: Task, outcomes: list[dict[str, Any]]) -> str:
     """Lit les résultats d'un exercice dans `outcomes` ; rend la façon dont il a fini."""
-    end = time.monotonic() + task.budget + task.seconds + 2 * GRACE
+    end = time.monotonic() + PATIENCE * (task.budget + task.seconds) + 2 * GRACE
     first = expect(stream.event(min(end, time.monotonic() + GRACE)), "exercise", "exercise", task.id)
     if first.get("defined") is not True:
         expect(stream.event(end), "exercise_end", "exercise", task.id)
         return "undefined"
     while True:
-        message = stream.event(min(end, time.monotonic() + task.seconds + GRACE))
+        message = stream.event(min(end, time.monotonic() + PATIENCE * task.seconds + GRACE))
         if message["event"] == "exercise_end" and message.get("exercise") == task.id:
             status = message.get("status")
             return status if status in ("timeout", "died") or len(outcomes) == len(task.cases) else "died"
