@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from atelier.display import note, number, recorded, show, table
 from atelier.figures.ch5_importance import CHAPTER, curve
 from atelier.figures.ch5_masks import by_blocks
-from atelier.figures.layers import replace_weights
-from atelier.figures.style import SERIES, canvas, french, percent
+from atelier.figures.style import SERIES, canvas, french, percent, progress_bar
 from atelier.hardware import device, median_seconds
 from atelier.measures import load_measures
 from atelier.models import GPT2_SIZES
@@ -34,6 +33,9 @@ LLAMA2 = {
     ("2:4", "Wanda"): (11.02, 8.27, 5.16),
 }
 """Perplexité de LLaMA-2 élagué (7B, 13B, 70B) : dépôt locuslab/wanda, README, tableau « LLaMA-2 results »."""
+
+PATTERNS = {"4:8": (4, 8), "2:4": (2, 4), "1:4": (1, 4)}
+"""Motifs comparés : n poids gardés sur m voisins."""
 
 NM = Callable[..., Tensor]
 Wanda = Callable[[Tensor, Tensor, float], Tensor]
@@ -159,25 +161,27 @@ def nm_picture(
 
 @recorded("ch5/nm_price", needs=("nm_mask",))
 def nm_price(model: GPT2LMHeadModel, ids: Tensor, nm_mask: NM, tokens: int) -> None:
-    """Ce que coûte un motif imposé : votre 2:4 sur les poids, puis sur les importances de Wanda, parmi les autres."""
-    plain = replace_weights(model, lambda _, w: w * nm_mask(w, 2, 4))
-    scored = by_blocks(model, ids, lambda _, w, x: w * nm_mask(w * x.norm(dim=0), 2, 4))
-    yours = {
-        "magnitude": evaluate_perplexity(plain, max_tokens=tokens).perplexity,
-        "Wanda": evaluate_perplexity(scored, max_tokens=tokens).perplexity,
-    }
+    """Ce que coûte un motif imposé : votre masque sur les poids, puis sur les importances de Wanda."""
+    rows: list[list[str]] = []
+    for method in ("magnitude", "Wanda"):
+        line = [f"{method} (vous)", "—"]
+        for n, m in progress_bar(tuple(PATTERNS.values()), f"motifs, {method}"):
+
+            def change(_: str, w: Tensor, x: Tensor, n: int = n, m: int = m, by: str = method) -> Tensor:
+                return w * nm_mask(w if by == "magnitude" else w * x.norm(dim=0), n, m)
+
+            line.append(_told(evaluate_perplexity(by_blocks(model, ids, change), max_tokens=tokens).perplexity))
+        rows.append(line)
     measures, ours = load_measures(CHAPTER), _ours()
-    patterns = {"50 %, libre": ours, "4:8": ours, "2:4": ours}
-    rows = []
+    recorded_patterns = measures.get("motifs", {})
     for method in ("magnitude", "Wanda", "SparseGPT"):
-        line = [_told(found[where, method]) for where, found in patterns.items()]
-        mine = number(yours[method], 4) if method in yours else "—"
-        rows.append([method, *line, mine, _told(measures.get("motifs", {}).get(f"{method} 1:4", float("nan")))])
+        values = [recorded_patterns.get(f"{method} {name}", float("nan")) for name in PATTERNS]
+        rows.append([f"{method} (auteur)", _told(ours["50 %, libre", method]), *map(_told, values)])
     table(
         rows,
-        header=["méthode", "50 %, libre", "4:8", "2:4", "2:4 (vous)", "1:4, soit 75 %"],
-        caption=f"Perplexité de Colibri (entier : {number(measures['dense']['perplexité'], 4)}), mesurée par l'auteur, "
-        f"et la vôtre sur {number(tokens)} jetons",
+        header=["méthode", "50 %, libre", "4:8", "2:4", "1:4, soit 75 %"],
+        caption=f"Perplexité de Colibri : la vôtre sur {number(tokens)} jetons, celle de l'auteur sur 4 096 (modèle "
+        f"entier : {number(measures['dense']['perplexité'], 4)})",
     )
 
 

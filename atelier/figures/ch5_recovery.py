@@ -26,6 +26,8 @@ STEPS, LR = 100, 1e-3
 RAMP, EVERY = 70, 5
 """Élagage progressif : la part retirée monte jusqu'au pas RAMP, et le masque est revu tous les EVERY pas."""
 
+ONCE, SLOWLY = "d'un coup", "peu à peu"
+
 Magnitude = Callable[[Tensor, float], Tensor]
 Schedule = Callable[..., float]
 
@@ -168,19 +170,20 @@ def recover(
     amount: float = 0.8,
     seed: int = 0,
 ) -> GPT2LMHeadModel:
-    """Une reprise progressive, en direct, posée sur les reprises enregistrées. Rend le modèle."""
+    """Les deux reprises en direct, mêmes jetons et mêmes pas, posées sur celles de l'auteur. Rend la progressive."""
+    at_once, first_log = one_shot(model, ids, magnitude, amount, steps, seed)
     pruned, log, shares = gradual(model, ids, magnitude, schedule, amount, steps, seed)
-    mine = evaluate_perplexity(pruned, max_tokens=tokens).perplexity
+    mine = {way: evaluate_perplexity(m, max_tokens=tokens).perplexity for way, m in ((ONCE, at_once), (SLOWLY, pruned))}
     points, dense = _recorded_recovery(), load_measures(CHAPTER)["dense"]["perplexité"]
     before = {a: v[0] for a, v in curve("magnitude").items()}
 
     fig, axes = canvas(9.4, 3.8, columns=2, width_ratios=(1, 1.15))
-    axes[0].plot(log.losses, color=BLUE, alpha=0.35)
-    axes[0].plot(log.smoothed(), color=BLUE, label="perte (moyenne sur 10 pas)")
+    axes[0].plot(first_log.smoothed(), color=SERIES[1]["color"], ls=":", label="perte, d'un coup")
+    axes[0].plot(log.smoothed(), color=BLUE, label="perte, peu à peu")
     axes[0].set_xlabel("pas")
-    axes[0].set_ylabel("perte (nats par jeton)")
+    axes[0].set_ylabel("perte (nats par jeton, moyenne sur 10 pas)")
     right = axes[0].twinx()
-    right.plot([100 * s for s in shares], color=ORANGE, ls="--", label="part retirée (%)")
+    right.plot([100 * s for s in shares], color=ORANGE, ls="--", label="part retirée, peu à peu (%)")
     right.set_ylim(0, 100)
     right.spines[["top"]].set_visible(False)
     axes[0].legend(frameon=False, fontsize=8.5, loc="upper right")
@@ -190,11 +193,12 @@ def recover(
     ax = axes[1]
     amounts = sorted(before)
     ax.plot([100 * a for a in amounts], [before[a] for a in amounts], label="élagué, non repris", **SERIES[5])
-    for way, look, shift in (("d'un coup", SERIES[1], -0.6), ("peu à peu", SERIES[0], 0.6)):
+    for way, look, shift in ((ONCE, SERIES[1], -0.6), (SLOWLY, SERIES[0], 0.6)):
         xs = [100 * a + shift for a in amounts for _ in points.get((way, a), [])]
         dots = {**look, "linestyle": "", "mfc": "white"}
         ax.plot(xs, [p for a in amounts for p in points.get((way, a), [])], label=f"{way} (auteur)", **dots)
-    ax.plot([100 * amount + 0.6], [mine], ms=11, mec=BLACK, label="peu à peu (vous)", **SERIES[0])
+        dots = {**look, "linestyle": "", "mec": BLACK, "ms": 10}
+        ax.plot([100 * amount + shift], [mine[way]], label=f"{way} (vous)", **dots)
     ax.axhline(dense, color=BLACK, lw=1, ls=":")
     ax.set_yscale("log")
     ax.set_xlabel("part retirée (%)")
@@ -204,13 +208,15 @@ def recover(
     told = " ; ".join(f"{way} à {percent(a)} : " + ", ".join(number(p, 3) for p in v) for (way, a), v in points.items())
     show(
         fig,
-        alt=f"À gauche, la perte de votre reprise, de {number(max(log.losses), 3)} au plus haut à "
-        f"{number(log.smoothed()[-1], 3)} à la fin. À droite, perplexité contre part retirée : {told} ; vous, à "
-        f"{percent(amount)} : {number(mine, 3)}.",
+        alt=f"À gauche, les pertes de vos deux reprises, à la fin {number(first_log.smoothed()[-1], 3)} d'un coup et "
+        f"{number(log.smoothed()[-1], 3)} peu à peu. À droite, perplexité contre part retirée : {told or 'rien'} ; "
+        f"vous, à {percent(amount)} : d'un coup {number(mine[ONCE], 3)}, peu à peu {number(mine[SLOWLY], 3)}.",
     )
+    seeds = len(points.get((SLOWLY, amount), []))
+    theirs = f" Auteur : {STEPS} pas, {seeds} graines, sur 4 096 jetons." if seeds else ""
     note(
-        f"Vous : {number(steps)} pas, {number(log.seconds, 3)} s, perplexité {number(mine, 4)} sur {number(tokens)} "
-        f"jetons. Auteur : {STEPS} pas, {len(points.get(('peu à peu', amount), []))} graines, sur 4 096 jetons."
+        f"Vous, à {percent(amount)} : {number(steps)} pas chacun, perplexité {number(mine[ONCE], 4)} d'un coup, "
+        f"{number(mine[SLOWLY], 4)} peu à peu, sur {number(tokens)} jetons.{theirs}"
     )
     return pruned
 
@@ -223,7 +229,7 @@ def recovery_table() -> None:
         return note("Ces reprises n'ont pas encore été mesurées : python cours.py mesures ch5_elagage")
     rows = [["entier, entraîné d'autant", "0", "—", _spread(short.get(("sans élagage", 0.0))), "—"]]
     for a in sorted({a for way, a in short if way != "sans élagage"}):
-        for way in ("d'un coup", "peu à peu"):
+        for way in (ONCE, SLOWLY):
             values = _spread(short.get((way, a))), _spread(long.get((way, a)))
             rows.append([way, percent(a), number(before[a], 4), *values])
     table(

@@ -563,8 +563,8 @@ def cubic_schedule(step: int, start: int, end: int, final_sparsity: float, initi
 ch5.schedule_plot(cubic_schedule)
 
 # %% [markdown]
-# Beaucoup au début, quand il y a de quoi ; peu à la fin, quand chaque poids compte. À vous : 80 % des poids de Colibri, retirés
-# pendant l'apprentissage.
+# Beaucoup au début, quand il y a de quoi ; peu à la fin, quand chaque poids compte. À vous : 80 % des poids de Colibri, retirés d'un
+# coup puis, sur les mêmes jetons et en autant de pas, peu à peu. **Pariez** sur le gagnant.
 
 # %%
 recovered = ch5.recover(

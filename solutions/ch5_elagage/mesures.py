@@ -19,6 +19,7 @@ from torch import Tensor
 
 from atelier.figures.ch5_masks import by_blocks, linear_weights, magnitude_model, masked, random_model, wanda_model
 from atelier.figures.ch5_orders import round_to_grid
+from atelier.figures.ch5_papers import PATTERNS
 from atelier.figures.ch5_recovery import LR, RAMP, STEPS, gradual, one_shot, unmasked, zero_share
 from atelier.figures.layers import replace_weights
 from atelier.measures import load_measures, save_measures
@@ -32,7 +33,6 @@ AMOUNTS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
 SEEDS = [0, 1, 2]
 TOKENS = 4096
 CALIBRATION = 16
-PATTERNS = {"4:8": (4, 8), "2:4": (2, 4), "1:4": (1, 4)}
 RECOVERED = [0.5, 0.8, 0.9]
 RECIPE = {
     "perplexité": f"protocole du cours, {TOKENS} premiers jetons de a_validation",
