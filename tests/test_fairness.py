@@ -30,8 +30,10 @@ from grader.grading import Result, fresh_seed
 from grader.nbglue import Assignment, assignment, grade_notebook, open_data, points_of
 from grader.sandbox import Sandbox
 
+TURNS = 5
+"""Carnets par chapitre : chaque exercice y est écrit de cinq façons. Les autres styles passent par test_exercises."""
 GRADINGS = 50
-ENOUGH, SECONDS = 15, 6.0
+ENOUGH, SECONDS = 10, 2.0
 """Un exercice lent s'arrête à moins de cinquante, passé ce temps (COURS_LENT=1 : jamais)."""
 
 
@@ -222,7 +224,7 @@ def notebook_of(given: Assignment, name: str, turn: int) -> tuple[NotebookNode, 
     return notebook, said
 
 
-@pytest.mark.parametrize("turn", range(7))
+@pytest.mark.parametrize("turn", range(TURNS))
 @pytest.mark.parametrize("name", WITH_EXERCISES)
 def test_every_style_written_every_way_gets_full_marks(sandbox: Sandbox, name: str, turn: int) -> None:
     given = assignment(name)
@@ -236,7 +238,7 @@ def test_there_are_enough_styles_and_ways() -> None:
     for name in WITH_EXERCISES:
         for id, known in styles(name).items():
             rank = list(chapter(name).exercises).index(id)
-            pairs = {(turn % len(known), (turn + rank) % len(WAYS)) for turn in range(7)}
+            pairs = {(turn % len(known), (turn + rank) % len(WAYS)) for turn in range(TURNS)}
             assert len(pairs) >= 5, (name, id)
 
 
