@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+from grader import PRELOADED
 from grader.cli import FrenchParser
 
 
@@ -94,6 +96,8 @@ def grade(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if options.jobs < 0:
         parser.error("--jobs demande un nombre positif")
+    if options.jobs != 1 and not options.dask and len(options.seulement) != 1:
+        import_elsewhere()
     from grader import seal
     from grader.course import Course
     from grader.marking import check_destination, mark, summary, write_records
@@ -119,6 +123,15 @@ def grade(argv: list[str]) -> int:
         write_records(marked, options.json)
     print(summary(marked))
     return 1 if marked.refused or marked.unsaved else 0
+
+
+def import_elsewhere() -> None:
+    """Lance le processus dont naîtront ceux qui corrigent : il importe torch pendant que celui-ci en fait autant."""
+    if "forkserver" in multiprocessing.get_all_start_methods():
+        from multiprocessing import forkserver
+
+        multiprocessing.set_forkserver_preload(list(PRELOADED))
+        forkserver.ensure_running()
 
 
 def report(argv: list[str]) -> int:

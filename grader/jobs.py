@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
-from grader import UserError
+from grader import PRELOADED, UserError
 from grader.grading import NB, Result
 from grader.record import Entries, SourceCell, entries, overwrite, render
 
@@ -128,7 +128,7 @@ class Processes:
         forks = "forkserver" in multiprocessing.get_all_start_methods()
         self.context: Any = multiprocessing.get_context("forkserver" if forks else "spawn")
         if forks:  # un processus qui a tout importé, et dont les autres naissent en un instant
-            self.context.set_forkserver_preload(["grader.nbglue", __name__])
+            self.context.set_forkserver_preload(list(PRELOADED))
 
     def run(self, setup: Setup, jobs: Iterable[Job]) -> Iterator[Graded | Failed]:
         source = iter(jobs)
