@@ -441,10 +441,11 @@ class Bottleneck(nn.Module):
 
     def __init__(self, d_model: int, bottleneck: int) -> None:
         super().__init__()
-        self.down = nn.Linear(d_model, bottleneck)
-        self.up = nn.Linear(bottleneck, d_model)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
+        sizes = {"down": (d_model, bottleneck), "up": (bottleneck, d_model)}
+        for name, size in sizes.items():
+            setattr(self, name, nn.Linear(*size))
+        for p in self.up.parameters():
+            p.data.zero_()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.up(torch.sin(3 * self.down(x)))

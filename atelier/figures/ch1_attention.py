@@ -165,8 +165,8 @@ def _share(weights: Tensor, target: Tensor) -> Tensor:
 @torch.inference_mode()
 def _without_head(model: GPT2LMHeadModel, layer: int, head: int, **evaluation: Any) -> float:
     """Perplexité quand la sortie d'une tête est remplacée par zéro."""
-    width = model.config.n_embd // model.config.n_head
-    mine = slice(head * width, (head + 1) * width)
+    size = model.config.n_embd // model.config.n_head
+    mine = slice(head * size, (head + 1) * size)
 
     def silence(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
         x = inputs[0].clone()
