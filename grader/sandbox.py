@@ -55,6 +55,14 @@ QUIET = {
 """Réglages de calcul du processus : un fil, le processeur, pas de réseau, rien d'écrit."""
 
 
+LAUNCH_PAUSES = (0.0, 0.5, 2.0)
+"""Secondes d'attente après chaque lancement manqué d'une copie ; ensuite, plus rien n'est corrigé."""
+
+
+class Unconfined(Exception):
+    """Le processus tiède n'a pas pu enfermer une copie : elle n'a pas été exécutée."""
+
+
 class SandboxError(UserError):
     """Le processus qui exécute les copies ne peut pas démarrer."""
 
@@ -98,6 +106,10 @@ class Sandbox:
         """Exécute les cellules puis les exercices. Rend toujours un compte rendu complet."""
         report = Report()
         pending = list(tasks)
+        if self.sealed or self.fork:
+            with self._lock:
+                if self._control is None:
+                    self._start()
         end = time.monotonic() + COPY_SECONDS
         for attempt in range(MAX_ATTEMPTS):
             if time.monotonic() >= end:
@@ -140,12 +152,16 @@ class Sandbox:
     def _launch(self, folder: str) -> Child:
         if not self.sealed and not self.fork:
             return PlainChild(self, folder)
-        try:
-            return ForkedChild(self, folder)
-        except (OSError, ValueError, KeyError):  # le processus tiède est mort : on en relance un, une fois
-            with self._lock:
-                self._stop()
-            return ForkedChild(self, folder)
+        why = ""
+        for pause in LAUNCH_PAUSES:  # le processus tiède est mort, ou la machine manque un instant de tout
+            try:
+                return ForkedChild(self, folder)
+            except (OSError, ValueError, KeyError, Unconfined) as error:
+                why = str(error)
+                with self._lock:
+                    self._stop()
+                time.sleep(pause)
+        raise SandboxError(seal.refusal(seal.explain(why)) if self.sealed else why)
 
     # ------------------------------------------------------------------------------------------ processus tiède
 
@@ -238,7 +254,13 @@ class Sandbox:
             said = log.read_text(encoding="utf-8", errors="replace")[-1500:]
             if "error" in ready or said.startswith("bwrap:"):
                 raise SandboxError(seal.refusal(seal.explain(ready.get("error") or said)))
-            raise SandboxError(f"Le processus qui exécute les copies n'a pas démarré. Ce qu'il a dit\u00a0:\n{said}")
+            text = f"Le processus qui exécute les copies n'a pas démarré. Ce qu'il a dit\u00a0:\n{said}"
+            if os.geteuid() == 0 and ("No module named" in said or "Permission denied" in said):
+                text += (
+                    f"\nEn root, ce processus devient l'utilisateur {seal.UID}\u00a0: les fichiers de ce Python et du "
+                    f"cours doivent être lisibles par tous (chmod -R go+rX {sys.prefix})."
+                )
+            raise SandboxError(text)
         ours.settimeout(60.0)
 
     def _stop(self) -> None:
@@ -284,7 +306,7 @@ class ForkedChild(Child):
         try:
             reply = sandbox.order({"op": "start", "folder": folder}, [theirs.fileno()])
             if "error" in reply:
-                raise SandboxError(seal.refusal(seal.explain(reply["error"])))
+                raise Unconfined(reply["error"])
             self.pid = int(reply["pid"])
         except BaseException:
             ours.close()

@@ -33,7 +33,15 @@ LOUD = """\
 ║  Ne corrigez ainsi que votre propre code, jamais celui d'un étudiant.                            ║
 ╚══════════════════════════════════════════════════════════════════════════════════════════════════╝"""
 
-SYSTEM = ("/usr", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/localtime", "/etc/fonts")
+SYSTEM = (
+    "/usr",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/localtime",
+    "/etc/fonts",
+    "/etc/alternatives",
+)
 LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 """Souvent des liens vers /usr ; montés si ce sont de vrais dossiers (NixOS, vieux systèmes)."""
 DEVICES = ("null", "zero", "full", "random", "urandom")

@@ -404,6 +404,35 @@ def test_memory_of_all_processes_together_is_bounded(sandbox):
     assert time.monotonic() - start < 12
 
 
+def test_a_whole_copy_has_an_end(sandbox, monkeypatch):
+    assert ask(sandbox, "def f(x):\n    return 1") == 1
+    monkeypatch.setattr("grader.sandbox.COPY_SECONDS", 6.0)
+    names = [f"f{i}" for i in range(20)]
+    cells = [HONEST, *(Cell(n, f"def {n}(x):\n    while True: pass", "solution", n) for n in names)]
+    start = time.monotonic()
+    report = sandbox.run(cells, [Task("h", "call", 2.0, INPUTS), *(Task(n, "call", 2.0, INPUTS * 3) for n in names)])
+    assert honest(report) and {report.tasks[n].status for n in names} == {"timeout"}
+    assert time.monotonic() - start < 30  # au lieu de 80 au moins
+
+
+def test_waiting_for_a_core_is_not_the_student_s_time_but_sleeping_is(monkeypatch):
+    from atelier import runner
+
+    lost = [0.0]
+    monkeypatch.setattr(runner, "waited", lambda pid="self": lost[0])
+    start = time.monotonic()
+    with pytest.raises(runner.TimeUp), runner.time_limit(0.2, patience=5.0):
+        time.sleep(5)
+    assert time.monotonic() - start < 0.9
+    with runner.time_limit(0.2, patience=5.0) as fired:
+        lost[0] = 0.6
+        time.sleep(0.5)
+    assert not fired()
+    with pytest.raises(runner.TimeUp), runner.time_limit(0.1, patience=2.0):
+        lost[0] = 100.0
+        time.sleep(5)
+
+
 def test_without_cgroups_everything_holds_on_limits_alone(monkeypatch):
     monkeypatch.setattr(cgroups, "mount_point", lambda: None)
     with Sandbox() as box:
