@@ -454,10 +454,19 @@ class Bottleneck(nn.Module):
 STAND_INS: dict[str, type] = {"Bottleneck": Bottleneck}
 
 
+def _globals_of(fn: Callable[..., Any]) -> dict[str, Any]:
+    """Les noms globaux de ce qu'on appelle : une fonction, un `partial` ou un objet appelable ; {} sinon."""
+    for candidate in (fn, getattr(fn, "func", None), getattr(type(fn), "__call__", None)):  # noqa: B004
+        scope = getattr(candidate, "__globals__", None)
+        if isinstance(scope, dict):
+            return scope
+    return {}
+
+
 @contextmanager
 def _replaced(fn: Callable[..., Any], stand_ins: dict[str, str]) -> Iterator[None]:
     """Le temps de l'appel, des noms globaux de `fn` désignent des doublures : une faute ne coûte qu'une fois."""
-    scope = getattr(fn, "__globals__", {})
+    scope = _globals_of(fn)
     missing = object()
     kept = {name: scope.get(name, missing) for name in stand_ins}
     scope.update({name: STAND_INS[double] for name, double in stand_ins.items()})

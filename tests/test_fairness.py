@@ -75,13 +75,14 @@ class Parts:
 
     def __init__(self, name: str, id: str, style: str) -> None:
         body = [n for n in module(name).body if not (isinstance(n, ast.ImportFrom) and n.module == "__future__")]
+        others = set(chapter(name).exercises) - {style}  # une autre réponse du carnet, dont celle-ci se sert
         wanted, kept = {style}, set()
         while wanted:
             word = wanted.pop()
             for node in body:
                 if word in defined_by(node) and node not in kept:
                     kept.add(node)
-                    wanted |= used_by(node)
+                    wanted |= used_by(node) - others
         clash = id != style and any(id in defined_by(n) for n in kept)
         names = {style: id} | ({id: f"{id}_aide"} if clash else {})
         nodes = [Renamed(names).visit(copy(n)) for n in body if n in kept]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import linecache
 import random
 import sys
@@ -580,6 +581,10 @@ def test_a_stand_in_replaces_the_students_own_class_then_leaves():
         return insert(model, bottleneck, Adapter)
 
     assert agree("gpt2_transform", with_the_stand_in, broken, helped).ok
+    scope = broken.__globals__
+    exec("import functools\nclass Call:\n    def __call__(self, *a): return insert(*a)\ncalled = Call()", scope)
+    for other in (scope["called"], functools.partial(broken)):
+        assert agree("gpt2_transform", with_the_stand_in, other, helped).ok
     assert broken.__globals__["Adapter"].__init__.__code__.co_filename == "<cellule insert>"
     assert Adapter.__module__ == __name__
 
