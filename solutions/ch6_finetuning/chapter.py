@@ -95,7 +95,7 @@ ch6.forgetting_curves()
 ch6.rates_and_forgetting()
 
 # %% [markdown]
-# Il n'y a pas de bon taux, il y a un **compromis**. Deux idées pour s'en tirer à meilleur compte : glisser dans chaque lot un
+# Si ce n'est pas le même, il n'y a pas de bon taux, il y a un **compromis**. Deux idées pour s'en tirer à meilleur compte : glisser dans chaque lot un
 # peu de l'ancien texte (la **répétition**, *rehearsal*), ou ne laisser apprendre qu'une partie des poids. Voici la première,
 # à nombre de pas égal : les fenêtres de l'ancien texte y prennent la place de fenêtres du nouveau.
 
@@ -315,7 +315,7 @@ ch6.head_or_whole(colibri, pool_last_token, freeze_except)
 ch6.step_times()
 
 # %% [markdown]
-# Un mot du **réglage**. Les deux méthodes n'ont pas la même sensibilité au taux d'apprentissage.
+# Un mot du **réglage**. Les deux méthodes sont-elles aussi sensibles l'une que l'autre au taux d'apprentissage ?
 
 # %%
 ch6.rate_sensitivity()
