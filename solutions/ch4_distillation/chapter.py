@@ -372,8 +372,18 @@ ch4.equal_cost(lessons, build_student, combined_loss)
 
 # %% [markdown]
 # C'est la question à poser à toute courbe de distillation : qu'est-ce qui est tenu égal ? Les pas, les jetons, la durée, ou
-# rien ? On pourrait ne calculer les étiquettes qu'une fois et les garder sur disque : pour $V = 4\,096$ scores par jeton,
-# combien pèserait un texte d'un million de jetons ? C'est pourquoi l'on n'en garde souvent que les plus probables.
+# rien ?
+#
+# On pourrait ne calculer les étiquettes douces qu'une fois et les garder sur disque : l'enseignant ne coûterait plus rien aux
+# élèves suivants. Colibri donne 4 096 scores par jeton. **Combien pèserait**, en FP16, un texte d'un million de jetons ?
+
+# %%
+vocabulary, text_tokens, kept = colibri.config.vocab_size, 10**6, 20
+print(f"toutes les étiquettes : {vocabulary * text_tokens * 2 / 1e9:.2f} Go".replace(".", ","))
+print(f"les {kept} plus probables, et leurs numéros : {kept * text_tokens * (2 + 2) / 1e9:.2f} Go".replace(".", ","))
+
+# %% [markdown]
+# On n'en garde donc souvent que les plus probables. Ici, Colibri relit chaque lot, et son temps est compté.
 #
 # **Bien dire son doute.** Un modèle est bien **calibré** (*calibrated*) si, parmi les fois où il annonce 70 %, il a raison 70
 # fois sur 100. L'**ECE** (*expected calibration error*, Guo et al., 2017) est l'écart moyen entre confiance et justesse.
@@ -469,8 +479,9 @@ ch4.live_ensemble(lessons, build_student, combined_loss, ensemble_probs, tokens)
 ch4.ensembles()
 
 # %% [markdown]
-# Comparez les gains relatifs, pas les hauteurs : à droite, les élèves partent de rien. Un ensemble gagne à proportion de ce que ses membres ont de **différent**. La moyenne des logits, elle, est une autre
-# loi : le produit des avis, normalisé.
+# Comparez les gains relatifs, pas les hauteurs : à droite, les élèves partent de rien. Un ensemble vaut par ce que ses membres
+# ont de **différent** : trois fois le même modèle ne gagnerait rien. La moyenne des logits, elle, est une autre loi : le
+# produit des avis, normalisé.
 #
 # L'ensemble coûte trois passages à chaque usage. D'où l'idée de 2015 : le **distiller** dans un seul élève. Et le cas
 # extrême : un élève dont l'enseignant est son pareil, ni plus grand ni meilleur. Tous partent ici des blocs 0 et 4.
@@ -505,7 +516,8 @@ ch4.who_teaches()
 ch4.beside_the_papers(colibri)
 
 # %% [markdown]
-# Colibri n'a que cinq blocs, tous occupés ; BERT en a douze, plus redondants. Retirer un bloc sur deux n'a pas le même prix.
+# Colibri n'a que cinq blocs, et chacun compte ; BERT en a douze, sans doute plus redondants. Retirer un bloc sur deux n'a pas le
+# même prix.
 #
 # ## 4.12 Réparer un Colibri trop arrondi
 #
