@@ -63,9 +63,9 @@ sentence = "La demande doit être adressée par lettre recommandée avec accusé
 ch4.dark_knowledge(colibri, tokenizer, sentence, rank=4)
 
 # %% [markdown]
-# Au milieu d'un mot ou d'une formule toute faite, l'étiquette douce n'hésite guère. Ailleurs, elle dit ce que le texte tait : que d'autres suites étaient
-# possibles, lesquelles, et combien. Hinton appelle cela la **connaissance cachée** (*dark knowledge*). Une phrase n'est pas
-# une preuve ; voici la moyenne sur des milliers de positions.
+# Au milieu d'un mot ou d'une formule toute faite, l'étiquette douce n'hésite guère. Ailleurs, elle dit ce que le texte
+# tait : que d'autres suites étaient possibles, lesquelles, et combien. Hinton appelle cela la **connaissance cachée** (*dark
+# knowledge*). Une phrase n'est pas une preuve ; voici la moyenne sur des milliers de positions.
 
 # %%
 ch4.what_labels_say(colibri, tokens)
