@@ -354,7 +354,7 @@ def voices(
     rows = []
     for prompt in prompts:
         ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(base.device)
-        options = {"do_sample": True, "temperature": 0.8, "top_k": 40, "max_new_tokens": n_new}
+        options = {"do_sample": True, "temperature": 0.8, "top_k": 40, "max_new_tokens": n_new, "min_new_tokens": n_new}
         for label, m in (("Colibri", base), ("avec LoRA", adapted)):
             torch.manual_seed(3)
             out = m.generate(ids, attention_mask=torch.ones_like(ids), pad_token_id=base.config.eos_token_id, **options)

@@ -238,8 +238,8 @@ class LoRALinear(nn.Module):
     rank : le rang r ; alpha : nombre sans unité, la mise à jour est multipliée par alpha / rank.
     Les deux seuls paramètres qui apprennent sont lora_A, (r, entrée), tiré d'une loi normale centrée, et lora_B,
     (sortie, r), nul au départ : la couche répond alors exactement comme la base.
-    forward(x) : x (…, entrée) → (…, sortie), soit base(x) + (alpha / rank) · B(A x), calculé sans jamais former la
-    matrice B·A.
+    forward(x) : x (…, entrée) → (…, sortie), soit base(x) + (alpha / rank) · B(A x), calculé sans jamais former
+    la matrice B·A.
     Lève ValueError si rank < 1 ou si rank dépasse la plus petite dimension de la base.
 
     Source : Hu et al., « LoRA », ICLR 2022, § 4.1 et figure 1.
@@ -309,13 +309,14 @@ ch8.alphas()
 def inject_lora(model: GPT2LMHeadModel, rank: int, alpha: float, target: str = "c_attn") -> GPT2LMHeadModel:
     """Pose LoRA, sur place, sur les couches d'un GPT-2 qui portent un certain nom.
 
-    model : GPT-2 de transformers, dont les couches linéaires sont des Conv1D (poids rangé en (entrée, sortie)) ;
-    rank : le rang r, au plus la plus petite dimension des couches visées ; alpha : la mise à jour est multipliée par
-    alpha / rank ; target : le nom des couches à adapter dans leur module : « c_attn », « c_fc » ou « c_proj ». Chaque
-    bloc contient deux « c_proj », celle de l'attention et celle du MLP : toutes deux sont adaptées.
+    model : GPT-2 de transformers, dont les couches linéaires sont des Conv1D (poids rangé en (entrée, sortie)).
+    rank : le rang r, au plus la plus petite dimension des couches visées ; alpha : la mise à jour est multipliée
+        par alpha / rank.
+    target : le nom des couches à adapter dans leur module, « c_attn », « c_fc » ou « c_proj ». Chaque bloc contient
+        deux « c_proj », celle de l'attention et celle du MLP : toutes deux sont adaptées.
     Rend le modèle reçu, modifié : chaque couche visée répond base(x) + (alpha / rank) · B(A x), avec ses propres
-    lora_A, (r, entrée), tiré d'une loi normale centrée, et lora_B, (sortie, r), nul ; eux seuls apprennent, tout le
-    reste du modèle est gelé. Au départ, les logits n'ont pas changé.
+    lora_A, (r, entrée), tiré d'une loi normale centrée, et lora_B, (sortie, r), nul ; eux seuls apprennent, tout
+    le reste du modèle est gelé. Au départ, les logits n'ont pas changé.
     Lève ValueError si rank < 1.
 
     Source : Hu et al., « LoRA », ICLR 2022, § 4.2.
@@ -350,7 +351,7 @@ def inject_lora(model: GPT2LMHeadModel, rank: int, alpha: float, target: str = "
 # points de cette figure.)
 
 # %%
-rank = 2
+rank = 16
 lora = ch8.train_lora(colibri, inject_lora, rank, steps, max_tokens=scale().pick(essai=512, cpu=4096, gpu=4096))
 
 # %%
@@ -549,10 +550,11 @@ def nf4_quantize(w: torch.Tensor, block_size: int = 64) -> tuple[torch.Tensor, t
     """Codes NF4 d'un tenseur, et l'échelle de chaque bloc.
 
     w : flottant de forme quelconque, de n éléments, pas forcément contigu ; il est lu à plat, ligne après ligne, et
-    coupé en blocs de block_size éléments voisins.
-    Rend (codes, absmax) : absmax, (n / block_size,) du type de w, le plus grand |w| de chaque bloc ; codes, (n,) uint8,
-    pour chaque élément l'indice, de 0 à 15, du niveau de NF4_LEVELS le plus proche de w / absmax du bloc ; à égalité,
-    le niveau le plus bas. Un bloc entièrement nul a pour absmax 0 et pour codes 7, le niveau 0.
+        coupé en blocs de block_size éléments voisins.
+    Rend (codes, absmax). absmax, (n / block_size,) du type de w : le plus grand |w| de chaque bloc.
+    codes, (n,) uint8 : pour chaque élément, l'indice, de 0 à 15, du niveau de NF4_LEVELS le plus proche de
+    w / absmax du bloc ; à égalité, le niveau le plus bas. Un bloc entièrement nul a pour absmax 0 et pour codes 7,
+    le niveau 0.
     Lève ValueError si block_size < 1 ou si block_size ne divise pas n.
 
     Source : Dettmers et al., « QLoRA », NeurIPS 2023, § 3 et annexe E.
