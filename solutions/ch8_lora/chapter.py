@@ -125,7 +125,7 @@ ch8.rank_and_perplexity()
 # - **Apprendre** sous la contrainte vaut bien mieux que tronquer : à rang égal, comparez les courbes, puis comparez la
 #   troisième au trait des couches linéaires.
 # - Le trait « tout » est plus bas : la table des jetons, les biais et les LayerNorm y apprennent aussi, et LoRA a son propre pas
-#   d'apprentissage. Ne lisez donc pas chaque écart comme le prix du rang seul.
+#   d'apprentissage (le fine-tuning des seules couches linéaires a pris celui de « tout »). Ne lisez donc pas chaque écart comme le prix du rang seul.
 #
 # La dernière ligne inflige le même traitement aux poids $W$ eux-mêmes. Eux ne se tronquent pas.
 #
