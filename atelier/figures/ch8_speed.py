@@ -198,7 +198,7 @@ def settle(found: dict[str, Any]) -> None:
     fill = times["remplir le cache"]
     names = [n for n in curves["méthodes"] if n in colibri]
     steps = curves["fenêtres"] // BATCH
-    wanted = max(curves["méthodes"][n]["B"][-1] for n in names)
+    wanted = max(min(curves["méthodes"][n]["B"]) for n in names)
 
     def passage(name: str) -> float:
         return steps * _step(colibri[name]) / 1000
@@ -209,6 +209,13 @@ def settle(found: dict[str, Any]) -> None:
     def reach(name: str) -> str:
         n = _reach(curves["méthodes"][name]["B"], start, wanted)
         return "jamais" if n is None else f"{number(n * passage(name) + filling(name), 2)} s"
+
+    def best(name: str) -> str:
+        points = curves["méthodes"][name]["B"]
+        return f"{number(min(points), 4)} ({1 + points.index(min(points))})"
+
+    def last(name: str) -> str:
+        return number(curves["méthodes"][name]["B"][-1], 4)
 
     def line(label: str, cell: Callable[[str], str]) -> list[str]:
         return [label, *(cell(n) for n in names)]
@@ -224,9 +231,8 @@ def settle(found: dict[str, Any]) -> None:
         line("… en part du complet", lambda n: percent(_step(big[n]) / _step(big["tout"]))),
         line(f"un passage sur {curves['fenêtres']} fenêtres (s)", lambda n: number(passage(n), 2)),
         line("… plus le cache, une fois (s)", lambda n: number(filling(n), 2) if filling(n) else "0"),
-        line(
-            f"perplexité sur B après {curves['passages']} passages", lambda n: number(curves["méthodes"][n]["B"][-1], 4)
-        ),
+        line("meilleure perplexité sur B (passage)", best),
+        line(f"perplexité sur B après {curves['passages']} passages", last),
         line(f"temps pour descendre à {number(wanted, 4)}", reach),
         line("activations gardées, Colibri", lambda n: _megabytes(colibri[n]["octets gardés"])),
         line("gradients et Adam, Colibri", lambda n: _megabytes(colibri[n]["octets d'état"])),

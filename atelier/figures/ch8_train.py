@@ -124,7 +124,11 @@ def start_curves(found: dict[str, Any]) -> None:
         steps = [5 * (i + 1) for i in range(len(curve))]
         end = statistics.mean(r["B"] for r in runs)
         plural = f"{len(runs)} graines" if len(runs) > 1 else "1 graine"
-        ax.plot(steps, curve, label=f"{label} ({plural})", **style)
+        if min(curve) > 5:  # un modèle abîmé dès le départ écraserait les autres courbes
+            beyond = f"{label} : hors cadre, de {number(curve[0], 3)} à {number(curve[-1], 3)} nats"
+            ax.text(0.02, 0.97, beyond, transform=ax.transAxes, va="top", fontsize=9)
+        else:
+            ax.plot(steps, curve, label=f"{label} ({plural})", **style)
         spread = f" (de {number(min(r['B'] for r in runs), 4)} à {number(max(r['B'] for r in runs), 4)})"
         told.append(f"{label} : perplexité finale {number(end, 4)}{spread if len(runs) > 1 else ''}")
     ax.set(xlabel="pas d'apprentissage", ylabel="perte sur B (nats, moyenne glissante)")
