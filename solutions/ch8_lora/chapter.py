@@ -502,8 +502,8 @@ ch8.settle()
 # - « *+ caching* » : **vrai** quand rien n'apprend en bas, donc pas avec LoRA posé partout. Le cache seul ne change rien à ce
 #   que l'on apprend ; n'adapter que le haut, si : comparez la ligne de perplexité ;
 # - par **qualité atteinte**, le classement change encore : une méthode plus lente à chaque pas peut arriver la première. Et le cache veut
-#   que l'on relise les mêmes phrases : comparez la meilleure perplexité et la dernière, qui a trop appris par cœur ? C'est d'autant plus
-#   vrai que l'on entraîne plus de nombres ;
+#   que l'on relise les mêmes phrases : l'écart entre la meilleure perplexité et la dernière dit qui les a apprises par cœur, d'autant
+#   plus que l'on entraîne plus de nombres ;
 # - la mémoire : l'état de l'optimiseur fond, les activations presque pas. Sur un grand modèle et de petits lots, c'est le premier qui domine.
 #
 # L'article, lui, annonce « a 25% speedup » sur GPT-3, et 10 000 fois moins de place. Refaisons ses divisions.
