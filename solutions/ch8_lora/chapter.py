@@ -618,9 +618,9 @@ ch8.row_nf4(colibri, nf4_quantize, NF4_LEVELS)
 # ## 8.8 La fin de l'histoire
 #
 # Cinq façons d'adapter Colibri, les deux mêmes tâches : parler comme un conte (B), et dire de quoi traite une fiche
-# administrative (douze sujets). Même nombre de pas, chaque méthode à son meilleur pas d'apprentissage, trois graines. « Tête » veut dire
-# le dernier LayerNorm et une matrice de sortie à part, pour la langue ; la seule couche de classement, pour les fiches.
-# **Avant d'exécuter :** laquelle préféreriez-vous, si vous aviez cent tâches ? Et si vous n'en aviez qu'une ?
+# administrative (douze sujets). Même nombre de pas, trois graines, et pour chaque méthode le meilleur pas d'apprentissage d'une petite
+# grille. « Tête » veut dire le dernier LayerNorm et une matrice de sortie à part, pour la langue ; la seule couche de classement,
+# pour les fiches. **Avant d'exécuter :** laquelle préféreriez-vous, si vous aviez cent tâches ? Et si vous n'en aviez qu'une ?
 
 # %%
 ch8.final_table()
@@ -633,6 +633,9 @@ ch8.final_figure()
 # **L'oubli** : lisez-le à côté de ce qui a été appris. Biderman et al. (2024, arXiv 2405.09673) résument ainsi de plus grandes mesures :
 # « LoRA learns less and forgets less ». Et pour LoRA et les adaptateurs, l'oubli s'en va quand on les ôte : la base n'a pas bougé d'un
 # octet. Enfin, **le temps** d'un pas sépare bien moins les méthodes que les octets.
+#
+# N'en tirez pas un classement pour toujours : avec si peu de pas, personne n'a fini d'apprendre, et la classification a chaque fois choisi le
+# plus grand pas de sa grille. Ce tableau dit qui apprend vite, et à quel prix.
 #
 # Votre LoRA fusionné rejoint le tableau du cours, sur la langue générale : c'est son oubli que l'on y lit.
 
