@@ -101,6 +101,10 @@ def final_figure(found: dict[str, Any]) -> None:
         line_axes[0].set(xscale="log", xlabel="nombres entraînés (Mo, échelle logarithmique)", ylabel=label)
         line_axes[1].axvline(base["A"], color="#666666", linestyle=":")
         line_axes[1].set(xlabel=f"perplexité sur A ensuite (pointillé : {number(base['A'], 4)}, avant)", ylabel=label)
+        forgotten = [base["A"], *(_mean(line[task], "A") for line in lines.values())]
+        if max(forgotten) > 4 * min(forgotten):
+            line_axes[1].set_xscale("log")
+            line_axes[1].set_xticks([t for t in (10, 20, 50, 100, 200, 500) if t <= 1.5 * max(forgotten)])
         for ax in line_axes:
             ax.margins(0.22)
             french(ax)
