@@ -590,7 +590,7 @@ ch8.four_bits(colibri, nf4_quantize, NF4_LEVELS, max_tokens=tokens)
 ch8.double_quantization()
 
 # %% [markdown]
-# L'article annonce 0,373 bit et « environ 3 Go pour un modèle de 65 milliards » (§ 3). Puis la question qui décide : LoRA
+# L'article annonce 0,373 bit et « environ 3 Go pour un modèle de 65 milliards » (§ 1 et 3). Puis la question qui décide : LoRA
 # rattrape-t-il ce que l'arrondi a coûté ?
 
 # %%
