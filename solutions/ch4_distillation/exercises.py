@@ -1155,7 +1155,7 @@ cover_or_seek = Quiz(
 )
 
 t_squared = Quiz(
-    "Vous passez de T = 2 à T = 4 en oubliant le facteur T². Que devient la part du terme doux dans le gradient ?",
+    "Vous passez de T = 8 à T = 16 en oubliant le facteur T². Que devient la part du terme doux dans le gradient ?",
     (
         Choice(
             "Elle ne change pas : la divergence est une moyenne",
