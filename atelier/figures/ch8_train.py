@@ -126,7 +126,7 @@ def start_curves(found: dict[str, Any]) -> None:
         plural = f"{len(runs)} graines" if len(runs) > 1 else "1 graine"
         if min(curve) > 5:  # un modèle abîmé dès le départ écraserait les autres courbes
             beyond = f"{label} : hors cadre, de {number(curve[0], 3)} à {number(curve[-1], 3)} nats"
-            ax.text(0.02, 0.97, beyond, transform=ax.transAxes, va="top", fontsize=9)
+            ax.text(0.98, 0.98, beyond, transform=ax.transAxes, ha="right", va="top", fontsize=9)
         else:
             ax.plot(steps, curve, label=f"{label} ({plural})", **style)
         spread = f" (de {number(min(r['B'] for r in runs), 4)} à {number(max(r['B'] for r in runs), 4)})"
