@@ -81,7 +81,7 @@ class Adapter(nn.Module):
     d_model : nombre de composantes d'un jeton ; bottleneck : largeur du goulot, au moins 1.
     Deux attributs, `down` (d_model → bottleneck) et `up` (bottleneck → d_model), des nn.Linear avec biais, et aucun
     autre paramètre. La GELU peut être l'exacte ou son approximation par tanh.
-    Au départ, `up` est entièrement nul, poids et biais, et `down.weight` ne l'est pas : le module rend ce qu'il reçoit.
+    Au départ, `up` est entièrement nul, poids et biais : le module rend ce qu'il reçoit. `down.weight` n'est pas nul.
     forward(x) : x (…, d_model) flottant, avec un nombre quelconque d'axes ; rend la même forme et le même type.
 
     Source : Houlsby et al., « Parameter-Efficient Transfer Learning for NLP », 2019, § 2.1 et figure 2.
@@ -205,7 +205,7 @@ ch7.same_start(colibri, insert_adapters)
 voices = ch7.learn_voices(
     colibri,
     insert_adapters,
-    steps=scale().pick(essai=3, cpu=100, gpu=600),
+    steps=scale().pick(essai=3, cpu=150, gpu=600),
     max_tokens=scale().pick(essai=512, cpu=2048, gpu=8192),
 )
 
@@ -218,9 +218,9 @@ openings = ["Seigneur, vous", "Les soldats"]
 ch7.swap_voices(colibri, tokenizer, insert_adapters, voices, openings, n_new=scale().pick(essai=8, cpu=40, gpu=60))
 
 # %% [markdown]
-# Trois millions de paramètres ne font pas un écrivain. Mais regardez ce que devient un « vous » : un usager, un
-# guerrier, un personnage de tragédie ; et où tombent les retours à la ligne. Lisez enfin la colonne des empreintes :
-# c'est à chaque fois le même Colibri.
+# Trois millions de paramètres ne font pas un écrivain. Mais comparez, d'une ligne à l'autre, à qui ces phrases
+# pourraient s'adresser, et où tombent les retours à la ligne. Lisez enfin la colonne des empreintes : c'est à chaque
+# fois le même Colibri.
 #
 # Que garde-t-on sur le disque ? **Pariez** sur le rapport entre le fichier d'une voix et une copie du modèle.
 
@@ -308,8 +308,8 @@ ch7.quantized_measured()
 # Une voix s'apprend sur la base en 4 bits presque aussi bien que sur l'autre, et celle qui a été apprise en FP32 s'y
 # pose sans réapprendre, un peu moins bien. C'est l'idée de QLoRA (chapitre 8), avec un autre module. Pour réparer,
 # relire A n'apporte rien, sans doute parce que Colibri l'avait déjà appris et que l'erreur d'arrondi se perd dans le
-# bruit du texte. Imiter l'original dit, à chaque jeton, exactement ce qui a changé. Au tableau du cours, base et
-# adaptateur compris :
+# bruit du texte. Imiter l'original dit, à chaque jeton, ce que l'arrondi a changé, et rattrape une partie de la
+# perte. Au tableau du cours, base et adaptateur compris :
 
 # %%
 ch7.repair(colibri, insert_adapters, steps=scale().pick(essai=2, cpu=60, gpu=300))

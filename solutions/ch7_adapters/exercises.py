@@ -296,6 +296,11 @@ insert_adapters = Exercise(
             "Vos adaptateurs sont là, mais tout le reste apprend aussi.",
         ),
         Misconception(
+            "only_blocks_frozen",
+            swap((_FREEZE, "model.transformer.h.requires_grad_(False)")),
+            "Les blocs sont gelés ; regardez ce qui, hors des blocs, apprend encore.",
+        ),
+        Misconception(
             "freezes_too_late",
             swap(("    return model", "    return model.requires_grad_(False)")),
             "Plus rien n'apprend, pas même les adaptateurs : dans quel ordre avez-vous gelé et branché ?",
@@ -342,6 +347,24 @@ insert_adapters = Exercise(
                 (_MLP, _KEEP.format("after_mlp") + "\n        block." + _HOOK.format("after_mlp")),
             ),
             "Votre adaptateur transforme la somme ; il devait toucher seulement ce que la sous-couche ajoute.",
+        ),
+        Misconception(
+            "both_after_residual",
+            swap(
+                (
+                    _ATTENTION,
+                    _KEEP.format("after_attention") + "\n        block.ln_2." + _HOOK.format("after_attention"),
+                ),
+                (_MLP, _KEEP.format("after_mlp") + "\n        block." + _HOOK.format("after_mlp")),
+            ),
+            "Vos deux adaptateurs lisent le flux résiduel, une fois la somme faite : ils devaient rester dans leur branche.",
+        ),
+        Misconception(
+            "block_output_only",
+            swap(
+                (_ATTENTION, "pass"), (_MLP, _KEEP.format("after_mlp") + "\n        block." + _HOOK.format("after_mlp"))
+            ),
+            "Un seul adaptateur par bloc, et sur la somme : il en faut un dans chaque branche, avant l'addition.",
         ),
         Misconception(
             "before_sublayer",
