@@ -357,7 +357,7 @@ insert_adapters = Exercise(
                 ),
                 (_MLP, _KEEP.format("after_mlp") + "\n        block." + _HOOK.format("after_mlp")),
             ),
-            "Vos deux adaptateurs lisent le flux résiduel, une fois la somme faite : ils devaient rester dans leur branche.",
+            "Vos deux adaptateurs lisent le flux résiduel, après la somme : chacun devait rester dans sa branche.",
         ),
         Misconception(
             "block_output_only",
