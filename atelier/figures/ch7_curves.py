@@ -196,8 +196,8 @@ def widths_measured(
         ]
         + [["tous les poids", total, percent(1.0), _spread(full), percent(1.0)]],
         header=["goulot", "paramètres", "part du modèle", "perplexité sur B", "part du gain complet"],
-        caption=f"{_source(found, None)} ; {found['recette']['pas']} pas, mêmes fenêtres ; étendue quand il y "
-        "a trois graines",
+        caption=f"{_source(found, None)} ; {found['recette']['pas']} pas, mêmes fenêtres ; étendue s'il y a "
+        "plusieurs graines",
     )
     if steps != found["recette"]["pas"]:
         note(f"Votre point n'a fait que {steps} pas : il n'est pas comparable à la courbe.")

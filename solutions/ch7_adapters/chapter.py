@@ -279,8 +279,8 @@ ch7.paper_table()
 # cent fois plus de paramètres, et sa base contient sans doute presque tout ce que la tâche demande. Une
 # classification ne demande que quelques mots de sortie ; ici, il faut toute une distribution sur des mots que Colibri
 # ne connaissait pas, et sa table de jetons est gelée. Enfin, nous comparons après quelques centaines de pas. Et la
-# largeur, qui compte chez nous, ne comptait presque pas chez eux : en moyenne 86,2, 85,8 et 85,7 % d'exactitude pour
-# $m$ = 8, 64 et 256 (§ 3.6).
+# largeur, qui compte beaucoup chez nous, ne comptait presque pas chez eux : en moyenne 86,2, 85,8 et 85,7 %
+# d'exactitude pour $m$ = 8, 64 et 256 (§ 3.6).
 #
 # Qui travaille, parmi ces adaptateurs ? L'article les retire sans réentraîner (§ 3.6, figure 6 : BERT-base, $m$ =
 # 64). Retirer ceux d'une seule couche coûte au plus 2 % d'exactitude, les retirer tous ramène au score de la classe
