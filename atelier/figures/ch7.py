@@ -11,7 +11,6 @@ from atelier.figures.ch7_cost import (
     verdict,
 )
 from atelier.figures.ch7_curves import (
-    longer_measured,
     paper_table,
     quantized_measured,
     rates_measured,
@@ -26,7 +25,6 @@ __all__ = [
     "counted",
     "drawing",
     "learn_voices",
-    "longer_measured",
     "memory",
     "overheads",
     "paper_table",

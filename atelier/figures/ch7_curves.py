@@ -36,13 +36,6 @@ def _spread(values: Sequence[float], digits: int = 4) -> str:
     return f"{number(statistics.mean(values), digits)} ({number(low, digits)} à {number(high, digits)})"
 
 
-def _has(found: dict[str, Any], name: str) -> bool:
-    """Vrai si cette expérience a été enregistrée ; sinon, le dit."""
-    if name not in found:
-        note(f"L'expérience « {name} » n'est pas enregistrée ici : python cours.py mesures {CHAPTER}")
-    return name in found
-
-
 def _share(runs: dict[str, Any], final: Sequence[float], text: str) -> str:
     """Part du gain de l'apprentissage complet, d'une moyenne à l'autre."""
     start, full = runs["départ"][text], statistics.mean(r["final"] for r in runs["complet"])
@@ -136,8 +129,6 @@ def widths_measured(
 ) -> None:
     """Perplexité sur B contre paramètres entraînés : le balayage enregistré, et un point de plus, appris maintenant."""
     found = load_measures(CHAPTER)
-    if not _has(found, "largeur"):
-        return
     total, runs = model.num_parameters(), dict(found["largeur"])
     runs[str(WIDTH)] = {"B": [r["final"] for r in found["fantasy"]["adaptateurs"]]}
     swept = sorted(int(m) for m in runs)
@@ -201,29 +192,6 @@ def widths_measured(
     )
     if steps != found["recette"]["pas"]:
         note(f"Votre point n'a fait que {steps} pas : il n'est pas comparable à la courbe.")
-
-
-def longer_measured() -> None:
-    """Le même adaptateur, quatre fois plus de pas : la perplexité rejoint-elle celle de l'apprentissage complet ?"""
-    found = load_measures(CHAPTER)
-    if not _has(found, "longtemps"):
-        return
-    curve = {int(s): p for s, p in found["longtemps"]["courbe"].items()}
-    full = statistics.mean(r["final"] for r in found["fantasy"]["complet"])
-    chosen = [s for s in curve if s % 100 == 0 or s == max(curve)]
-    table(
-        [[f"adaptateurs, m = {WIDTH}", *(number(curve[s], 4) for s in chosen)]],
-        header=["pas", *(str(s) for s in chosen)],
-        caption=f"Perplexité sur B. {_source(found, None)}, une graine. Tous les poids, "
-        f"{found['recette']['pas']} pas : {number(full, 4)}",
-    )
-    reached = next((s for s, p in curve.items() if p <= full), None)
-    note(
-        f"L'adaptateur atteint la qualité de l'apprentissage complet après {reached} pas."
-        if reached
-        else f"En {max(curve)} pas, l'adaptateur n'atteint pas la qualité que l'apprentissage complet a en "
-        f"{found['recette']['pas']} pas."
-    )
 
 
 PAPER = [

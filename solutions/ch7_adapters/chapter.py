@@ -90,10 +90,9 @@ class Adapter(nn.Module):
     def __init__(self, d_model: int, bottleneck: int) -> None:
         ### BEGIN SOLUTION
         super().__init__()
-        self.down = nn.Linear(d_model, bottleneck)
-        self.up = nn.Linear(bottleneck, d_model)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
+        self.down, self.up = nn.Linear(d_model, bottleneck), nn.Linear(bottleneck, d_model)
+        for start in self.up.parameters():
+            nn.init.zeros_(start)
         ### END SOLUTION
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -175,9 +174,9 @@ def insert_adapters(model: GPT2LMHeadModel, bottleneck: int) -> GPT2LMHeadModel:
     """
     ### BEGIN SOLUTION
     model.requires_grad_(False)
-    width = model.config.n_embd
+    hidden = model.config.n_embd
     for block in model.transformer.h:
-        after_attention, after_mlp = (Adapter(width, bottleneck).to(model.device) for _ in range(2))
+        after_attention, after_mlp = (Adapter(hidden, bottleneck).to(model.device) for _ in range(2))
         block.attn.c_proj = nn.Sequential(block.attn.c_proj, after_attention)
         block.mlp = nn.Sequential(block.mlp, after_mlp)
     return model
@@ -244,14 +243,11 @@ ch7.voices_measured()
 # %% [markdown]
 # Pas tout à fait, et pas de la même façon sur les deux voix : comparez les parts du gain. Lisez aussi ce que devient
 # A : l'apprentissage complet l'oublie davantage, et pour de bon, puisqu'il réécrit la base ; les adaptateurs, on les
-# débranche. Que leur manque-t-il, du temps ou de la largeur ? Le temps d'abord :
-
-# %%
-ch7.longer_measured()
+# débranche. Nous n'avons pas mesuré ce que donnerait un apprentissage bien plus long.
 
 # %% [markdown]
-# Puis la largeur. La courbe est celle de l'auteur ; l'étoile est la vôtre, apprise maintenant avec une autre graine.
-# Changez `bottleneck` et relancez.
+# Leur manque-t-il de la largeur ? La courbe est celle de l'auteur ; l'étoile est la vôtre, apprise maintenant avec
+# une autre graine. Changez `bottleneck` et relancez.
 
 # %%
 bottleneck = 24

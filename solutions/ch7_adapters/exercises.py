@@ -44,9 +44,8 @@ def draw_adapter(d: Draw, group: str) -> Inputs:
 
 
 _FORWARD = "return x + self.up(F.gelu(self.down(x)))"
-_ZERO_UP = "nn.init.zeros_(self.up.weight)"
-_ZERO_BIAS = "nn.init.zeros_(self.up.bias)"
-_NOTHING = "self.up.requires_grad_(True)"
+_MADE = "self.down, self.up ="
+_SILENT = "in self.up.parameters():"
 
 Adapter = Exercise(
     points=3,
@@ -95,28 +94,28 @@ Adapter = Exercise(
         ),
         Misconception(
             "up_random",
-            swap((_ZERO_UP, _NOTHING), (_ZERO_BIAS, _NOTHING)),
+            swap((_SILENT, "in ():")),
             "Avant tout entraînement, le modèle a déjà changé.",
         ),
         Misconception(
             "bias_random",
-            swap((_ZERO_BIAS, _NOTHING)),
+            swap((_SILENT, "in [self.up.weight]:")),
             "La matrice de remontée part de zéro, mais la sortie de départ n'est pas encore l'entrée : que "
             "reste-t-il ?",
         ),
         Misconception(
             "weight_random",
-            swap((_ZERO_UP, _NOTHING)),
+            swap((_SILENT, "in [self.up.bias]:")),
             "Un biais nul ne suffit pas : que fait la matrice de remontée au premier passage ?",
         ),
         Misconception(
             "down_zero_too",
-            swap((_ZERO_BIAS, _ZERO_BIAS + "\n        nn.init.zeros_(self.down.weight)")),
+            swap((_SILENT, "in [*self.up.parameters(), self.down.weight]:")),
             "Faites un pas : quel gradient arrive jusqu'à chaque matrice ?",
         ),
         Misconception(
             "down_zero_instead",
-            swap((_ZERO_UP, "nn.init.zeros_(self.down.weight)"), (_ZERO_BIAS, "nn.init.zeros_(self.down.bias)")),
+            swap((_SILENT, "in self.down.parameters():")),
             "Vous avez mis à zéro la descente, et non la remontée : le biais de sortie est-il nul, lui aussi ?",
         ),
         Misconception(
@@ -144,13 +143,12 @@ Adapter = Exercise(
             swap(
                 ("nn.Linear(d_model, bottleneck)", "nn.Linear(d_model, bottleneck, bias=False)"),
                 ("nn.Linear(bottleneck, d_model)", "nn.Linear(bottleneck, d_model, bias=False)"),
-                (_ZERO_BIAS, _NOTHING),
             ),
             "Comptez les paramètres : chaque projection de l'article a aussi un vecteur.",
         ),
         Misconception(
             "extra_norm",
-            swap((_ZERO_BIAS, _ZERO_BIAS + "\n        self.norm = nn.LayerNorm(d_model)")),
+            swap((_MADE, "self.norm = nn.LayerNorm(d_model)\n        " + _MADE)),
             "Votre module apprend autre chose que ses deux projections : l'énoncé n'en demande pas plus.",
         ),
     ],
@@ -266,7 +264,7 @@ def draw_insert(d: Draw, group: str) -> Inputs:
 
 
 _FREEZE = "model.requires_grad_(False)"
-_PAIR = "after_attention, after_mlp = (Adapter(width, bottleneck).to(model.device) for _ in range(2))"
+_PAIR = "after_attention, after_mlp = (Adapter(hidden, bottleneck).to(model.device) for _ in range(2))"
 _ATTENTION = "block.attn.c_proj = nn.Sequential(block.attn.c_proj, after_attention)"
 _MLP = "block.mlp = nn.Sequential(block.mlp, after_mlp)"
 _HOOK = "register_forward_hook(lambda _m, _x, out, adapter={0}: adapter(out))"
@@ -321,14 +319,14 @@ insert_adapters = Exercise(
         Misconception(
             "shared_adapter",
             swap(
-                ("    for block in", "    shared = Adapter(width, bottleneck)\n    for block in"),
+                ("    for block in", "    shared = Adapter(hidden, bottleneck)\n    for block in"),
                 (_PAIR, "after_attention = after_mlp = shared"),
             ),
             "Toutes les couches se partagent le même module : comptez les paramètres.",
         ),
         Misconception(
             "shared_in_block",
-            swap((_PAIR, "after_attention = after_mlp = Adapter(width, bottleneck)")),
+            swap((_PAIR, "after_attention = after_mlp = Adapter(hidden, bottleneck)")),
             "Dans chaque bloc, l'attention et le MLP se partagent un seul adaptateur : il en faut deux.",
         ),
         Misconception(

@@ -148,12 +148,6 @@ def imitation() -> dict[str, Any]:
     return found
 
 
-def longer() -> dict[str, Any]:
-    """Quatre fois plus de pas pour l'adaptateur, une graine : manque-t-il de temps ou de largeur ?"""
-    model = voices.adapted(load_model("colibri"), insert)
-    return curve(model, "b", 0, voices.ADAPTER_LR, steps=4 * STEPS)
-
-
 def memory() -> dict[str, Any]:
     """Octets d'un pas d'Adam à la taille de GPT-2 small (poids au hasard), 1 × 128 jetons."""
     shape = gpt2_shape("small")
@@ -181,7 +175,6 @@ EXPERIMENTS: dict[str, Callable[[], Any]] = {
     "largeur": widths,
     "quantifie": quantized,
     "imitation": imitation,
-    "longtemps": longer,
     "memoire": memory,
     "temps": times,
 }
