@@ -479,9 +479,10 @@ ch4.live_ensemble(lessons, build_student, combined_loss, ensemble_probs, tokens)
 ch4.ensembles()
 
 # %% [markdown]
-# Comparez les gains relatifs, pas les hauteurs : à droite, les élèves partent de rien. Un ensemble vaut par ce que ses membres
-# ont de **différent** : trois fois le même modèle ne gagnerait rien. La moyenne des logits, elle, est une autre loi : le
-# produit des avis, normalisé.
+# Comparez les gains relatifs, pas les hauteurs : à droite, les élèves partent de rien. On attendrait plus de gain là où les
+# membres diffèrent davantage ; est-ce le cas ? Notre lecture : après si peu de pas, une bonne part de l'erreur d'un élève est le
+# bruit de ses derniers lots, et une moyenne l'efface. La moyenne des logits, elle, est une autre loi : le produit des avis,
+# normalisé.
 #
 # L'ensemble coûte trois passages à chaque usage. D'où l'idée de 2015 : le **distiller** dans un seul élève. Et le cas
 # extrême : un élève dont l'enseignant est son pareil, ni plus grand ni meilleur. Tous partent ici des blocs 0 et 4.
@@ -503,7 +504,8 @@ ch4.who_teaches()
 #   plusieurs indices (« multi-view »), ils démontrent que l'ensemble gagne, qu'un élève peut en hériter, et que
 #   l'auto-distillation revient à combiner implicitement un ensemble et une distillation.
 #
-# Aucun ne dit « = ». Nos élèves partent du même héritage et apprennent peu : c'est le cas où la théorie promet le moins.
+# Aucun ne dit « = ». Chez nous, à pas égaux, un enseignant qui n'en sait pas plus que l'élève l'aide déjà ; mais doubler les pas
+# sans enseignant en fait autant, et l'enseignant, lui aussi, a coûté des pas.
 #
 # ??? q="ensemble_claim"
 #
@@ -565,8 +567,8 @@ atelier.board()
 #
 # **Ce que vous savez maintenant.** Une étiquette douce dit tout ce qu'un texte tait. La température ouvre l'écoute, et $T^2$
 # garde aux gradients leur taille. Le sens de la divergence décide entre couvrir et choisir. Hériter des blocs compte plus que les
-# étiquettes, et l'avantage des douces se juge à durée égale, avec un témoin et plusieurs graines. Un ensemble vaut par ce que
-# ses membres ont de différent. Et la distillation sait aussi réparer.
+# étiquettes, et l'avantage des douces se juge à durée égale, avec un témoin et plusieurs graines. Un ensemble, ou même un pareil,
+# enseigne ; mais il faut compter ce qu'il a coûté. Et la distillation sait aussi réparer.
 
 # %%
 progress()
