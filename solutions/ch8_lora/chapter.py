@@ -224,7 +224,7 @@ def lora_delta(A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
 # l'obtenir. La diapositive dit « A is initialized with random Gaussian Initialization, B is initialized to zero ».
 # Pourquoi pas l'inverse ? Pourquoi pas deux zéros ?
 #
-# ??? q="both_zero"
+# ??? q="both_factors_zero"
 
 # %% [markdown]
 # ### ✎ Exercice : `LoRALinear` · 3 points · 25 minutes

@@ -981,7 +981,7 @@ full_rank = Quiz(
     ),
 )
 
-both_zero = Quiz(
+both_factors_zero = Quiz(
     "A et B partent toutes deux de zéro. Que se passe-t-il pendant l'apprentissage ?",
     (
         Choice(
