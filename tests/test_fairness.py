@@ -76,6 +76,8 @@ class Parts:
     def __init__(self, name: str, id: str, style: str) -> None:
         body = [n for n in module(name).body if not (isinstance(n, ast.ImportFrom) and n.module == "__future__")]
         others = set(chapter(name).exercises) - {style}  # une autre réponse du carnet, dont celle-ci se sert
+        values = {word for n in body if isinstance(n, ast.Assign) for word in defined_by(n)}
+        others |= values & set(chapter(name).namespace)  # ce que la cellule de préparation donne déjà
         wanted, kept = {style}, set()
         while wanted:
             word = wanted.pop()
@@ -245,14 +247,18 @@ def test_there_are_enough_styles_and_ways() -> None:
 
 @pytest.mark.parametrize("name", WITH_EXERCISES)
 def test_near_misses_lose_points_and_are_named(sandbox: Sandbox, name: str) -> None:
-    """Les idées fausses écrites comme un remplacement dans la solution, par la vraie chaîne, deux tirées au sort."""
+    """Les idées fausses écrites comme un remplacement dans la solution, par la vraie chaîne, deux tirées au sort.
+
+    Deux exercices dont l'un appelle l'autre ne sont jamais faux ensemble : le second serait faux à double titre.
+    """
     given = assignment(name)
     rng = random.Random(fresh_seed())
+    uses = {id: used_by(ast.parse(source)) for id, source in given.chapter.sources.items()}
     for _ in range(2):
         written, expected = {}, {}
-        for id, exercise in given.chapter.exercises.items():
-            swaps = [m for m in exercise.misconceptions if isinstance(m.wrong, Swap)]
-            if swaps:
+        for id in rng.sample(list(uses), len(uses)):
+            swaps = [m for m in given.chapter.exercises[id].misconceptions if isinstance(m.wrong, Swap)]
+            if swaps and not any(id in uses[other] or other in uses[id] for other in written):
                 chosen = rng.choice(swaps)
                 source = given.chapter.sources[id]
                 for old, new in chosen.wrong.pairs:
