@@ -75,7 +75,7 @@ Adapter = Exercise(
             "watch": _WATCHED,
         }
     ],
-    tolerance=Tolerance(rtol=1e-4, atol=5e-3, why="les deux formes usuelles de la GELU"),
+    tolerance=Tolerance(rtol=1e-4, atol=2e-2, why="les deux formes usuelles de la GELU"),
     misconceptions=[
         Misconception(
             "no_residual",
