@@ -9,7 +9,7 @@ import torch
 
 from atelier.display import note, number, recorded, show, table
 from atelier.figures.ch1_tokens import NBSP
-from atelier.figures.style import BLUE, GREEN, ORANGE, PURPLE, SKY, canvas
+from atelier.figures.style import BLUE, GREEN, ORANGE, PURPLE, SKY, stacked_shares
 from atelier.models import GPT2_SIZES
 
 if TYPE_CHECKING:
@@ -115,22 +115,8 @@ def where_parameters(model: GPT2LMHeadModel) -> None:
     models["GPT-3"] = _shape_only(**GPT3)
     counts = {name: _parts(m) for name, m in models.items()}
     totals = {name: sum(parts.values()) for name, parts in counts.items()}
-    fig, ax = canvas(9.0, 3.8)
-    left = dict.fromkeys(counts, 0.0)
-    for part, (color, hatch) in PARTS.items():
-        shares = {name: 100 * parts[part] / totals[name] for name, parts in counts.items()}
-        ax.barh(
-            list(counts), list(shares.values()), left=list(left.values()), color=color, hatch=hatch,
-            edgecolor="white", label=part,
-        )  # fmt: skip
-        for i, (name, share) in enumerate(shares.items()):
-            if share >= 4:
-                box = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1.2}
-                ax.text(left[name] + share / 2, i, f"{share:.0f}", ha="center", va="center", fontsize=9, bbox=box)
-            left[name] += share
-    ax.invert_yaxis()
-    ax.set_yticks(range(len(counts)), [f"{name}\n{_short(n)}" for name, n in totals.items()], fontsize=9)
-    ax.set_xlim(0, 100)
+    labels = [f"{name}\n{_short(n)}" for name, n in totals.items()]
+    fig, ax = stacked_shares(counts, PARTS, labels)
     ax.set_xlabel("part des paramètres (%)")
     ax.legend(ncols=5, fontsize=8.5, frameon=False, loc="lower center", bbox_to_anchor=(0.45, 1.0))
     told = " ; ".join(

@@ -12,7 +12,7 @@ import torch
 from atelier.display import note, number, recorded, show, table
 from atelier.figures.ch1_counts import GPT3
 from atelier.figures.controls import Pick, Slider, explore
-from atelier.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SERIES, canvas, french
+from atelier.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SERIES, canvas, french, stacked_shares
 from atelier.models import GPT2_SIZES
 
 if TYPE_CHECKING:
@@ -195,23 +195,8 @@ def where_flops(model: GPT2LMHeadModel) -> None:
     known = shapes(model)
     counts = {name: terms_per_token(*shape)[0] for name, shape in known.items()}
     totals = {name: sum(terms.values()) for name, terms in counts.items()}
-    fig, ax = canvas(9.0, 3.8)
-    left = dict.fromkeys(counts, 0.0)
-    for term, (color, hatch) in TERMS.items():
-        shares = {name: 100 * terms[term] / totals[name] for name, terms in counts.items()}
-        ax.barh(
-            list(counts), list(shares.values()), left=list(left.values()), color=color, hatch=hatch,
-            edgecolor="white", label=term,
-        )  # fmt: skip
-        for i, (name, share) in enumerate(shares.items()):
-            if share >= 4:
-                box = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1.2}
-                ax.text(left[name] + share / 2, i, f"{share:.0f}", ha="center", va="center", fontsize=9, bbox=box)
-            left[name] += share
-    ax.invert_yaxis()
     labels = [f"{name}\n{flops_text(total)} par jeton" for name, total in totals.items()]
-    ax.set_yticks(range(len(counts)), labels, fontsize=9)
-    ax.set_xlim(0, 100)
+    fig, ax = stacked_shares(counts, TERMS, labels)
     ax.set_xlabel("part des opérations d'un passage avant, contexte plein (%)")
     ax.legend(ncols=4, fontsize=9, frameon=False, loc="lower center", bbox_to_anchor=(0.45, 1.0))
     told = f"{NBSP}; ".join(

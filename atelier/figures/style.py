@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from atelier.display import number
@@ -42,6 +42,32 @@ def canvas(width: float = 8.0, height: float = 3.6, rows: int = 1, columns: int 
         ax.grid(alpha=0.25)
         ax.set_axisbelow(True)
     return fig, axes
+
+
+def stacked_shares(
+    counts: Mapping[str, Mapping[str, float]], parts: Mapping[str, tuple[str, str]], labels: Sequence[str]
+) -> tuple[Any, Any]:
+    """Barres empilées, une par ligne de `counts` : la part de chaque poste, en pour cent, écrite dès 4 %.
+
+    counts : ligne → poste → quantité positive ; parts : poste → (couleur, hachure) ; labels : étiquettes des lignes.
+    """
+    fig, ax = canvas(9.0, 3.8)
+    left = dict.fromkeys(counts, 0.0)
+    for part, (color, hatch) in parts.items():
+        shares = {name: 100 * row[part] / sum(row.values()) for name, row in counts.items()}
+        ax.barh(
+            list(counts), list(shares.values()), left=list(left.values()), color=color, hatch=hatch,
+            edgecolor="white", label=part,
+        )  # fmt: skip
+        for i, (name, share) in enumerate(shares.items()):
+            if share >= 4:
+                box = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1.2}
+                ax.text(left[name] + share / 2, i, f"{share:.0f}", ha="center", va="center", fontsize=9, bbox=box)
+            left[name] += share
+    ax.invert_yaxis()
+    ax.set_yticks(range(len(counts)), labels, fontsize=9)
+    ax.set_xlim(0, 100)
+    return fig, ax
 
 
 def french(ax: Any, x: bool = True, y: bool = True) -> None:
