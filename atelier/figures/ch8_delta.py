@@ -189,7 +189,7 @@ def truncate(
     ends = {"sans ΔW (Colibri avant)": _truncated(before, after, torch.zeros_like), "ΔW entier": after}
     for label, model in ends.items():
         ppl = evaluate_perplexity(model, "b_validation", max_tokens=max_tokens).perplexity
-        rows.append([label, "100 %" if "sans" in label else "0", ppl])
+        rows.append([label, "100 %" if "sans" in label else "0 %", ppl])
     table(
         rows,
         header=["ce que l'on garde", "énergie perdue", "perplexité sur B"],
@@ -214,7 +214,7 @@ def rank_and_perplexity(found: dict[str, Any]) -> None:
     delta, learned = found["delta"], learned_ranks(found)
     series = {
         "ΔW tronqué (seules les couches linéaires ont appris)": _curve(delta["couches linéaires"]["ΔW de rang r"]),
-        "ΔW tronqué (tout a appris ; tables gardées)": _curve(delta["tout"]["ΔW de rang r"]),
+        "ΔW tronqué (tout a appris ; le reste gardé entier)": _curve(delta["tout"]["ΔW de rang r"]),
         "LoRA, appris à ce rang": (list(learned), [statistics.mean(v) for v in learned.values()]),
     }
     lines = {
@@ -222,12 +222,14 @@ def rank_and_perplexity(found: dict[str, Any]) -> None:
         "couches linéaires": delta["couches linéaires"]["après"]["B"],
         "tout": delta["tout"]["après"]["B"],
     }
-    fig, ax = canvas(8.0, 4.2)
+    fig, ax = canvas(8.6, 4.2)
     for style, (label, (x, y)) in zip(SERIES, series.items(), strict=False):
         ax.plot(x, y, label=label, **style)
     for linestyle, (label, value) in zip(("-", "--", ":"), lines.items(), strict=True):
         ax.axhline(value, color=BLACK, linestyle=linestyle, linewidth=1.1)
-        ax.text(190, value, f"{label} : {number(value, 4)}", ha="right", va="bottom", fontsize=8)
+        ax.text(
+            1.01, value, f"{label} :\n{number(value, 4)}", transform=ax.get_yaxis_transform(), va="center", fontsize=8
+        )
     ax.set(xscale="log", xlabel="rang r (échelle logarithmique)", ylabel="perplexité sur B", xlim=(0.9, 200))
     ax.set_xticks(list(RANKS), [str(r) for r in RANKS])
     french(ax, x=False)
@@ -240,6 +242,8 @@ def rank_and_perplexity(found: dict[str, Any]) -> None:
     ends = ", ".join(f"{label} {number(value, 4)}" for label, value in lines.items())
     show(fig, alt=f"Perplexité sur B contre rang. {told}. Repères : {ends}.")
     cut = ", ".join(f"{number(p, 4)} au rang {r}" for r, p in delta["W de rang r"].items())
+    alone = delta["tout"]["sans ΔW"]
+    note(f"Tout a appris, mais sans aucun ΔW dans les couches linéaires (le rang 0 des carrés) : {number(alone, 4)}.")
     note(
         f"Les poids W eux-mêmes, tronqués de la même façon, sans ΔW : {cut}. ({source(found)}, "
         f"{found['recette']['pas']} pas pour tous ; une graine, trois pour LoRA.)"

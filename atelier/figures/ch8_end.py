@@ -92,12 +92,16 @@ def final_figure(found: dict[str, Any]) -> None:
     ]
     for (task, key, factor, label), line_axes in zip(plots, axes, strict=True):
         size_key = "octets" if task == "langue" else "octets classes"
+        above = 1 if _mean(lines["LoRA"][task], key) > _mean(lines["QLoRA"][task], key) else -1
         for style, (m, line) in zip(SERIES, lines.items(), strict=False):
             y = factor * _mean(line[task], key)
             area = 40 + 1.2 * line["ms"]
+            lift = {"LoRA": 5, "QLoRA": -5}.get(m, 0) * above  # leurs repères se touchent : les noms s'écartent
             for ax, x in zip(line_axes, (line[size_key] / 1e6, _mean(line[task], "A")), strict=True):
                 ax.scatter(x, y, s=area, color=style["color"], marker=style["marker"], zorder=3)
-                ax.annotate(m, (x, y), xytext=(9, 6), textcoords="offset points", fontsize=9)
+                side = -1 if m == "adaptateurs" and ax is line_axes[1] else 1  # à droite, il couvrirait LoRA
+                where = {"xytext": (side * (4 + (area / 3.1) ** 0.5), lift), "ha": "left" if side > 0 else "right"}
+                ax.annotate(m, (x, y), textcoords="offset points", va="center", fontsize=9, **where)
         line_axes[0].set(xscale="log", xlabel="nombres entraînés (Mo, échelle logarithmique)", ylabel=label)
         line_axes[1].axvline(base["A"], color="#666666", linestyle=":")
         line_axes[1].set(xlabel=f"perplexité sur A ensuite (pointillé : {number(base['A'], 4)}, avant)", ylabel=label)

@@ -82,7 +82,7 @@ def four_bits(model: GPT2LMHeadModel, quantize: Any, table_: Tensor, max_tokens:
     _four_bits(model, quantize, table_, max_tokens)
 
 
-@from_measures("qlora")
+@from_measures("qlora", "delta")
 def _four_bits(
     measures: dict[str, Any], model: GPT2LMHeadModel, quantize: Any, table_: Tensor, max_tokens: int
 ) -> None:
@@ -105,9 +105,9 @@ def _four_bits(
         caption=f"Erreur relative des poids, quatre bits par blocs de {BLOCK}",
     )
     note(
-        f"Perplexité sur A : {number(base, 4)} en FP32, {number(ppl, 4)} en NF4 avec votre fonction. L'auteur, sur le "
-        f"même nombre de jetons pour les deux : {number(found['NF4']['avant']['A'], 4)} en NF4, "
-        f"{number(found['int4']['avant']['A'], 4)} en int4."
+        f"Perplexité sur A : {number(base, 4)} en FP32, {number(ppl, 4)} en NF4 avec votre fonction. L'auteur, sur son "
+        f"extrait : {number(measures['delta']['base']['A'], 4)} en FP32, "
+        f"{number(found['NF4']['avant']['A'], 4)} en NF4, {number(found['int4']['avant']['A'], 4)} en int4."
     )
     _usage(
         found["int4"]["emploi des codes"],
@@ -129,7 +129,7 @@ def _usage(regular: list[float], codes: Tensor) -> None:
         hatch="//",
         edgecolor="white",
     )
-    ax.axhline(100 / 16, color=BLACK, linestyle=":", label="1/16")
+    ax.axhline(100 / 16, color=BLACK, linestyle=":", label="1/16 : tous servis également")
     ax.set(xlabel="code", ylabel="part des poids de Colibri (%)", xticks=range(16))
     ax.legend(fontsize=8)
     bits = [-sum(v * math.log2(v) for v in line if v) for line in (mine, regular)]

@@ -172,7 +172,8 @@ def steps_measured(found: dict[str, Any]) -> None:
     more = {name: _step(line) for name, line in found["temps"]["quatre fenêtres"].items()}
     note(
         f"GPT-2 small avec quatre fenêtres par pas au lieu d'une : {number(more['tout'], 4)} ms pour le pas complet, "
-        f"{number(more['LoRA partout'], 4)} ms pour LoRA partout, soit {percent(more['LoRA partout'] / more['tout'])}."
+        f"{number(more['LoRA partout'], 4)} ms pour LoRA partout, soit {percent(more['LoRA partout'] / more['tout'])}. "
+        f"(Durées médianes : {source(found)}.)"
     )
 
 
@@ -220,6 +221,11 @@ def settle(found: dict[str, Any]) -> None:
     def line(label: str, cell: Callable[[str], str]) -> list[str]:
         return [label, *(cell(n) for n in names)]
 
+    def serving(name: str, ratio: float) -> str:
+        if name == "LoRA partout":
+            return f"base si fusionné, × {number(ratio, 3)} sinon"
+        return "base si fusionné" if "LoRA" in name else "comme la base"
+
     served = times["inférence"]["Colibri"]
     apart = served["LoRA à part"]["fenêtre"] / served["base, ou LoRA fusionné"]["fenêtre"]
     token = times["inférence"][big_name]
@@ -241,11 +247,11 @@ def settle(found: dict[str, Any]) -> None:
         line("le cache lui-même", lambda n: _megabytes(curves["méthodes"][n].get("octets du cache", 0))),
         line(
             "inférence (fenêtre, Colibri)",
-            lambda n: "comme la base" if "LoRA" not in n else f"base si fusionné, × {number(apart, 3)} sinon",
+            lambda n: serving(n, apart),
         ),
         line(
             "inférence (un jeton, GPT-2 small)",
-            lambda n: "comme la base" if "LoRA" not in n else f"base si fusionné, × {number(apart_token, 3)} sinon",
+            lambda n: serving(n, apart_token),
         ),
     ]
     table(

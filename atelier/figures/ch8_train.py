@@ -204,9 +204,11 @@ def _rank_figure(found: dict[str, Any], rank: int, ppl: float, steps: int) -> No
     full = statistics.mean(r["B"] for r in found["langue"]["tout"])
     fig, ax = canvas(7.6, 3.9)
     _band(ax, runs, "LoRA, toutes les couches (auteur ; barres : étendue des graines)", SERIES[0])
-    ax.axhline(full, color=BLACK, linestyle=":", label=f"fine-tuning complet : {number(full, 4)}")
+    ax.axhline(full, color=BLACK, linestyle=":", label=f"fine-tuning complet, trois graines : {number(full, 4)}")
     if mine:
-        ax.plot(*mine, "*", markersize=15, color=SERIES[1]["color"], label=f"le vôtre : {number(mine[1], 4)}")
+        ax.plot(
+            *mine, "*", markersize=15, color=SERIES[1]["color"], label=f"le vôtre, une graine : {number(mine[1], 4)}"
+        )
     ax.set(xscale="log", xlabel="rang r (échelle logarithmique)", ylabel="perplexité sur B")
     ax.set_xticks(list(runs), [str(r) for r in runs])
     ax.minorticks_off()
@@ -337,16 +339,22 @@ def merged_speed(model: GPT2LMHeadModel, ids: Tensor, inject: Inject, merge: Any
     apart = everywhere(model, inject, rank, 2.0 * rank)
     first = inject(copy.deepcopy(model), rank, 2.0 * rank, "c_attn")
     fused = merged_copy(model, factors(first, rank), 2.0 * rank, merge, "c_attn")
-    rows = []
+    models = {"base": model, "LoRA à part, partout": apart, "LoRA fusionné": fused}
+    spent: dict[str, tuple[list[float], list[float]]] = {label: ([], []) for label in models}
     with torch.inference_mode():
-        for label, m in {"base": model, "LoRA à part, partout": apart, "LoRA fusionné": fused}.items():
-            window = 1000 * median_seconds(lambda m=m: m(ids[:1], use_cache=False), repeats)
-            token = 1000 * median_seconds(lambda m=m: m(ids[:1, :1], use_cache=False), 2 * repeats)
-            rows.append([label, window, token, m.num_parameters()])
+        for _ in range(repeats):  # les trois tour à tour : si la machine ralentit, elle ralentit pour tous
+            for label, m in models.items():
+                window, token = spent[label]
+                window.append(median_seconds(lambda m=m: m(ids[:1], use_cache=False), 1, warmup=1))
+                token.append(median_seconds(lambda m=m: m(ids[:1, :1], use_cache=False), 3, warmup=1))
+    rows = [
+        [label, *(1000 * statistics.median(times) for times in spent[label]), m.num_parameters()]
+        for label, m in models.items()
+    ]
     table(
         rows,
         header=["modèle", f"fenêtre de {ids.shape[1]} jetons (ms)", "un jeton (ms)", "paramètres"],
-        caption="Inférence : durées médianes sur cette machine",
+        caption="Inférence : durées médianes sur cette machine, les trois modèles mesurés tour à tour",
     )
 
 

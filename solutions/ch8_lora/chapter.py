@@ -120,14 +120,16 @@ ch8.rank_and_perplexity()
 # %% [markdown]
 # Trois choses à lire.
 #
-# - Tronquer après coup n'a pas de palier : chaque doublement du rang apporte encore quelque chose. À notre échelle, $\Delta W$ **n'est
-#   pas** de rang très faible. L'article trouve mieux sur GPT-3, où $r = 1$ suffit déjà à $W_q$ et $W_v$ (§ 7.2).
-# - **Apprendre** sous la contrainte vaut bien mieux que tronquer : à rang égal, comparez les courbes, puis comparez la
-#   troisième au trait des couches linéaires.
-# - Le trait « tout » est plus bas : la table des jetons, les biais et les LayerNorm y apprennent aussi, et LoRA a son propre pas
-#   d'apprentissage (le fine-tuning des seules couches linéaires a pris celui de « tout »). Ne lisez donc pas chaque écart comme le prix du rang seul.
+# - Tronquer après coup n'a pas de palier : suivez les ronds, chaque doublement du rang apporte encore quelque chose. À notre échelle,
+#   $\Delta W$ **n'est pas** de rang très faible. L'article trouve mieux sur GPT-3, où $r = 1$ suffit déjà à $W_q$ et $W_v$ (§ 7.2).
+# - **Apprendre** sous la contrainte vaut mieux que tronquer, dans les mêmes couches : à rang égal, comparez les triangles aux ronds,
+#   puis au trait des couches linéaires. Ne lisez pas tout l'écart comme le prix du rang : LoRA a son propre pas d'apprentissage, alors que
+#   le fine-tuning des seules couches linéaires a pris celui de « tout ».
+# - Les carrés sont déjà bas au rang 1, et ce n'est pas grâce au rang : là, la table des jetons, les biais et les LayerNorm ont appris aussi,
+#   et leur changement est gardé en entier. La première phrase sous la figure ôte même tout $\Delta W$ : à cette échelle, une bonne part de ce que gagne un fine-tuning complet est **hors** des couches
+#   linéaires, donc hors de portée de LoRA. La section 8.8 le redira autrement.
 #
-# La dernière ligne inflige le même traitement aux poids $W$ eux-mêmes. Eux ne se tronquent pas.
+# La dernière phrase sous la figure inflige le même traitement aux poids $W$ eux-mêmes. Eux ne se tronquent pas.
 #
 # ??? q="full_rank"
 
@@ -142,8 +144,8 @@ ch8.spectra(colibri)
 # $\Delta W$ est bien plus concentré que le hasard, et que $W$, qui lui ressemble presque ; mais il faut encore des dizaines de directions pour
 # 90 % de son énergie. La diapositive écrit « the intrinsic rank of the weight matrices in a large language model is low » ;
 # l'article dit autre chose, « the change in weights during model adaptation also has a low "intrinsic rank" » (Hu et al., 2022,
-# § 1). C'est une hypothèse sur le **changement**, et elle n'est vraie ici qu'à moitié : pas au sens d'un rang que l'on
-# pourrait lire dans $\Delta W$, mais au sens où l'on peut n'apprendre que peu de directions et perdre peu.
+# § 1). C'est une hypothèse sur le **changement**, et elle n'est vraie ici qu'à moitié : pas au sens d'un rang que l'on
+# pourrait lire dans $\Delta W$, mais au sens où n'apprendre que peu de directions d'une couche fait presque aussi bien que les apprendre toutes.
 #
 # ## 8.2 N'apprendre que ce que l'on garderait
 #
@@ -271,17 +273,21 @@ class LoRALinear(nn.Module):
 ch8.starts(colibri, LoRALinear)
 
 # %% [markdown]
-# Le gradient de $A$ est proportionnel à $B$, et celui de $B$ à $A$ : $\partial_A = B^\top G$ et $\partial_B = G A^\top$,
-# à un facteur près, où $G$ est le gradient de $\Delta W$. Avec deux zéros, plus rien ne bouge. Avec un seul, un des deux
+# Dans les titres des colonnes, $\partial A$ est le gradient de la perte par rapport à $A$. Il est proportionnel à $B$, et celui de $B$ à
+# $A$ : $\partial A = B^\top G$ et $\partial B = G A^\top$, à un facteur près, où $G$ est le gradient par rapport à $\Delta W$. Avec deux zéros, plus rien ne bouge. Avec un seul, un des deux
 # bouge au premier pas, l'autre dès le deuxième : les deux choix du milieu se valent-ils ? Sur Colibri entier :
 
 # %%
 ch8.start_curves()
 
 # %% [markdown]
-# Deux zéros n'apprennent rien, deux gaussiennes partent d'un modèle abîmé. Entre les deux départs légitimes, lisez les
-# nombres avec leur étendue avant de conclure : Hayou et al. (2024, arXiv 2406.08447) montrent sur de plus grands modèles
-# que le choix de la diapositive supporte des pas d'apprentissage plus grands ; ici, nous n'en essayons qu'un.
+# Deux zéros n'apprennent rien, deux gaussiennes partent d'un modèle abîmé. Entre les deux départs légitimes, les courbes disent ce que
+# devient la perte sur les lots, la phrase dit la perplexité sur des textes que le modèle n'a pas lus, en fenêtres plus longues : les
+# étendues des graines se recouvrent-elles ? Ce que le second apprend de ses lots lui sert-il ailleurs ?
+#
+# Ne condamnez pas trop vite le départ inverse. Hayou et al. (2024, arXiv 2406.08447) montrent sur de plus grands modèles que le choix de la
+# diapositive supporte des pas d'apprentissage plus grands ; ici, nous n'en essayons qu'un, réglé pour le départ de la diapositive, et chaque
+# gaussienne a pour écart-type l'inverse de la racine de son nombre de colonnes : celle de $B$ est donc bien plus large que celle de $A$.
 #
 # **Et $\alpha / r$ ?** Sans lui, doubler $r$ ferait à peu près doubler $\Delta W$ à chaque pas, et il faudrait régler de nouveau le
 # pas d'apprentissage.
@@ -347,7 +353,7 @@ def inject_lora(model: GPT2LMHeadModel, rank: int, alpha: float, target: str = "
 
 # %% [markdown]
 # Votre LoRA, entraîné sur la fantasy avec le même protocole que les mesures de l'auteur ; votre point se pose sur sa
-# courbe. Changez `rank` et recommencez. (Sur un texte qui a déjà servi à choisir le pas d'apprentissage, comme tous les
+# courbe. Changez `rank` et recommencez. (La perplexité est prise sur un texte qui a déjà servi à choisir le pas d'apprentissage, comme tous les
 # points de cette figure.)
 
 # %%
@@ -359,7 +365,8 @@ ch8.ranks_table()
 
 # %% [markdown]
 # Du rang 1 au rang 64, soixante-quatre fois plus de paramètres. Combien de perplexité ? Et cette courbe dépend aussi de $\alpha$ : au rang
-# 64, comparez-la au tableau de la section 8.3. Le fine-tuning complet, en pointillé, change en plus la table des jetons.
+# 64, comparez-la au tableau de la section 8.3. Votre étoile est une seule graine, les ronds une moyenne de trois : lisez-la avec les barres
+# de ses voisins. Le fine-tuning complet, en pointillé, change en plus la table des jetons.
 #
 # **Où le poser ?** L'article n'adapte que $W_q$ et $W_v$ ; QLoRA trouve qu'il faut adapter toutes les couches (Dettmers et
 # al., 2023, § 4). À nombre de paramètres égal :
@@ -368,7 +375,10 @@ ch8.ranks_table()
 ch8.targets()
 
 # %% [markdown]
-# Entendez-vous la différence ? Les mêmes débuts, continués par les deux modèles.
+# Quelle ligne se détache des autres, étendue comprise ? Pour les trois restantes, ce tableau ne permet pas de choisir.
+#
+# Entendez-vous la différence ? Les mêmes débuts, continués par les deux modèles. Ni l'un ni l'autre n'a beaucoup de sens, à trois millions
+# de paramètres : cherchez de quel genre de livre chaque suite a l'air de sortir.
 
 # %%
 prompts = ["Le vieux mage leva son bâton et", "La nuit tombait sur", "« Qui êtes-vous ? » demanda"]
@@ -403,7 +413,8 @@ windows = ch8.calibration_ids(colibri, tokenizer, 2)
 ch8.merged_speed(colibri, windows, inject_lora, merge_lora, rank=8, repeats=scale().pick(essai=1, cpu=7, gpu=15))
 
 # %% [markdown]
-# Fusionné, c'est un Colibri ordinaire : mêmes formes, même vitesse, au bruit de mesure près. À part, deux petits produits de
+# Fusionné, c'est un Colibri ordinaire : mêmes formes, mêmes opérations, donc même vitesse ; l'écart entre la première et la dernière ligne
+# est votre bruit de mesure. À part, deux petits produits de
 # plus par couche ; ils sont minuscules en opérations, pas en temps, car une machine attend aussi entre deux produits.
 #
 # ??? q="merged_tasks"
@@ -443,7 +454,8 @@ ch8.count_flops()
 
 # %% [markdown]
 # Les deux diapositives se trompent à moitié. La première oublie le gradient des poids : un produit sur trois disparaît. La
-# seconde oublie que les poids gelés travaillent encore, à l'avant et à l'arrière. Un tiers au mieux, donc ; et sur une machine ?
+# seconde oublie que les poids gelés travaillent encore, à l'avant et à l'arrière. Un tiers au mieux, donc, tant que LoRA est
+# partout ; davantage quand rien n'apprend en bas. Et sur une machine ?
 
 # %%
 ch8.step_here(
@@ -477,7 +489,8 @@ ch8.cache_here(
 # garder tant que dure l'apprentissage, et des données qui ne changent pas d'un passage à l'autre.
 #
 # Toutes les méthodes, décomposées, sur Colibri et sur un GPT-2 small aux poids tirés au hasard (le temps n'en dépend pas).
-# « En haut » veut dire : dans les deux derniers blocs sur cinq de Colibri, les trois derniers sur douze de GPT-2.
+# « En haut » veut dire : dans les deux derniers blocs sur cinq de Colibri, les trois derniers sur douze de GPT-2. « Tête » veut dire : seuls
+# le dernier LayerNorm et une matrice de sortie à part apprennent. QLoRA vous attend à la section 8.7 ; laissez-le pour l'instant.
 
 # %%
 ch8.steps_measured()
@@ -485,9 +498,11 @@ ch8.steps_measured()
 # %% [markdown]
 # Sur GPT-2, LoRA peut gagner **plus** que le tiers que l'on a compté. C'est que le temps n'est pas fait que d'opérations : avec peu
 # de jetons par pas, écrire des millions de gradients et remettre à jour Adam, c'est surtout attendre la mémoire, et LoRA s'en
-# dispense. La phrase sous la figure dit ce qu'il en reste avec un lot plus grand.
+# dispense. Avec un lot plus grand, les opérations reprennent le dessus : la phrase sous la figure revient-elle vers les deux tiers comptés ?
 #
-# Puis le tableau qui départage. Lisez-le de haut en bas : par pas, par passage, par qualité atteinte, mémoire, usage.
+# Puis le tableau qui départage. Lisez-le de haut en bas : par pas, par passage, par qualité atteinte, mémoire, usage. Un passage relit
+# toujours les mêmes fenêtres, puisque c'est ce qu'il faut au cache ; à la section 8.8, chaque pas lira du texte neuf, et les perplexités de
+# l'une ne se comparent pas à celles de l'autre.
 
 # %%
 ch8.settle()
@@ -496,14 +511,17 @@ ch8.settle()
 # Ce que chaque diapositive voulait dire, et ce qui est vrai :
 #
 # - « *not faster* » : l'avant et le gradient des activations restent entiers, c'est **vrai** ; mais le gradient des poids et leur mise à
-#   jour disparaissent, et un pas raccourcit : d'un tiers en opérations, de moins ou de plus sur une machine, selon sa taille et celle du lot ;
+#   jour disparaissent, et un pas raccourcit : d'un tiers en opérations, de moins ou de plus sur une machine, selon la taille du modèle
+#   et celle du lot ;
 # - « *much less parameters* » : **faux** pour le calcul, puisque les poids gelés travaillent encore ; **vrai** pour l'optimiseur, en temps
 #   comme en mémoire ;
 # - « *+ caching* » : **vrai** quand rien n'apprend en bas, donc pas avec LoRA posé partout. Le cache seul ne change rien à ce
 #   que l'on apprend ; n'adapter que le haut, si : comparez la ligne de perplexité ;
-# - par **qualité atteinte**, le classement change encore : une méthode plus lente à chaque pas peut arriver la première. Et le cache veut
-#   que l'on relise les mêmes phrases : l'écart entre la meilleure perplexité et la dernière dit qui les a apprises par cœur, d'autant
-#   plus que l'on entraîne plus de nombres ;
+# - par **qualité atteinte**, les écarts se resserrent : comparez la ligne « temps pour descendre » à celle d'un pas. Un pas plus court
+#   qui apprend moins demande plus de pas, et remplir un cache ne se rembourse qu'au fil des passages. Le premier arrivé à ce seuil n'est pas
+#   non plus celui qui descend le plus bas : le seuil est la meilleure perplexité de la moins bonne des méthodes ;
+# - le cache veut que l'on relise les mêmes phrases : l'écart entre la meilleure perplexité et la dernière dit qui les a apprises par cœur,
+#   d'autant plus que l'on entraîne plus de nombres ;
 # - la mémoire : l'état de l'optimiseur fond, les activations presque pas. Sur un grand modèle et de petits lots, c'est le premier qui domine.
 #
 # L'article, lui, annonce « a 25% speedup » sur GPT-3, et 10 000 fois moins de place. Refaisons ses divisions.
@@ -608,7 +626,7 @@ ch8.qlora_cost()
 # %% [markdown]
 # Regardez la dernière colonne sur GPT-2 : notre base NF4 tient sur 4,5 bits au repos, mais, écrite naïvement, elle garde pour l'arrière chaque poids
 # qu'elle vient de relire. La bibliothèque bitsandbytes évite cela (classe `MatMul4Bit`) : à l'arrière, elle relit les codes une seconde fois.
-# QLoRA n'accélère donc rien ; il fait entrer dans une carte un modèle qui n'y entrait pas : d'après l'article, 65 milliards de
+# À côté de LoRA, QLoRA n'accélère donc rien ; il fait entrer dans une carte un modèle qui n'y entrait pas : d'après l'article, 65 milliards de
 # paramètres sur 48 Go.
 
 # %%
@@ -617,7 +635,7 @@ ch8.row_nf4(colibri, nf4_quantize, NF4_LEVELS)
 # %% [markdown]
 # ## 8.8 La fin de l'histoire
 #
-# Cinq façons d'adapter Colibri, les deux mêmes tâches : parler comme un conte (B), et dire de quoi traite une fiche
+# Cinq façons d'adapter Colibri, les deux mêmes tâches : parler comme un récit de fantasy (B), et dire de quoi traite une fiche
 # administrative (douze sujets). Même nombre de pas, trois graines, et pour chaque méthode le meilleur pas d'apprentissage d'une petite
 # grille. « Tête » veut dire le dernier LayerNorm et une matrice de sortie à part, pour la langue ; la seule couche de classement,
 # pour les fiches. **Avant d'exécuter :** laquelle préféreriez-vous, si vous aviez cent tâches ? Et si vous n'en aviez qu'une ?
@@ -632,9 +650,12 @@ ch8.final_figure()
 # Trois choses à chercher. **Qui gagne** change d'une tâche à l'autre : une tête suffit-elle à parler ? suffit-elle à classer ?
 # **L'oubli** : lisez-le à côté de ce qui a été appris. Biderman et al. (2024, arXiv 2405.09673) résument ainsi de plus grandes mesures :
 # « LoRA learns less and forgets less ». Et pour LoRA et les adaptateurs, l'oubli s'en va quand on les ôte : la base n'a pas bougé d'un
-# octet. Enfin, **le temps** d'un pas sépare bien moins les méthodes que les octets.
+# octet (celle de QLoRA, arrondie, partait d'un peu plus haut : section 8.7). **Le temps** d'un pas sépare bien moins les méthodes que les octets.
 #
-# N'en tirez pas un classement pour toujours : avec si peu de pas, personne n'a fini d'apprendre, et la classification a chaque fois choisi le
+# Revenez enfin à la section 8.1 : la « tête » ne touche à aucune couche linéaire des blocs. Que dit sa perplexité sur B de ce que LoRA ne peut pas
+# atteindre ? Et que dit son oubli du prix payé ?
+#
+# N'en tirez pas un classement pour toujours : avec si peu de pas, rien ne dit que personne ait fini d'apprendre, et la classification a chaque fois choisi le
 # plus grand pas de sa grille. Ce tableau dit qui apprend vite, et à quel prix.
 #
 # Votre LoRA fusionné rejoint le tableau du cours, sur la langue générale : c'est son oubli que l'on y lit.
@@ -647,7 +668,7 @@ atelier.board()
 
 # %% [markdown]
 # **Ce que vous savez maintenant.** Un fine-tuning bouge toutes les directions, et à cette échelle on ne peut pas en jeter beaucoup ;
-# mais n'en **apprendre** que quelques-unes suffit presque. LoRA le fait : $r(d + k)$ nombres au lieu de $dk$, zéro d'un côté
+# mais n'en **apprendre** que quelques-unes vaut presque autant que d'apprendre toutes celles des mêmes couches. LoRA le fait : $r(d + k)$ nombres au lieu de $dk$, zéro d'un côté
 # pour partir de la base, hasard de l'autre pour pouvoir en partir. Fusionné, il ne coûte rien à l'usage. Il économise la
 # mémoire de l'optimiseur et la place sur le disque ; du temps, moins qu'on ne le dit, et davantage seulement si le bas du modèle ne change
 # pas et se met en cache. Et sa base peut tenir sur quatre bits.
