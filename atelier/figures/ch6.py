@@ -3,6 +3,7 @@
 from atelier.figures.ch6_heads import (
     head_alone,
     head_or_whole,
+    mean_against_words,
     rate_sensitivity,
     same_as_autograd,
     subjects_sample,
@@ -31,6 +32,7 @@ __all__ = [
     "head_alone",
     "head_or_whole",
     "littre_categories",
+    "mean_against_words",
     "memory_bars",
     "new_voice",
     "perplexity_grid",

@@ -28,6 +28,13 @@ WAYS = {
     "tete_dernier": "Colibri gelé, tête seule",
     "zéro": "de zéro",
 }
+WAYS_AGAIN = {
+    "tfidf": WAYS["tfidf"],
+    "colibri": WAYS["colibri"],
+    "tete_moyenne": "Colibri gelé, tête sur la moyenne",
+    "tete_dernier": "Colibri gelé, tête sur le dernier jeton",
+}
+"""Les mêmes, une fois connue la moyenne des jetons (section 6.4)."""
 RATE = {"zéro": 3e-3, "colibri": 1e-3}
 """Taux choisis sur la partie validation, à 500 et 800 fiches."""
 
@@ -88,10 +95,29 @@ def _seeds(runs: Sequence[Any]) -> str:
 
 def _transfer_figure(found: dict[str, Any], live: dict[str, float], n: int) -> None:
     runs = _runs(found)
+    _curves(runs, WAYS, live, n)
+    error = 100 * (0.5 * 0.5 / 427) ** 0.5
+    note(
+        source(found, f"{_seeds(runs)}, un tiret chacune ; étoiles : calculé ici")
+        + f" Avec 427 textes de test, un écart de moins de {number(2 * error, 2)} points peut n'être que du hasard. "
+        "Toutes les façons lisent les mêmes jetons ; les deux réseaux font autant de pas."
+    )
+
+
+def mean_against_words() -> None:
+    """Les courbes de `transfer`, avec la tête qui lit la moyenne des jetons (enregistré)."""
+    if (found := measures("transfert 0")) is not None:
+        runs = _runs(found)
+        _curves(runs, WAYS_AGAIN, {}, 0)
+        note(source(found, f"{_seeds(runs)}, un tiret chacune"))
+
+
+def _curves(runs: Sequence[dict[str, Any]], ways: dict[str, str], live: dict[str, float], n: int) -> None:
+    """Justesse contre nombre de textes, une courbe par façon, puis le tableau ; live : points calculés ici, à n."""
     sizes = [int(size) for size in runs[0]]
     fig, ax = canvas(8.0, 4.4)
     means = {}
-    for style, (way, label) in zip(SERIES, WAYS.items(), strict=False):
+    for style, (way, label) in zip(SERIES, ways.items(), strict=False):
         values = [[100 * run[str(size)][way] for run in runs] for size in sizes]
         means[way] = [statistics.mean(v) for v in values]
         ax.plot(sizes, means[way], label=label, **style)
@@ -103,18 +129,12 @@ def _transfer_figure(found: dict[str, Any], live: dict[str, float], n: int) -> N
     ax.set_xticks(sizes, [number(s) for s in sizes])
     ax.minorticks_off()
     ax.legend(frameon=False, loc="upper left")
-    body = " ; ".join(f"{WAYS[way]} : {', '.join(number(v, 2) for v in line)} %" for way, line in means.items())
+    body = " ; ".join(f"{ways[way]} : {', '.join(number(v, 2) for v in line)} %" for way, line in means.items())
     show(fig, alt=f"Justesse contre nombre de textes ({', '.join(map(number, sizes))}). {body}.")
     table(
-        [[label, *(round(v, 1) for v in means[way])] for way, label in WAYS.items()],
+        [[label, *(round(v, 1) for v in means[way])] for way, label in ways.items()],
         header=["façon d'apprendre", *(f"{number(s)} textes" for s in sizes)],
         caption=f"Bonnes réponses sur les 427 textes de test (%), moyenne de {_seeds(runs)}",
-    )
-    error = 100 * (0.5 * 0.5 / 427) ** 0.5
-    note(
-        source(found, f"{_seeds(runs)}, un tiret chacune ; étoiles : calculé ici")
-        + f" Avec 427 textes de test, un écart de moins de {number(2 * error, 2)} points peut n'être que du hasard. "
-        "Toutes les façons lisent les mêmes jetons ; les deux réseaux font autant de pas."
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from atelier.display import note, number, recorded, show, table
-from atelier.figures.ch6_voices import CHAPTER, DEPTHS, trainable
+from atelier.figures.ch6_voices import CHAPTER, DEPTHS, SHOWN_DEPTHS, trainable
 from atelier.figures.style import BLUE, GREEN, ORANGE, PURPLE, SKY, canvas, french
 from atelier.hardware import device
 from atelier.models import GPT2_SIZES, load_model
@@ -168,18 +168,21 @@ def activation_bytes(model: GPT2LMHeadModel, freeze: Any, batch: int = 8, length
     ids = next(windows(corpus_tokens("b_train", 20_000), batch, length))
     chosen = ("tout", "3 derniers", "dernier bloc", "ln_f", "premier bloc")
     fig, axes = canvas(9.4, 3.6, columns=2)
-    told = []
+    told: list[str] = []
+    shown: list[str] = []
     for y, name in enumerate(chosen):
         freeze(model, DEPTHS[name])
         if device().type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         found = training_bytes(model, lambda: lm_loss(model, ids))
         total = _bar(axes[0], y, found, 1e6)
-        told.append(f"{name}, {number(total, 3)} Mo dont {number(found['activations'] / 1e6, 3)} d'activations")
+        shown.append(SHOWN_DEPTHS.get(name, name))
+        told.append(f"{shown[-1]}, {number(total, 3)} Mo dont {number(found['activations'] / 1e6, 3)} d'activations")
         if device().type == "cuda":
-            note(f"{name} : pic mesuré sur la carte, {number(torch.cuda.max_memory_allocated() / 1e6, 4)} Mo.")
+            peak = torch.cuda.max_memory_allocated() / 1e6
+            note(f"{shown[-1]} : pic mesuré sur la carte, {number(peak, 4)} Mo.")
     model.requires_grad_(True)
-    axes[0].set_yticks(range(len(chosen)), chosen)
+    axes[0].set_yticks(range(len(chosen)), shown)
     axes[0].invert_yaxis()
     axes[0].set(xlabel="Mo", title=f"Colibri, FP32, lot de {batch} × {length} jetons")
     lengths = (128, 512, 1024)

@@ -33,7 +33,14 @@ DEPTHS = {
     "premier bloc": ["h.0."],
     "tout": ["transformer"],
 }
-"""Ce que l'on dégèle dans Colibri : légende → motifs de noms de paramètres."""
+"""Ce que l'on dégèle dans Colibri : nom enregistré → motifs de noms de paramètres."""
+SHOWN_DEPTHS = {
+    "ln_f": "dernier LayerNorm",
+    "2 derniers": "2 derniers blocs",
+    "3 derniers": "3 derniers blocs",
+    "table seule": "table des jetons",
+}
+"""Comment le dire au lecteur, quand le nom enregistré ne suffit pas."""
 
 
 def measures(*names: str) -> dict[str, Any] | None:
@@ -139,7 +146,13 @@ def forgetting_curves() -> None:
         _plain_log(ax)
         ax.legend(frameon=False)
     show(fig, alt=f"Deux courbes par cadre, pas 0 à {steps[-1]}. {'. '.join(told)}.")
-    note(source(found, f"{len(runs)} graines : les tirets marquent la fin de chacune ; courbe de la première"))
+    note(
+        source(
+            found,
+            f"{len(runs)} graines : les tirets marquent la fin de chacune ; courbe de la première ; "
+            f"{number(found['recette']['voix']['jetons'])} jetons évalués",
+        )
+    )
 
 
 def _plain_log(ax: Any) -> None:
@@ -166,12 +179,13 @@ def rates_and_forgetting() -> None:
     ax.annotate("Colibri, avant", (xs[0], ys[0]), xytext=(8, 2), textcoords="offset points")
     for rate, x, y in zip(rates, xs[1:], ys[1:], strict=True):
         ax.plot(x, y, "o", color=BLUE, markersize=8)
-        ax.annotate(f"taux {number(rate, 2)}", (x, y), xytext=(8, 4), textcoords="offset points")
+        place = {"xytext": (-9, -11), "ha": "right"} if rate <= 1e-3 else {"xytext": (8, -4)}
+        ax.annotate(f"taux {number(rate, 2)}", (x, y), textcoords="offset points", **place)
     ax.set(xscale="log", yscale="log", xlabel="perplexité sur A : l'oubli, vers la droite", ylabel="perplexité sur B")
     ax.set_title("Plus bas, il parle mieux la fantasy ; plus à gauche, il oublie moins", fontsize=10)
     french(ax)
     _plain_log(ax)
-    ax.margins(x=0.25)
+    ax.margins(x=0.25, y=0.15)
     body = " ; ".join(f"taux {number(r, 2)}, B {number(points[r][1], 3)}, A {number(points[r][2], 3)}" for r in rates)
     show(fig, alt=f"Nuage relié, perplexité sur B contre perplexité sur A. Avant : B {number(ys[0], 3)}, "
          f"A {number(xs[0], 3)} ; {body}.")  # fmt: skip
@@ -204,7 +218,7 @@ def depths(freeze: Any) -> None:
     for name, patterns in DEPTHS.items():
         trained = set(freeze(model, patterns))
         count = sum(p.numel() for n, p in model.named_parameters() if n in trained)
-        rows.append([name, count, *(round(v, 1) for v in ends.get(name, ()))])
+        rows.append([SHOWN_DEPTHS.get(name, name), count, *(round(v, 1) for v in ends.get(name, ()))])
     table(
         rows,
         header=["ce qui apprend", "paramètres", *(["perplexité sur B", "perplexité sur A"] if ends else [])],
@@ -222,12 +236,13 @@ def depths(freeze: Any) -> None:
     for name, (old, new) in points.items():
         inside = name in ("table seule", "premier bloc")
         ax.plot(old, new, "^" if inside else "o", color=RED if inside else BLUE, markersize=8)
-        ax.annotate(name, (old, new), xytext=(7, 4), textcoords="offset points", fontsize=9)
+        place = {"xytext": (-9, -4), "ha": "right"} if name in ("table seule", "3 derniers") else {"xytext": (8, 5)}
+        ax.annotate(SHOWN_DEPTHS.get(name, name), (old, new), textcoords="offset points", fontsize=9, **place)
     ax.set(xlabel="perplexité sur A : l'oubli, vers la droite", ylabel="perplexité sur B")
     ax.set_title("Ronds : dégelé depuis le haut ; triangles : une seule partie", fontsize=10)
     french(ax)
     ax.margins(x=0.18, y=0.1)
-    body = " ; ".join(f"{n}, B {number(y, 3)}, A {number(x, 3)}" for n, (x, y) in points.items())
+    body = " ; ".join(f"{SHOWN_DEPTHS.get(n, n)}, B {number(y, 3)}, A {number(x, 3)}" for n, (x, y) in points.items())
     show(fig, alt=f"Nuage de points, perplexité sur B contre perplexité sur A, selon ce qui apprend : {body}.")
     spread = [run["trace"][-1][1] for run in found["voix b"]]
     note(
@@ -244,10 +259,14 @@ def step_times() -> None:
     colibri, small = times["Colibri"], times["GPT-2 small"]
     table(
         [
-            [name, round(1000 * colibri[name], 1), round(small[name], 2) if name in small else "–"]
+            [
+                SHOWN_DEPTHS.get(name, name),
+                round(1000 * colibri[name], 1),
+                number(round(1000 * small[name]), 4) if name in small else "–",
+            ]
             for name in ("tout", "3 derniers", "dernier bloc", "ln_f", "table seule", "premier bloc")
         ],
-        header=["ce qui apprend", "Colibri, un pas (ms)", "GPT-2 small, un pas (s)"],
+        header=["ce qui apprend", "Colibri, un pas (ms)", "GPT-2 small, un pas (ms)"],
         caption=f"Aller, retour et AdamW : {' × '.join(map(str, colibri['lot']))} jetons pour Colibri, "
         f"{' × '.join(map(str, small['lot']))} pour GPT-2 small (poids au hasard)",
     )

@@ -12,7 +12,7 @@ import torch
 from atelier.display import note, number, recorded, show, table
 from atelier.figures import ch6_tasks as tasks
 from atelier.figures.ch6_voices import measures, source
-from atelier.figures.style import BLUE, GREEN, RED, canvas, french
+from atelier.figures.style import BLUE, GREEN, ORANGE, RED, canvas, french
 from atelier.models import load_model, load_tokenizer
 from atelier.training import train
 
@@ -109,15 +109,15 @@ def littre_categories() -> None:
         "majorité": "catégorie la plus fréquente",
         "zéro": "de zéro",
         "colibri": "de Colibri",
-        "tfidf": "TF-IDF des lettres",
+        "tfidf": "TF-IDF des suites de lettres",
     }
     values = {key: measured[key] if isinstance(measured[key], list) else [measured[key]] for key in ways}
     fig, ax = canvas(7.5, 2.8)
-    for i, (key, hatch, color) in enumerate(zip(ways, ("", "xx", "", "//"), (RED, RED, BLUE, GREEN), strict=True)):
+    for i, (key, hatch, color) in enumerate(zip(ways, ("", "xx", "", "//"), (ORANGE, RED, BLUE, GREEN), strict=True)):
         mean = 100 * statistics.mean(values[key])
         ax.barh(i, mean, color=color, alpha=0.8, hatch=hatch, edgecolor="white")
         ax.plot([100 * v for v in values[key]], [i] * len(values[key]), "|", color="black", markersize=12)
-        ax.annotate(f"{number(mean, 3)} %", (mean, i), xytext=(6, -3), textcoords="offset points")
+        ax.annotate(f"{number(mean, 3)} %", (100 * max(values[key]), i), xytext=(6, -3), textcoords="offset points")
     ax.set_yticks(range(len(ways)), list(ways.values()))
     ax.set(xlim=(0, 105), xlabel="bonnes réponses sur 500 mots de test (%)")
     french(ax, y=False)
@@ -187,7 +187,11 @@ def translation(labels: Any, n: int | None, steps: int, n_test: int) -> None:
         header=["façon de traduire", "chrF (0 à 100)", "traductions exactes (%)"],
         caption=f"{number(measured['couples'][0])} couples d'entraînement, {measured['couples'][1]} phrases de test",
     )
-    table(measured["exemples"][6:], header=["anglais", "corpus", "Colibri"], caption="Le même, après plus de pas")
+    table(
+        measured["exemples"][6:],
+        header=["anglais", "corpus", "Colibri"],
+        caption="Le même, après plus de pas (autres phrases de test)",
+    )
     recipe = found["recette"]["traduction"]
     note(
         source(

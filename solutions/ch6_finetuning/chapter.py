@@ -69,14 +69,18 @@ ch6.side_by_side(
 
 # %% [markdown]
 # Les mêmes débuts, trois voix. Le sens ne suit pas toujours, mais le ton y est, après quelques secondes d'apprentissage, là
-# où Colibri lui-même a demandé plus d'une heure. **Maintenant, devinez** la perplexité du modèle ajusté, sur chacun des trois
+# où Colibri lui-même a demandé plus d'une heure. Comptez ce qu'il a lu de vers : tant de pas de 8 × 96 jetons, à quelque 500 jetons la page,
+# combien de pages ? Et rime-t-il ?
+#
+# **Maintenant, devinez** la perplexité du modèle ajusté, sur chacun des trois
 # textes : sur lequel a-t-elle baissé ? Sur lequel a-t-elle monté ?
 
 # %%
 ch6.perplexity_grid(models, max_tokens=tokens)
 
 # %% [markdown]
-# Une ligne a gagné sur son texte, et perdu sur celui d'origine. C'est l'**oubli catastrophique** (*catastrophic forgetting*,
+# Chaque modèle ajusté a gagné sur son texte, et perdu sur celui d'origine. (Et le troisième texte, qu'il n'a jamais lu ? Les deux lignes ne disent
+# pas la même chose.) Perdre l'ancien en apprenant le nouveau, c'est l'**oubli catastrophique** (*catastrophic forgetting*,
 # McCloskey et Cohen, 1989) : les mêmes poids servent à tout, et rien, dans la perte, ne rappelle plus ce qu'il fallait garder.
 #
 # ??? q="catastrophic_forgetting"
@@ -88,8 +92,11 @@ ch6.perplexity_grid(models, max_tokens=tokens)
 ch6.forgetting_curves()
 
 # %% [markdown]
-# Un réglage pèse plus que les autres : le **taux d'apprentissage** (*learning rate*). Cherchez sur la figure le taux qui
-# donne la meilleure fantasy, puis celui qui oublie le moins.
+# En même temps, et presque tout de suite : comparez, dans les deux cadres, le premier quart des pas au reste. À la fin, où les pas se font plus
+# petits, l'oubli ne grandit plus, alors que la voix s'améliore encore.
+#
+# La taille de ces pas se règle, et ce réglage pèse plus que les autres : c'est le **taux d'apprentissage** (*learning rate*). Cherchez sur la figure
+# le taux qui donne la meilleure fantasy, puis celui qui oublie le moins.
 
 # %%
 ch6.rates_and_forgetting()
@@ -103,6 +110,9 @@ ch6.rates_and_forgetting()
 ch6.rehearsal()
 
 # %% [markdown]
+# Combien d'oubli les deux premières fenêtres rachètent-elles, et à quel prix sur la fantasy ? Et les deux suivantes ? La dernière ligne est un
+# rappel : le même nombre de pas sur la fantasy, sans Colibri au départ.
+#
 # La deuxième idée occupe la section 6.4, puis les chapitres 7 et 8.
 #
 # ## 6.2 Un texte, un vecteur
@@ -155,7 +165,7 @@ def pool_last_token(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch
 # ce qu'elle apprend ne sert à la suivante. À droite, l'**apprentissage par transfert** (*transfer learning*) : la tâche nouvelle
 # s'appuie sur ce qui est déjà appris ; il serait « faster, more accurate and/or need less training data ».
 #
-# Trois affirmations, donc trois mesures. Même tâche, mêmes textes, quatre façons :
+# Trois affirmations, donc trois mesures. Même tâche, mêmes textes, quatre façons (Colibri n'a lu aucun des textes de test) :
 #
 # - **de zéro** : un modèle de la taille de Colibri, aux poids tirés au hasard ;
 # - **de Colibri** : le même, mais avec les poids de Colibri, tous ajustés ;
@@ -175,11 +185,12 @@ ch6.transfer(
 
 # %% [markdown]
 # Lisez la figure dans les deux sens. **Verticalement**, à nombre de textes égal : combien de points le transfert apporte-t-il ?
-# **Horizontalement**, à justesse égale : combien de fois moins de textes étiquetés faut-il ?
+# **Horizontalement**, à justesse égale : combien de fois moins de textes étiquetés faut-il ? Quant à « faster », les deux réseaux ont fait
+# autant de pas : celui qui part de zéro est loin derrière au même moment, ce qui ne dit pas où il arriverait avec plus de pas.
 #
 # Puis regardez la courbe de TF-IDF, que la diapositive n'a pas dessinée. Un sujet se reconnaît à ses mots (« loyer »,
 # « passeport »), et compter des mots est justement ce que TF-IDF sait faire. **Le transfert bat le réseau qui part de
-# zéro ; il ne bat pas forcément la méthode simple.** Avec trois millions de paramètres, Colibri est un petit modèle : comparez
+# zéro ; ajusté ainsi, il ne bat la méthode simple à aucune des quatre tailles.** La section suivante y ajoutera une nuance. Avec trois millions de paramètres, Colibri est un petit modèle : comparez
 # toujours à cette ligne-là avant de payer un grand modèle.
 #
 # ??? q="transfer_gain"
@@ -254,6 +265,16 @@ ch6.head_alone(
 # jeton **suivant**. La moyenne garde un peu de chaque mot. Quand tout le modèle s'ajuste, en revanche, il apprend lui-même à
 # ranger le sujet là où la tête regarde.
 #
+# Voici la nuance promise : la figure de la section 6.3, avec cette tête-là. **Qui est devant avec 50 textes ?**
+
+# %%
+ch6.mean_against_words()
+
+# %% [markdown]
+# Avec le moins de textes, le corps **gelé**, bien lu, passe devant la méthode simple sur les trois graines, et devant Colibri tout ajusté : si
+# peu d'exemples suffisent à régler quelques poids, pas trois millions. L'écart reste de l'ordre de ce que 427 textes permettent de voir. Puis les
+# courbes se croisent : dès que les exemples s'ajoutent, compter les mots reprend l'avantage et le garde.
+#
 # ??? q="frozen_features"
 
 # %% [markdown]
@@ -297,7 +318,10 @@ def freeze_except(model: nn.Module, patterns: list[str]) -> list[str]:
 ch6.depths(freeze_except)
 
 # %% [markdown]
-# Chaque point est un compromis entre ce que l'on gagne (vers le bas) et ce que l'on oublie (vers la droite). Voici enfin le
+# Chaque point est un compromis entre ce que l'on gagne (vers le bas) et ce que l'on oublie (vers la droite). Dégeler davantage n'améliore
+# pas toujours : cherchez le point qui rompt la suite. Il n'a qu'une graine, et chaque façon a le même taux d'apprentissage.
+#
+# Voici enfin le
 # bilan, sur la classification : qualité, paramètres entraînés, mémoire, temps, oubli. La mémoire et les comptes sont mesurés
 # ici, avec vos fonctions.
 
@@ -306,7 +330,8 @@ ch6.head_or_whole(colibri, pool_last_token, freeze_except)
 
 # %% [markdown]
 # La tête seule n'oublie rien, par construction : le corps n'a pas bougé. Elle ne coûte presque rien. Et elle plafonne là où le
-# corps ne sait pas déjà dire ce que l'on cherche.
+# corps ne sait pas déjà dire ce que l'on cherche : plus haut quand elle lit la moyenne, comme on vient de le voir, mais sous le modèle tout ajusté
+# dès que les textes sont nombreux.
 #
 # **Et le temps ?** Un paramètre gelé n'a plus de gradient, mais il faut toujours l'aller à travers tout le modèle, et le retour
 # jusqu'au premier bloc qui apprend. Devinez le gain pour « dernier bloc », puis pour « premier bloc ».
@@ -315,16 +340,26 @@ ch6.head_or_whole(colibri, pool_last_token, freeze_except)
 ch6.step_times()
 
 # %% [markdown]
+# « Dernier bloc » et « premier bloc » entraînent presque autant de nombres, et leurs pas ne durent pas la même chose : pour l'un, le retour
+# s'arrête aussitôt ; pour l'autre, il redescend tout le modèle.
+#
 # Un mot du **réglage**. Les deux méthodes sont-elles aussi sensibles l'une que l'autre au taux d'apprentissage ?
 
 # %%
 ch6.rate_sensitivity()
 
 # %% [markdown]
+# Les deux optimiseurs diffèrent : ne comparez pas les taux, comparez la **largeur** des bons réglages, en puissances de dix. Et lisez les deux
+# cadres ensemble : au taux qui classe le mieux, que reste-t-il de la langue ?
+#
 # ## 6.5 Une étiquette par mot
 #
 # Troisième tâche : dire de chaque mot s'il est nom, verbe, préposition… (*POS tagging*, de *part of speech*). La tête lit cette
 # fois **chaque** jeton. Mais un mot fait souvent plusieurs jetons.
+#
+# Les étiquettes sont celles d'*Universal Dependencies*, communes à toutes les langues : NOUN (nom), PROPN (nom propre), VERB, AUX (auxiliaire), ADJ,
+# ADV, DET (déterminant), PRON (pronom), ADP (préposition), CCONJ et SCONJ (conjonctions de coordination et de subordination), PUNCT
+# (ponctuation)…
 
 # %%
 ch6.tagged_sentence()
@@ -384,10 +419,16 @@ ch6.tagging(
 
 # %% [markdown]
 # Avec des étiquettes humaines, cette fois : Littré donne lui-même la catégorie de chaque mot qu'il définit. Le modèle lit le mot
-# et le début de sa définition, et devine.
+# et le début de sa définition, et devine. En face, TF-IDF compte ici des suites de deux à cinq lettres, de quoi reconnaître les terminaisons.
+# **Pariez** : le transfert perd-il encore contre lui ?
 
 # %%
 ch6.littre_categories()
+
+# %% [markdown]
+# Non. La même comparaison, sur une autre tâche, tourne à l'avantage du transfert, plus loin que l'étendue des graines. Notre lecture, qui reste une
+# hypothèse : un sujet se reconnaît à quelques mots, une catégorie se devine à la tournure d'une définition. Or Colibri a lu des milliers d'autres
+# définitions de ce dictionnaire (aucune de celles du test, et jamais leur catégorie) : le domaine lui est familier. La leçon de la section 6.3 demeure : on ne le sait qu'en mesurant la méthode simple.
 
 # %% [markdown]
 # ## 6.6 Une tâche écrite comme un texte
@@ -444,7 +485,7 @@ ch6.translation(
 # apprentissage. Colibri ne la bat pas. Il se sert pourtant de l'anglais : la bonne traduction le surprend bien moins après la bonne
 # amorce qu'après celle d'une autre phrase. Il en reconnaît des mots, et ne sait pas encore les écrire dans l'ordre.
 #
-# Comparez aussi les deux dernières lignes. L'usage est de cacher l'amorce à la perte ; ici, avec des amorces aussi courtes que les
+# Comparez aussi les deux dernières lignes du tableau des façons de traduire. L'usage est de cacher l'amorce à la perte ; ici, avec des amorces aussi courtes que les
 # réponses, **nous ne voyons pas l'effet attendu**. Il pèse davantage quand l'amorce est longue et la réponse brève.
 #
 # Reste l'idée : un signe = a suffi à poser une tâche, sans changer une ligne de l'architecture. À l'échelle de GPT-3, le même geste
@@ -570,7 +611,7 @@ board()
 
 # %% [markdown]
 # **Ce que vous savez maintenant.** Un modèle déjà entraîné apprend une tâche nouvelle en quelques pas, là où le même modèle, tiré au
-# hasard, n'apprend presque rien ; une méthode simple peut pourtant faire mieux. Toutes les tâches deviennent du texte à continuer ou
+# hasard, reste loin derrière ; une méthode simple peut pourtant faire mieux, selon la tâche, le nombre d'exemples et la façon de lire. Toutes les tâches deviennent du texte à continuer ou
 # une tête à lire, et −100 dit à la perte ce qui ne compte pas. Tout ajuster apprend le plus et oublie le plus. Entraîner coûte
 # 16 octets par paramètre, en garder une copie par tâche 2, et cent tâches cent fois.
 
