@@ -56,11 +56,14 @@ def dark_knowledge(model: GPT2LMHeadModel, tokenizer: Any, text: str, rank: int)
             ax.set_xlabel("probabilité")
             french(ax, y=False)
             for i, v in enumerate(bars):
-                ax.text(v, i, f" {percent(v)}", va="center", fontsize=7.5)
+                mark = " ← le mot du texte" if shown[i] == truth else ""
+                ax.text(v, i, f" {percent(v)}{mark}", va="center", fontsize=7.5)
         left.set_yticks(range(len(shown)), words, fontsize=8.5)
         left.invert_yaxis()
-        left.set_xlim(0, 1.15)
-        right.set_xlim(0, max(values) * 1.25)
+        left.set_xlim(0, 1.6)
+        right.set_xlim(0, max(values) * 1.4)
+        left.set_xticks([0, 0.25, 0.5, 0.75, 1])
+        right.locator_params(axis="x", nbins=5)
         before = tokenizer.decode(ids[:rank]).replace("\n", " ")
         fig.suptitle(f"… {before[-60:].strip()} ▢", fontsize=10, x=0.02, ha="left")
         told = ", ".join(f"{w} {percent(v)}" for w, v in zip(words, values, strict=True))
@@ -83,16 +86,16 @@ def what_labels_say(model: GPT2LMHeadModel, tokens: int) -> None:
         truth = ids[:, 1:, None]
         rank = (probs > probs.gather(-1, truth)).sum(-1)
         for name, value in (
-            ("le mot du texte est le premier choix de Colibri", (rank == 0).float()),
-            ("… est parmi ses dix premiers", (rank < 10).float()),
+            ("le mot du texte est le plus probable", (rank == 0).float()),
+            ("… est parmi les dix plus probables", (rank < 10).float()),
             ("mots à plus de 1 % de probabilité", (probs > 0.01).sum(-1).float()),
-            ("entropie de l'étiquette douce (bits)", -torch.xlogy(probs, probs).sum(-1) / math.log(2)),
+            ("entropie (nats)", -torch.xlogy(probs, probs).sum(-1)),
         ):
             rows.setdefault(name, []).append(value.flatten())
     means = {name: torch.cat(values).mean().item() for name, values in rows.items()}
     table(
         [
-            [name, percent(v) if i < 2 else number(v, 3), ("un seul", "un seul", "1", "0")[i]]
+            [name, percent(v) if i < 2 else number(v, 3), (percent(1.0), percent(1.0), "1", "0")[i]]
             for i, (name, v) in enumerate(means.items())
         ],
         header=["sur un texte jamais lu, en moyenne", "étiquette douce", "étiquette dure"],
@@ -167,6 +170,7 @@ def _bumps(ax: Any, q: Tensor, title: str) -> None:
     ax.plot(_GRID, q, color=RED, lw=1.8, linestyle="--", label="Q, l'élève")
     ax.set_title(title, fontsize=10)
     ax.set_yticks([])
+    ax.set_ylabel("probabilité")
     ax.set_xlabel("x, sans unité")
     french(ax, y=False)
 

@@ -102,9 +102,10 @@ def pairs_before(teacher: GPT2LMHeadModel, build: Build, tokens: int = 2048) -> 
     ranked = sorted(scores, key=scores.__getitem__)
     colors = {tuple(st.SPACED): BLUE, tuple(st.FIRST): RED}
     fig, ax = canvas(7.6, 3.4)
+    said = {tuple(st.SPACED): " (le premier et le dernier)", tuple(st.FIRST): " (les deux premiers)"}
     ax.barh(range(len(ranked)), [scores[p] for p in ranked], color=[colors.get(p, "#BBBBBB") for p in ranked])
     for i, p in enumerate(ranked):
-        ax.text(scores[p], i, f" {number(scores[p], 3)}", va="center", fontsize=8.5)
+        ax.text(scores[p], i, f" {number(scores[p], 3)}{said.get(p, '')}", va="center", fontsize=8.5)
     ax.set_yticks(range(len(ranked)), [f"{a} et {b}" for a, b in ranked])
     ax.set_ylabel("blocs gardés")
     ax.set_xscale("log")
@@ -132,22 +133,28 @@ def three_lessons(
         loss = lm_loss if alpha == 0 else st.taught(teacher, combined, st.TEMPERATURE, alpha)
         every = max(1, steps // 10)
         lessons[name] = student, st.teach(student, loss, steps, seed, st.label(name), every, tokens=tokens)
-    _curves(lessons)
+    _curves(lessons, tokens)
     rows = []
     hard_step = lessons["dures"][1].log.step_seconds
     for name, (_, lesson) in lessons.items():
         step = lesson.log.step_seconds
-        rows.append([st.label(name), lesson.perplexity, spread(final(name)), number(1000 * step, 3), step / hard_step])
+        costs = number(1000 * step, 3), number(step / hard_step, 2)
+        rows.append([st.label(name), lesson.perplexity, spread(final(name)), *costs])
     table(
         rows,
         header=["élève", "perplexité, ici", "perplexité, trois graines", "ms par pas, ici", "fois un pas dur"],
-        caption=f"Élèves de blocs {st.SPACED}, {steps} pas de {number(st.BATCH * st.LENGTH)} jetons ici ; "
-        f"trois graines : {source()}, {st.STEPS} pas",
+        caption=f"Élèves de blocs {st.SPACED}, {steps} pas de {number(st.BATCH * st.LENGTH)} jetons ici ; perplexité "
+        f"sur {number(tokens)} jetons jamais lus ; trois graines : {source()}, {st.STEPS} pas",
     )
     return lessons
 
 
-def _curves(lessons: Lessons) -> None:
+def unread(tokens: int = st.CURVE_TOKENS) -> str:
+    """L'axe d'une courbe d'apprentissage : ce qui y est évalué."""
+    return f"perplexité, {number(min(st.CURVE_TOKENS, tokens))} jetons jamais lus"
+
+
+def _curves(lessons: Lessons, tokens: int) -> None:
     fig, ax = canvas(7.6, 3.8)
     for name, (_, lesson) in lessons.items():
         look = LOOKS[name]
@@ -162,14 +169,14 @@ def _curves(lessons: Lessons) -> None:
     ax.set_yticks([40, 50, 60, 80, 100, 150])
     ax.set_ylim(35, 160)
     ax.set_xlabel("pas")
-    ax.set_ylabel("perplexité, texte jamais lu")
+    ax.set_ylabel(unread(tokens))
     ax.legend(frameon=False, fontsize=9, title="trait : ici ; bande : trois graines de l'auteur", title_fontsize=8.5)
     french(ax)
     told = " ; ".join(
         f"{st.label(name)}, de {number(lesson.curve[0][1], 3)} à {number(lesson.curve[-1][1], 3)}"
         for name, (_, lesson) in lessons.items()
     )
-    show(fig, alt=f"Perplexité de trois élèves pendant l'apprentissage, sur 2 048 jetons jamais lus. {told}.")
+    show(fig, alt=f"Trois élèves pendant l'apprentissage, {unread(tokens)}. {told}.")
 
 
 @recorded("ch4/equal_cost", needs=("build", "combined"))
@@ -211,7 +218,9 @@ def equal_cost(lessons: Lessons | None, build: Build, combined: st.Combined) -> 
     axes[0].set_ylabel("perplexité finale")
     axes[0].set_title("à nombre de pas égal", fontsize=10)
     axes[1].set_title("à durée égale", fontsize=10)
-    axes[0].legend(frameon=False, fontsize=8.5, title="★ : ici ; points : graines de l'auteur", title_fontsize=8)
+    axes[0].legend(
+        frameon=False, fontsize=8.5, title="★ : ici ; points : graines de l'auteur et leur moyenne", title_fontsize=8
+    )
     for ax in axes:
         ax.set_xlim(0)
         french(ax)
@@ -222,25 +231,32 @@ def equal_cost(lessons: Lessons | None, build: Build, combined: st.Combined) -> 
         for name, points in reached.items()
     )
     show(fig, alt=f"Perplexité finale contre le nombre de pas, puis contre la durée. {told}.")
-    _say_equal_cost(reached, ratios)
+    _say_equal_cost(ratios)
 
 
-def _say_equal_cost(reached: dict[str, list[tuple[int, float]]], ratios: dict[str, float]) -> None:
-    """À durée égale : la perplexité des étiquettes dures, lue entre deux de leurs durées (linéaire en log du pas)."""
-    hard = sorted(reached["dures"])
+def _say_equal_cost(ratios: dict[str, float]) -> None:
+    """À durée égale : les étiquettes dures, graine par graine, lues entre deux durées (linéaire en log du pas).
+
+    Le verdict ne départage que des graines qui ne se mêlent pas. Si la durée dépasse la plus longue mesure, c'est elle
+    qui est lue, et la phrase le dit.
+    """
+    hard = {int(n): [r["perplexité"] for r in runs] for n, runs in measures("dures").items()}
+    longest = max(hard)
     for name in ("douces", "les deux"):
-        steps, score = max(reached[name])
-        budget = steps * ratios[name]
-        left = max((p for p in hard if p[0] <= budget), default=hard[0])
-        right = min((p for p in hard if p[0] >= budget), default=hard[-1])
-        share = 0.0 if left == right else math.log(budget / left[0]) / math.log(right[0] / left[0])
-        same = left[1] + share * (right[1] - left[1])
-        verdict = "perdent" if score < same - 0.2 else "gagnent" if score > same + 0.2 else "font jeu égal"
+        own, budget = final(name), st.STEPS * ratios[name]
+        low = max((n for n in hard if n <= budget), default=min(hard))
+        high = min((n for n in hard if n >= budget), default=longest)
+        share = 0.0 if low == high else math.log(budget / low) / math.log(high / low)
+        same = [(1 - share) * a + share * b for a, b in zip(hard[low], hard[high], strict=True)]
+        read = "lue entre deux mesures" if budget <= longest else f"à {longest} pas, notre plus longue mesure"
+        verdict = "leurs graines se mêlent : rien ne les départage"
+        if min(same) > max(own):
+            verdict = "les étiquettes dures restent derrière"
+        elif max(same) < min(own):
+            verdict = "les étiquettes dures passent devant"
         note(
-            f"{st.label(name).capitalize()}, {steps} pas : {number(score, 3)}. Dans la même durée, les étiquettes "
-            "dures font "
-            f"{number(budget, 3)} pas et arrivent à {number(same, 3)} environ (lu entre deux mesures). "
-            f"À durée égale, elles {verdict}."
+            f"{st.label(name).capitalize()}, {st.STEPS} pas : {spread(own)}. Dans la même durée, un élève d'étiquettes "
+            f"dures fait {number(budget, 3)} pas ; sa perplexité, {read} : {spread(same)}. À durée égale, {verdict}."
         )
 
 
@@ -274,7 +290,7 @@ def calibrations(
         fig,
         alt="Quatre diagrammes de calibration : justesse du premier choix contre confiance annoncée, l'idéal "
         "étant la diagonale. "
-        + " ; ".join(f"{name}, ECE {percent(found.gap)}" for name, found in models.items())
+        + " ; ".join(f"{row[0]}, ECE {row[2]}, premier choix juste {row[1]}" for row in rows)
         + ".",
     )
     table(
@@ -299,7 +315,8 @@ def layers_compared() -> None:
     table(
         [[f"blocs {list(pair)}", before[pair], spread(runs), max(runs) - min(runs)] for pair, runs in after.items()],
         header=["élève", "avant d'apprendre", f"après {st.SHORT} pas", "écart entre graines"],
-        caption=f"Perplexité, étiquettes dures et douces ensemble, mêmes fenêtres ({source()})",
+        caption="Perplexité sur 8 192 jetons jamais lus, étiquettes dures et douces ensemble, mêmes fenêtres "
+        f"({source()})",
     )
 
 
@@ -322,7 +339,7 @@ def random_start() -> None:
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("pas")
         french(ax)
-    axes[0].set_ylabel("perplexité, texte jamais lu")
+    axes[0].set_ylabel(unread())
     axes[0].set_yticks([50, 70, 100, 150])
     axes[1].set_yticks([200, 500, 1000, 2000, 4000])
     axes[0].legend(frameon=False, fontsize=9)
@@ -330,7 +347,7 @@ def random_start() -> None:
     table(
         [[t.rpartition(" : ")[0], t.rpartition(" : ")[2]] for t in told],
         header=["départ et étiquettes", f"perplexité après {st.STEPS} pas"],
-        caption=f"Mêmes fenêtres, même recette ({source()})",
+        caption=f"Perplexité sur 8 192 jetons jamais lus ; mêmes fenêtres, même recette ({source()})",
     )
 
 

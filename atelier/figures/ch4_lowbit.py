@@ -23,12 +23,14 @@ from atelier.figures.ch4_lessons import (
     recorded_by_author,
     source,
     spread,
+    unread,
 )
 from atelier.figures.controls import Slider, explore
 from atelier.figures.layers import linear_layers
 from atelier.figures.style import BLACK, BLUE, RED, SERIES, canvas, french
 from atelier.measures import load_measures
 from atelier.perplexity import evaluate_perplexity
+from atelier.variants import rows as board_rows
 from atelier.variants import save_variant
 
 
@@ -107,22 +109,42 @@ def repair(
     student = rounded_copy(teacher, bits).requires_grad_(True)
     loss = st.taught(teacher, combined, 1.0, 1.0)
     lesson = st.teach(student, loss, steps, 7, f"réparation, {bits} bits", max(1, steps // 4), lr, tokens)
-    _repair_figure(lesson, bits, whole)
+    _repair_figure(lesson, bits, teacher, tokens)
     kept = {b: key for b, key in {2: "deux_bits", 3: "trois_bits"}.items() if key in load_measures(CHAPTER)}
-    rows: list[list[Any]] = [[f"{bits} bits, ici", broken, "—", number(lesson.perplexity, 4), f"{steps} pas"]]
+    rows: list[list[Any]] = [[f"{bits} bits, ici", broken, "—", number(lesson.perplexity, 3), steps, _rate(lr)]]
     for b, key in sorted(kept.items(), reverse=True):
         runs = measures(key)
         hard, soft = ([r["perplexité"] for r in runs[k]] for k in ("dures", "douces"))
-        rows.append([f"{b} bits, auteur", runs["arrondi"], spread(hard), spread(soft), f"{runs['pas']} pas"])
+        rows.append(
+            [f"{b} bits, auteur", runs["arrondi"], spread(hard), spread(soft), runs["pas"], _rate(runs["taux"])]
+        )
     table(
         rows,
-        header=["couches linéaires", "arrondi seul", "réparé, étiquettes dures", "réparé, étiquettes douces", "durée"],
-        caption=f"Perplexité ; Colibri entier : {number(whole, 4)} ({source()})",
+        header=[
+            "couches linéaires",
+            "arrondi seul",
+            "réparé, étiquettes dures",
+            "réparé, étiquettes douces",
+            "pas",
+            "taux",
+        ],
+        caption=f"Perplexité sur {number(tokens)} jetons jamais lus ; Colibri entier : {number(whole, 4)} ({source()})",
+    )
+    same = (r["perplexity"] for r in board_rows() if r["name"] == "int4-gptq" and r["tokens"] == tokens)
+    gptq = next(same, None)
+    note(
+        f"Réparé ici, {bits} bits : {number(lesson.perplexity / whole, 3)} fois la perplexité de Colibri."
+        + (f" GPTQ sur 4 bits, au tableau du cours : {number(gptq / whole, 3)} fois." if gptq else "")
     )
     return settle(student)
 
 
-def _repair_figure(lesson: st.Lesson, bits: int, whole: float) -> None:
+def _rate(lr: float) -> str:
+    return f"{lr:g}".replace(".", ",")
+
+
+def _repair_figure(lesson: st.Lesson, bits: int, teacher: GPT2LMHeadModel, tokens: int) -> None:
+    whole = evaluate_perplexity(teacher, max_tokens=min(st.CURVE_TOKENS, tokens)).perplexity
     runs = measures({2: "deux_bits", 3: "trois_bits"}[bits])
     fig, ax = canvas(7.2, 3.3)
     for name, look in (("dures", SERIES[0]), ("douces", SERIES[1])):
@@ -133,15 +155,15 @@ def _repair_figure(lesson: st.Lesson, bits: int, whole: float) -> None:
     ax.axhline(whole, color=BLACK, lw=1, linestyle=":")
     ax.text(0, whole, "Colibri entier", fontsize=8.5, va="bottom")
     ax.set_yscale("log")
-    ax.set_yticks([10, 15, 20, 30, 50])
+    ax.set_yticks([8, 10, 15, 20, 30, 50])
     ax.set_xlabel("pas de réparation")
-    ax.set_ylabel("perplexité, texte jamais lu")
+    ax.set_ylabel(unread(tokens))
     ax.legend(frameon=False, fontsize=8.5)
     french(ax)
     first, last = lesson.curve[0], lesson.curve[-1]
     show(
         fig,
-        alt=f"Perplexité d'un Colibri sur {bits} bits pendant sa réparation : de {number(first[1], 3)} à "
+        alt=f"Colibri sur {bits} bits pendant sa réparation, {unread(tokens)} : de {number(first[1], 3)} à "
         f"{number(last[1], 3)} en {last[0]} pas ; Colibri entier : {number(whole, 3)}.",
     )
 

@@ -20,6 +20,8 @@ LEARNING_RATE = 2e-3
 BATCH, LENGTH = 8, 128
 STEPS, SHORT = 150, 75
 """Pas d'un apprentissage, et d'un apprentissage court (carte, ensembles, témoins)."""
+CURVE_TOKENS = 2048
+"""Jetons évalués, au plus, pour un point d'une courbe d'apprentissage : le début du texte de validation."""
 SPACED, FIRST = [0, 4], [0, 1]
 """Les blocs de Colibri donnés à un élève de deux blocs : espacés, ou les premiers."""
 TEMPERATURE, ALPHA = 2.0, 0.5
@@ -77,7 +79,7 @@ def taught(teacher: nn.Module, combined: Combined, temperature: float, alpha: fl
 
 @dataclass
 class Lesson:
-    """Un apprentissage et sa note : courbe (pas, perplexité sur 2 048 jetons), perplexité finale, calibration."""
+    """Un apprentissage et sa note : courbe (pas, perplexité, CURVE_TOKENS jetons), perplexité finale, calibration."""
 
     log: Log
     curve: list[tuple[int, float]]
@@ -112,7 +114,7 @@ def teach(
 
     def look(i: int) -> None:
         if every and (i + 1) % every == 0:
-            curve.append((i + 1, evaluate_perplexity(student, max_tokens=min(2048, tokens)).perplexity))
+            curve.append((i + 1, evaluate_perplexity(student, max_tokens=min(CURVE_TOKENS, tokens)).perplexity))
 
     if every:
         look(-1)
