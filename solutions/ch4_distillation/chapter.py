@@ -54,9 +54,10 @@ ch4.three_compressions(4)
 #
 # ## 4.2 Ce qu'un texte ne dit pas
 #
-# « La demande doit être » : le texte continue par un mot, un seul. C'est l'**étiquette dure** (*hard label*) : 1 pour ce
-# mot, 0 pour les autres. Colibri, lui, donne une probabilité à chacun : c'est l'**étiquette douce** (*soft label*).
-# **Avant de bouger le curseur :** à quel endroit de la phrase les deux se ressembleront-elles le plus ?
+# « La demande doit être » : le texte continue par un mot, un seul (un jeton, en toute rigueur, parfois un simple début de
+# mot). C'est l'**étiquette dure** (*hard label*) : 1 pour ce mot, 0 pour les autres. Colibri, lui, donne une probabilité à
+# chacun : c'est l'**étiquette douce** (*soft label*). **Avant de bouger le curseur :** à quel endroit de la phrase les deux
+# se ressembleront-elles le plus ?
 
 # %%
 sentence = "La demande doit être adressée par lettre recommandée avec accusé de réception."
@@ -65,7 +66,10 @@ ch4.dark_knowledge(colibri, tokenizer, sentence, rank=4)
 # %% [markdown]
 # Au milieu d'un mot ou d'une formule toute faite, l'étiquette douce n'hésite guère. Ailleurs, elle dit ce que le texte
 # tait : que d'autres suites étaient possibles, lesquelles, et combien. Hinton appelle cela la **connaissance cachée** (*dark
-# knowledge*). Une phrase n'est pas une preuve ; voici la moyenne sur des milliers de positions.
+# knowledge*). Une phrase n'est pas une preuve ; voici la moyenne sur des milliers de positions. La dernière ligne est
+# l'**entropie**, $-\sum_i p_i \ln p_i$, qui mesure l'hésitation : elle va de 0, une certitude, à $\ln V$ pour $V$ mots
+# également probables. Elle se compte ici en **nats**, l'unité du logarithme naturel, comme le bit est celle du logarithme
+# de base 2.
 
 # %%
 ch4.what_labels_say(colibri, tokens)
@@ -109,9 +113,8 @@ def softmax_temperature(logits: torch.Tensor, temperature: float) -> torch.Tenso
 ch4.temperature(colibri, tokenizer, "La demande doit être adressée par", softmax_temperature)
 
 # %% [markdown]
-# L'ordre des mots ne change jamais, seulement leurs écarts. L'**entropie**, $-\sum_i p_i \ln p_i$, mesure l'hésitation : elle
-# va de 0, une certitude, à $\ln V$, l'ignorance complète. Au chapitre 1, la température servait à écrire ; ici, elle sert à
-# écouter.
+# L'ordre des mots ne change jamais, seulement leurs écarts : à droite, l'entropie passe de la certitude à l'ignorance
+# complète. Au chapitre 1, la température servait à écrire ; ici, elle sert à écouter.
 #
 # ## 4.4 Comparer deux lois
 #
@@ -257,8 +260,8 @@ ch4.pairs_before(colibri, build_student, tokens=scale().pick(essai=512, cpu=2048
 #
 # $$ \mathcal L_{\text{doux}} = T^2 \cdot D_{\mathrm{KL}}\big(p^{\text{enseignant}}(T) \,\|\, p^{\text{élève}}(T)\big) . $$
 #
-# D'où sort $T^2$ ? Le gradient par rapport au score $z_i$ de l'élève est $(q_i - p_i)/T$ : une division par $T$. La seconde se
-# cache dans $q_i - p_i$ : quand $T$ est grand, les deux lois se rapprochent de la loi uniforme, et leur écart devient
+# D'où sort $T^2$ ? Sans lui, le gradient par rapport au score $z_i$ de l'élève est $(q_i - p_i)/T$, où $p$ et $q$ sont les
+# lois adoucies de l'enseignant et de l'élève : une division par $T$. La seconde se cache dans $q_i - p_i$ : quand $T$ est grand, les deux lois se rapprochent de la loi uniforme, et leur écart devient
 # proportionnel à $1/T$. **Pariez :** sans ce facteur, par combien le gradient est-il divisé entre $T = 1$ et $T = 32$ ? Par
 # 32, par 1 000, par plus ?
 
@@ -353,8 +356,8 @@ def combined_loss(
 #
 # Trois élèves faits des blocs 0 et 4, partis des mêmes poids, lisent les mêmes fenêtres du texte de Colibri. L'un n'a que les
 # étiquettes dures ($\alpha = 0$), l'un que les douces ($\alpha = 1$), le troisième les deux ($\alpha = 0{,}5$), avec $T = 2$.
-# Vos fonctions calculent les pertes. Le taux d'apprentissage est le même pour tous : le meilleur de trois pour les étiquettes
-# dures, l'avantage leur est donc laissé. **Pariez sur l'ordre d'arrivée.**
+# Vos fonctions calculent les pertes. Le taux d'apprentissage est le même pour tous : le meilleur de trois essayés avec les
+# étiquettes dures, à qui l'avantage est donc laissé. **Pariez sur l'ordre d'arrivée.**
 
 # %%
 lessons = ch4.three_lessons(
@@ -363,7 +366,8 @@ lessons = ch4.three_lessons(
 
 # %% [markdown]
 # Les bandes sont celles de trois graines de l'auteur (l'ordre des fenêtres change) : un écart plus petit qu'une bande ne prouve
-# rien. Regardez aussi la dernière colonne du tableau : un pas avec enseignant coûte plus cher, puisque Colibri lit le lot, lui
+# rien. Le dessin suit le début du texte de validation, plus facile que le reste : ne comparez ses hauteurs qu'entre elles, et
+# les chiffres du tableau de même. Regardez aussi la dernière colonne du tableau : un pas avec enseignant coûte plus cher, puisque Colibri lit le lot, lui
 # aussi. Une comparaison à nombre de pas égal lui fait cadeau de ce temps. La voici à **durée** égale : les étiquettes dures ont
 # droit à plus de pas.
 
@@ -371,7 +375,8 @@ lessons = ch4.three_lessons(
 ch4.equal_cost(lessons, build_student, combined_loss)
 
 # %% [markdown]
-# C'est la question à poser à toute courbe de distillation : qu'est-ce qui est tenu égal ? Les pas, les jetons, la durée, ou
+# Deux élèves dont les graines se mêlent ne sont pas départagés, quel que soit l'ordre de leurs moyennes. C'est la question à
+# poser à toute courbe de distillation : qu'est-ce qui est tenu égal ? Les pas, les jetons, la durée, ou
 # rien ?
 #
 # On pourrait ne calculer les étiquettes douces qu'une fois et les garder sur disque : l'enseignant ne coûterait plus rien aux
@@ -386,7 +391,9 @@ print(f"les {kept} plus probables, et leurs numéros : {kept * text_tokens * (2
 # On n'en garde donc souvent que les plus probables. Ici, Colibri relit chaque lot, et son temps est compté.
 #
 # **Bien dire son doute.** Un modèle est bien **calibré** (*calibrated*) si, parmi les fois où il annonce 70 %, il a raison 70
-# fois sur 100. L'**ECE** (*expected calibration error*, Guo et al., 2017) est l'écart moyen entre confiance et justesse.
+# fois sur 100. L'**ECE** (*expected calibration error*, Guo et al., 2017) est l'écart moyen entre confiance, la probabilité du
+# premier choix, et justesse, la part des fois où ce choix est le bon. Sur la figure, plus un disque est grand, plus de jetons
+# y tombent.
 
 # %%
 ch4.calibrations(colibri, lessons, build_student, combined_loss, tokens)
@@ -394,8 +401,8 @@ ch4.calibrations(colibri, lessons, build_student, combined_loss, tokens)
 # %% [markdown]
 # Un point sous la diagonale : le modèle se croyait plus sûr qu'il ne l'est ; au-dessus, il était trop modeste. Lisez surtout la
 # dernière colonne, trois graines par recette : les étiquettes qui donnent la meilleure perplexité ne donnent pas forcément la
-# meilleure calibration. À $T = 2$, l'élève est noté sur des lois adoucies ; rien ne l'oblige à être juste à $T = 1$, où on le
-# consulte. Le terme dur, lui, n'a pas de température.
+# meilleure calibration. Une explication possible : à $T = 2$, l'élève est noté sur des lois adoucies ; rien ne
+# l'oblige à être juste à $T = 1$, où on le consulte. Le terme dur, lui, n'a pas de température.
 #
 # ## 4.8 Deux témoins
 #
@@ -472,7 +479,8 @@ def ensemble_probs(logits: torch.Tensor) -> torch.Tensor:
 ch4.live_ensemble(lessons, build_student, combined_loss, ensemble_probs, tokens)
 
 # %% [markdown]
-# Ces trois-là n'ont pas eu les mêmes étiquettes. Plus proprement : trois élèves d'étiquettes dures, qui ne diffèrent que par la
+# Son avance sur le meilleur est-elle plus grande que l'écart entre deux graines ? Et ces trois-là n'ont pas eu les mêmes
+# étiquettes. Plus proprement : trois élèves d'étiquettes dures, qui ne diffèrent que par la
 # graine. Deux façons de les rendre différents : l'ordre des fenêtres seulement, ou aussi leurs poids de départ.
 
 # %%
@@ -505,21 +513,22 @@ ch4.who_teaches()
 #   l'auto-distillation revient à combiner implicitement un ensemble et une distillation.
 #
 # Aucun ne dit « = ». Chez nous, à pas égaux, un enseignant qui n'en sait pas plus que l'élève l'aide déjà ; mais doubler les pas
-# sans enseignant en fait autant, et l'enseignant, lui aussi, a coûté des pas.
+# sans enseignant en fait au moins autant, et l'enseignant, lui aussi, a coûté des pas.
 #
 # ??? q="ensemble_claim"
 #
 # ## 4.11 Les grands élèves, et les nôtres
 #
 # DistilBERT et DistilGPT2 ont appris bien plus longtemps, d'enseignants bien plus grands. Mettez leurs chiffres et les nôtres
-# côte à côte, en comparant des **rapports**.
+# côte à côte, en comparant des **rapports** : l'avant-dernière colonne.
 
 # %%
 ch4.beside_the_papers(colibri)
 
 # %% [markdown]
-# Colibri n'a que cinq blocs, et chacun compte ; BERT en a douze, sans doute plus redondants. Retirer un bloc sur deux n'a pas le
-# même prix.
+# Retirer la moitié des blocs n'a pas le même prix. Deux raisons au moins, que cette figure ne sépare pas : Colibri n'a que cinq
+# blocs, et chacun compte, quand BERT en a douze, sans doute plus redondants ; et nos élèves n'ont appris que quelques dizaines
+# de pas.
 #
 # ## 4.12 Réparer un Colibri trop arrondi
 #
@@ -545,8 +554,17 @@ repaired = ch4.repair(
 )
 
 # %% [markdown]
-# En quelques dizaines de pas, l'essentiel de ce que l'arrondi avait pris est rendu. Comparez les deux colonnes réparées : quand
-# l'élève est l'enseignant lui-même, arrondi, écouter l'enseignant est la voie la plus courte.
+# À 3 bits, quelques dizaines de pas rendent la plus grande part de ce que l'arrondi avait pris, et GPTQ sur 4 bits reste loin
+# devant. Comparez aussi les deux colonnes réparées : à pas égaux, les étiquettes douces rendent un peu plus que les dures, le
+# passage de l'enseignant n'étant pas compté.
+#
+# À 2 bits, un poids n'a plus que trois valeurs : mettez le curseur de l'escalier sur 2. Les mêmes quarante pas font tomber la
+# perplexité de plusieurs milliers à quelques centaines ; le modèle reste hors d'usage. Combien de pas faudrait-il ? Nous ne
+# l'avons pas mesuré.
+#
+# Enfin, retournez au tableau de GPTQ, au chapitre 3 : sur 3 bits par canal, sans un seul pas d'apprentissage, quel rapport à
+# Colibri atteignait-il ? Mieux arrondir vaut mieux, ici, que réparer si peu de temps un arrondi grossier. On peut faire les
+# deux, arrondir par GPTQ puis réparer ; nous ne l'avons pas mesuré non plus.
 #
 # ## 4.13 Où en est Colibri
 #
@@ -568,7 +586,8 @@ atelier.board()
 # **Ce que vous savez maintenant.** Une étiquette douce dit tout ce qu'un texte tait. La température ouvre l'écoute, et $T^2$
 # garde aux gradients leur taille. Le sens de la divergence décide entre couvrir et choisir. Hériter des blocs compte plus que les
 # étiquettes, et l'avantage des douces se juge à durée égale, avec un témoin et plusieurs graines. Un ensemble, ou même un pareil,
-# enseigne ; mais il faut compter ce qu'il a coûté. Et la distillation sait aussi réparer.
+# enseigne ; mais il faut compter ce qu'il a coûté. Et la distillation sait aussi réparer, jusqu'à un
+# certain point.
 
 # %%
 progress()

@@ -316,7 +316,7 @@ distillation_loss = Exercise(
     hints=[
         "Deux lois adoucies à la même température, une divergence par position : laquelle des deux pondère la somme ?",
         "Travaillez avec les logarithmes des probabilités (log_softmax) : leur différence ne perd rien.",
-        "Une divergence par position, donc autant de valeurs que d'axes de tête le disent ; puis la moyenne de toutes.",
+        "Une somme sur le dernier axe donne une divergence par position ; il reste à faire la moyenne de toutes.",
         "T²·moyenne(KL(softmax(enseignant / T) ‖ softmax(élève / T))), l'enseignant étant détaché du graphe.",
     ],
     groups={"courant": 0.5, "bords": 0.2, "formes et types": 0.15, "refus": 0.15},
@@ -1079,7 +1079,7 @@ soft_label = Quiz(
         ),
         Choice(
             "Les autres suites que l'enseignant juge possibles, et à quel point",
-            "Oui : des dizaines de mots plausibles à chaque position, là où le texte n'en montre qu'un.",
+            "Oui : souvent plusieurs mots plausibles à une position, là où le texte n'en montre qu'un.",
             correct=True,
         ),
         Choice(
