@@ -397,7 +397,7 @@ def serving_time(model: GPT2LMHeadModel, insert: Insert, repeats: int) -> None:
         base = group["sans adaptateur"]
         for name, t in group.items():
             more = (
-                ["", ""]
+                ["—", "—"]
                 if t is base
                 else [f"+ {number(100 * (t[k] / base[k] - 1), 2)} %" for k in ("jeton", "fenêtre")]
             )

@@ -68,7 +68,7 @@ def voices_measured() -> None:
             lines.append([f"{voice} ({what}), {label}", _spread(final), _share(runs, final, text), _spread(kept)])
             told.append(f"{voice}, {label} : de {number(middle[0], 3)} à {number(middle[-1], 3)}")
         ax.set_title(f"{voice} : {what}", fontsize=10)
-        ax.set_xlabel("pas d'apprentissage (1 024 jetons chacun)")
+        ax.set_xlabel("pas (1 024 jetons chacun)")
         ax.set_yscale("log")
         _ticks(ax, min(runs["complet"][0]["courbe"].values()), runs["départ"][text])
     axes[0].set_ylabel("perplexité de validation (échelle log)")
@@ -93,7 +93,7 @@ def _ticks(ax: Any, low: float, high: float) -> None:
 
 
 def rates_measured() -> None:
-    """Sensibilité au pas d'apprentissage : perplexité sur B après 100 pas."""
+    """Sensibilité au taux d'apprentissage : perplexité sur B après 100 pas."""
     found = load_measures(CHAPTER)
     grid = sorted({float(lr) for runs in found["pas"].values() for lr in runs})
     lines = [
@@ -105,9 +105,9 @@ def rates_measured() -> None:
     ]
     table(
         lines,
-        header=["pas d'apprentissage", *(number(lr) for lr in grid)],
+        header=["taux d'apprentissage", *(number(lr, 2) for lr in grid)],
         caption=f"Perplexité sur B (8 192 jetons) après 100 pas. {_source(found, None)}, une graine. Retenus ensuite : "
-        f"{number(voices.ADAPTER_LR)} et {number(voices.FULL_LR)}",
+        f"{number(voices.ADAPTER_LR)} (entre les deux meilleurs) et {number(voices.FULL_LR)}",
     )
 
 
@@ -223,18 +223,19 @@ def quantized_measured() -> None:
         [
             ["base FP32, sans adaptateur", number(start["fp32"]["a"], 4), number(start["fp32"]["b"], 4)],
             ["base 4 bits, sans adaptateur", number(start["int4"]["a"], 4), number(start["int4"]["b"], 4)],
-            ["base FP32, adaptateur appris sur B", "", _spread(plain)],
-            ["base 4 bits, adaptateur appris sur B dessus", "", _spread(q["B"])],
-            ["base 4 bits, adaptateur appris en FP32 puis posé dessus", "", _spread(q["B transplantée"])],
-            ["base 4 bits, adaptateur appris sur A dessus", _spread(q["A"]), ""],
+            ["base FP32, adaptateur appris sur B", "—", _spread(plain)],
+            ["base 4 bits, adaptateur appris sur B dessus", "—", _spread(q["B"])],
+            ["base 4 bits, adaptateur appris en FP32 puis posé dessus", "—", _spread(q["B transplantée"])],
+            ["base 4 bits, adaptateur appris sur A dessus", _spread(q["A"]), "—"],
             *(
-                [["base 4 bits, adaptateur qui imite la base FP32 sur A", _spread(found["imitation"]["A"]), ""]]
+                [["base 4 bits, adaptateur qui imite la base FP32 sur A", _spread(found["imitation"]["A"]), "—"]]
                 if "imitation" in found
                 else []
             ),
         ],
         header=["", "perplexité sur A", "perplexité sur B"],
-        caption=f"{_source(found)} ; moyenne (et étendue), {found['recette']['pas']} pas, m = {WIDTH}",
+        caption=f"{_source(found)} (une seule là où il n'y a pas d'étendue) ; moyenne (et étendue), "
+        f"{found['recette']['pas']} pas, m = {WIDTH}",
     )
 
 
@@ -244,7 +245,7 @@ def repair(model: GPT2LMHeadModel, insert: Insert, steps: int, bottleneck: int =
     four = load_variant("int4-gptq")
     ready = voices.adapted(four, insert, bottleneck)
     voices.teach(ready, "a_train", steps, lr=voices.REPAIR_LR, loss=voices.imitate(model))
-    base = next((r["bytes"] for r in rows() if r["name"] == "int4-gptq"), 0)
+    base, before = next(((r["bytes"], r["perplexity"]) for r in rows() if r["name"] == "int4-gptq"), (0, float("nan")))
     extra = voices.file_bytes(voices.trained_tensors(ready), torch.float16)
     row = save_variant(
         "int4-adapter",
@@ -254,6 +255,6 @@ def repair(model: GPT2LMHeadModel, insert: Insert, steps: int, bottleneck: int =
         f"int4-gptq et un adaptateur (m = {bottleneck}) qui imite le modèle FP32, {steps} pas",
     )
     note(
-        f"Au tableau : « {row['name']} », perplexité {number(row['perplexity'])}, {number(row['bytes'])} octets "
-        f"(dont {number(extra)} d'adaptateurs), {number(row['ms'], 3)} ms par fenêtre."
+        f"Au tableau : « {row['name']} », perplexité {number(row['perplexity'])} (la base seule : {number(before)}), "
+        f"{number(row['bytes'])} octets (dont {number(extra)} d'adaptateurs), {number(row['ms'], 3)} ms par fenêtre."
     )

@@ -102,17 +102,17 @@ class Adapter(nn.Module):
 
 
 # %% [markdown]
-# Trois départs, sur le même lot de texte. Lisez la perte au départ, puis les gradients : lequel des trois modules
-# n'apprendra rien, lequel a déjà abîmé le modèle ?
+# Trois départs, sur le même lot de texte. Lisez la perte au départ, puis la norme du gradient de chaque matrice,
+# notée $\|\nabla\|$ : lequel des trois modules n'apprendra presque rien, lequel a déjà abîmé le modèle ?
 
 # %%
 ch7.three_starts(colibri, Adapter, steps=scale().pick(essai=3, cpu=20, gpu=50))
 
 # %% [markdown]
-# L'article tire les deux matrices d'une gaussienne d'écart type 0,01 : presque l'identité (et au-delà de 0,01, dit le
-# § 3.6, la qualité baisse). La remontée exactement nulle en est la limite, et c'est elle que LoRA reprendra au
-# chapitre 8. Notez le prix : au tout premier pas, seule la remontée reçoit un gradient ; la descente doit attendre
-# qu'elle ait bougé.
+# Si tout est nul, la perte baisse un peu quand même : le biais de la remontée est seul à bouger. L'article tire les
+# deux matrices d'une gaussienne d'écart type 0,01 : presque l'identité (et au-delà de 0,01, dit le § 3.6, la qualité
+# baisse). La remontée exactement nulle en est la limite, et c'est elle que LoRA reprendra au chapitre 8. Notez le
+# prix : au tout premier pas, seule la remontée reçoit un gradient ; la descente doit attendre qu'elle ait bougé.
 #
 # ## 7.3 Compter ce qu'on ajoute
 #
@@ -147,8 +147,9 @@ ch7.count_table(colibri, adapter_num_params)
 
 # %% [markdown]
 # À goulot égal, la part baisse quand le modèle grandit : un bloc a environ $12d^2$ poids, ses adaptateurs environ
-# $4md$, d'où une part proche de $m/3d$. C'est pourquoi un petit modèle comme Colibri est un cas **défavorable** aux
-# adaptateurs : ce qui est « presque rien » chez GPT-2 XL est déjà visible chez lui.
+# $4md$, d'où une part du bloc proche de $m/3d$ (les tables de plongements, qui ne reçoivent rien, la réduisent
+# encore). C'est pourquoi un petit modèle comme Colibri est un cas **défavorable** aux adaptateurs : ce qui est
+# « presque rien » chez GPT-2 XL est déjà visible chez lui.
 #
 # ## 7.4 Brancher
 #
@@ -209,8 +210,9 @@ voices = ch7.learn_voices(
 )
 
 # %% [markdown]
-# Chaque voix améliore la sienne et dégrade A, tant qu'elle est branchée. On la retire : Colibri est intact. Et l'on
-# change de voix sans rien recharger. La même amorce, le même tirage, trois fois :
+# Chaque voix améliore la sienne et dégrade A, tant qu'elle est branchée. Regardez aussi les deux cases croisées : une
+# voix aide-t-elle l'autre texte ? On la retire : Colibri est intact. Et l'on change de voix sans rien recharger. La
+# même amorce, le même tirage, trois fois :
 
 # %%
 openings = ["Seigneur, vous", "Les soldats"]
@@ -231,7 +233,7 @@ ch7.weigh_voices(colibri, insert_adapters, voices)
 #
 # ## 7.6 Est-ce aussi bien ?
 #
-# Même texte, mêmes fenêtres, même nombre de pas, un pas d'apprentissage (*learning rate*) choisi pour chaque méthode
+# Même texte, mêmes fenêtres, même nombre de pas, un taux d'apprentissage (*learning rate*) choisi pour chaque méthode
 # d'après une petite grille. **Pariez** avant de regarder : les adaptateurs rejoignent-ils l'apprentissage complet ?
 
 # %%
@@ -241,13 +243,13 @@ ch7.rates_measured()
 ch7.voices_measured()
 
 # %% [markdown]
-# Pas tout à fait, et pas de la même façon sur les deux voix : comparez les parts du gain. Lisez aussi ce que devient
-# A : l'apprentissage complet l'oublie davantage, et pour de bon, puisqu'il réécrit la base ; les adaptateurs, on les
-# débranche. Nous n'avons pas mesuré ce que donnerait un apprentissage bien plus long.
+# Non, et l'écart n'est pas le même sur les deux voix : comparez les parts du gain. Lisez aussi ce que devient A :
+# l'apprentissage complet, qui a appris davantage, l'oublie davantage, et pour de bon, puisqu'il réécrit la base ; les
+# adaptateurs, on les débranche. Nous n'avons pas mesuré ce que donnerait un apprentissage bien plus long.
 
 # %% [markdown]
 # Leur manque-t-il de la largeur ? La courbe est celle de l'auteur ; l'étoile est la vôtre, apprise maintenant avec
-# une autre graine. Changez `bottleneck` et relancez.
+# une autre graine et le même nombre de pas. Changez `bottleneck` et relancez.
 
 # %%
 bottleneck = 24
@@ -271,11 +273,14 @@ ch7.paper_table()
 # Le résumé d'arXiv dit « within 0.4% » ; celui des actes d'ICML, « within 0.8% », ce qui est l'écart de la troisième
 # ligne du même tableau, où $m = 64$ partout.
 #
-# Pourquoi n'en sommes-nous pas là ? Trois différences, dont nous ne savons pas laquelle pèse le plus. BERT-large a
-# cent fois plus de paramètres, et sa base contient sans doute presque tout ce que la tâche demande. Une
-# classification ne demande que quelques mots de sortie ; ici, il faut toute une distribution sur des mots que Colibri
-# ne connaissait pas, et sa table de jetons est gelée. Enfin, nous comparons après quelques centaines de pas. Et la
-# largeur, qui compte beaucoup chez nous, ne comptait presque pas chez eux : en moyenne 86,2, 85,8 et 85,7 %
+# Pourquoi n'en sommes-nous pas là ? Trois différences, dont nous ne savons pas laquelle pèse le plus :
+#
+# - BERT-large a cent fois plus de paramètres, et sa base contient sans doute presque tout ce que la tâche demande ;
+# - une classification ne choisit qu'entre quelques réponses ; ici, il faut toute une loi sur les jetons d'un texte
+#   d'un autre genre, et la table de Colibri est gelée ;
+# - nous comparons après bien peu de pas.
+#
+# Et la largeur, qui compte beaucoup chez nous, ne comptait presque pas chez eux : en moyenne 86,2, 85,8 et 85,7 %
 # d'exactitude pour $m$ = 8, 64 et 256 (§ 3.6).
 #
 # Qui travaille, parmi ces adaptateurs ? L'article les retire sans réentraîner (§ 3.6, figure 6 : BERT-base, $m$ =
@@ -286,16 +291,17 @@ ch7.paper_table()
 ch7.who_works(colibri, insert_adapters, voices, max_tokens=scale().pick(essai=256, cpu=2048, gpu=8192))
 
 # %% [markdown]
-# Comparez le bloc du haut à ceux du milieu, et le MLP à l'attention. La correction est partagée : un bloc de moins se
-# remarque, tous en moins effacent la voix.
+# Comparez le bloc du haut aux autres, et le MLP à l'attention. Aucun bloc ne porte la voix à lui seul : en faire
+# taire un coûte bien moins que les faire taire tous, et parfois rien du tout.
 #
 # ## 7.7 Sur une base en 4 bits
 #
 # Puisque la base ne bouge pas, rien n'oblige à la garder en pleine précision. Reprenons votre Colibri en 4 bits du
-# chapitre 3 (à défaut, celui de l'auteur) : poids sur une grille de seize valeurs, impossibles à entraîner par petits
-# pas, puisqu'un petit pas n'atteint pas le cran suivant. Les adaptateurs, eux, restent en virgule flottante. **Deux
-# questions :** une voix s'apprend-elle aussi bien sur cette base ? Et un adaptateur appris sur A peut-il réparer ce
-# que l'arrondi a abîmé, soit en relisant A, soit en imitant Colibri en FP32 (la distillation du chapitre 4) ?
+# chapitre 3 (à défaut, celui de l'auteur) : poids sur une grille de seize valeurs. Tels quels, on ne les entraîne
+# pas : un petit pas n'atteint pas le cran suivant (au chapitre 4, il fallait garder à côté une copie en FP32). Les
+# adaptateurs, eux, restent en virgule flottante. **Deux questions :** une voix s'apprend-elle aussi bien sur cette
+# base ? Et un adaptateur appris sur A peut-il réparer ce que l'arrondi a abîmé, soit en relisant A, soit en imitant
+# Colibri en FP32 (la distillation du chapitre 4) ?
 
 # %%
 ch7.quantized_measured()
@@ -365,8 +371,9 @@ ch7.counted(colibri, insert_adapters, peft_training_flops)
 # Le retour n'est donc pas « entire ». Avec des adaptateurs partout, il coûte un aller et non deux : $4N$ au lieu de
 # $6N$, à l'attention près, qui n'a pas de poids et ne gagne donc rien. Sous le premier adaptateur qui apprend, le
 # gradient n'a plus aucune raison de descendre : ces couches ne coûtent que leur aller, et la formule, qui suppose
-# qu'il va jusqu'en bas, compte trop. Le gain possible est donc borné : au plus 1,5 quand on entraîne partout, au plus
-# 3 quand on n'entraîne que tout en haut.
+# qu'il va jusqu'en bas, compte trop. C'est déjà un peu le cas à la deuxième ligne : l'attention du premier bloc est
+# sous son adaptateur. Le gain possible est donc borné : au plus 1,5 quand on entraîne partout, au plus 3 quand on
+# n'entraîne que tout en haut.
 #
 # ## 7.9 Est-ce plus rapide ? Mesurer
 #
@@ -394,16 +401,17 @@ def optimizer_state_bytes(model: nn.Module, bytes_per_value: int = 4) -> int:
 
 
 # %% [markdown]
-# Votre formule contre ce qu'Adam a vraiment gardé, et le pic de mémoire mesuré pendant un pas. **Cherchez ce qui ne
-# baisse presque pas.**
+# Votre formule contre ce qu'Adam a vraiment gardé, et le pic de mémoire mesuré pendant un pas. **Les poids mis à
+# part, qu'est-ce qui baisse le moins ?**
 
 # %%
 ch7.memory(colibri, insert_adapters, optimizer_state_bytes)
 
 # %% [markdown]
 # Gradients et moments fondent : « you only need to keep the optimizer state for parameters that you are
-# fine-tuning », dit la diapositive, et c'est exact. Les **activations**, elles, restent : le gradient doit traverser
-# les couches gelées, et il lui faut pour cela ce qu'elles ont calculé. Pour un petit modèle et un grand lot, ce sont
+# fine-tuning », dit la diapositive, et c'est exact. Les **activations**, ce que chaque couche a calculé à l'aller et
+# qui doit servir au retour, restent pour la plupart : le gradient traverse aussi les couches gelées. Elles ne s'en
+# vont vraiment que là où il ne descend pas, comme à la troisième ligne. Pour un petit modèle et un grand lot, ce sont
 # elles qui dominent ; pour un grand modèle et un petit lot, ce sont les poids et leur suite. « Memory-efficient »
 # dépend donc de qui remplit la mémoire.
 #
@@ -418,12 +426,13 @@ ch7.step_time(
 )
 
 # %% [markdown]
-# Comparez la dernière colonne à la borne de 1,5. L'aller ne gagne rien ; le retour gagne. Si la borne est dépassée,
-# cherchez ce que le compte d'opérations ne voit pas : écrire le gradient de chaque poids en mémoire prend du temps
-# aussi. Et l'optimiseur disparaît presque : il relit et réécrit tous les poids à chaque pas, quel que soit le lot, et
-# pèse donc d'autant plus que le lot est petit, comme les 128 jetons de la mesure sur GPT-2. Avec un grand lot, il ne
-# compterait plus guère. Rücklé et ses coauteurs (*AdapterDrop*, 2021) mesurent sur carte des pas d'adaptateurs
-# jusqu'à 60 % plus rapides que l'apprentissage complet, et pour les mêmes raisons.
+# Comparez la dernière colonne à la borne : 1,5 avec des adaptateurs partout, 3 en haut seulement. L'aller ne gagne
+# rien ; le retour gagne. Si la borne est dépassée, cherchez ce que le compte d'opérations ne voit pas : écrire le
+# gradient de chaque poids en mémoire prend du temps aussi. Et l'optimiseur disparaît presque : il relit et réécrit
+# tous les poids à chaque pas, quel que soit le lot, et pèse donc d'autant plus que le lot est petit, comme les 128
+# jetons de la mesure sur GPT-2. Avec un grand lot, il ne compterait plus guère. Rücklé et ses coauteurs
+# (*AdapterDrop*, 2021) mesurent sur carte des pas d'adaptateurs jusqu'à 60 % plus rapides que l'apprentissage
+# complet.
 
 # %%
 ch7.verdict()
@@ -431,8 +440,10 @@ ch7.verdict()
 # %% [markdown]
 # Alors, « It is not faster » ? **Par pas, c'est plus rapide**, mais jamais dans le rapport des paramètres entraînés.
 # **Par qualité atteinte**, la section 7.6 dit le contraire à notre taille : à pas égaux, les adaptateurs sont
-# derrière. La diapositive a raison contre celui qui attendait cinquante fois plus vite, et tort si on la lit à la
-# lettre. Le chapitre 8 reprendra les deux réponses ensemble, avec les activations gardées en réserve.
+# derrière. À durée égale aussi : retrouvez, sur les courbes, après combien de pas l'apprentissage complet est déjà
+# plus bas que les adaptateurs à la fin. La diapositive a raison contre celui qui attendait cinquante fois plus vite,
+# et tort si on la lit à la lettre. Le chapitre 8 reprendra les deux réponses ensemble, avec les activations gardées
+# en réserve.
 #
 # ## 7.10 À l'usage, ils ne sont pas gratuits
 #
@@ -468,7 +479,8 @@ def adapter_overhead(d_model: int, bottleneck: int, n_ctx: int, per_layer: int =
 ch7.overheads(colibri, insert_adapters, adapter_overhead)
 
 # %% [markdown]
-# Quelques pour cent. Voyons ce qu'en pense l'horloge, pour un jeton généré, puis pour une fenêtre entière.
+# Quelques pour cent, davantage pour un goulot large dans un petit modèle. Voyons ce qu'en pense l'horloge, pour un
+# jeton généré, puis pour une fenêtre entière.
 #
 # ??? q="serving"
 
@@ -477,11 +489,15 @@ ch7.serving_time(colibri, insert_adapters, repeats=scale().pick(essai=3, cpu=40,
 
 # %% [markdown]
 # Le surcoût mesuré sur un jeton dépasse de loin le surcoût compté : ce sont des appels de plus, l'un après l'autre,
-# plutôt que des opérations. Sur une fenêtre, ou avec un grand lot, il retombe. Et un adaptateur ne se replie pas dans
+# plutôt que des opérations. Sur une fenêtre, où chaque appel traite plus de jetons, celui de Colibri retombe ; voyez
+# ce qu'il en est chez GPT-2, où un seul jeton demande déjà beaucoup de calcul. Et un adaptateur ne se replie pas dans
 # la couche qu'il suit : sa GELU l'interdit. Un module **linéaire**, lui, pourrait se fondre dans les poids et ne plus
 # rien coûter. C'est toute l'idée de LoRA.
 #
 # ## 7.11 Où en est Colibri
+#
+# La ligne de ce chapitre est « int4-adapter ». Comparez-la à « int4-gptq », sa base : ce que l'adaptateur rend, ce
+# qu'il pèse.
 
 # %%
 board()
@@ -489,9 +505,9 @@ board()
 # %% [markdown]
 # **Ce que vous savez maintenant.** Un adaptateur est une correction à travers un goulot, qui commence par ne rien
 # faire. Il ne touche pas à la base : on l'ajoute, on l'échange, on le retire, et son fichier ne pèse presque rien. Il
-# épargne les gradients et les moments d'Adam, un tiers des opérations au plus, et guère les activations. Il se paie à
-# l'usage. Et à la taille de Colibri, il n'égale pas l'apprentissage complet : plus le modèle est grand, plus le
-# marché est bon.
+# épargne les gradients et les moments d'Adam, un tiers des opérations au plus quand il est partout, et guère les
+# activations. Il se paie à l'usage. Et à la taille de Colibri, après si peu de pas, il n'égale pas l'apprentissage
+# complet ; plus le modèle est grand, moins il pèse en proportion.
 
 # %%
 progress()
