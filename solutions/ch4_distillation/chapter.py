@@ -64,12 +64,12 @@ sentence = "La demande doit être adressée par lettre recommandée avec accusé
 ch4.dark_knowledge(colibri, tokenizer, sentence, rank=4)
 
 # %% [markdown]
-# Au milieu d'un mot ou d'une formule toute faite, l'étiquette douce n'hésite guère. Ailleurs, elle dit ce que le texte
-# tait : que d'autres suites étaient possibles, lesquelles, et combien. Hinton appelle cela la **connaissance cachée** (*dark
+# Au milieu d'un mot ou d'une formule toute faite, l'étiquette douce n'hésite guère. Ailleurs, elle dit ce que le texte tait :
+# que d'autres suites étaient possibles, lesquelles, et combien. Hinton appelle cela la **connaissance cachée** (*dark
 # knowledge*). Une phrase n'est pas une preuve ; voici la moyenne sur des milliers de positions. La dernière ligne est
 # l'**entropie**, $-\sum_i p_i \ln p_i$, qui mesure l'hésitation : elle va de 0, une certitude, à $\ln V$ pour $V$ mots
-# également probables. Elle se compte ici en **nats**, l'unité du logarithme naturel, comme le bit est celle du logarithme
-# de base 2.
+# également probables. Elle se compte ici en **nats**, l'unité du logarithme naturel, comme le bit est celle du logarithme de
+# base 2.
 
 # %%
 ch4.what_labels_say(colibri, tokens)
@@ -261,9 +261,9 @@ ch4.pairs_before(colibri, build_student, tokens=scale().pick(essai=512, cpu=2048
 # $$ \mathcal L_{\text{doux}} = T^2 \cdot D_{\mathrm{KL}}\big(p^{\text{enseignant}}(T) \,\|\, p^{\text{élève}}(T)\big) . $$
 #
 # D'où sort $T^2$ ? Sans lui, le gradient par rapport au score $z_i$ de l'élève est $(q_i - p_i)/T$, où $p$ et $q$ sont les
-# lois adoucies de l'enseignant et de l'élève : une division par $T$. La seconde se cache dans $q_i - p_i$ : quand $T$ est grand, les deux lois se rapprochent de la loi uniforme, et leur écart devient
-# proportionnel à $1/T$. **Pariez :** sans ce facteur, par combien le gradient est-il divisé entre $T = 1$ et $T = 32$ ? Par
-# 32, par 1 000, par plus ?
+# lois adoucies de l'enseignant et de l'élève : une division par $T$. La seconde se cache dans $q_i - p_i$ : quand $T$ est
+# grand, les deux lois se rapprochent de la loi uniforme, et leur écart devient proportionnel à $1/T$. **Pariez :** sans ce
+# facteur, par combien le gradient est-il divisé entre $T = 1$ et $T = 32$ ? Par 32, par 1 000, par plus ?
 
 # %% [markdown]
 # ### ✎ Exercice : `distillation_loss` · 3 points · 20 minutes
@@ -365,19 +365,18 @@ lessons = ch4.three_lessons(
 )
 
 # %% [markdown]
-# Les bandes sont celles de trois graines de l'auteur (l'ordre des fenêtres change) : un écart plus petit qu'une bande ne prouve
-# rien. Le dessin suit le début du texte de validation, plus facile que le reste : ne comparez ses hauteurs qu'entre elles, et
-# les chiffres du tableau de même. Regardez aussi la dernière colonne du tableau : un pas avec enseignant coûte plus cher, puisque Colibri lit le lot, lui
-# aussi. Une comparaison à nombre de pas égal lui fait cadeau de ce temps. La voici à **durée** égale : les étiquettes dures ont
-# droit à plus de pas.
+# Les bandes sont celles de trois graines de l'auteur (l'ordre des fenêtres change) : un écart plus petit qu'une bande ne
+# prouve rien. Le dessin suit le début du texte de validation, plus facile que le reste : ne comparez ses hauteurs qu'entre
+# elles, et les chiffres du tableau de même. Regardez aussi la dernière colonne du tableau : un pas avec enseignant coûte plus
+# cher, puisque Colibri lit le lot, lui aussi. Une comparaison à nombre de pas égal lui fait cadeau de ce temps. La voici à
+# **durée** égale : les étiquettes dures ont droit à plus de pas.
 
 # %%
 ch4.equal_cost(lessons, build_student, combined_loss)
 
 # %% [markdown]
 # Deux élèves dont les graines se mêlent ne sont pas départagés, quel que soit l'ordre de leurs moyennes. C'est la question à
-# poser à toute courbe de distillation : qu'est-ce qui est tenu égal ? Les pas, les jetons, la durée, ou
-# rien ?
+# poser à toute courbe de distillation : qu'est-ce qui est tenu égal ? Les pas, les jetons, la durée, ou rien ?
 #
 # On pourrait ne calculer les étiquettes douces qu'une fois et les garder sur disque : l'enseignant ne coûterait plus rien aux
 # élèves suivants. Colibri donne 4 096 scores par jeton. **Combien pèserait**, en FP16, un texte d'un million de jetons ?
@@ -391,18 +390,18 @@ print(f"les {kept} plus probables, et leurs numéros : {kept * text_tokens * (2
 # On n'en garde donc souvent que les plus probables. Ici, Colibri relit chaque lot, et son temps est compté.
 #
 # **Bien dire son doute.** Un modèle est bien **calibré** (*calibrated*) si, parmi les fois où il annonce 70 %, il a raison 70
-# fois sur 100. L'**ECE** (*expected calibration error*, Guo et al., 2017) est l'écart moyen entre confiance, la probabilité du
-# premier choix, et justesse, la part des fois où ce choix est le bon. Sur la figure, plus un disque est grand, plus de jetons
-# y tombent.
+# fois sur 100. L'**ECE** (*expected calibration error*, Guo et al., 2017) est l'écart moyen entre confiance, la probabilité
+# du premier choix, et justesse, la part des fois où ce choix est le bon. Sur la figure, plus un disque est grand, plus de
+# jetons y tombent.
 
 # %%
 ch4.calibrations(colibri, lessons, build_student, combined_loss, tokens)
 
 # %% [markdown]
-# Un point sous la diagonale : le modèle se croyait plus sûr qu'il ne l'est ; au-dessus, il était trop modeste. Lisez surtout la
-# dernière colonne, trois graines par recette : les étiquettes qui donnent la meilleure perplexité ne donnent pas forcément la
-# meilleure calibration. Une explication possible : à $T = 2$, l'élève est noté sur des lois adoucies ; rien ne
-# l'oblige à être juste à $T = 1$, où on le consulte. Le terme dur, lui, n'a pas de température.
+# Un point sous la diagonale : le modèle se croyait plus sûr qu'il ne l'est ; au-dessus, il était trop modeste. Lisez surtout
+# la dernière colonne, trois graines par recette : les étiquettes qui donnent la meilleure perplexité ne donnent pas forcément
+# la meilleure calibration. Une explication possible : à $T = 2$, l'élève est noté sur des lois adoucies ; rien ne l'oblige à
+# être juste à $T = 1$, où on le consulte. Le terme dur, lui, n'a pas de température.
 #
 # ## 4.8 Deux témoins
 #
@@ -480,8 +479,8 @@ ch4.live_ensemble(lessons, build_student, combined_loss, ensemble_probs, tokens)
 
 # %% [markdown]
 # Son avance sur le meilleur est-elle plus grande que l'écart entre deux graines ? Et ces trois-là n'ont pas eu les mêmes
-# étiquettes. Plus proprement : trois élèves d'étiquettes dures, qui ne diffèrent que par la
-# graine. Deux façons de les rendre différents : l'ordre des fenêtres seulement, ou aussi leurs poids de départ.
+# étiquettes. Plus proprement : trois élèves d'étiquettes dures, qui ne diffèrent que par la graine. Deux façons de les rendre
+# différents : l'ordre des fenêtres seulement, ou aussi leurs poids de départ.
 
 # %%
 ch4.ensembles()
@@ -512,8 +511,8 @@ ch4.who_teaches()
 #   plusieurs indices (« multi-view »), ils démontrent que l'ensemble gagne, qu'un élève peut en hériter, et que
 #   l'auto-distillation revient à combiner implicitement un ensemble et une distillation.
 #
-# Aucun ne dit « = ». Chez nous, à pas égaux, un enseignant qui n'en sait pas plus que l'élève l'aide déjà ; mais doubler les pas
-# sans enseignant en fait au moins autant, et l'enseignant, lui aussi, a coûté des pas.
+# Aucun ne dit « = ». Chez nous, à pas égaux, un enseignant qui n'en sait pas plus que l'élève l'aide déjà ; mais doubler les
+# pas sans enseignant en fait au moins autant, et l'enseignant, lui aussi, a coûté des pas.
 #
 # ??? q="ensemble_claim"
 #
@@ -526,9 +525,9 @@ ch4.who_teaches()
 ch4.beside_the_papers(colibri)
 
 # %% [markdown]
-# Retirer la moitié des blocs n'a pas le même prix. Deux raisons au moins, que cette figure ne sépare pas : Colibri n'a que cinq
-# blocs, et chacun compte, quand BERT en a douze, sans doute plus redondants ; et nos élèves n'ont appris que quelques dizaines
-# de pas.
+# Retirer la moitié des blocs n'a pas le même prix. Deux raisons au moins, que cette figure ne sépare pas : Colibri n'a que
+# cinq blocs, et chacun compte, quand BERT en a douze, sans doute plus redondants ; et nos élèves n'ont appris que quelques
+# dizaines de pas.
 #
 # ## 4.12 Réparer un Colibri trop arrondi
 #
@@ -584,10 +583,9 @@ atelier.board()
 # moins de travail. Sur GPT-2 et au-delà, où les blocs sont plus nombreux et plus redondants, on fait souvent les deux.
 #
 # **Ce que vous savez maintenant.** Une étiquette douce dit tout ce qu'un texte tait. La température ouvre l'écoute, et $T^2$
-# garde aux gradients leur taille. Le sens de la divergence décide entre couvrir et choisir. Hériter des blocs compte plus que les
-# étiquettes, et l'avantage des douces se juge à durée égale, avec un témoin et plusieurs graines. Un ensemble, ou même un pareil,
-# enseigne ; mais il faut compter ce qu'il a coûté. Et la distillation sait aussi réparer, jusqu'à un
-# certain point.
+# garde aux gradients leur taille. Le sens de la divergence décide entre couvrir et choisir. Hériter des blocs compte plus que
+# les étiquettes, et l'avantage des douces se juge à durée égale, avec un témoin et plusieurs graines. Un ensemble, ou même un
+# pareil, enseigne ; mais il faut compter ce qu'il a coûté. Et la distillation sait aussi réparer, jusqu'à un certain point.
 
 # %%
 progress()
