@@ -376,8 +376,10 @@ def grid(
     hard = [r["perplexité"] for r in measures("dures")[str(length)]]
     temperatures = sorted({c["T"] for c in kept["cases"]})
     alphas = [0.0, *sorted({c["alpha"] for c in kept["cases"]})]
-    found = {(c["T"], c["alpha"]): c["perplexité"] for c in kept["cases"]}
-    values = np.array([[found.get((t, a), hard[0]) for t in temperatures] for a in alphas])
+    runs = {(c["T"], c["alpha"]): c["perplexités"] for c in kept["cases"]}
+    found = {at: sum(v) / len(v) for at, v in runs.items()}
+    without = sum(hard) / len(hard)
+    values = np.array([[found.get((t, a), without) for t in temperatures] for a in alphas])
 
     fig, ax = canvas(7.0, 3.8)
     ax.grid(False)

@@ -24,7 +24,7 @@ from atelier.figures.ch5_orders import (
     same_bits,
 )
 from atelier.figures.ch5_papers import beside_the_papers, nm_kernels, nm_picture, nm_price, paper_table
-from atelier.figures.ch5_recovery import forgotten, recover, recovery_table, schedule_plot
+from atelier.figures.ch5_recovery import forgotten, recover, recovery_rates, recovery_table, schedule_plot
 from atelier.figures.ch5_storage import TIMED, formats, products
 from atelier.figures.ch5_structure import (
     head_curve,
@@ -57,6 +57,7 @@ __all__ = [
     "paper_table",
     "products",
     "recover",
+    "recovery_rates",
     "recovery_table",
     "row_both",
     "row_recovered",

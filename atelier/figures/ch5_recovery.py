@@ -45,14 +45,20 @@ def magnitude_masks(model: GPT2LMHeadModel, magnitude: Magnitude, amount: float)
 
 
 def one_shot(
-    model: GPT2LMHeadModel, ids: Tensor, magnitude: Magnitude, amount: float, steps: int = STEPS, seed: int = 0
+    model: GPT2LMHeadModel,
+    ids: Tensor,
+    magnitude: Magnitude,
+    amount: float,
+    steps: int = STEPS,
+    seed: int = 0,
+    lr: float = LR,
 ) -> tuple[GPT2LMHeadModel, Log]:
     """Une copie élaguée d'un coup, puis entraînée `steps` pas sous son masque. ids : jetons du texte (n,)."""
     pruned = copy.deepcopy(model)
     masks = magnitude_masks(pruned, magnitude, amount)
     apply_masks(pruned, masks)
     log = train(
-        pruned, windows(ids, seed=seed), steps, LR, what="d'un coup", after_step=lambda _: apply_masks(pruned, masks)
+        pruned, windows(ids, seed=seed), steps, lr, what="d'un coup", after_step=lambda _: apply_masks(pruned, masks)
     )
     return pruned, log
 
@@ -236,6 +242,24 @@ def recovery_table() -> None:
         rows,
         header=["élagué", "part", "avant la reprise", f"après {STEPS} pas", f"après {3 * STEPS} pas"],
         caption="Perplexité, mesurée par l'auteur : médiane de trois graines, et étendue",
+    )
+
+
+def recovery_rates() -> None:
+    """Perplexité après une reprise d'un coup, selon la part retirée et le taux d'apprentissage."""
+    measured = load_measures(CHAPTER).get("reprise_taux", {})
+    if not measured:
+        return note("Ces reprises n'ont pas encore été mesurées : python cours.py mesures ch5_elagage")
+    found = {tuple(map(float, key.split())): value for key, value in measured.items()}
+    for (way, amount), values in _recorded_recovery().items():
+        if way != SLOWLY:
+            found[amount, LR] = values[0]
+    rates = sorted({lr for _, lr in found})
+    amounts = [a for a in sorted({a for a, _ in found}) if all((a, lr) in found for lr in rates)]
+    table(
+        [[percent(a), *(number(found[a, lr], 4) for lr in rates)] for a in amounts],
+        header=["part retirée", *(f"taux {number(lr)}" for lr in rates)],
+        caption=f"Perplexité après {STEPS} pas de reprise, d'un coup, une graine, mesurée par l'auteur",
     )
 
 

@@ -32,7 +32,7 @@ CHAPTER = "ch4_distillation"
 SEEDS = (0, 1, 2)
 LONG = 2 * st.STEPS
 REPAIR_STEPS, REPAIR_RATES = 40, {3: 5e-4, 2: 1e-3}
-TEMPERATURES, ALPHAS = (1.0, 2.0, 4.0, 8.0), (0.5, 1.0)
+TEMPERATURES, ALPHAS = (1.0, 2.0, 4.0, 8.0), (0.25, 0.5, 0.75, 1.0)
 
 
 def combined(student: Tensor, teacher: Tensor, ids: Tensor, temperature: float, alpha: float) -> Tensor:
@@ -155,11 +155,12 @@ def hasard() -> dict[str, Any]:
 
 
 def grille() -> dict[str, Any]:
-    """Température et α, une graine, apprentissages courts."""
+    """Température et α, trois graines, apprentissages courts."""
     cells = []
     for t, a in itertools.product(TEMPERATURES, ALPHAS):
         loss = st.taught(colibri(), combined, t, a)
-        cells.append({"T": t, "alpha": a, **run(from_layers(st.SPACED), loss, steps=st.SHORT, every=0)})
+        runs = [run(from_layers(st.SPACED), loss, steps=st.SHORT, seed=s, every=0) for s in SEEDS]
+        cells.append({"T": t, "alpha": a, "perplexités": [r["perplexité"] for r in runs]})
     return {"pas": st.SHORT, "cases": cells}
 
 

@@ -580,6 +580,17 @@ ch5.recovery_table()
 # derniers pas pour se remettre de la dernière coupe. Zhu et Gupta élaguent sur des milliers de pas ; regardez si
 # l'écart se referme quand on en donne trois fois plus.
 
+# %% [markdown]
+# Le témoin surprend : entraîner Colibri **sans rien lui retirer** lui a fait perdre quelque chose. Le taux d'apprentissage choisi pour
+# réparer de gros dégâts en fait de petits à qui n'en avait pas. Quel taux pour quel dégât ?
+
+# %%
+ch5.recovery_rates()
+
+# %% [markdown]
+# Cherchez le meilleur taux de chaque ligne. Plus on a retiré, plus il faut bouger les poids qui restent : le taux d'une reprise se
+# règle sur l'étendue des dégâts.
+
 # %%
 ch5.row_recovered(recovered, magnitude_mask, cubic_schedule)
 

@@ -34,6 +34,7 @@ SEEDS = [0, 1, 2]
 TOKENS = 4096
 CALIBRATION = 16
 RECOVERED = [0.5, 0.8, 0.9]
+RATES = [1e-4, 3e-4, 3e-3]
 RECIPE = {
     "perplexité": f"protocole du cours, {TOKENS} premiers jetons de a_validation",
     "étalonnage": f"{CALIBRATION} fenêtres de 256 jetons de a_train, tirées avec la graine",
@@ -256,6 +257,18 @@ def longer(results: Results) -> None:
         )
 
 
+def rates(results: Results) -> None:
+    """La reprise d'un coup, à d'autres taux d'apprentissage."""
+    ids, mask = corpus_tokens("a_train"), reference("magnitude_mask")
+    for amount in (0.0, *RECOVERED):
+        for lr in RATES:
+            results.point(
+                "reprise_taux",
+                f"{amount} {lr}",
+                lambda a=amount, lr=lr: perplexity(one_shot(model, ids, mask, a, lr=lr)[0]),
+            )
+
+
 def control(results: Results) -> None:
     """Le même apprentissage sans rien élaguer : ce que les pas seuls apportent, ou coûtent."""
     ids, mask = corpus_tokens("a_train"), reference("magnitude_mask")
@@ -285,6 +298,7 @@ EXPERIMENTS: dict[str, tuple[Callable[[Results], None], str]] = {
     "reprise": (recovery, "reprise"),
     "longue": (longer, "reprise_longue"),
     "temoin": (control, "reprise"),
+    "taux": (rates, "reprise_taux"),
     "oubli": (forgotten, "oubli"),
 }
 """Nom d'une expérience → ce qui la fait, et le nom sous lequel elle est enregistrée."""
