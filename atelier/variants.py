@@ -173,9 +173,6 @@ def figure(lines: list[Row]) -> Any:
             markerfacecolor="#0072B2" if mine else "white",
             markersize=8,
         )
-        ax.annotate(
-            r["name"], (r["bytes"] / 1e6, r["perplexity"]), xytext=(6, 6), textcoords="offset points", fontsize=9
-        )
     for axis, values in ((ax.xaxis, [r["bytes"] / 1e6 for r in lines]), (ax.yaxis, [r["perplexity"] for r in lines])):
         axis.axes.set(**{f"{axis.axis_name}scale": "log"})
         axis.set_major_locator(FixedLocator(_ticks(0.9 * min(values), 1.1 * max(values))))
@@ -186,7 +183,34 @@ def figure(lines: list[Row]) -> Any:
     ax.set_title("Plus bas et plus à gauche, c'est mieux (rond plein : vous ; carré creux : l'auteur)", fontsize=10)
     ax.margins(0.12)
     ax.grid(alpha=0.3)
+    _name_points(ax, {r["name"]: (r["bytes"] / 1e6, r["perplexity"]) for r in lines})
     return fig
+
+
+def _name_points(ax: Any, points: dict[str, tuple[float, float]]) -> None:
+    """Écrit chaque nom là où il n'en couvre aucun autre, ni aucun point ; un trait le relie s'il en est loin."""
+    from matplotlib.transforms import Bbox
+
+    fig = ax.figure
+    fig.canvas.draw()
+    unit = fig.dpi / 72
+    centres = {name: ax.transData.transform(xy) for name, xy in points.items()}
+    taken = [Bbox.from_extents(*(c - 5 * unit), *(c + 5 * unit)) for c in centres.values()]
+    places = sorted(
+        ((side * dx, dy) for side in (1, -1) for dx in (7, 26, 48) for dy in range(-72, 73, 9)),
+        key=lambda at: abs(at[0]) + abs(at[1]) + (at[0] < 0),
+    )
+    for name, xy in sorted(points.items(), key=lambda item: -item[1][1]):
+        text = ax.annotate(name, xy, xytext=(7, 0), textcoords="offset points", fontsize=9, va="center")
+        for dx, dy in places:
+            text.set(position=(dx, dy), ha="left" if dx > 0 else "right")
+            box = text.get_window_extent()
+            inside = ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 and ax.bbox.y0 <= box.y0 and box.y1 <= ax.bbox.y1
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+        taken.append(text.get_window_extent())
+        if max(abs(dx) - 7, abs(dy) - 9) > 0:
+            ax.annotate("", xy, (dx, dy), textcoords="offset points", arrowprops={"arrowstyle": "-", "lw": 0.6})
 
 
 def _alt(lines: list[Row]) -> str:

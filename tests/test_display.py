@@ -148,6 +148,33 @@ def test_board_keeps_one_row_per_variant_and_prefers_yours(course, monkeypatch, 
     assert "int8" in capsys.readouterr().out
 
 
+def test_names_on_the_board_cover_neither_each_other_nor_a_point():
+    """Même serrés : sept variantes de tailles et de perplexités presque égales, et une loin."""
+    sizes = [
+        (2.83, 13.5),
+        (2.83, 12.1),
+        (2.96, 12.06),
+        (2.95, 12.3),
+        (2.9, 12.2),
+        (3.0, 12.4),
+        (2.8, 12.9),
+        (12.2, 11.6),
+    ]
+    lines = [
+        {"name": f"variante-{i}", "by": "auteur", "bytes": round(1e6 * b), "perplexity": p}
+        for i, (b, p) in enumerate(sizes)
+    ]
+    fig = variants.figure(lines)
+    ax = fig.axes[0]
+    fig.canvas.draw()
+    boxes = [t.get_window_extent() for t in ax.texts if t.get_text()]
+    points = [ax.transData.transform((b, p)) for b, p in sizes]
+    assert len(boxes) == len(lines)
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    assert not any(box.contains(*point) for box in boxes for point in points)
+    assert all(ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1 for box in boxes)
+
+
 def test_variants_come_back_yours_first(course, monkeypatch, capsys):
     monkeypatch.setenv("COURS_ECHELLE", "essai")
     from atelier.models import load_model
