@@ -11,7 +11,7 @@ from torch import Tensor
 from atelier.display import note, number, recorded, show, table
 from atelier.figures.ch5_masks import linear_weights, magnitude_model, masked, random_model, wanda_model
 from atelier.figures.controls import Slider, explore
-from atelier.figures.layers import KINDS, calibration_ids, layer_inputs, linear_layers, weight_of
+from atelier.figures.layers import KINDS, calibration_ids, layer_inputs, layer_label, linear_layers, weight_of
 from atelier.figures.style import BLACK, BLUE, ORANGE, RED, SERIES, SKY, canvas, french, percent, progress_bar
 from atelier.measures import load_measures
 from atelier.models import load_tokenizer
@@ -53,9 +53,9 @@ def zeros_of(model: GPT2LMHeadModel, sparsity: Callable[..., float]) -> None:
     n = sum(w.numel() for w in weights.values())
     small = sum(int((w.abs() < 0.01 * w.abs().max()).sum()) for w in weights.values())
     note(
-        f"Poids des couches linéaires : {percent(sparsity(weights.values()))} de zéros, mais {percent(small / n)} sont "
-        "au centième du plus grand de leur couche, ou moins. Tous les paramètres : "
-        f"{percent(sparsity(model.parameters()))} ; sorties de la GELU : {percent(sparsity(hidden.values()))}."
+        f"Part de zéros : poids des couches linéaires, {percent(sparsity(weights.values()))}, mais "
+        f"{percent(small / n)} sont au centième du plus grand de leur couche, ou moins ; tous les paramètres, "
+        f"{percent(sparsity(model.parameters()))} ; sorties de la GELU, {percent(sparsity(hidden.values()))}."
     )
 
 
@@ -154,7 +154,7 @@ def _draw_curves(names: Sequence[str], live: dict[str, dict[float, float]], toke
         + ".",
     )
     if tokens != 4096:
-        note(f"Vos points sont mesurés sur {number(tokens)} jetons, la courbe sur 4 096 : ils ne se comparent pas.")
+        note(f"Vos points sont mesurés sur {number(tokens)} jetons, la courbe sur 4 096 : ils ne se comparent pas.")
 
 
 def _source(names: Sequence[str]) -> None:
@@ -263,12 +263,12 @@ def global_shares(
     size = {n: w.abs().mean().item() for n, w in weights.items()}
     show(
         fig,
-        alt=f"Carte bloc par nature de couche de la part retirée : de {percent(gone[best])} ({best}) à "
-        f"{percent(gone[worst])} ({worst}).",
+        alt=f"Carte bloc par nature de couche de la part retirée : de {percent(gone[best])} ({layer_label(best)}) "
+        f"à {percent(gone[worst])} ({layer_label(worst)}).",
     )
     note(
-        f"La plus dégarnie, {worst}, a des poids de taille moyenne {number(size[worst], 2)} ; la plus épargnée, "
-        f"{best}, de {number(size[best], 2)}."
+        f"La plus dégarnie ({layer_label(worst)}) a des poids de taille moyenne {number(size[worst], 2)} ; la plus "
+        f"épargnée ({layer_label(best)}), de {number(size[best], 2)}."
     )
 
 
@@ -291,7 +291,7 @@ def sensitivity(model: GPT2LMHeadModel, magnitude: Magnitude, tokens: int, amoun
     show(
         fig,
         alt=f"Carte bloc par nature de couche de la hausse de perplexité : de {percent(max(rise[order[0]], 0))} "
-        f"({order[0]}) à {percent(rise[order[-1]])} ({order[-1]}).",
+        f"({layer_label(order[0])}) à {percent(rise[order[-1]])} ({layer_label(order[-1])}).",
     )
     table(
         [[KINDS[k], weights[f"0.{k}"].numel(), f"{100 * kinds[k]:.1f}\u00a0%".replace(".", ",")] for k in KINDS],
@@ -304,9 +304,7 @@ def sensitivity(model: GPT2LMHeadModel, magnitude: Magnitude, tokens: int, amoun
 
 
 @recorded("ch5/weight_and_input", needs=("magnitude", "wanda"))
-def weight_and_input(
-    w: Tensor, x: Tensor, magnitude: Magnitude, wanda: Wanda, name: str = "", amount: float = 0.5
-) -> None:
+def weight_and_input(w: Tensor, x: Tensor, magnitude: Magnitude, wanda: Wanda, name: str, amount: float = 0.5) -> None:
     """Chaque poids d'une couche : sa taille, et la norme de ce qu'il multiplie ; qui retire quoi."""
     small, useless = ~magnitude(w, amount), ~wanda(w, x, amount)
     norms = x.norm(dim=0).expand(w.shape)
@@ -337,13 +335,14 @@ def weight_and_input(
     one = x.norm(dim=0)
     show(
         fig,
-        alt=f"Nuage de points, taille du poids contre norme de son entrée, couche {name}. "
-        + " ; ".join(f"{label} : {percent(group.float().mean().item())}" for label, group, _, _ in groups)
+        alt=f"Nuage de points, taille du poids contre norme de son entrée, {layer_label(name)}. "
+        + " ; ".join(f"{label} : {percent(group.float().mean().item())}" for label, group, _, _ in groups)
         + ". La magnitude coupe à l'horizontale, Wanda en biais.",
     )
     note(
-        f"Couche {name} : la plus grande entrée a une norme {number((one.max() / one.median()).item(), 3)} fois la "
-        f"médiane, la plus petite {number((one.median() / one.min()).item(), 3)} fois moins."
+        f"Couche montrée : {layer_label(name)}. La plus grande entrée a une norme "
+        f"{number((one.max() / one.median()).item(), 3)} fois la médiane, la plus petite "
+        f"{number((one.median() / one.min()).item(), 3)} fois moins."
     )
 
 
@@ -371,7 +370,13 @@ def layer_errors(model: GPT2LMHeadModel, ids: Tensor, magnitude: Magnitude, wand
         for k, label, look in ((first, "magnitude", SERIES[1]), (second, "Wanda", SERIES[3])):
             ax.plot([r[k] for r in rows], label=label, lw=1.5, ms=5, **look)
         ax.set_title(title, fontsize=10)
-        ax.set_xticks(range(len(rows)), [r[0] for r in rows], rotation=75, fontsize=6.5, ha="right")
+        per_block, blocks = len(KINDS), len(rows) // len(KINDS)
+        ax.set_xticks(
+            [per_block * b + (per_block - 1) / 2 for b in range(blocks)], [f"bloc {b}" for b in range(blocks)]
+        )
+        for b in range(1, blocks):
+            ax.axvline(per_block * b - 0.5, color="#999999", lw=0.8)
+        ax.grid(axis="x", visible=False)
         french(ax, x=False)
     axes[0].set_ylabel("norme de l'écart / norme")
     axes[0].set_ylim(0)
@@ -387,5 +392,5 @@ def layer_errors(model: GPT2LMHeadModel, ids: Tensor, magnitude: Magnitude, wand
     note(
         f"Erreur moyenne sur les poids : {number(mean[0], 3)} pour la magnitude, {number(mean[2], 3)} pour Wanda. Sur "
         f"la sortie : {number(mean[1], 3)} et {number(mean[3], 3)} ; Wanda y fait mieux sur {better} couches sur "
-        f"{len(rows)}."
+        f"{len(rows)}. Dans chaque bloc, de gauche à droite : {' ; '.join(KINDS.values())}."
     )

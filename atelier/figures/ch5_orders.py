@@ -120,6 +120,8 @@ def same_bits() -> None:
     fig, ax = canvas(8.4, 4.2)
     for label, line, look in groups:
         ax.plot(*zip(*line, strict=True), label=label, lw=1.5, ms=6, **look)
+    for (x, y), text in zip(groups[-1][1], ("Wanda, 8 bits", "Wanda, 4 bits", "SparseGPT, 4 bits"), strict=True):
+        ax.annotate(text, (x, y), xytext=(6, 3), textcoords="offset points", fontsize=8)
     ax.axhline(dense, color=BLACK, lw=1, ls=":")
     ax.text(16, dense, "entier", va="bottom", ha="right", fontsize=8.5)
     ax.set_yscale("log")

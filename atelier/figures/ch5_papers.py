@@ -78,12 +78,14 @@ def beside_the_papers() -> None:
     fig, axes = canvas(9, 3.4, columns=3, sharey=True)
     for ax, where in zip(axes, ("50 %, libre", "4:8", "2:4"), strict=True):
         for method, look in zip(("magnitude", "Wanda", "SparseGPT"), (SERIES[1], SERIES[3], SERIES[4]), strict=True):
-            ax.plot(models, ratios[where, method], label=method, lw=1.5, **look)
+            ax.plot(range(len(models)), ratios[where, method], label=method, lw=1.5, **look)
         ax.set_title(where, fontsize=10)
         ax.set_yscale("log")
-        ax.tick_params(axis="x", rotation=35, labelsize=8)
+        ax.set_yticks([1, 2, 5, 10])
+        ax.set_xticks(range(len(models)), ["Colibri", *(f"{s}" for s in LLAMA2_DENSE)], fontsize=9)
+        ax.set_xlabel("Colibri, puis LLaMA-2", fontsize=9)
         french(ax, x=False)
-    axes[0].set_ylabel("perplexité / modèle entier")
+    axes[0].set_ylabel("perplexité / modèle entier (éch. log.)")
     axes[2].legend(frameon=False, fontsize=8.5)
     show(
         fig,
@@ -180,7 +182,7 @@ def nm_price(model: GPT2LMHeadModel, ids: Tensor, nm_mask: NM, tokens: int) -> N
     table(
         rows,
         header=["méthode", "50 %, libre", "4:8", "2:4", "1:4, soit 75 %"],
-        caption=f"Perplexité de Colibri : la vôtre sur {number(tokens)} jetons, celle de l'auteur sur 4 096 (modèle "
+        caption=f"Perplexité de Colibri : la vôtre sur {number(tokens)} jetons, celle de l'auteur sur 4 096 (modèle "
         f"entier : {number(measures['dense']['perplexité'], 4)})",
     )
 

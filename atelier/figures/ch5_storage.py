@@ -112,7 +112,7 @@ def formats(
     for name, look in zip(drawn, SERIES, strict=False):
         ax.plot([100 * a for a in amounts], [sizes[a][name] / dense for a in amounts], label=name, lw=1.5, ms=5, **look)
     ax.axhline(1, color=BLACK, lw=1.2)
-    ax.text(1, 1.03, "dense, avec ses zéros", fontsize=8.5)
+    ax.text(15, 1.05, "dense, avec ses zéros", fontsize=8.5)
     predicted = [sparse_bytes(w.numel(), a) / dense for a in amounts]
     ax.plot([100 * a for a in amounts], predicted, "x", color=BLACK, ms=8, label="votre formule")
     ax.set_ylim(0, 3.2)
@@ -202,6 +202,8 @@ def products(
         ax.set_xticks(xs, [f"{100 * a:g}".replace(".", ",") for a in found], fontsize=8)
         ax.minorticks_off()
         ax.set_yscale("log")
+        low, high = ax.get_ylim()
+        ax.set_yticks([m * 10**e for e in range(-5, 4) for m in (1, 2, 5) if low <= m * 10**e <= high])
         ax.set_title(f"{n} jeton{'s' if n > 1 else ''}", fontsize=10)
         ax.set_xlabel("part de zéros (%)")
         french(ax, x=False)

@@ -118,7 +118,7 @@ def silenced_or_removed(model: GPT2LMHeadModel, ids: Tensor, prune_heads: PruneH
         header=["modèle", "paramètres", f"c_attn du bloc {next(iter(gone))}"],
         caption=f"Sans {sum(map(len, gone.values()))} têtes",
     )
-    note(f"Plus grand écart entre les logits des deux derniers : {number(gap, 2)} (les arrondis).")
+    note(f"Plus grand écart entre les logits des deux derniers : {number(gap, 2)} (aux arrondis près).")
 
 
 def window_ms(model: GPT2LMHeadModel, repeats: int = 9) -> float:
@@ -139,15 +139,27 @@ def fp16_bytes(model: GPT2LMHeadModel) -> int:
 def head_curve(
     model: GPT2LMHeadModel, scores: Tensor, prune_heads: PruneHeads, counts: Sequence[int], tokens: int
 ) -> None:
-    """Les têtes les moins utiles retirées les premières : paramètres, octets, temps, perplexité."""
-    rows = []
+    """Les têtes les moins utiles retirées les premières : paramètres, octets, temps, perplexité.
+
+    Dernière colonne : la perplexité qu'on aurait si les hausses de perte, mesurées tête par tête, s'ajoutaient.
+    """
+    rows: list[list[Any]] = []
     for count in progress_bar(counts, "têtes retirées"):
         small = without_heads(model, prune_heads, least_useful(scores, count))
         perplexity = evaluate_perplexity(small, max_tokens=tokens).perplexity
-        rows.append([count, small.num_parameters(), fp16_bytes(small), window_ms(small), perplexity])
+        whole = rows[0][4] if rows else perplexity
+        added = whole * scores.flatten().sort().values[:count].sum().exp().item()
+        rows.append([count, small.num_parameters(), fp16_bytes(small), window_ms(small), perplexity, added])
     table(
         rows,
-        header=["têtes retirées", "paramètres", "octets (FP16)", "ms par fenêtre", "perplexité"],
+        header=[
+            "têtes retirées",
+            "paramètres",
+            "octets (FP16)",
+            "ms par fenêtre",
+            "perplexité",
+            "si les coûts s'ajoutaient",
+        ],
         caption=f"Colibri et ses {scores.numel()} têtes, sans réapprentissage ({number(tokens)} jetons évalués)",
     )
 

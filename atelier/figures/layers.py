@@ -22,6 +22,12 @@ KINDS = {
 """Les quatre couches linéaires d'un bloc de GPT-2."""
 
 
+def layer_label(name: str) -> str:
+    """« 0.attn.c_proj » dit au lecteur : « bloc 0, sortie de l'attention »."""
+    block, kind = name.split(".", 1)
+    return f"bloc {block}, {KINDS[kind]}"
+
+
 def linear_layers(model: GPT2LMHeadModel) -> dict[str, Conv1D]:
     """« bloc.nom » → couche, dans l'ordre de calcul. Les tables d'entrée et la tête liée n'en font pas partie."""
     return {f"{i}.{kind}": block.get_submodule(kind) for i, block in enumerate(model.transformer.h) for kind in KINDS}

@@ -135,8 +135,8 @@ amounts = scale().pick(essai=(0.5,), cpu=(0.2, 0.35, 0.5, 0.65), gpu=(0.1, 0.2, 
 ch5.sweep_magnitude(colibri, magnitude_mask, amounts, tokens)
 
 # %% [markdown]
-# L'axe vertical est logarithmique. Au hasard, un poids sur dix suffit à tout défaire. Les plus petits, eux, se laissent prendre
-# jusqu'à un sur cinq presque sans rien dire ; ensuite, cela va vite. Et les phrases ?
+# L'axe vertical est logarithmique. Au hasard, un poids sur dix coûte déjà plus que les plus petits à quatre sur dix. Les plus
+# petits, eux, se laissent prendre jusqu'à un sur cinq presque sans rien dire ; ensuite, cela va vite. Et les phrases ?
 
 # %%
 ch5.sentences(
@@ -256,7 +256,8 @@ ch5.weight_and_input(weights[layer], inputs[layer], magnitude_mask, wanda_mask, 
 ch5.layer_errors(colibri, windows, magnitude_mask, wanda_mask)
 
 # %% [markdown]
-# C'est la même leçon qu'avec GPTQ : ce qui compte n'est pas l'erreur sur les poids mais l'erreur sur la sortie. Puis tout le
+# C'est la même leçon qu'avec GPTQ : ce qui compte n'est pas l'erreur sur les poids mais l'erreur sur la sortie. Regardez aussi **où** Wanda
+# gagne : surtout dans le premier bloc, celui-là même que la section 5.3 avait désigné. Puis tout le
 # modèle, bloc après bloc, comme dans l'article.
 
 # %%
@@ -266,6 +267,9 @@ ch5.sweep_wanda(colibri, windows, wanda_mask, amounts, tokens)
 # La dernière courbe, **SparseGPT** (Frantar et Alistarh, 2023), fait à l'élagage ce que GPTQ fait à l'arrondi : quand un poids
 # part, les suivants se déplacent pour compenser. C'est l'algorithme que vous avez écrit au chapitre 3, où « arrondir » devient
 # « arrondir à zéro ». Il coûte une hessienne par couche ; Wanda, une norme.
+#
+# Regardez enfin la droite de la figure : passé les trois quarts, Wanda reste-t-il devant la magnitude ? À ces perplexités, le classement
+# des méthodes n'a plus guère de sens.
 
 # %%
 ch5.row_wanda(colibri, windows, wanda_mask)
@@ -274,7 +278,7 @@ ch5.row_wanda(colibri, windows, wanda_mask)
 # ## 5.5 À côté des articles
 #
 # Voici ce que donnent ces méthodes sur LLaMA-2, de deux mille à vingt mille fois plus grand que Colibri. Le protocole : WikiText-2,
-# en anglais, par fenêtres du contexte entier (4 096 jetons), et 128 extraits de C4 pour l'étalonnage. D'autres articles affichent
+# en anglais, par fenêtres du contexte entier (4 096 jetons), et 128 extraits de C4 pour l'étalonnage. D'autres articles affichent
 # 5,47 pour le même 7B entier, avec des fenêtres de 2 048 : encore une affaire de protocole. **Lisez en ligne :** que devient l'écart
 # entre les méthodes quand le modèle grandit ?
 
@@ -289,7 +293,8 @@ ch5.paper_table()
 ch5.beside_the_papers()
 
 # %% [markdown]
-# Deux faits. Plus le modèle est grand, moins l'élagage lui coûte : un petit modèle a peu de poids à perdre. Et l'on ne retrouve pas
+# Deux faits. De Colibri à LLaMA-2 13B, l'élagage coûte en rapport de moins en moins, à une exception près que vous trouverez ; de 13B
+# à 70B, ce n'est plus toujours vrai : cherchez les courbes qui remontent. Et l'on ne retrouve pas
 # tout : Wanda bat la magnitude, ici comme là-bas, mais n'égale pas SparseGPT, que ses corrections avantagent nettement sur Colibri.
 # Sun et al. ont imaginé Wanda pour les quelques entrées immenses des grands modèles ; dans la couche que vous avez regardée, la plus
 # grande entrée de Colibri ne dépasse la médiane que de quelques fois.
@@ -344,7 +349,8 @@ ch5.nm_picture(weights["0.mlp.c_fc"], nm_mask, magnitude_mask)
 ch5.nm_price(colibri, windows, nm_mask, tokens)
 
 # %% [markdown]
-# Voilà le prix. Et ce qu'il achète ? Le fabricant annonce, pour le produit seul, jusqu'à deux fois plus d'opérations par seconde
+# Voilà le prix. (Vos deux lignes de Wanda et celles de l'auteur n'ont pas lu les mêmes textes d'étalonnage, ni autant : l'écart entre elles
+# dit ce que l'étalonnage change.) Et ce qu'il achète ? Le fabricant annonce, pour le produit seul, jusqu'à deux fois plus d'opérations par seconde
 # (Mishra et al., 2021). À vérifier sur la carte, si vous en avez une :
 
 # %%
@@ -425,7 +431,8 @@ ch5.same_bits()
 
 # %% [markdown]
 # Lisez la figure à la verticale, puis à l'horizontale : pour une même perplexité, combien de bits de plus faut-il à l'élagage ? Nous
-# reviendrons aux deux ensemble. Mais il y a d'abord une autre façon de retirer, et celle-là fait toujours gagner du temps.
+# reviendrons aux deux ensemble. Mais il y a d'abord une autre façon de retirer, et celle-là rétrécit vraiment les
+# matrices.
 #
 # ## 5.9 Retirer pour de bon
 #
@@ -436,8 +443,8 @@ ch5.same_bits()
 scores = ch5.head_scores(colibri, windows[:4])
 
 # %% [markdown]
-# « Are Sixteen Heads Really Better than One? », demandaient Michel et al. (2019) : beaucoup de têtes ne coûtent presque rien, prises
-# une à une. Faites-les maintenant disparaître.
+# « Are Sixteen Heads Really Better than One? », demandaient Michel et al. (2019) : dans leurs modèles, beaucoup de têtes ne coûtent
+# presque rien, prises une à une. Colibri n'en a que trente : voyez combien sont dans ce cas. Faites-les maintenant disparaître.
 
 # %% [markdown]
 # ### ✎ Exercice : `prune_heads` · 4 points · 30 minutes · approfondissement
@@ -493,8 +500,10 @@ ch5.head_curve(
 )
 
 # %% [markdown]
-# Paramètres, octets et temps baissent pour de bon, et la perplexité monte plus vite que la somme : deux têtes qui font le même travail
-# ne coûtent presque rien chacune, et beaucoup ensemble. Et les neurones du MLP, ou un bloc entier ? À nombre de paramètres égal :
+# Paramètres, octets et temps baissent pour de bon, et la perplexité monte plus vite que si les coûts s'ajoutaient (dernière colonne) : deux
+# têtes qui font le même travail, par exemple, ne coûtent presque rien chacune, et beaucoup ensemble. Et les neurones du MLP, ou un bloc entier ? Les
+# neurones sont classés comme par Wanda (taille de leurs poids de sortie, fois la norme de leur activation), et le bloc retiré est celui qui coûte
+# le moins. À nombre de paramètres égal :
 
 # %%
 thinner = ch5.three_ways(colibri, windows, scores, prune_heads, tokens=few_tokens)
@@ -606,11 +615,12 @@ ch5.orders(colibri, windows, wanda_mask, tokens)
 # %% [markdown]
 # Quatre lectures :
 #
-# - **élaguer d'abord** fait mieux dans les deux couples : l'arrondi brouille le classement, et crée à lui seul bien des zéros (première
+# - **élaguer d'abord** fait mieux dans les deux couples : l'arrondi brouille le classement, et crée à lui seul bien des zéros (deuxième
 #   colonne) ; l'élagage, lui, ne gêne pas l'arrondi, puisque zéro est sur la grille ;
 # - GPTQ déplace les poids suivants, et pourrait réveiller ceux qu'on a retirés. Il le fait peu : une correction plus petite qu'un
-#   demi-pas s'arrondit à zéro. Reposer le masque ne coûte donc presque rien ;
-# - **SparseGPT** élague et arrondit en une passe, chaque erreur corrigée par les suivants : c'est de loin le meilleur des mélanges ;
+#   demi-pas s'arrondit à zéro. Reposer le masque ne change donc presque rien ;
+# - **SparseGPT** élague et arrondit en une passe, chaque erreur corrigée par les suivants : c'est de loin le meilleur des mélanges,
+#   et les quatre bits ne lui coûtent rien de visible ;
 # - moitié élaguée sur 4 bits, bitmap compris, fait trois bits par poids. À **bits égaux**, comparez donc aux lignes « 3 bits ».
 
 # %%
@@ -624,8 +634,8 @@ atelier.board()
 
 # %% [markdown]
 # **Ce que vous savez maintenant.** Retirer les plus petits poids coûte peu d'abord, beaucoup ensuite ; regarder ce qu'ils multiplient
-# coûte moins, et corriger ceux qui restent, moins encore. Des zéros libres ne font gagner ni temps ni, sans bon rangement, place ; une
-# structure, si. Un élagage se répare en partie par un peu d'apprentissage, masque gardé. Et à octets égaux, sur un modèle de cette
+# coûte moins, et corriger ceux qui restent, moins encore. Des zéros libres ne font gagner ni temps, à moins d'être très nombreux, ni place, sans bon
+# rangement ; une structure, si. Un élagage se répare en partie par un peu d'apprentissage, masque gardé. Et à octets égaux, sur un modèle de cette
 # taille, mieux vaut d'abord quantifier.
 #
 # Il reste une chose que ni l'un ni l'autre ne fait : apprendre à Colibri ce qu'il ne sait pas. C'est le chapitre 6.
