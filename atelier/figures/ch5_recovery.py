@@ -126,6 +126,7 @@ def schedule_plot(schedule: Schedule, amount: float = 0.8) -> None:
     ax.plot(steps, cubic, label="cubique (le vôtre)", color=BLUE, lw=2)
     ax.plot(steps, straight, "--", label="linéaire", color=ORANGE, lw=2)
     ax.axvline(RAMP, color=BLACK, lw=0.8, ls=":")
+    ax.text(RAMP + 1, 8, "fin de l'élagage", fontsize=9)
     ax.set_xlabel("pas d'apprentissage")
     ax.set_ylabel("part retirée (%)")
     ax.legend(frameon=False)
@@ -151,8 +152,8 @@ def forgotten(model: GPT2LMHeadModel, ids: Tensor, magnitude: Magnitude, steps: 
     if measured is None:
         return
     note(
-        f"Mesuré par l'auteur : après {STEPS} pas sans masque, il reste {percent(measured['zéros'])} de zéros, et "
-        f"la perplexité est de {number(measured['perplexité'], 4)}."
+        f"Mesuré par l'auteur : après {STEPS} pas sans masque, part de zéros {percent(measured['zéros'])}, et la "
+        f"perplexité est de {number(measured['perplexité'], 4)}."
     )
 
 
@@ -219,7 +220,7 @@ def recover(
         f"vous, à {percent(amount)} : d'un coup {number(mine[ONCE], 3)}, peu à peu {number(mine[SLOWLY], 3)}.",
     )
     seeds = len(points.get((SLOWLY, amount), []))
-    theirs = f" Auteur : {STEPS} pas, {seeds} graines, sur 4 096 jetons." if seeds else ""
+    theirs = f" Auteur : {STEPS} pas, {seeds} graines, sur 4 096 jetons." if seeds else ""
     note(
         f"Vous, à {percent(amount)} : {number(steps)} pas chacun, perplexité {number(mine[ONCE], 4)} d'un coup, "
         f"{number(mine[SLOWLY], 4)} peu à peu, sur {number(tokens)} jetons.{theirs}"
@@ -233,14 +234,15 @@ def recovery_table() -> None:
     before = {a: v[0] for a, v in curve("magnitude").items()}
     if not short:
         return note("Ces reprises n'ont pas encore été mesurées : python cours.py mesures ch5_elagage")
-    rows = [["entier, entraîné d'autant", "0", "—", _spread(short.get(("sans élagage", 0.0))), "—"]]
+    whole = number(load_measures(CHAPTER)["dense"]["perplexité"], 4)
+    rows = [["entier, entraîné d'autant", "0 %", whole, _spread(short.get(("sans élagage", 0.0))), "—"]]
     for a in sorted({a for way, a in short if way != "sans élagage"}):
         for way in (ONCE, SLOWLY):
             values = _spread(short.get((way, a))), _spread(long.get((way, a)))
             rows.append([way, percent(a), number(before[a], 4), *values])
     table(
         rows,
-        header=["élagué", "part", "avant la reprise", f"après {STEPS} pas", f"après {3 * STEPS} pas"],
+        header=["élagué", "part retirée", "avant la reprise", f"après {STEPS} pas", f"après {3 * STEPS} pas"],
         caption="Perplexité, mesurée par l'auteur : médiane de trois graines, et étendue",
     )
 
@@ -257,9 +259,10 @@ def recovery_rates() -> None:
     rates = sorted({lr for _, lr in found})
     amounts = [a for a in sorted({a for a, _ in found}) if all((a, lr) in found for lr in rates)]
     table(
-        [[percent(a), *(number(found[a, lr], 4) for lr in rates)] for a in amounts],
-        header=["part retirée", *(f"taux {number(lr)}" for lr in rates)],
-        caption=f"Perplexité après {STEPS} pas de reprise, d'un coup, une graine, mesurée par l'auteur",
+        [[percent(a) if a else "0 %", *(float(f"{found[a, lr]:.4g}") for lr in rates)] for a in amounts],
+        header=["part retirée", *(f"taux {number(lr, 2)}" for lr in rates)],
+        caption=f"Perplexité après {STEPS} pas de reprise, d'un coup, une graine, mesurée par l'auteur (recette du "
+        f"tableau précédent : taux {number(LR, 2)})",
     )
 
 
