@@ -245,16 +245,17 @@ def repair(model: GPT2LMHeadModel, insert: Insert, steps: int, bottleneck: int =
     four = load_variant("int4-gptq")
     ready = voices.adapted(four, insert, bottleneck)
     voices.teach(ready, "a_train", steps, lr=voices.REPAIR_LR, loss=voices.imitate(model))
-    base, before = next(((r["bytes"], r["perplexity"]) for r in rows() if r["name"] == "int4-gptq"), (0, float("nan")))
+    base = next((r for r in rows() if r["name"] == "int4-gptq"), {"bytes": 0, "tokens": 0})
     extra = voices.file_bytes(voices.trained_tensors(ready), torch.float16)
     row = save_variant(
         "int4-adapter",
         ready,
-        base + extra,
+        base["bytes"] + extra,
         CHAPTER,
         f"int4-gptq et un adaptateur (m = {bottleneck}) qui imite le modèle FP32, {steps} pas",
     )
+    alone = f" (la base seule : {number(base['perplexity'])})" if base["tokens"] == row["tokens"] else ""
     note(
-        f"Au tableau : « {row['name']} », perplexité {number(row['perplexity'])} (la base seule : {number(before)}), "
+        f"Au tableau : « {row['name']} », perplexité {number(row['perplexity'])}{alone}, "
         f"{number(row['bytes'])} octets (dont {number(extra)} d'adaptateurs), {number(row['ms'], 3)} ms par fenêtre."
     )
