@@ -90,7 +90,7 @@ def saved_bytes(run: Callable[[], Tensor], model: nn.Module) -> int:
 
 
 def step_times(model: nn.Module, batch: Any, loss: Callable[[nn.Module, Any], Tensor], repeats: int = 7) -> dict:
-    """Ce que coûte un pas d'apprentissage, le modèle restant tel quel (pas d'apprentissage nul).
+    """Ce que coûte un pas d'apprentissage, le modèle restant tel quel (taux d'apprentissage nul).
 
     Rend « avant », « arrière », « optimiseur » (ms, médianes après un pas d'échauffement), « entraînés » (paramètres),
     « octets gardés » (activations), « octets d'état » (gradient et deux moments d'Adam, FP32) et, sur CUDA, « pic »

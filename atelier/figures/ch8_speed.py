@@ -258,7 +258,7 @@ def settle(found: dict[str, Any]) -> None:
         rows,
         header=["", *names],
         caption=f"« It is not faster » ou « It is faster » ? ({source(found)} ; {found['date']} ; mêmes fenêtres, "
-        "même ordre, chaque méthode à son meilleur pas d'apprentissage)",
+        "même ordre, chaque méthode à son meilleur taux d'apprentissage)",
     )
 
 

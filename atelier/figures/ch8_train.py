@@ -232,20 +232,20 @@ def ranks_table(found: dict[str, Any]) -> None:
     table(
         rows,
         header=["r", "paramètres entraînés", "perplexité sur B", "étendue de 3 graines"],
-        caption=f"LoRA sur toutes les couches, α = 2r, {steps} pas, même pas d'apprentissage ({source(found)})",
+        caption=f"LoRA sur toutes les couches, α = 2r, {steps} pas, même taux d'apprentissage ({source(found)})",
     )
 
 
 @from_measures("alphas", "rangs", "langue")
 def alphas(found: dict[str, Any]) -> None:
-    """Ce que fait α / r quand r change, à pas d'apprentissage égal."""
+    """Ce que fait α / r quand r change, à taux d'apprentissage égal."""
     at_eight = found["langue"]["LoRA"][0]["B"]
     lines = {rule: {int(r): p for r, p in line.items()} for rule, line in found["alphas"].items()}
     lines["2, quel que soit r"] = {r: found["rangs"][str(r)][0]["B"] for r in (1, 64)}
     table(
         [[rule, line[1], at_eight, line[64]] for rule, line in lines.items()],
         header=["facteur devant BA", "r = 1", "r = 8 (les trois coïncident)", "r = 64"],
-        caption=f"Perplexité sur B, même pas d'apprentissage, α réglé pour r = 8 ({source(found)}, une graine)",
+        caption=f"Perplexité sur B, même taux d'apprentissage, α réglé pour r = 8 ({source(found)}, une graine)",
     )
 
 

@@ -279,9 +279,9 @@ ch6.mean_against_words()
 
 # %% [markdown]
 # Avec le moins de textes, le corps **gelé**, bien lu, passe devant la méthode simple sur les trois graines, et devant
-# Colibri tout ajusté : si peu d'exemples suffisent à régler quelques poids, pas trois millions. L'écart reste de
-# l'ordre de ce que 427 textes permettent de voir. Puis les courbes se croisent : dès que les exemples s'ajoutent,
-# compter les mots reprend l'avantage et le garde.
+# Colibri tout ajusté. Si peu d'exemples, pensons-nous, suffisent à régler quelques milliers de poids, pas trois
+# millions. L'écart reste de l'ordre de ce que 427 textes permettent de voir. Puis les courbes se croisent : dès que les
+# exemples s'ajoutent, compter les mots reprend l'avantage et le garde.
 #
 # ??? q="frozen_features"
 
@@ -350,7 +350,7 @@ ch6.head_or_whole(colibri, pool_last_token, freeze_except)
 ch6.step_times()
 
 # %% [markdown]
-# « Dernier bloc » et « premier bloc » entraînent presque autant de nombres, et leurs pas ne durent pas la même chose :
+# « Dernier bloc » et « premier bloc » entraînent presque autant de nombres, mais leurs pas ne durent pas le même temps :
 # pour l'un, le retour s'arrête aussitôt ; pour l'autre, il redescend tout le modèle.
 #
 # Un mot du **réglage**. Les deux méthodes sont-elles aussi sensibles l'une que l'autre au taux d'apprentissage ?

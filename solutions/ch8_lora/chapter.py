@@ -126,7 +126,7 @@ ch8.rank_and_perplexity()
 #   déjà à $W_q$ et $W_v$ (§ 7.2).
 # - **Apprendre** sous la contrainte vaut mieux que tronquer, dans les mêmes couches : à rang égal, comparez les
 #   triangles aux ronds, puis au trait des couches linéaires. Ne lisez pas tout l'écart comme le prix du rang : LoRA a
-#   son propre pas d'apprentissage, alors que le fine-tuning des seules couches linéaires a pris celui de « tout ».
+#   son propre taux d'apprentissage, alors que le fine-tuning des seules couches linéaires a pris celui de « tout ».
 # - Les carrés sont déjà bas au rang 1, et ce n'est pas grâce au rang : là, la table des jetons, les biais et les
 #   LayerNorm ont appris aussi, et leur changement est gardé en entier. La première phrase sous la figure ôte même tout
 #   $\Delta W$ : à cette échelle, une bonne part de ce que gagne un fine-tuning complet est **hors** des couches
@@ -292,12 +292,12 @@ ch8.start_curves()
 # lui sert-il ailleurs ?
 #
 # Ne condamnez pas trop vite le départ inverse. Hayou et al. (2024, arXiv 2406.08447) montrent sur de plus grands
-# modèles que le choix de la diapositive supporte des pas d'apprentissage plus grands ; ici, nous n'en essayons qu'un,
+# modèles que le choix de la diapositive supporte des taux d'apprentissage plus grands ; ici, nous n'en essayons qu'un,
 # réglé pour le départ de la diapositive, et chaque gaussienne a pour écart-type l'inverse de la racine de son nombre de
 # colonnes : celle de $B$ est donc bien plus large que celle de $A$.
 #
 # **Et $\alpha / r$ ?** Sans lui, doubler $r$ ferait à peu près doubler $\Delta W$ à chaque pas, et il faudrait régler
-# de nouveau le pas d'apprentissage.
+# de nouveau le taux d'apprentissage (*learning rate*).
 #
 # ??? q="alpha_role"
 
@@ -306,7 +306,7 @@ ch8.alphas()
 
 # %% [markdown]
 # La règle de l'article n'est pas la seule : en divisant par $\sqrt r$ (rsLoRA, Kalajdzievski, 2023, arXiv 2312.03732), les
-# grands rangs ne sont plus écrasés. Ce tableau n'a qu'une graine et qu'un pas d'apprentissage : il montre que le facteur
+# grands rangs ne sont plus écrasés. Ce tableau n'a qu'une graine et qu'un taux d'apprentissage : il montre que le facteur
 # compte, pas quelle règle est la meilleure.
 #
 # ## 8.4 Dans GPT-2
@@ -360,7 +360,7 @@ def inject_lora(model: GPT2LMHeadModel, rank: int, alpha: float, target: str = "
 
 # %% [markdown]
 # Votre LoRA, entraîné sur la fantasy avec le même protocole que les mesures de l'auteur ; votre point se pose sur sa
-# courbe. Changez `rank` et recommencez. (La perplexité est prise sur un texte qui a déjà servi à choisir le pas
+# courbe. Changez `rank` et recommencez. (La perplexité est prise sur un texte qui a déjà servi à choisir le taux
 # d'apprentissage, comme tous les points de cette figure.)
 
 # %%
@@ -651,7 +651,7 @@ ch8.row_nf4(colibri, nf4_quantize, NF4_LEVELS)
 # ## 8.8 La fin de l'histoire
 #
 # Cinq façons d'adapter Colibri, les deux mêmes tâches : parler comme un récit de fantasy (B), et dire de quoi traite
-# une fiche administrative (douze sujets). Même nombre de pas, trois graines, et pour chaque méthode le meilleur pas
+# une fiche administrative (douze sujets). Même nombre de pas, trois graines, et pour chaque méthode le meilleur taux
 # d'apprentissage d'une petite grille. « Tête » veut dire le dernier LayerNorm et une matrice de sortie à part, pour la
 # langue ; la seule couche de classement, pour les fiches. **Avant d'exécuter :** laquelle préféreriez-vous, si vous
 # aviez cent tâches ? Et si vous n'en aviez qu'une ?
@@ -673,7 +673,7 @@ ch8.final_figure()
 # de ce que LoRA ne peut pas atteindre ? Et que dit son oubli du prix payé ?
 #
 # N'en tirez pas un classement pour toujours : avec si peu de pas, rien ne dit que personne ait fini d'apprendre, et la
-# classification a chaque fois choisi le plus grand pas de sa grille. Ce tableau dit qui apprend vite, et à quel prix.
+# classification a chaque fois choisi le plus grand taux de sa grille. Ce tableau dit qui apprend vite, et à quel prix.
 #
 # Votre LoRA fusionné rejoint le tableau du cours, sur la langue générale : c'est son oubli que l'on y lit.
 

@@ -1005,13 +1005,13 @@ both_factors_zero = Quiz(
 )
 
 alpha_role = Quiz(
-    "Vous passez de r = 8 à r = 16 sans toucher à α, et vous gardez le même pas d'apprentissage. Que change la "
+    "Vous passez de r = 8 à r = 16 sans toucher à α, et vous gardez le même taux d'apprentissage. Que change la "
     "division par r ?",
     (
         Choice(
             "Chaque direction compte deux fois moins, si bien que la somme de deux fois plus de directions reste du "
             "même ordre",
-            "Oui : c'est ce que vise l'article, ne pas avoir à régler de nouveau le pas quand on change r. La mesure "
+            "Oui : c'est ce que vise l'article, ne pas avoir à régler de nouveau le taux quand on change r. La mesure "
             "dira si c'est atteint.",
             correct=True,
         ),
@@ -1024,7 +1024,7 @@ alpha_role = Quiz(
             "Il double avec r ; α n'y est pour rien.",
         ),
         Choice(
-            "Rien, puisque α se simplifie avec le pas d'apprentissage",
+            "Rien, puisque α se simplifie avec le taux d'apprentissage",
             "Avec un gradient ordinaire ou avec Adam, changer le facteur change bien la vitesse à laquelle ΔW bouge.",
         ),
     ),
