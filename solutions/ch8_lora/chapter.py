@@ -371,7 +371,7 @@ lora = ch8.train_lora(colibri, inject_lora, rank, steps, max_tokens=scale().pick
 ch8.ranks_table()
 
 # %% [markdown]
-# Du rang 1 au rang 64, soixante-quatre fois plus de paramètres. Combien de perplexité ? Et cette courbe dépend aussi de
+# Du rang 1 au rang 64, soixante-quatre fois plus de paramètres. Combien de perplexité ? Et cette courbe dépend aussi de
 # $\alpha$ : au rang 64, comparez-la au tableau de la section 8.3. Votre étoile est une seule graine, les ronds une
 # moyenne de trois : lisez-la avec les barres de ses voisins. Le fine-tuning complet, en pointillé, change en plus la
 # table des jetons.
