@@ -77,10 +77,12 @@ def number(value: Any, digits: int = 4) -> str:
     if size >= 1e9 or 0 < size < 1e-3:
         mantissa, exponent = f"{value:.{max(digits - 2, 0)}e}".split("e")
         text = f"{mantissa}·10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
-    elif size >= 10_000:
-        text = f"{value:,.0f}"
+    elif size >= 999.5:
+        decimals = max(digits - len(str(round(size))), 0)
+        text = f"{value:,.{decimals}f}"
+        text = text.rstrip("0").rstrip(".") if decimals else text
     else:
-        text = f"{value:.{max(digits, len(str(int(size))))}g}"
+        text = f"{value:.{max(digits, len(str(round(size))))}g}"
     return text.replace(",", "\u202f").replace(".", ",").replace("-", "−")
 
 

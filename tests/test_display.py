@@ -67,7 +67,8 @@ def test_french_numbers(value, text):
 
 
 def test_the_integer_part_of_a_number_is_always_whole():
-    assert display.number(1263.4, 3) == "1263"
+    assert display.number(1263.4, 3) == "1\u202f263"
+    assert display.number(9999.7, 2) == "10\u202f000"
     assert display.number(372.0, 2) == "372"
 
 

@@ -259,7 +259,7 @@ def recovery_rates() -> None:
     rates = sorted({lr for _, lr in found})
     amounts = [a for a in sorted({a for a, _ in found}) if all((a, lr) in found for lr in rates)]
     table(
-        [[percent(a) if a else "0 %", *(float(f"{found[a, lr]:.4g}") for lr in rates)] for a in amounts],
+        [[percent(a), *(float(f"{found[a, lr]:.4g}") for lr in rates)] for a in amounts],
         header=["part retirée", *(f"taux {number(lr, 2)}" for lr in rates)],
         caption=f"Perplexité après {STEPS} pas de reprise, d'un coup, une graine, mesurée par l'auteur (recette du "
         f"tableau précédent : taux {number(LR, 2)})",

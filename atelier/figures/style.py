@@ -109,7 +109,7 @@ def middle(values: Any, share: float = 0.99) -> tuple[float, float]:
 def percent(share: float) -> str:
     """Une part écrite en pour cent, sans jamais arrondir à zéro ce qui ne l'est pas."""
     if share == 0:
-        return "0"
+        return "0\u00a0%"
     return f"{number(100 * share, 2)}\u00a0%" if share >= 1e-5 else f"< {number(1e-3, 1)}\u00a0%"
 
 

@@ -472,7 +472,7 @@ ch2.power_law(fit_power_law)
 # optimiseur, un autre contexte et un autre plan : changer de recette ne déplace pas seulement un point, cela change la
 # droite.
 #
-# Trois réserves sur notre étude. Le pas d'apprentissage n'a été cherché que sur trois largeurs, au plus petit budget.
+# Trois réserves sur notre étude. Le taux d'apprentissage n'a été cherché que sur trois largeurs, au plus petit budget.
 # Chaque point n'a qu'une graine : comparez la profondeur des creux à l'écart entre graines donné sous les courbes. Et
 # dans de si petits modèles, la table et la tête sont presque tout : compter $N$ sans elles déplacerait les creux. C'est
 # l'une des raisons pour lesquelles Kaplan et Hoffmann ne trouvaient pas le même exposant (Pearce et Song, 2024 ; Porian

@@ -935,7 +935,7 @@ isoflop_right = Quiz(
             "Tous sont notés sur le même extrait, avec le même protocole.",
         ),
         Choice(
-            "Le pas d'apprentissage est trop petit pour eux",
+            "Le taux d'apprentissage est trop petit pour eux",
             "Il a été choisi selon la largeur ; un mauvais choix déplacerait la courbe, il ne la creuserait pas "
             "partout.",
         ),

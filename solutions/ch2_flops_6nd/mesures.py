@@ -112,7 +112,7 @@ class Results:
 
 
 def learning_rates(results: Results) -> None:
-    """Le pas d'apprentissage, cherché sur trois tailles au plus petit budget."""
+    """Le taux d'apprentissage, cherché sur trois tailles au plus petit budget."""
     for (n_layer, d_model), rates in SWEEP.items():
         for lr in rates:
             results.run("taux", n_layer, d_model, BUDGETS["c1"], large_text()[1], lr)
@@ -205,7 +205,7 @@ def main(argv: list[str] | None = None) -> int:
             "validation": f"a_validation, {number(VALIDATION_TOKENS)} jetons, contexte {CONTEXT}, pas {CONTEXT // 2}",
             "optimiseur": "AdamW, β = 0,9 et 0,95, sans décroissance des poids ; montée sur un dixième des pas (100 au "
             "plus), descente en cosinus jusqu'à 10 % ; norme du gradient bornée à 1 ; float32",
-            "pas d'apprentissage": "0,256 / d, d'après l'expérience « taux » (trois largeurs, plus petit budget)",
+            "taux d'apprentissage": "0,256 / d, d'après l'expérience « taux » (trois largeurs, plus petit budget)",
             "calcul": "opérations comptées par FlopCounterMode, avant et arrière",
         },
         single=options.un,

@@ -428,8 +428,9 @@ ch4.random_start()
 #
 # ## 4.9 Régler T et α
 #
-# Deux réglages, donc une carte. Chaque case est un apprentissage court de l'auteur. **Avant d'exécuter**, choisissez un point qui
-# n'y est pas : il sera calculé ici, avec votre perte, et posé sur la carte.
+# Deux réglages, donc une carte. Chaque case est la moyenne de trois apprentissages courts de l'auteur, trois graines. **Avant
+# d'exécuter**, choisissez un point qui n'y est pas : il sera calculé ici, avec votre perte et une seule graine, et posé sur
+# la carte.
 
 # %%
 my_temperature, my_alpha = 3.0, 0.8

@@ -29,7 +29,7 @@ RECIPE = {
     "pas": STEPS,
     "lot": "8 fenêtres de 128 jetons",
     "optimiseur": "AdamW, β = 0,9 et 0,95, sans décroissance des poids, montée sur 10 pas puis cosinus",
-    "pas d'apprentissage": {
+    "taux d'apprentissage": {
         "adaptateurs": voices.ADAPTER_LR,
         "complet": voices.FULL_LR,
         "réparation": voices.REPAIR_LR,

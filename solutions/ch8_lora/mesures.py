@@ -64,8 +64,8 @@ RECIPE = {
     "graines": list(SEEDS),
     "jetons évalués": TOKENS,
     "optimiseur": "AdamW 0,9 / 0,95, montée de 10 pas puis cosinus jusqu'à 10 %, gradient borné à 1",
-    "pas d'apprentissage, langue": LR,
-    "pas d'apprentissage, classification": LR_CLASSES,
+    "taux d'apprentissage, langue": LR,
+    "taux d'apprentissage, classification": LR_CLASSES,
     "LoRA": f"r = {RANK}, alpha = {ALPHA}, sur toutes les couches linéaires, sauf mention contraire",
 }
 
