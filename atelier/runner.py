@@ -12,11 +12,12 @@ ou en root qui devient l'utilisateur N.
 
 Le travail est un message de `atelier.codec` :
     {"cells": [{"id", "source", "kind": "setup|solution|extra", "exercise", "seconds"}],
-     "exercises": [{"id", "probe", "seconds", "budget", "cases": [entrées]}]}
+     "exercises": [{"id", "probe", "seconds", "budget", "alone", "cases": [entrées]}]}
 Les réponses, dans l'ordre, sont des messages précédés de leur longueur :
     {"event": "start", "cell"}, {"event": "cell", "cell", "status": "ok|raised|timeout", "error", "message", "line"},
     {"event": "exercise", "exercise", "defined"}, {"event": "case", "exercise", "index"} suivi des octets du résultat,
-    {"event": "exercise_end", "exercise", "status": "done|undefined|timeout|died"}, {"event": "end"}.
+    {"event": "exercise_end", "exercise", "status": "done|undefined|timeout|died", "alone"}, {"event": "end"}.
+`alone` : demandé, l'exercice a un processus à lui ; répondu, rien d'autre ne s'y est exécuté avant lui.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import contextlib
 import copy
 import gc
 import io
+import itertools
 import json
 import linecache
 import math
@@ -39,6 +41,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -49,6 +52,10 @@ EXTRA_SECONDS_IN_ALL = 30.0
 """Temps de toutes les cellules ajoutées par l'étudiant ; ensuite, elles sont passées."""
 HARD_GRACE = 2.0
 """Secondes entre la limite douce (une exception dans le code) et la limite dure (le processus est tué)."""
+SHARED_SECONDS = 1.0
+"""Durée, au plus, d'un exercice qui n'est pas le premier de son processus ; au-delà, il recommence dans le sien."""
+SHARED_BYTES = 8 * 1024 * 1024
+"""Octets de résultats, au plus, d'un tel exercice ; et mémoire, au plus, qu'un exercice laisse prise sans être seul."""
 PATIENCE = 5.0
 """Sur une machine chargée, attendre un cœur ne compte pas dans la durée d'un cas, jusqu'à ce multiple de sa limite."""
 
@@ -80,15 +87,16 @@ def waited(pid: int | str = "self") -> float:
 
 @contextlib.contextmanager
 def time_limit(
-    seconds: float, error: type[BaseException] = TimeUp, patience: float = 1.0
+    seconds: float, error: type[BaseException] = TimeUp, patience: float = 1.0, before: float | None = None
 ) -> Iterator[Callable[[], bool]]:
     """Interrompt le bloc par `error` après `seconds`, attente d'un cœur non comptée (au plus `patience` fois autant).
 
-    Rend une fonction qui dit si la limite a été atteinte.
+    before : l'attente déjà passée au début, si l'appelant la sait. Rend de quoi savoir si la limite a été atteinte.
     """
     fired = False
     clock, late, alarm = time.monotonic, waited, signal.setitimer  # le code du bloc peut remplacer les vrais
-    start, before = clock(), waited()
+    start = clock()
+    before = waited() if before is None else before
     if not hasattr(signal, "setitimer"):
         yield lambda: False
         return
@@ -117,15 +125,20 @@ class Channel:
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
+        self.pid = os.getpid()
 
-    def raw(self, data: bytes) -> None:
-        self.stream.write(struct.pack("<Q", len(data)) + data)
+    def raw(self, *messages: bytes) -> None:
+        """Écrit ces messages d'un seul tenant. Un processus né d'un `os.fork` de l'étudiant s'arrête ici."""
+        if os.getpid() != self.pid:
+            os._exit(0)
+        self.stream.write(b"".join(struct.pack("<Q", len(data)) + data for data in messages))
         self.stream.flush()
 
-    def send(self, event: str, **fields: Any) -> None:
+    def send(self, event: str, *after: bytes, **fields: Any) -> None:
+        """Un événement, et les messages qui le suivent."""
         from atelier.codec import dumps
 
-        self.raw(dumps({"event": event, **fields}))
+        self.raw(dumps({"event": event, **fields}), *after)
 
 
 class Mute(io.TextIOBase):
@@ -251,7 +264,8 @@ class Baseline:
         self.folder = os.getcwd()
         self.errors = numpy.geterr()
 
-    def restore(self) -> None:
+    def restore(self) -> bool:
+        """Remet tout. Vrai si une bibliothèque ou un de ses réglages avait changé."""
         import numpy
         import torch
         from torch.nn.modules import module as hooks
@@ -259,35 +273,63 @@ class Baseline:
         sys.settrace(None)
         sys.setprofile(None)
         gc.enable()
+        changed = False
         for place, names in self.kept:
             now = vars(place)
-            for name in [n for n, value in names.items() if now.get(n, _kept) is not value]:
+            spoiled = [n for n, value in names.items() if now.get(n, _kept) is not value]
+            for name in spoiled:
                 with contextlib.suppress(AttributeError, TypeError):
                     setattr(place, name, names[name])
             bases = place.__mro__[1:] if isinstance(place, type) else ()
-            for name in [n for n in now if n not in names and any(n in vars(base) for base in bases)]:
+            hiding = [n for n in now if n not in names and any(n in vars(base) for base in bases)]
+            for name in hiding:
                 with contextlib.suppress(AttributeError, TypeError):
                     delattr(place, name)  # cachait la méthode d'une classe dont celle-ci hérite
+            changed = changed or bool(spoiled or hiding)
         for name in [n for n in vars(hooks) if n.startswith("_global_") and isinstance(vars(hooks)[n], dict)]:
+            changed = changed or bool(vars(hooks)[name])
             vars(hooks)[name].clear()
+        before = self.settings()
         torch.set_default_dtype(torch.float32)
+        if torch.get_default_device().type != "cpu":
+            torch.set_default_device(None)
         torch.set_num_threads(1)
         if torch.are_deterministic_algorithms_enabled():  # l'appel, même inutile, charge tout torch._inductor
             torch.use_deterministic_algorithms(False)
         torch.autograd.set_detect_anomaly(False)
         torch.set_flush_denormal(False)
+        torch.set_float32_matmul_precision("highest")
+        torch.set_grad_enabled(True)
         numpy.seterr(**self.errors)
         os.chdir(self.folder)
+        return changed or before != self.settings()
+
+    def settings(self) -> tuple[Any, ...]:
+        """Les réglages de ce processus qui se lisent."""
+        import numpy
+        import torch
+
+        return (
+            torch.get_default_dtype(),
+            torch.get_default_device(),
+            torch.get_num_threads(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_anomaly_enabled(),
+            torch.get_float32_matmul_precision(),
+            torch.is_grad_enabled(),
+            numpy.geterr(),
+            os.getcwd(),
+        )
 
 
-def run_one_case(exercise: dict[str, Any], function: Any, inputs: dict[str, Any]) -> bytes:
-    """Le résultat d'un cas, encodé. Toute défaillance devient un résultat."""
+def run_one_case(exercise: dict[str, Any], function: Any, inputs: dict[str, Any], before: float) -> bytes:
+    """Le résultat d'un cas, encodé. Toute défaillance devient un résultat. before : attente d'un cœur déjà passée."""
     from atelier.codec import CodecError, dumps
     from atelier.probes import Interruption, run_case
 
     fired: Callable[[], bool] = lambda: False  # noqa: E731
     try:
-        with time_limit(exercise["seconds"], Interruption, PATIENCE) as fired:
+        with time_limit(exercise["seconds"], Interruption, PATIENCE, before) as fired:
             outcome = run_case(exercise["probe"], function, inputs)
     except Interruption:
         return dumps({"status": "timeout"})
@@ -308,102 +350,199 @@ def run_cases(exercise: dict[str, Any], function: Any, write: Callable[[bytes], 
     S'arrête quand le budget de temps est dépensé, ou après deux cas de suite trop longs.
     """
     clock, late = time.monotonic, waited
-    start, before = clock(), waited()
+    start, first = clock(), late()
+    before = first
     slow = 0
     for inputs in exercise["cases"]:
-        if slow == 2 or clock() - start - (late() - before) > exercise["budget"]:
+        begin = clock()
+        if slow == 2 or (begin - start > exercise["budget"] and begin - start - late() + first > exercise["budget"]):
             return "timeout"
-        begin, delay = clock(), late()
-        write(run_one_case(exercise, function, inputs))
-        slow = slow + 1 if clock() - begin - (late() - delay) >= exercise["seconds"] else 0
+        write(run_one_case(exercise, function, inputs, before))
+        spent = clock() - begin
+        slow = slow + 1 if spent >= exercise["seconds"] and spent - late() + before >= exercise["seconds"] else 0
+        if spent > 0.05:  # l'attente ne se relit que si elle a pu compter
+            before = late()
     return "done"
 
 
-def run_exercise_forked(exercise: dict[str, Any], function: Any, channel: Channel, baseline: Baseline) -> str:
-    """Un exercice dans un processus à part : un état abîmé, une mort ou une boucle ne coûtent que lui."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.close(reader)
-            channel.stream.close()
-            stream = os.fdopen(writer, "wb")
-            baseline.restore()
-            ended = run_cases(exercise, function, Channel(stream).raw)
-            Channel(stream).raw(b"" if ended == "done" else b"timeout")
-            stream.flush()
-        finally:
-            os._exit(0)
-    os.close(writer)
+def held() -> tuple[int, int, bool, int]:
+    """Ce que ce processus tient : fils, descripteurs, enfants ou non, mémoire adressée en centaines de Mio."""
     try:
-        return _relay(exercise, reader, channel, pid)
-    finally:
-        os.close(reader)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        children = True
+    except ChildProcessError:
+        children = False
+    try:
+        with open("/proc/self/statm", encoding="ascii") as f:
+            size = int(f.read().split()[0]) * 4096
+        return len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd")), children, size >> 27
+    except OSError:  # pas de /proc : seuls les fils de Python se comptent
+        return threading.active_count(), 0, children, 0
 
 
-def _relay(exercise: dict[str, Any], reader: int, channel: Channel, pid: int) -> str:
-    """Transmet les résultats du processus d'un exercice, sans les ouvrir, en surveillant l'heure."""
-    buffer = bytearray()
-    per_case = exercise["seconds"] + HARD_GRACE
-    start = time.monotonic()
-    end = exercise["budget"] + per_case
-    deadline = per_case
-    index = 0
-    while True:
-        lost = min(waited(pid), PATIENCE * end)
-        left = start + min(deadline, end) + lost - time.monotonic()
-        if left <= 0:
-            return "timeout"
-        if not select.select([reader], [], [], left)[0]:
-            continue  # l'heure, à moins que le processus n'ait attendu un cœur entre-temps
-        chunk = os.read(reader, 1 << 20)
-        if not chunk:
-            return "died"
-        buffer += chunk
-        while len(buffer) >= 8:
-            (size,) = struct.unpack_from("<Q", buffer)
-            if size > MAX_CASE_BYTES:
-                return "died"
-            if len(buffer) < 8 + size:
+class Lost(Exception):
+    """Le processus d'un exercice est mort ou trop lent. L'argument : timeout ou died."""
+
+
+class Fork:
+    """Un processus né de celui-ci, où des exercices s'exécutent l'un après l'autre tant qu'aucun n'y laisse de trace.
+
+    Le premier y est seul avec ce que les cellules ont défini. Un suivant qui meurt, dure ou pèse trop recommence dans
+    un processus à lui ; s'il répond faux, c'est `grader.grading` qui le redemande, seul (`"alone"`).
+    """
+
+    LAST, TIMEOUT = b"dernier", b"timeout"
+
+    def __init__(
+        self, exercises: list[dict[str, Any]], functions: dict[str, Any], channel: Channel, baseline: Baseline
+    ) -> None:
+        self.used = False
+        self.over = False
+        self.granted = 0.0
+        self.buffer = bytearray()
+        self.reader, writer = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                os.close(self.reader)
+                channel.stream.close()
+                self._work(exercises, functions, Channel(os.fdopen(writer, "wb")), baseline)
+            finally:
+                os._exit(0)
+        os.close(writer)
+
+    def _work(
+        self, exercises: list[dict[str, Any]], functions: dict[str, Any], channel: Channel, baseline: Baseline
+    ) -> None:
+        baseline.restore()
+        before = held()
+        for exercise in exercises:
+            ended = run_cases(exercise, functions[exercise["id"]], channel.raw)
+            spoiled = baseline.restore() or held() != before
+            channel.raw(self.TIMEOUT if ended == "timeout" else self.LAST if spoiled else b"")
+            if spoiled or ended == "timeout":
+                return
+
+    def relay(self, exercise: dict[str, Any], channel: Channel) -> str | None:
+        """Transmet les résultats d'un exercice, sans les ouvrir, en surveillant l'heure. Rend comment il a fini.
+
+        None : il n'était pas le premier ici, rien n'en a été transmis, et il est à recommencer seul.
+        """
+        shared, self.used = self.used, True
+        kept: list[bytes] = []
+        weight = index = 0
+        per_case = exercise["seconds"] + HARD_GRACE
+        limit = SHARED_SECONDS if shared else exercise["budget"] + per_case
+        start = time.monotonic()
+        patience = self.granted + (0.0 if shared else PATIENCE * limit)
+        while True:
+            try:
+                body = self._message(min(time.monotonic() + per_case, start + limit), patience)
+            except Lost as lost:
+                self.over = True
+                return None if shared else str(lost)
+            if body in (b"", self.LAST, self.TIMEOUT) or index == len(exercise["cases"]):
                 break
-            body = bytes(buffer[8 : 8 + size])
-            del buffer[: 8 + size]
-            if index == len(exercise["cases"]) or body in (b"", b"timeout"):
-                return "done" if index == len(exercise["cases"]) else "timeout" if body == b"timeout" else "died"
-            channel.send("case", exercise=exercise["id"], index=index)
-            channel.raw(body)
+            if shared:
+                kept.append(body)
+                weight += len(body)
+            else:
+                channel.send("case", body, exercise=exercise["id"], index=index)
             index += 1
-            deadline = time.monotonic() - start - waited(pid) + per_case
+            if weight > SHARED_BYTES:
+                self.over = True
+                return None
+        complete = index == len(exercise["cases"]) and body in (b"", self.LAST)
+        self.over = body != b"" or not complete
+        if shared and not complete:
+            return None
+        for i, result in enumerate(kept):
+            channel.send("case", result, exercise=exercise["id"], index=i)
+        return "done" if complete else "timeout" if body == self.TIMEOUT else "died"
+
+    def _message(self, until: float, patience: float) -> bytes:
+        """Le message suivant. L'attente d'un cœur repousse l'heure, jusqu'à `patience` secondes accordées en tout."""
+        size = None
+        while True:
+            if size is None and len(self.buffer) >= 8:
+                (size,) = struct.unpack_from("<Q", self.buffer)
+                if size > MAX_CASE_BYTES:
+                    raise Lost("died")
+            if size is not None and len(self.buffer) >= 8 + size:
+                body = bytes(self.buffer[8 : 8 + size])
+                del self.buffer[: 8 + size]
+                return body
+            left = until - time.monotonic()
+            if left <= 0:
+                more = min(waited(self.pid), patience) - self.granted
+                if more < 0.01:
+                    raise Lost("timeout")
+                self.granted += more
+                until += more
+            elif select.select([self.reader], [], [], left)[0]:
+                chunk = os.read(self.reader, 1 << 20)
+                if not chunk:
+                    raise Lost("died")
+                self.buffer += chunk
+
+    def close(self) -> None:
+        os.close(self.reader)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
 
 
-def run_exercise_here(exercise: dict[str, Any], function: Any, channel: Channel, baseline: Baseline) -> str:
-    """Un exercice dans ce processus même, là où fork n'existe pas."""
-    baseline.restore()
-    index = 0
+def run_exercises_forked(
+    exercises: list[dict[str, Any]], functions: dict[str, Any], channel: Channel, baseline: Baseline
+) -> None:
+    """Les exercices, en processus nés de l'état que laissent les cellules, partagés tant que rien ne s'y abîme."""
+    fork: Fork | None = None
+    for i, exercise in enumerate(exercises):
+        if fork is not None and (fork.over or exercise["alone"]):
+            fork.close()
+            fork = None
+        channel.send("exercise", exercise=exercise["id"], defined=exercise["id"] in functions)
+        status: str | None = "undefined"
+        alone = False
+        if exercise["id"] in functions:
+            status = fork.relay(exercise, channel) if fork is not None else None
+            if alone := status is None:
+                if fork is not None:
+                    fork.close()
+                following = [e for e in exercises[i:] if e["id"] in functions]
+                fork = Fork(following[:1] if exercise["alone"] else following, functions, channel, baseline)
+                status = fork.relay(exercise, channel)
+        channel.send("exercise_end", exercise=exercise["id"], status=status, alone=alone)
+    if fork is not None:
+        fork.close()
 
-    def write(data: bytes) -> None:
-        nonlocal index
-        channel.send("case", exercise=exercise["id"], index=index)
-        channel.raw(data)
-        index += 1
 
-    return run_cases(exercise, function, write)
+def run_exercises_here(
+    exercises: list[dict[str, Any]], functions: dict[str, Any], channel: Channel, baseline: Baseline
+) -> None:
+    """Les exercices dans ce processus même, là où fork n'existe pas."""
+    for i, exercise in enumerate(exercises):
+        name = exercise["id"]
+        channel.send("exercise", exercise=name, defined=name in functions)
+        status = "undefined"
+        if name in functions:
+            baseline.restore()
+            index = itertools.count()
+            status = run_cases(
+                exercise,
+                functions[name],
+                lambda body: channel.send("case", body, exercise=name, index=next(index)),  # noqa: B023 - appelé ici
+            )
+        channel.send("exercise_end", exercise=name, status=status, alone=i == 0)
 
 
 def run_job(job: dict[str, Any], channel: Channel) -> None:
     """Un travail entier : les cellules, puis les exercices."""
     sys.stdout = sys.stderr = Mute()
     baseline = Baseline()
-    functions = run_cells(job["cells"], channel)
-    run_exercise = run_exercise_forked if can_fork() else run_exercise_here
-    for exercise in job["exercises"]:
-        function = functions.get(exercise["id"])
-        channel.send("exercise", exercise=exercise["id"], defined=function is not None)
-        status = "undefined" if function is None else run_exercise(exercise, function, channel, baseline)
-        channel.send("exercise_end", exercise=exercise["id"], status=status)
+    functions = {k: v for k, v in run_cells(job["cells"], channel).items() if v is not None}
+    run_exercises = run_exercises_forked if can_fork() else run_exercises_here
+    run_exercises(job["exercises"], functions, channel, baseline)
     channel.send("end")
 
 

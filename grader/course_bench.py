@@ -46,7 +46,7 @@ class Measure:
 def main() -> int:
     """Mesure tout, affiche le tableau et l'écrit."""
     measures: list[Measure] = []
-    for group in (setups, imports, checks, notebooks, gradings, colibri):
+    for group in (setups, imports, checks, notebooks, gradings, attacks, colibri):
         for measure in group():
             measures.append(measure)
             print(line(measure), flush=True)
@@ -221,6 +221,26 @@ def gradings() -> Iterator[Measure]:
 
     yield from (Measure(**row) for row in measure_grading())
     yield from (Measure(**row) for row in measure_crowd())
+
+
+def attacks() -> Iterator[Measure]:
+    """Toutes les attaques connues, lentes comprises, entre des copies honnêtes. Lève `RuntimeError` si l'une passe."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_attaques.py"]
+    start = time.perf_counter()
+    run = subprocess.run(
+        command, cwd=paths.root(), env={**os.environ, "COURS_LENT": "1"}, capture_output=True, text=True
+    )
+    if run.returncode != 0:
+        raise RuntimeError(f"une attaque est passée, ou n'a pas pu être essayée\u00a0:\n{run.stdout[-3000:]}")
+    counted = subprocess.run(
+        [sys.executable, "-c", "import attaques; print(len(attaques.ATTACKS))"],
+        cwd=paths.root() / "tests",
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    detail = f"{int(counted.stdout)} attaques nommées, aucune ne passe"
+    yield Measure("attaques, en tout", time.perf_counter() - start, "s", detail)
 
 
 def colibri() -> Iterator[Measure]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import queue
+import socket
 import struct
 import threading
 import time
@@ -66,12 +67,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Task:
-    """Un exercice à essayer sur des entrées : seconds par cas, `budget` pour l'ensemble."""
+    """Un exercice à essayer sur des entrées : seconds par cas, `budget` pour l'ensemble.
+
+    alone : dans un processus où rien d'autre que les cellules ne s'est exécuté.
+    """
 
     id: str
     probe: str
     seconds: float
     cases: Sequence[dict[str, Any]]
+    alone: bool = False
 
     @property
     def budget(self) -> float:
@@ -84,6 +89,7 @@ class Task:
             "probe": self.probe,
             "seconds": self.seconds,
             "budget": self.budget,
+            "alone": self.alone,
             "cases": list(self.cases),
         }
 
@@ -100,10 +106,14 @@ class CellReport:
 
 @dataclass
 class TaskReport:
-    """Ce qu'un exercice a rendu. status : done, undefined, timeout ou died ; un résultat par cas, dans l'ordre."""
+    """Ce qu'un exercice a rendu. status : done, undefined, timeout ou died ; un résultat par cas, dans l'ordre.
+
+    alone : faux si un autre exercice s'est exécuté avant lui dans son processus, à ce qu'il en dit.
+    """
 
     status: str
     outcomes: list[dict[str, Any]]
+    alone: bool = True
 
 
 @dataclass
@@ -123,41 +133,43 @@ class Broken(Exception):
 
 
 class Stream:
-    """Messages d'un processus, lus par un fil à part pour pouvoir cesser d'attendre."""
+    """Messages d'un processus, lus sur sa prise sans jamais attendre au-delà d'une heure dite."""
 
-    def __init__(self, source: BinaryIO, end: float = math.inf) -> None:
+    def __init__(self, source: socket.socket, end: float = math.inf) -> None:
         """end : heure (`time.monotonic`) au-delà de laquelle plus rien n'est attendu."""
-        self.end = end
-        self.frames: queue.Queue[bytes | None] = queue.Queue(maxsize=4)
         self.source = source
-        self.thread = threading.Thread(target=self._read, daemon=True)
-        self.thread.start()
-
-    def _read(self) -> None:
-        total = 0
-        try:
-            while len(head := self.source.read(8)) == 8:
-                (size,) = struct.unpack("<Q", head)
-                total += 8 + size
-                if size > MAX_CASE_BYTES or total > MAX_TOTAL_BYTES:
-                    break
-                body = self.source.read(size)
-                if len(body) < size:
-                    break
-                self.frames.put(body)
-        except (OSError, ValueError):
-            pass
-        self.frames.put(None)
+        self.end = end
+        self.total = 0
+        self.buffer = bytearray()
 
     def frame(self, deadline: float) -> bytes:
+        """Le message suivant. Lève `Broken`."""
         deadline = min(deadline, self.end)
+        (size,) = struct.unpack("<Q", self._take(8, deadline))
+        self.total += 8 + size
+        if size > MAX_CASE_BYTES or self.total > MAX_TOTAL_BYTES:
+            raise Broken("died", "réponses démesurées")
+        return self._take(size, deadline)
+
+    def _take(self, size: int, deadline: float) -> bytes:
+        while len(self.buffer) < size:
+            chunk = self._more(deadline)
+            if not chunk:
+                raise Broken("died", "processus arrêté")
+            self.buffer += chunk
+        taken = bytes(memoryview(self.buffer)[:size])
+        del self.buffer[:size]
+        return taken
+
+    def _more(self, deadline: float) -> bytes:
+        """Des octets, ou aucun si l'autre bout est fermé."""
         try:
-            body = self.frames.get(timeout=max(0.0, deadline - time.monotonic()))
-        except queue.Empty:
+            self.source.settimeout(max(1e-3, deadline - time.monotonic()) if deadline < math.inf else None)
+            return self.source.recv(1 << 18)
+        except TimeoutError:
             raise Broken("timeout", "plus de réponse") from None
-        if body is None:
-            raise Broken("died", "processus arrêté")
-        return body
+        except (OSError, ValueError):
+            return b""
 
     def event(self, deadline: float) -> dict[str, Any]:
         body = self.frame(deadline)
@@ -171,13 +183,46 @@ class Stream:
             raise Broken("died", "message d'une forme inconnue")
         return message
 
-    def drain(self) -> None:
+    def close(self) -> None:
+        self.source.close()
+
+
+class PipeStream(Stream):
+    """Les mêmes messages, d'un tube que ce système ne sait pas attendre (Windows) : un fil à part le lit."""
+
+    def __init__(self, source: BinaryIO, end: float = math.inf) -> None:
+        self.pipe = source
+        self.end = end
+        self.total = 0
+        self.buffer = bytearray()
+        self.chunks: queue.Queue[bytes] = queue.Queue(maxsize=4)
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self) -> None:
+        chunk = b"-"
+        while chunk:
+            try:
+                chunk = self.pipe.read1(1 << 18)  # type: ignore[attr-defined]
+            except (OSError, ValueError):
+                chunk = b""
+            self.chunks.put(chunk)
+
+    def _more(self, deadline: float) -> bytes:
+        left = max(0.0, deadline - time.monotonic()) if deadline < math.inf else None
+        try:
+            return self.chunks.get(timeout=left)
+        except queue.Empty:
+            raise Broken("timeout", "plus de réponse") from None
+
+    def close(self) -> None:
         """Laisse le fil finir, une fois l'autre bout fermé."""
         while self.thread.is_alive():
             try:
-                self.frames.get(timeout=0.05)
+                self.chunks.get(timeout=0.05)
             except queue.Empty:
                 continue
+        self.pipe.close()
 
 
 # ---------------------------------------------------------------------------------------------- suivre une copie
@@ -198,26 +243,28 @@ def follow(stream: Stream, cells: Sequence[Cell], tasks: Sequence[Task], report:
     for task in tasks:
         outcomes: list[dict[str, Any]] = []
         try:
-            status = follow_task(stream, task, outcomes)
+            status, alone = follow_task(stream, task, outcomes)
         except Broken as broken:
             report.tasks[task.id] = TaskReport(broken.status, filled(outcomes, task, broken.status))
             return False
-        report.tasks[task.id] = TaskReport(status, filled(outcomes, task, status))
+        report.tasks[task.id] = TaskReport(status, filled(outcomes, task, status), alone)
     return True
 
 
-def follow_task(stream: Stream, task: Task, outcomes: list[dict[str, Any]]) -> str:
-    """Lit les résultats d'un exercice dans `outcomes` ; rend la façon dont il a fini."""
+def follow_task(stream: Stream, task: Task, outcomes: list[dict[str, Any]]) -> tuple[str, bool]:
+    """Lit les résultats d'un exercice dans `outcomes` ; rend la façon dont il a fini, et s'il était seul."""
     end = time.monotonic() + PATIENCE * (task.budget + task.seconds) + 2 * GRACE
     first = expect(stream.event(min(end, time.monotonic() + GRACE)), "exercise", "exercise", task.id)
     if first.get("defined") is not True:
         expect(stream.event(end), "exercise_end", "exercise", task.id)
-        return "undefined"
+        return "undefined", True
     while True:
         message = stream.event(min(end, time.monotonic() + PATIENCE * task.seconds + GRACE))
         if message["event"] == "exercise_end" and message.get("exercise") == task.id:
             status = message.get("status")
-            return status if status in ("timeout", "died") or len(outcomes) == len(task.cases) else "died"
+            if status not in ("timeout", "died"):
+                status = "done" if len(outcomes) == len(task.cases) else "died"
+            return status, message.get("alone") is not False
         expect(message, "case", "exercise", task.id)
         if message.get("index") != len(outcomes) or len(outcomes) >= len(task.cases):
             raise Broken("died", "résultat hors de son rang")
@@ -285,4 +332,6 @@ def short(outcome: dict[str, Any], key: str, limit: int = 2000) -> str:
 
 def legible(text: str) -> str:
     """Le texte sans ce qui efface, colore, retourne ou cache : une copie ne met pas en scène son propre retour."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() or c in "\n\t\u00a0\u202f\u2009" else "\ufffd" for c in text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from atelier.compare import CaseResult, Diagnosis, Outcome, compare, describe, diagnose, format_number
@@ -384,8 +384,18 @@ def grade_copy(
     with _trusted:
         drawn = draw(chapter, seed)
     report = confirmed(run, [d.task for d in drawn])
-    with _trusted:
-        return [judge(chapter, d, answer_of(d.id, answers, report, notes or {}), points[d.id]) for d in drawn]
+
+    def judged(some: Sequence[Drawn]) -> dict[str, Result]:
+        with _trusted:
+            return {d.id: judge(chapter, d, answer_of(d.id, answers, report, notes or {}), points[d.id]) for d in some}
+
+    results = judged(drawn)
+    doubtful = [d for d in drawn if results[d.id].verdict != "correct" and not report.tasks[d.id].alone]
+    if doubtful:  # aucune faute n'est retenue d'un processus où un autre exercice s'était exécuté
+        again = confirmed(run, [replace(d.task, alone=True) for d in doubtful])
+        report = Report(again.cells, report.tasks | again.tasks)
+        results |= judged(doubtful)
+    return list(results.values())
 
 
 def confirmed(run: Callable[[Sequence[Task]], Report], tasks: Sequence[Task]) -> Report:

@@ -23,7 +23,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from atelier.codec import dumps
 from atelier.runner import can_fork
@@ -35,6 +35,7 @@ from grader.dialogue import (
     TIMEOUT,
     Cell,
     CellReport,
+    PipeStream,
     Report,
     Stream,
     Task,
@@ -283,15 +284,16 @@ class Child:
     """Le processus d'une copie, vu d'ici."""
 
     stream: Stream
-    sink: BinaryIO
 
     def send(self, job: dict[str, Any]) -> None:
         data = dumps(job)
         try:
-            self.sink.write(struct.pack("<Q", len(data)) + data)
-            self.sink.flush()
+            self.write(struct.pack("<Q", len(data)) + data)
         except OSError:
-            pass  # mort avant d'avoir lu : la lecture le dira
+            pass  # mort avant d'avoir lu, ou ne lit pas : la lecture le dira
+
+    def write(self, data: bytes) -> None:
+        raise NotImplementedError
 
     def stop(self) -> None:
         raise NotImplementedError
@@ -314,22 +316,18 @@ class ForkedChild(Child):
         finally:
             theirs.close()
         self.socket = ours
-        self.sink = ours.makefile("wb")
-        self.stream = Stream(ours.makefile("rb"))
+        self.stream = Stream(ours)
+
+    def write(self, data: bytes) -> None:
+        self.socket.settimeout(START_SECONDS)
+        self.socket.sendall(data)
 
     def stop(self) -> None:
         try:
             self.sandbox.order({"op": "kill", "pid": self.pid})
         except (OSError, ValueError):
             pass  # processus tiède mort, ses enfants avec lui : le prochain lancement en démarre un autre
-        try:
-            self.socket.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass
-        self.stream.drain()
-        self.sink.close()
-        self.stream.source.close()
-        self.socket.close()
+        self.stream.close()
 
 
 class PlainChild(Child):
@@ -349,7 +347,11 @@ class PlainChild(Child):
         )
         assert self.process.stdin is not None and self.process.stdout is not None
         self.sink = self.process.stdin
-        self.stream = Stream(self.process.stdout)
+        self.stream = PipeStream(self.process.stdout)
+
+    def write(self, data: bytes) -> None:
+        self.sink.write(data)
+        self.sink.flush()
 
     def stop(self) -> None:
         if hasattr(os, "killpg"):
@@ -359,6 +361,5 @@ class PlainChild(Child):
                 pass
         self.process.kill()
         self.process.wait()
-        self.stream.drain()
+        self.stream.close()
         self.sink.close()
-        self.stream.source.close()

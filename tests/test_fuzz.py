@@ -6,9 +6,14 @@ exception est un défaut.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import math
+import socket
 import struct
+import threading
+import time
 from pathlib import Path
 
 import nbformat
@@ -21,7 +26,7 @@ from hypothesis import strategies as st
 from atelier.codec import CodecError, dumps, loads
 from atelier.compare import compare, describe, diagnose
 from grader import dialogue
-from grader.dialogue import Cell, Report, Stream, Task, follow, legible, read_outcome
+from grader.dialogue import Broken, Cell, PipeStream, Report, Stream, Task, follow, legible, read_outcome
 from grader.nbglue import Assignment, open_data
 from grader.submission import claimed, count_values, harmless, plan
 
@@ -267,6 +272,21 @@ RIGHT = [
 ]
 
 
+def heard_on_socket(flow: bytes) -> Stream:
+    ours, theirs = socket.socketpair()
+
+    def speak() -> None:
+        with theirs, contextlib.suppress(OSError):
+            theirs.sendall(flow)
+
+    threading.Thread(target=speak, daemon=True).start()
+    return Stream(ours)
+
+
+def heard_on_pipe(flow: bytes) -> Stream:
+    return PipeStream(io.BytesIO(flow))
+
+
 @fuzz(EXAMPLES)
 @given(st.data())
 def test_any_conversation_ends_in_a_report(data):
@@ -286,9 +306,10 @@ def test_any_conversation_ends_in_a_report(data):
     flow = b"".join(struct.pack("<Q", len(body)) + body for body in said)
     flow = flow[: data.draw(st.integers(0, len(flow)))] if data.draw(st.booleans()) else flow
     report = Report()
-    stream = Stream(io.BytesIO(flow + data.draw(st.sampled_from([b"", b"\xff" * 8, b"\0" * 64]))))
+    flow += data.draw(st.sampled_from([b"", b"\xff" * 8, b"\0" * 64]))
+    stream = data.draw(st.sampled_from([heard_on_socket, heard_on_pipe]))(flow)
     finished = follow(stream, CELLS, TASKS, report)
-    stream.drain()
+    stream.close()
     assert set(report.cells) <= {"a", "b"} and set(report.tasks) <= {"f", "g"}
     assert not finished or set(report.tasks) == {"f", "g"}
     for task in TASKS:
@@ -302,17 +323,46 @@ def test_any_conversation_ends_in_a_report(data):
         assert cell.status in ("ok", "raised", "timeout", "died") and legible(cell.message) == cell.message
 
 
-def test_a_flood_is_cut_before_it_fills_memory(monkeypatch):
+@pytest.mark.parametrize("heard_on", [heard_on_socket, heard_on_pipe])
+def test_a_flood_is_cut_before_it_fills_memory(heard_on, monkeypatch):
     monkeypatch.setattr(dialogue, "MAX_TOTAL_BYTES", 10_000)
     body = dumps({"event": "start", "cell": "a"})
-    flood = (struct.pack("<Q", len(body)) + body) * 10_000
-    source = io.BytesIO(flood)
-    stream = Stream(source)
-    stream.drain()
-    assert source.tell() < 20_000
+    stream = heard_on((struct.pack("<Q", len(body)) + body) * 100_000)
+    read = 0
+    with pytest.raises(Broken, match="démesurées"):
+        while True:
+            read += len(stream.frame(time.monotonic() + 5))
+    assert read <= 10_000 and len(stream.buffer) <= 1 << 19
+    stream.close()
     for size in (2**40, 2**63, dialogue.MAX_CASE_BYTES + 1):
-        stream = Stream(io.BytesIO(struct.pack("<Q", size) + b"x"))
-        assert stream.frames.get(timeout=5) is None
+        stream = heard_on(struct.pack("<Q", size) + b"x")
+        with pytest.raises(Broken, match="démesurées"):
+            stream.frame(time.monotonic() + 5)
+        stream.close()
+
+
+def test_silence_and_trickle_end_at_the_hour_said():
+    ours, theirs = socket.socketpair()
+    done = threading.Event()
+
+    def trickle() -> None:
+        with theirs, contextlib.suppress(OSError):
+            for octet in struct.pack("<Q", 1000) + bytes(1000):
+                theirs.send(bytes([octet]))
+                if done.wait(0.05):
+                    return
+
+    speaker = threading.Thread(target=trickle)
+    speaker.start()
+    start = time.monotonic()
+    with pytest.raises(Broken) as broken:
+        Stream(ours).frame(start + 1.0)
+    assert broken.value.status == "timeout" and 0.9 < time.monotonic() - start < 5
+    done.set()
+    speaker.join()
+    with theirs, ours, pytest.raises(Broken) as broken:
+        Stream(ours, end=time.monotonic() + 0.2).frame(math.inf)
+    assert broken.value.status in ("timeout", "died")
 
 
 def test_a_small_json_cannot_become_a_big_value():

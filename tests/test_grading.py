@@ -301,6 +301,69 @@ def test_a_hostile_exercise_costs_only_itself(sandbox, attack):
     assert len(report.tasks["f"].outcomes) == len(INPUTS)
 
 
+WHERE = "import os\ndef {name}(x):\n    {before}\n    return os.getpid()\n"
+TRACES = {
+    "thread": "import threading, time; threading.Thread(target=time.sleep, args=(60,)).start()",
+    "child": "os.fork() or os._exit(0)",
+    "descriptor": "os.dup(1)",
+    "patched torch": "import torch; torch.Tensor.__mul__ = None",
+    "float32 precision": "import torch; torch.set_float32_matmul_precision('medium')",
+    "folder": "os.chdir('/')",
+    "numpy errors": "import numpy; numpy.seterr(all='raise')",
+    "memory": "globals()['kept'] = bytearray(3 << 28)",
+}
+
+
+def pids(sandbox: Sandbox, before: str, alone: tuple[str, ...] = ()) -> list[int]:
+    """Le processus de chacun de trois exercices, le premier faisant aussi `before`."""
+    texts = {"f": before, "g": "pass", "h": "pass"}
+    cells = [Cell(n, WHERE.format(name=n, before=text), "solution", n) for n, text in texts.items()]
+    tasks = [Task(n, "call", 1.0, INPUTS, alone=n in alone) for n in texts]
+    report = sandbox.run(cells, tasks)
+    assert {t.status for t in report.tasks.values()} == {"done"}
+    found = [report.tasks[n].outcomes[0]["value"] for n in texts]
+    assert [report.tasks[n].alone for n in texts] == [i == 0 or found[i] != found[i - 1] for i in range(3)]
+    return found
+
+
+def test_exercises_share_a_process_until_one_leaves_a_trace_in_it(sandbox):
+    assert len(set(pids(sandbox, "pass"))) == 1
+    assert len(set(pids(sandbox, "pass", alone=("f", "g", "h")))) == 3
+
+
+@LINUX
+@pytest.mark.parametrize("trace", TRACES)
+def test_a_trace_ends_the_sharing(sandbox, trace):
+    first, second, third = pids(sandbox, TRACES[trace])
+    assert first != second == third
+
+
+SHARED = {
+    "flag": ("seen = []\n", "    seen.append(1)\n", "    if seen: return -1\n"),
+    "exit later": ("seen = []\n", "    seen.append(1)\n", "    if seen: os._exit(1)\n"),
+    "slow later": ("seen = []\n", "    seen.append(1)\n", "    while seen: pass\n"),
+    "library": ("import textwrap\n", "    textwrap.dedent = len\n", "    if textwrap.dedent is len: raise OSError\n"),
+}
+
+
+@pytest.mark.parametrize("how", SHARED)
+def test_what_one_exercise_leaves_behind_never_costs_another(essai, sandbox, how):
+    """scale_up passe le premier ; ce qu'il laisse trompe count_true, qui est juste quand il est seul."""
+    setup, leaves, suffers = SHARED[how]
+    head, body = SOLVED["scale_up"].strip().split("\n", 1)
+    harmed, rest = SOLVED["count_true"].strip().split("\n", 1)
+    found = grade(
+        essai,
+        sandbox,
+        answered(
+            essai,
+            scale_up=f"import os\n{setup}{head}\n{leaves}{body}",
+            count_true=f"{harmed}\n{suffers}{rest}",
+        ),
+    )
+    assert scores(found) == POINTS and {r.verdict for r in found.values()} == {"correct"}
+
+
 def test_many_hanging_cells_end_in_bounded_time(sandbox):
     hang = "while True:\n    try:\n        while True: pass\n    except BaseException: pass"
     cells = [Cell(f"e{i}", "import os\nos._exit(1)", "extra") for i in range(6)]
