@@ -52,7 +52,7 @@ def rows() -> list[Row]:
 def _window_milliseconds(model: torch.nn.Module) -> float:
     context = min(model.config.n_positions, 256)
     ids = torch.arange(context, device=next(model.parameters()).device)[None] % model.config.vocab_size
-    return 1000 * median_seconds(lambda: model(ids))
+    return 1000 * median_seconds(lambda: model(ids), repeats=25)
 
 
 def save_variant(

@@ -66,6 +66,12 @@ def final(name: str, steps: int = st.STEPS) -> list[float]:
     return [r["perplexité"] for r in measures(KEPT[name])[str(steps)]]
 
 
+def kept_steps(lessons: Lessons) -> int:
+    """Le nombre de pas des mesures enregistrées à mettre à côté d'élèves d'ici : le leur, s'il a été mesuré."""
+    steps = len(lessons["dures"][1].log.losses)
+    return steps if str(steps) in measures(KEPT["douces"]) else st.STEPS
+
+
 def missing(lessons: Lessons | None) -> bool:
     """Vrai, et une phrase le dit, si la cellule qui entraîne les élèves n'a pas tourné avec les exercices faits."""
     if lessons is None:
@@ -133,18 +139,19 @@ def three_lessons(
         loss = lm_loss if alpha == 0 else st.taught(teacher, combined, st.TEMPERATURE, alpha)
         every = max(1, steps // 10)
         lessons[name] = student, st.teach(student, loss, steps, seed, st.label(name), every, tokens=tokens)
+    kept = kept_steps(lessons)
     _curves(lessons, tokens)
     rows = []
     hard_step = lessons["dures"][1].log.step_seconds
     for name, (_, lesson) in lessons.items():
         step = lesson.log.step_seconds
         costs = number(1000 * step, 3), number(step / hard_step, 2)
-        rows.append([st.label(name), lesson.perplexity, spread(final(name)), *costs])
+        rows.append([st.label(name), lesson.perplexity, spread(final(name, kept)), *costs])
     table(
         rows,
         header=["élève", "perplexité, ici", "perplexité, trois graines", "ms par pas, ici", "fois un pas dur"],
         caption=f"Élèves de blocs {st.SPACED}, {steps} pas de {number(st.BATCH * st.LENGTH)} jetons ici ; perplexité "
-        f"sur {number(tokens)} jetons jamais lus ; trois graines : {source()}, {st.STEPS} pas",
+        f"sur {number(tokens)} jetons jamais lus ; trois graines : {source()}, {kept} pas",
     )
     return lessons
 
@@ -156,9 +163,10 @@ def unread(tokens: int = st.CURVE_TOKENS) -> str:
 
 def _curves(lessons: Lessons, tokens: int) -> None:
     fig, ax = canvas(7.6, 3.8)
+    kept = str(kept_steps(lessons))
     for name, (_, lesson) in lessons.items():
         look = LOOKS[name]
-        runs = [r["courbe"] for r in measures(KEPT[name])[str(st.STEPS)]]
+        runs = [r["courbe"] for r in measures(KEPT[name])[kept]]
         steps = [i for i, _ in runs[0]]
         values = list(zip(*([p for _, p in run] for run in runs), strict=True))
         ax.fill_between(
@@ -271,6 +279,7 @@ def calibrations(
     models |= {name: lesson.calibration for name, (_, lesson) in lessons.items()}
     fig, axes = canvas(10.0, 2.9, columns=4, sharey=True)
     rows = []
+    kept = str(kept_steps(lessons))
     for ax, (name, found), look in zip(axes, models.items(), (SERIES[5], *SERIES), strict=False):
         ax.plot([0, 1], [0, 1], color=BLACK, lw=0.9, linestyle=":")
         sizes = [8 + 300 * share for _, _, share in found.bins]
@@ -282,7 +291,7 @@ def calibrations(
         ax.set_title(f"{title}\nECE {percent(found.gap)}", fontsize=9)
         ax.set_xlabel("confiance")
         french(ax)
-        authors = [r["ece"] for r in measures(KEPT[name])[str(st.STEPS)]] if name in KEPT else []
+        authors = [r["ece"] for r in measures(KEPT[name])[kept]] if name in KEPT else []
         told = f"{percent(mean(authors))} (de {percent(min(authors))} à {percent(max(authors))})" if authors else "—"
         rows.append([title, percent(found.right), percent(found.gap), told])
     axes[0].set_ylabel("justesse")
@@ -296,7 +305,7 @@ def calibrations(
     table(
         rows,
         header=["modèle", "premier choix juste", "ECE, ici", "ECE, trois graines de l'auteur"],
-        caption=f"Calibration sur {number(tokens)} jetons jamais lus ; trois graines : {source()}",
+        caption=f"Calibration sur {number(tokens)} jetons jamais lus ; trois graines : {source()}, {kept} pas",
     )
 
 

@@ -121,7 +121,7 @@ def silenced_or_removed(model: GPT2LMHeadModel, ids: Tensor, prune_heads: PruneH
     note(f"Plus grand écart entre les logits des deux derniers : {number(gap, 2)} (aux arrondis près).")
 
 
-def window_ms(model: GPT2LMHeadModel, repeats: int = 9) -> float:
+def window_ms(model: GPT2LMHeadModel, repeats: int = 25) -> float:
     """Durée médiane d'une fenêtre de 256 jetons, en millisecondes."""
     ids = torch.arange(256, device=model.device)[None] % model.config.vocab_size
     with torch.inference_mode():

@@ -361,7 +361,7 @@ def combined_loss(
 
 # %%
 lessons = ch4.three_lessons(
-    colibri, build_student, combined_loss, steps=scale().pick(essai=3, cpu=150, gpu=150), tokens=tokens
+    colibri, build_student, combined_loss, steps=scale().pick(essai=3, cpu=75, gpu=150), tokens=tokens
 )
 
 # %% [markdown]

@@ -205,7 +205,7 @@ ch7.same_start(colibri, insert_adapters)
 voices = ch7.learn_voices(
     colibri,
     insert_adapters,
-    steps=scale().pick(essai=3, cpu=150, gpu=600),
+    steps=scale().pick(essai=3, cpu=100, gpu=600),
     max_tokens=scale().pick(essai=512, cpu=2048, gpu=8192),
 )
 
@@ -314,7 +314,7 @@ ch7.quantized_measured()
 # perte. Au tableau du cours, base et adaptateur compris :
 
 # %%
-ch7.repair(colibri, insert_adapters, steps=scale().pick(essai=2, cpu=60, gpu=300))
+ch7.repair(colibri, insert_adapters, steps=scale().pick(essai=2, cpu=40, gpu=300))
 
 # %% [markdown]
 # ## 7.8 Est-ce plus rapide ? Compter
