@@ -137,7 +137,7 @@ def three_lessons(
     for name, alpha in st.OBJECTIVES.items():
         student = build(teacher, st.SPACED)
         loss = lm_loss if alpha == 0 else st.taught(teacher, combined, st.TEMPERATURE, alpha)
-        every = max(1, steps // 10)
+        every = max(1, steps // 5)
         lessons[name] = student, st.teach(student, loss, steps, seed, st.label(name), every, tokens=tokens)
     kept = kept_steps(lessons)
     _curves(lessons, tokens)

@@ -501,7 +501,7 @@ ch5.head_curve(
     colibri,
     scores,
     prune_heads,
-    counts=scale().pick(essai=(0, 6), cpu=(0, 6, 15), gpu=(0, 3, 6, 10, 15, 20)),
+    counts=scale().pick(essai=(0, 6), cpu=(0, 3, 6, 10, 15), gpu=(0, 3, 6, 10, 15, 20)),
     tokens=few_tokens,
 )
 
