@@ -416,7 +416,7 @@ def grid(
     )
     note(
         f"Votre point, T = {number(temperature, 2)} et α = {number(alpha, 2)}, {steps} pas : perplexité "
-        f"{number(lesson.perplexity, 3)}. Carte : une graine, {length} pas, "
+        f"{number(lesson.perplexity, 3)}. Carte : moyenne de trois graines, {length} pas, "
         f"{load_measures(CHAPTER)['machine'].split(' · ')[0]}. "
         f"Pour juger d'un écart : trois graines d'étiquettes dures, à cette durée, vont de {number(min(hard), 3)} à "
         f"{number(max(hard), 3)}."
