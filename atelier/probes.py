@@ -78,11 +78,20 @@ class _Tail(io.TextIOBase):
         return len(text)
 
 
+_rooms = 0
+"""Combien de `clean_room` sont ouverts, l'un dans l'autre."""
+
+
 @contextmanager
-def _clean_room() -> Iterator[None]:
-    """Réglages connus pendant le cas (graines, type par défaut, gradients) ; ceux de l'appelant rendus ensuite."""
+def clean_room() -> Iterator[None]:
+    """Réglages connus pendant le bloc (graines, type par défaut, gradients) ; ceux de l'appelant rendus ensuite.
+
+    Dans un autre, il remet tout à neuf sans rien retenir du hasard : qui enchaîne cent cas n'en garde l'état qu'une fois.
+    """
+    global _rooms
     numpy_random = getattr(sys.modules.get("numpy"), "random", None)
-    kept = torch.get_rng_state(), random.getstate(), numpy_random and numpy_random.get_state()
+    outer = _rooms == 0
+    kept = (torch.get_rng_state(), random.getstate(), numpy_random and numpy_random.get_state()) if outer else None
     dtype, device, grad = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
     torch.default_generator.manual_seed(0)  # torch.manual_seed lit toute la pile d'appels, à chaque cas
     if torch.cuda.is_initialized():
@@ -93,13 +102,16 @@ def _clean_room() -> Iterator[None]:
     torch.set_grad_enabled(True)
     if dtype != torch.float32:  # un réglage laissé par une autre cellule ne change pas l'énoncé
         torch.set_default_dtype(torch.float32)
+    _rooms += 1
     try:
         yield
     finally:
-        torch.set_rng_state(kept[0])
-        random.setstate(kept[1])
-        if numpy_random and kept[2]:
-            numpy_random.set_state(kept[2])
+        _rooms -= 1
+        if kept:
+            torch.set_rng_state(kept[0])
+            random.setstate(kept[1])
+            if numpy_random and kept[2]:
+                numpy_random.set_state(kept[2])
         torch.set_default_dtype(dtype)
         if torch.get_default_device() != device:
             torch.set_default_device(device)
@@ -213,7 +225,7 @@ def run_case(probe: str, fn: Callable[..., Any], inputs: dict[str, Any]) -> Outc
     given = copy.deepcopy(inputs)
     out = _Tail()
     try:
-        with _clean_room(), redirect_stdout(out):
+        with clean_room(), redirect_stdout(out):
             value = run(fn, given)
         outcome = {"status": "value", "value": to_data(value)}
     except Interruption:

@@ -414,10 +414,13 @@ class Fork:
     def _work(
         self, exercises: list[dict[str, Any]], functions: dict[str, Any], channel: Channel, baseline: Baseline
     ) -> None:
+        from atelier.probes import clean_room
+
         baseline.restore()
         before = held()
         for exercise in exercises:
-            ended = run_cases(exercise, functions[exercise["id"]], channel.raw)
+            with clean_room():
+                ended = run_cases(exercise, functions[exercise["id"]], channel.raw)
             spoiled = baseline.restore() or held() != before
             channel.raw(self.TIMEOUT if ended == "timeout" else self.LAST if spoiled else b"")
             if spoiled or ended == "timeout":

@@ -13,7 +13,7 @@ from typing import Any
 
 from atelier.compare import CaseResult, Diagnosis, Outcome, compare, describe, diagnose, format_number
 from atelier.exercise import Exercise, Inputs
-from atelier.probes import run_case
+from atelier.probes import clean_room, run_case
 from grader import UserError
 from grader.chapters import Chapter
 from grader.dialogue import Cell, CellReport, Report, Task, TaskReport
@@ -381,12 +381,12 @@ def grade_copy(
     seed: int | None = None,
 ) -> list[Result]:
     """Note une copie entière. run : exécute ses cellules et ses exercices ; points : barème, par exercice."""
-    with _trusted:
+    with _trusted, clean_room():
         drawn = draw(chapter, seed)
     report = confirmed(run, [d.task for d in drawn])
 
     def judged(some: Sequence[Drawn]) -> dict[str, Result]:
-        with _trusted:
+        with _trusted, clean_room():
             return {d.id: judge(chapter, d, answer_of(d.id, answers, report, notes or {}), points[d.id]) for d in some}
 
     results = judged(drawn)

@@ -269,6 +269,7 @@ class Template:
         return nbformat.from_dict(json.loads(json.dumps(self.notebook)))
 
 
+@lru_cache(maxsize=1024)
 def plain(source: str) -> str:
     """Le texte d'une cellule sans ses blancs de fin : deux cellules de même texte sont la même."""
     return "\n".join(line.rstrip() for line in source.replace("\r\n", "\n").strip().split("\n"))
