@@ -12,6 +12,7 @@ import struct
 from typing import Any, BinaryIO
 
 import torch
+from safetensors.numpy import save as save_arrays
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
@@ -35,7 +36,7 @@ def _plain(x: torch.Tensor) -> torch.Tensor:
         raise CodecError(f"tenseur d'un genre non transportable : {type(x).__name__}")
     if x.device.type == "meta":
         raise CodecError("tenseur sans données (device meta)")
-    return x.detach().to("cpu").contiguous().clone()
+    return x.detach().to("cpu").resolve_neg().contiguous().clone()
 
 
 def encode(value: Any) -> tuple[Any, dict[str, torch.Tensor]]:
@@ -115,7 +116,20 @@ def dumps(value: Any) -> bytes:
     tree, tensors = encode(value)
     text = json.dumps(tree, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     head = text.encode("utf-8", errors="replace")
-    return struct.pack("<Q", len(head)) + head + (save_tensors(tensors) if tensors else b"")
+    return struct.pack("<Q", len(head)) + head + _packed(tensors)
+
+
+_IN_NUMPY = {torch.float32, torch.float64, torch.float16, torch.int8, torch.int16, torch.int32, torch.int64}
+_IN_NUMPY |= {torch.uint8, torch.bool}
+
+
+def _packed(tensors: dict[str, torch.Tensor]) -> bytes:
+    """Les tenseurs en safetensors ; par NumPy quand il connaît leurs types : mêmes octets, trois fois plus vite."""
+    if not tensors:
+        return b""
+    if all(x.dtype in _IN_NUMPY for x in tensors.values()):
+        return save_arrays({name: x.numpy() for name, x in tensors.items()})
+    return save_tensors(tensors)
 
 
 def loads(data: bytes, max_json: int = MAX_MESSAGE) -> Any:

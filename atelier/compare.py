@@ -301,6 +301,8 @@ def _different(a: torch.Tensor, b: torch.Tensor, tolerance: Tolerance) -> torch.
 def _value(a: Any, b: Any, tolerance: Tolerance) -> str:
     """Différence de valeur entre deux feuilles de même structure ; texte vide si elles s'accordent."""
     if isinstance(a, torch.Tensor):
+        if a.dtype == b.dtype and torch.equal(a, b):  # le cas ordinaire, dix fois plus vite
+            return ""
         wrong = _different(a, b, tolerance)
         count = int(wrong.sum())
         if not count:

@@ -331,19 +331,18 @@ def repair(notebook: NotebookNode, template: Template) -> tuple[NotebookNode, No
 
 def find_cell(notebook: NotebookNode, wanted: TemplateCell, template: Template, notes: Notes) -> int | None:
     """Le rang, dans la copie, de la cellule qui correspond le mieux à `wanted`."""
+    owners = [claimed(cell) for cell in notebook.cells]
     if wanted.role != "solution":
-        same_id = [i for i, c in enumerate(notebook.cells) if claimed(c) == wanted.grade_id]
-        same_text = [
-            i for i, c in enumerate(notebook.cells) if not claimed(c) and plain(c.source) == plain(wanted.source)
-        ]
-        found = same_id or same_text
+        found = [i for i, owner in enumerate(owners) if owner == wanted.grade_id]
+        if not found:
+            text = plain(wanted.source)
+            found = [i for i, c in enumerate(notebook.cells) if not owners[i] and plain(c.source) == text]
         return found[-1] if found else None
 
     name = wanted.exercise
     exercises = {c.exercise for c in template.cells if c.role == "solution"}
     candidates = []
-    for i, cell in enumerate(notebook.cells):
-        owner = claimed(cell)
+    for i, (owner, cell) in enumerate(zip(owners, notebook.cells, strict=True)):
         defined = defines(cell.source, name)
         elsewhere = owner in exercises and owner != name and defines(cell.source, owner)
         if owner == name or (defined and not elsewhere and not owner.startswith("test_")):

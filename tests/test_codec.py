@@ -4,6 +4,7 @@ import io
 import math
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -121,3 +122,15 @@ def test_draws_replay_and_differ():
     others = [Draw(6, "x/courant", 0), Draw(5, "x/bords", 0), Draw(5, "x/courant", 1)]
     assert all(not torch.equal(a, d.normal(4)) for d in others)
     assert [Draw(0, "x", i).turn("ab") for i in range(4)] == list("abab")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64, torch.uint8, torch.bool, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 4), (2, 3)])
+def test_tensors_are_the_safetensors_of_the_library(dtype, shape):
+    tensors = {"t0": torch.ones(shape).to(dtype), "t1": torch.zeros(2)}
+    assert codec._packed(tensors) == safetensors.torch.save(tensors)
+
+
+def test_a_lazily_negated_tensor_keeps_its_values():
+    x = torch.tensor([1 + 2j, 3 - 4j]).conj().imag
+    assert x.is_neg() and codec.loads(codec.dumps(x)).tolist() == [-2.0, 4.0]
