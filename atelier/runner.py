@@ -370,7 +370,7 @@ def held() -> tuple[int, int, bool, int]:
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         children = True
-    except ChildProcessError:
+    except (ChildProcessError, AttributeError):  # waitid manque à macOS avant Python 3.13
         children = False
     try:
         with open("/proc/self/statm", encoding="ascii") as f:
