@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from atelier import packs, paths
 from atelier.display import number
@@ -43,19 +44,40 @@ class Measure:
     detail: str
 
 
-def main() -> int:
-    """Mesure tout, affiche le tableau et l'écrit."""
-    measures: list[Measure] = []
-    for group in (setups, imports, checks, notebooks, gradings, attacks, colibri):
-        for measure in group():
-            measures.append(measure)
+def main(names: list[str]) -> int:
+    """Mesure ces groupes, ou tous, affiche le tableau et l'écrit, groupe par groupe."""
+    groups = {
+        "installation": setups,
+        "imports": imports,
+        "check": checks,
+        "carnets": notebooks,
+        "correction": gradings,
+        "attaques": attacks,
+        "colibri": colibri,
+    }
+    if unknown := sorted(set(names) - set(groups)):
+        raise SystemExit(f"Pas de mesures «\u00a0{', '.join(unknown)}\u00a0». Il y a\u00a0: {', '.join(groups)}.")
+    for name in names or groups:
+        measured = []
+        for measure in groups[name]():
+            measured.append(measure)
             print(line(measure), flush=True)
-    target = paths.asset(*OUTPUT)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    content = {"machine": machine(), "date": date.today().isoformat(), "mesures": [asdict(m) for m in measures]}
-    target.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    print(f"\n{machine()}\nÉcrit dans {target.relative_to(paths.root())}.")
+        write(name, measured, list(groups))
+    print(f"\n{machine()}\nÉcrit dans {paths.asset(*OUTPUT).relative_to(paths.root())}.")
     return 0
+
+
+def write(group: str, measured: list[Measure], order: list[str]) -> None:
+    """Met les mesures d'un groupe dans le fichier, à côté de celles que cette machine y a déjà laissées."""
+    target = paths.asset(*OUTPUT)
+    kept: dict[str, Any] = {}
+    if target.is_file():
+        before = json.loads(target.read_text(encoding="utf-8"))
+        kept = before["groupes"] if before.get("machine") == machine() and "groupes" in before else {}
+    kept[group] = {"date": date.today().isoformat(), "mesures": [asdict(m) for m in measured]}
+    content = {"machine": machine(), "groupes": {name: kept[name] for name in order if name in kept}}
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def line(measure: Measure) -> str:
@@ -233,8 +255,8 @@ def attacks() -> Iterator[Measure]:
     if run.returncode != 0:
         raise RuntimeError(f"une attaque est passée, ou n'a pas pu être essayée\u00a0:\n{run.stdout[-3000:]}")
     counted = subprocess.run(
-        [sys.executable, "-c", "import attaques; print(len(attaques.ATTACKS))"],
-        cwd=paths.root() / "tests",
+        [sys.executable, "-c", "import sys; sys.path.append('tests'); import attaques; print(len(attaques.ATTACKS))"],
+        cwd=paths.root(),
         check=True,
         capture_output=True,
         text=True,
@@ -256,4 +278,4 @@ def colibri() -> Iterator[Measure]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -24,7 +24,7 @@ python cours.py --ici                utilise le Python qui lit cette ligne (cond
 
 Dans le dépôt complet, pour qui enseigne ou écrit le cours\u00a0:
 python cours.py test [options]       lance les tests ; les options vont à pytest (par exemple -k check)
-python cours.py bench                mesure le cours sur cette machine et l'écrit dans assets/mesures/bench.json
+python cours.py bench [GROUPES]      mesure le cours sur cette machine et l'écrit dans assets/mesures/bench.json
 python cours.py mesures CHAPITRE     refait les longues mesures d'un chapitre (assets/mesures/CHAPITRE.json)
 """
 
@@ -65,7 +65,7 @@ def parse(argv: list[str]) -> Options:
             options.rest.append(word)
     if options.command == "mesures" and len(options.rest) != 1 and not options.help:
         raise Trouble("Quel chapitre mesurer\u202f? Par exemple\u00a0: python cours.py mesures ch3_quantification")
-    if options.rest and options.command in ("ouvrir", "bench"):
+    if options.rest and options.command == "ouvrir":
         raise Trouble(f"Cette commande n'est pas comprise\u00a0: {' '.join(options.rest)}\n\n{HELP}")
     return options
 
@@ -90,7 +90,9 @@ def run(options: Options) -> int:
     if options.command == "test":
         return checks.run(python, ROOT, options.rest)
     if options.command == "bench":
-        return subprocess.call([python, "-m", "grader.course_bench"], cwd=ROOT, env=environment.variables(python))
+        return subprocess.call(
+            [python, "-m", "grader.course_bench", *options.rest], cwd=ROOT, env=environment.variables(python)
+        )
     if options.command == "mesures":
         return checks.measure(python, ROOT, options.rest[0])
     if options.stay_closed:
