@@ -132,7 +132,7 @@ ch5.threshold(weights["0.mlp.c_fc"], magnitude_mask)
 # monte-t-elle ? Et si l'on tirait les poids au hasard ?
 
 # %%
-amounts = scale().pick(essai=(0.5,), cpu=(0.35, 0.65), gpu=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9))
+amounts = scale().pick(essai=(0.5,), cpu=(0.35, 0.5, 0.65), gpu=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9))
 ch5.sweep_magnitude(colibri, magnitude_mask, amounts, tokens)
 
 # %% [markdown]

@@ -418,7 +418,7 @@ def align_labels(word_ids: list[int | None], word_labels: list[int]) -> list[int
 ch6.tagging(
     align_labels,
     n=scale().pick(essai=24, cpu=800, gpu=2400),
-    steps=scale().pick(essai=2, cpu=70, gpu=600),
+    steps=scale().pick(essai=2, cpu=100, gpu=600),
     n_test=scale().pick(essai=16, cpu=150, gpu=300),
 )
 

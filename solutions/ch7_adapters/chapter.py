@@ -205,7 +205,7 @@ ch7.same_start(colibri, insert_adapters)
 voices = ch7.learn_voices(
     colibri,
     insert_adapters,
-    steps=scale().pick(essai=3, cpu=75, gpu=600),
+    steps=scale().pick(essai=3, cpu=100, gpu=600),
     max_tokens=scale().pick(essai=512, cpu=2048, gpu=8192),
 )
 
