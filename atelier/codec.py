@@ -36,7 +36,7 @@ def _plain(x: torch.Tensor) -> torch.Tensor:
         raise CodecError(f"tenseur d'un genre non transportable : {type(x).__name__}")
     if x.device.type == "meta":
         raise CodecError("tenseur sans données (device meta)")
-    return x.detach().to("cpu").resolve_neg().contiguous().clone()
+    return x.detach().to("cpu").contiguous().clone()
 
 
 def encode(value: Any) -> tuple[Any, dict[str, torch.Tensor]]:
