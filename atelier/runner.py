@@ -55,7 +55,7 @@ HARD_GRACE = 2.0
 SHARED_SECONDS = 1.0
 """Durée, au plus, d'un exercice qui n'est pas le premier de son processus ; au-delà, il recommence dans le sien."""
 SHARED_BYTES = 8 * 1024 * 1024
-"""Octets de résultats, au plus, d'un tel exercice ; et mémoire, au plus, qu'un exercice laisse prise sans être seul."""
+"""Octets de résultats, au plus, d'un tel exercice ; au-delà, il recommence de même."""
 PATIENCE = 5.0
 """Sur une machine chargée, attendre un cœur ne compte pas dans la durée d'un cas, jusqu'à ce multiple de sa limite."""
 
