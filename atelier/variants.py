@@ -49,7 +49,8 @@ def rows() -> list[Row]:
 
 
 @torch.inference_mode()
-def _window_milliseconds(model: torch.nn.Module) -> float:
+def window_milliseconds(model: torch.nn.Module) -> float:
+    """Durée médiane d'une fenêtre de 256 jetons (ou du contexte du modèle, s'il est plus court), en millisecondes."""
     context = min(model.config.n_positions, 256)
     ids = torch.arange(context, device=next(model.parameters()).device)[None] % model.config.vocab_size
     return 1000 * median_seconds(lambda: model(ids), repeats=25)
@@ -82,7 +83,7 @@ def save_variant(
         "perplexity": round(evaluation.perplexity, 3),
         "tokens": evaluation.tokens,
         "bytes": int(n_bytes),
-        "ms": round(_window_milliseconds(model), 2),
+        "ms": round(window_milliseconds(model), 2),
         "rank": rank,
     }
     updated = [r for r in existing if r["name"] != name] + [row]

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from atelier.display import note, number, recorded, show, table
 from atelier.figures.style import BLACK, canvas, progress_bar
-from atelier.hardware import median_seconds
 from atelier.perplexity import evaluate_perplexity
 from atelier.training import lm_loss
+from atelier.variants import window_milliseconds
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -121,13 +121,6 @@ def silenced_or_removed(model: GPT2LMHeadModel, ids: Tensor, prune_heads: PruneH
     note(f"Plus grand écart entre les logits des deux derniers : {number(gap, 2)} (aux arrondis près).")
 
 
-def window_ms(model: GPT2LMHeadModel, repeats: int = 25) -> float:
-    """Durée médiane d'une fenêtre de 256 jetons, en millisecondes."""
-    ids = torch.arange(256, device=model.device)[None] % model.config.vocab_size
-    with torch.inference_mode():
-        return 1000 * median_seconds(lambda: model(ids, use_cache=False), repeats)
-
-
 def fp16_bytes(model: GPT2LMHeadModel) -> int:
     """Octets du fichier des poids en FP16, la tête liée n'étant écrite qu'une fois."""
     from atelier.figures.ch5_storage import stored_bytes
@@ -149,7 +142,7 @@ def head_curve(
         perplexity = evaluate_perplexity(small, max_tokens=tokens).perplexity
         whole = rows[0][4] if rows else perplexity
         added = whole * scores.flatten().sort().values[:count].sum().exp().item()
-        rows.append([count, small.num_parameters(), fp16_bytes(small), window_ms(small), perplexity, added])
+        rows.append([count, small.num_parameters(), fp16_bytes(small), window_milliseconds(small), perplexity, added])
     table(
         rows,
         header=[
@@ -225,7 +218,7 @@ def three_ways(
     rows = []
     for name, m in (("rien", model), *made.items()):
         perplexity = evaluate_perplexity(m, max_tokens=tokens).perplexity
-        rows.append([name, m.num_parameters(), fp16_bytes(m), window_ms(m), perplexity])
+        rows.append([name, m.num_parameters(), fp16_bytes(m), window_milliseconds(m), perplexity])
     table(
         rows,
         header=["retiré", "paramètres", "octets (FP16)", "ms par fenêtre", "perplexité"],
