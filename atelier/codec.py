@@ -14,12 +14,20 @@ from typing import Any, BinaryIO
 import torch
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 
 MAX_MESSAGE = 256 * 1024 * 1024
 MAX_NAMES = 1024 * 1024
 """Octets de la table des tenseurs d'un message : des milliers de tenseurs, pas des millions."""
 MAX_DEPTH = 40
+_VIEWS = {
+    "bfloat16": (torch.bfloat16, torch.int16),
+    "float8_e4m3fn": (torch.float8_e4m3fn, torch.uint8),
+    "float8_e5m2": (torch.float8_e5m2, torch.uint8),
+}
+"""Types que NumPy ignore : nom dans l'arbre → (type, entiers de même taille qui en portent les octets)."""
+_VIEWED = {dtype: (name, bits) for name, (dtype, bits) in _VIEWS.items()}
+_IN_NUMPY = {torch.float32, torch.float64, torch.float16, torch.int8, torch.int16, torch.int32, torch.int64}
+_IN_NUMPY |= {torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.bool}
 
 
 class CodecError(ValueError):
@@ -31,16 +39,18 @@ def _plain(x: torch.Tensor) -> torch.Tensor:
         type(x) not in (torch.Tensor, torch.nn.Parameter)
         or x.layout != torch.strided
         or x.is_quantized
-        or x.is_complex()
+        or x.dtype not in _IN_NUMPY
+        and x.dtype not in _VIEWED
     ):
-        raise CodecError(f"tenseur d'un genre non transportable : {type(x).__name__}")
+        raise CodecError(f"tenseur d'un genre non transportable : {type(x).__name__}, {x.dtype}")
     if x.device.type == "meta":
         raise CodecError("tenseur sans données (device meta)")
-    return x.detach().to("cpu").contiguous().clone()
+    return x.detach().to("cpu").resolve_neg().contiguous()
 
 
 def encode(value: Any) -> tuple[Any, dict[str, torch.Tensor]]:
-    """Valeur → (arbre JSON, tenseurs). Lève `CodecError` sur tout ce qui n'est pas une donnée."""
+    """Valeur → (arbre JSON, tenseurs, qui peuvent partager leur mémoire avec elle). Lève `CodecError` sur tout ce qui
+    n'est pas une donnée."""
     tensors: dict[str, torch.Tensor] = {}
 
     def walk(v: Any, depth: int) -> Any:
@@ -54,8 +64,12 @@ def encode(value: Any) -> tuple[Any, dict[str, torch.Tensor]]:
             return v if math.isfinite(v) else {"$": "float", "v": repr(v)}
         if isinstance(v, torch.Tensor):
             key = f"t{len(tensors)}"
-            tensors[key] = _plain(v)
-            node = {"$": "tensor", "v": key}
+            node: dict[str, Any] = {"$": "tensor", "v": key}
+            x = _plain(v)
+            if x.dtype in _VIEWED:
+                node["dtype"], bits = _VIEWED[x.dtype]
+                x = x.view(bits)
+            tensors[key] = x
             if not v.is_contiguous():
                 node["strided"] = True
             return node
@@ -93,6 +107,11 @@ def decode(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
             x = tensors[body]
             if x.dtype == torch.bool:  # un octet de booléen peut mentir : 2 n'est ni vrai ni faux
                 x = x.view(torch.uint8) != 0
+            if "dtype" in v:
+                dtype, bits = _VIEWS.get(str(v["dtype"]), (None, None))
+                if dtype is None or x.dtype != bits:
+                    raise CodecError("type d'éléments inconnu")
+                x = x.view(dtype)
             if v.get("strided") is True:
                 wide = x.new_zeros(*x.shape, 2)
                 wide[..., 0] = x
@@ -116,20 +135,8 @@ def dumps(value: Any) -> bytes:
     tree, tensors = encode(value)
     text = json.dumps(tree, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     head = text.encode("utf-8", errors="replace")
-    return struct.pack("<Q", len(head)) + head + _packed(tensors)
-
-
-_IN_NUMPY = {torch.float32, torch.float64, torch.float16, torch.int8, torch.int16, torch.int32, torch.int64}
-_IN_NUMPY |= {torch.uint8, torch.bool}
-
-
-def _packed(tensors: dict[str, torch.Tensor]) -> bytes:
-    """Les tenseurs en safetensors ; par NumPy quand il connaît leurs types : mêmes octets, trois fois plus vite."""
-    if not tensors:
-        return b""
-    if all(x.dtype in _IN_NUMPY for x in tensors.values()):
-        return save_arrays({name: x.numpy() for name, x in tensors.items()})
-    return save_tensors(tensors)
+    packed = save_arrays({name: x.numpy() for name, x in tensors.items()}) if tensors else b""
+    return struct.pack("<Q", len(head)) + head + packed
 
 
 def loads(data: bytes, max_json: int = MAX_MESSAGE) -> Any:

@@ -78,6 +78,8 @@ class _Tail(io.TextIOBase):
         return len(text)
 
 
+_SEED_0 = random.Random(0).getstate()
+"""L'état de `random` après `random.seed(0)`, remis deux fois plus vite qu'il ne se calcule."""
 _rooms = 0
 """Combien de `clean_room` sont ouverts, l'un dans l'autre."""
 
@@ -92,11 +94,11 @@ def clean_room() -> Iterator[None]:
     numpy_random = getattr(sys.modules.get("numpy"), "random", None)
     outer = _rooms == 0
     kept = (torch.get_rng_state(), random.getstate(), numpy_random and numpy_random.get_state()) if outer else None
-    dtype, device, grad = torch.get_default_dtype(), torch.get_default_device(), torch.is_grad_enabled()
+    dtype, device, grad = torch.get_default_dtype(), torch.empty(0).device, torch.is_grad_enabled()
     torch.default_generator.manual_seed(0)  # torch.manual_seed lit toute la pile d'appels, à chaque cas
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(0)
-    random.seed(0)
+    random.setstate(_SEED_0)
     if numpy_random:
         numpy_random.seed(0)
     torch.set_grad_enabled(True)
@@ -113,7 +115,7 @@ def clean_room() -> Iterator[None]:
             if numpy_random and kept[2]:
                 numpy_random.set_state(kept[2])
         torch.set_default_dtype(dtype)
-        if torch.get_default_device() != device:
+        if torch.empty(0).device != device:
             torch.set_default_device(device)
         torch.set_grad_enabled(grad)
 

@@ -12,12 +12,13 @@ ou en root qui devient l'utilisateur N.
 
 Le travail est un message de `atelier.codec` :
     {"cells": [{"id", "source", "kind": "setup|solution|extra", "exercise", "seconds"}],
-     "exercises": [{"id", "probe", "seconds", "budget", "alone", "cases": [entrées]}]}
+     "exercises": [{"id", "probe", "seconds", "budget", "cases": [entrées]}], "shared"}
 Les réponses, dans l'ordre, sont des messages précédés de leur longueur :
     {"event": "start", "cell"}, {"event": "cell", "cell", "status": "ok|raised|timeout", "error", "message", "line"},
-    {"event": "exercise", "exercise", "defined"}, {"event": "case", "exercise", "index"} suivi des octets du résultat,
-    {"event": "exercise_end", "exercise", "status": "done|undefined|timeout|died", "alone"}, {"event": "end"}.
-`alone` : demandé, l'exercice a un processus à lui ; répondu, rien d'autre ne s'y est exécuté avant lui.
+    {"event": "exercise", "exercise", "defined"}, les résultats des cas, un par message, un message vide,
+    {"event": "exercise_end", "exercise", "status": "done|undefined|timeout|died|again"}, {"event": "end"}.
+`shared` : les exercices s'exécutent dans le processus des cellules tant qu'aucun n'y laisse de trace, et le premier qui
+n'y aboutit pas est « again », à redemander ; sinon, chacun a le sien, né de l'état que laissent les cellules.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ import contextlib
 import copy
 import gc
 import io
-import itertools
 import json
 import linecache
 import math
+import operator
 import os
 import random
 import re
@@ -53,9 +54,7 @@ EXTRA_SECONDS_IN_ALL = 30.0
 HARD_GRACE = 2.0
 """Secondes entre la limite douce (une exception dans le code) et la limite dure (le processus est tué)."""
 SHARED_SECONDS = 1.0
-"""Durée, au plus, d'un exercice qui n'est pas le premier de son processus ; au-delà, il recommence dans le sien."""
-SHARED_BYTES = 8 * 1024 * 1024
-"""Octets de résultats, au plus, d'un tel exercice ; au-delà, il recommence de même."""
+"""Durée, au plus, d'un exercice dans un processus partagé ; au-delà, il recommence dans le sien."""
 PATIENCE = 5.0
 """Sur une machine chargée, attendre un cœur ne compte pas dans la durée d'un cas, jusqu'à ce multiple de sa limite."""
 
@@ -63,6 +62,8 @@ QUIET = ("check", "hint", "progress", "quiz", "show", "table", "board", "save_va
 """Noms de l'atelier sans effet à la correction : ils affichent ou écrivent, aucun exercice n'en dépend."""
 
 
+_all, _len, _map = all, len, map
+"""Les vrais, quoi qu'une cellule mette à leur place."""
 _kept: list[types.ModuleType] = []
 """Modules `__main__` remplacés, gardés en vie parce que leurs fonctions servent encore."""
 
@@ -127,18 +128,22 @@ class Channel:
         self.stream = stream
         self.pid = os.getpid()
 
-    def raw(self, *messages: bytes) -> None:
-        """Écrit ces messages d'un seul tenant. Un processus né d'un `os.fork` de l'étudiant s'arrête ici."""
+    def keep(self, data: bytes) -> None:
+        """Un message, qui peut attendre le suivant pour partir. Un `os.fork` de l'étudiant s'arrête ici."""
         if os.getpid() != self.pid:
             os._exit(0)
-        self.stream.write(b"".join(struct.pack("<Q", len(data)) + data for data in messages))
+        self.stream.write(struct.pack("<Q", len(data)) + data)
+
+    def raw(self, data: bytes) -> None:
+        """Un message, envoyé aussitôt avec ceux qui attendaient."""
+        self.keep(data)
         self.stream.flush()
 
-    def send(self, event: str, *after: bytes, **fields: Any) -> None:
-        """Un événement, et les messages qui le suivent."""
+    def send(self, event: str, **fields: Any) -> None:
+        """Un événement."""
         from atelier.codec import dumps
 
-        self.raw(dumps({"event": event, **fields}), *after)
+        self.raw(dumps({"event": event, **fields}))
 
 
 class Mute(io.TextIOBase):
@@ -276,6 +281,8 @@ class Baseline:
         changed = False
         for place, names in self.kept:
             now = vars(place)
+            if _len(now) == _len(names) and _all(_map(operator.is_, _map(now.get, names), names.values())):
+                continue
             spoiled = [n for n, value in names.items() if now.get(n, _kept) is not value]
             for name in spoiled:
                 with contextlib.suppress(AttributeError, TypeError):
@@ -345,23 +352,28 @@ def run_one_case(exercise: dict[str, Any], function: Any, inputs: dict[str, Any]
 
 
 def run_cases(exercise: dict[str, Any], function: Any, write: Callable[[bytes], None]) -> str:
-    """Tous les cas d'un exercice, chaque résultat remis à `write`.
+    """Tous les cas d'un exercice, chaque résultat remis à `write`, dans des réglages connus.
 
     S'arrête quand le budget de temps est dépensé, ou après deux cas de suite trop longs.
     """
+    from atelier.probes import clean_room
+
     clock, late = time.monotonic, waited
     start, first = clock(), late()
     before = first
     slow = 0
-    for inputs in exercise["cases"]:
-        begin = clock()
-        if slow == 2 or (begin - start > exercise["budget"] and begin - start - late() + first > exercise["budget"]):
-            return "timeout"
-        write(run_one_case(exercise, function, inputs, before))
-        spent = clock() - begin
-        slow = slow + 1 if spent >= exercise["seconds"] and spent - late() + before >= exercise["seconds"] else 0
-        if spent > 0.05:  # l'attente ne se relit que si elle a pu compter
-            before = late()
+    with clean_room():
+        for inputs in exercise["cases"]:
+            begin = clock()
+            if slow == 2 or (
+                begin - start > exercise["budget"] and begin - start - late() + first > exercise["budget"]
+            ):
+                return "timeout"
+            write(run_one_case(exercise, function, inputs, before))
+            spent = clock() - begin
+            slow = slow + 1 if spent >= exercise["seconds"] and spent - late() + before >= exercise["seconds"] else 0
+            if spent > 0.05:  # l'attente ne se relit que si elle a pu compter
+                before = late()
     return "done"
 
 
@@ -385,19 +397,10 @@ class Lost(Exception):
 
 
 class Fork:
-    """Un processus né de celui-ci, où des exercices s'exécutent l'un après l'autre tant qu'aucun n'y laisse de trace.
+    """Un processus né de celui-ci, où un exercice s'exécute seul avec ce que les cellules ont défini."""
 
-    Le premier y est seul avec ce que les cellules ont défini. Un suivant qui meurt, dure ou pèse trop recommence dans
-    un processus à lui ; s'il répond faux, c'est `grader.grading` qui le redemande, seul (`"alone"`).
-    """
-
-    LAST, TIMEOUT = b"dernier", b"timeout"
-
-    def __init__(
-        self, exercises: list[dict[str, Any]], functions: dict[str, Any], channel: Channel, baseline: Baseline
-    ) -> None:
-        self.used = False
-        self.over = False
+    def __init__(self, exercise: dict[str, Any], function: Any, channel: Channel, baseline: Baseline) -> None:
+        self.exercise = exercise
         self.granted = 0.0
         self.buffer = bytearray()
         self.reader, writer = os.pipe()
@@ -406,62 +409,31 @@ class Fork:
             try:
                 os.close(self.reader)
                 channel.stream.close()
-                self._work(exercises, functions, Channel(os.fdopen(writer, "wb")), baseline)
+                mine = Channel(os.fdopen(writer, "wb"))
+                baseline.restore()
+                ended = run_cases(exercise, function, mine.raw)
+                mine.raw(ended.encode())
             finally:
                 os._exit(0)
         os.close(writer)
 
-    def _work(
-        self, exercises: list[dict[str, Any]], functions: dict[str, Any], channel: Channel, baseline: Baseline
-    ) -> None:
-        from atelier.probes import clean_room
-
-        baseline.restore()
-        before = held()
-        for exercise in exercises:
-            with clean_room():
-                ended = run_cases(exercise, functions[exercise["id"]], channel.raw)
-            spoiled = baseline.restore() or held() != before
-            channel.raw(self.TIMEOUT if ended == "timeout" else self.LAST if spoiled else b"")
-            if spoiled or ended == "timeout":
-                return
-
-    def relay(self, exercise: dict[str, Any], channel: Channel) -> str | None:
-        """Transmet les résultats d'un exercice, sans les ouvrir, en surveillant l'heure. Rend comment il a fini.
-
-        None : il n'était pas le premier ici, rien n'en a été transmis, et il est à recommencer seul.
-        """
-        shared, self.used = self.used, True
-        kept: list[bytes] = []
-        weight = index = 0
-        per_case = exercise["seconds"] + HARD_GRACE
-        limit = SHARED_SECONDS if shared else exercise["budget"] + per_case
+    def relay(self, channel: Channel) -> str:
+        """Transmet les résultats, sans les ouvrir, en surveillant l'heure. Rend comment l'exercice a fini."""
+        index = 0
+        per_case = self.exercise["seconds"] + HARD_GRACE
+        limit = self.exercise["budget"] + per_case
         start = time.monotonic()
-        patience = self.granted + (0.0 if shared else PATIENCE * limit)
         while True:
             try:
-                body = self._message(min(time.monotonic() + per_case, start + limit), patience)
+                body = self._message(min(time.monotonic() + per_case, start + limit), PATIENCE * limit)
             except Lost as lost:
-                self.over = True
-                return None if shared else str(lost)
-            if body in (b"", self.LAST, self.TIMEOUT) or index == len(exercise["cases"]):
-                break
-            if shared:
-                kept.append(body)
-                weight += len(body)
-            else:
-                channel.send("case", body, exercise=exercise["id"], index=index)
+                return str(lost)
+            if body in (b"done", b"timeout"):
+                return body.decode()
+            if index == len(self.exercise["cases"]):
+                return "died"
+            channel.raw(body)
             index += 1
-            if weight > SHARED_BYTES:
-                self.over = True
-                return None
-        complete = index == len(exercise["cases"]) and body in (b"", self.LAST)
-        self.over = body != b"" or not complete
-        if shared and not complete:
-            return None
-        for i, result in enumerate(kept):
-            channel.send("case", result, exercise=exercise["id"], index=i)
-        return "done" if complete else "timeout" if body == self.TIMEOUT else "died"
 
     def _message(self, until: float, patience: float) -> bytes:
         """Le message suivant. L'attente d'un cœur repousse l'heure, jusqu'à `patience` secondes accordées en tout."""
@@ -498,45 +470,48 @@ class Fork:
 def run_exercises_forked(
     exercises: list[dict[str, Any]], functions: dict[str, Any], channel: Channel, baseline: Baseline
 ) -> None:
-    """Les exercices, en processus nés de l'état que laissent les cellules, partagés tant que rien ne s'y abîme."""
-    fork: Fork | None = None
-    for i, exercise in enumerate(exercises):
-        if fork is not None and (fork.over or exercise["alone"]):
-            fork.close()
-            fork = None
-        channel.send("exercise", exercise=exercise["id"], defined=exercise["id"] in functions)
-        status: str | None = "undefined"
-        alone = False
-        if exercise["id"] in functions:
-            status = fork.relay(exercise, channel) if fork is not None else None
-            if alone := status is None:
-                if fork is not None:
-                    fork.close()
-                following = [e for e in exercises[i:] if e["id"] in functions]
-                fork = Fork(following[:1] if exercise["alone"] else following, functions, channel, baseline)
-                status = fork.relay(exercise, channel)
-        channel.send("exercise_end", exercise=exercise["id"], status=status, alone=alone)
-    if fork is not None:
-        fork.close()
-
-
-def run_exercises_here(
-    exercises: list[dict[str, Any]], functions: dict[str, Any], channel: Channel, baseline: Baseline
-) -> None:
-    """Les exercices dans ce processus même, là où fork n'existe pas."""
-    for i, exercise in enumerate(exercises):
+    """Les exercices, chacun dans un processus né de l'état que laissent les cellules."""
+    for exercise in exercises:
         name = exercise["id"]
         channel.send("exercise", exercise=name, defined=name in functions)
         status = "undefined"
         if name in functions:
-            baseline.restore()
-            index = itertools.count()
-            status = run_cases(
-                exercise,
-                functions[name],
-                lambda body: channel.send("case", body, exercise=name, index=next(index)),  # noqa: B023 - appelé ici
-            )
-        channel.send("exercise_end", exercise=name, status=status, alone=i == 0)
+            fork = Fork(exercise, functions[name], channel, baseline)
+            status = fork.relay(channel)
+            fork.close()
+        channel.keep(b"")
+        channel.send("exercise_end", exercise=name, status=status)
+
+
+def run_exercises_here(
+    exercises: list[dict[str, Any]], functions: dict[str, Any], channel: Channel, baseline: Baseline, shared: bool
+) -> None:
+    """Les exercices, l'un après l'autre, dans ce processus même.
+
+    shared : l'autre bout sait les redemander. Le premier qui n'aboutit pas, ou qui suit celui qui a laissé une trace,
+    est « again », et rien ne vient plus après lui. Sans fork ni autre bout, tous passent.
+    """
+    clock = time.monotonic
+    baseline.restore()
+    before = held()
+    over = shared and (before[0] > 1 or before[2])  # les cellules ont laissé un fil ou un enfant
+    for exercise in exercises:
+        name = exercise["id"]
+        channel.send("exercise", exercise=name, defined=name in functions)
+        status = "again" if over else "undefined"
+        if name in functions and not over:
+            limits = {"seconds": min(SHARED_SECONDS, exercise["seconds"]), "budget": SHARED_SECONDS} if shared else {}
+            start = clock()
+            write = channel.keep if shared else channel.raw  # un résultat partagé ne compte que si tout aboutit
+            status = run_cases({**exercise, **limits}, functions[name], write)
+            spoiled = baseline.restore() or held() != before
+            over = shared and spoiled
+            if shared and (status != "done" or clock() - start > SHARED_SECONDS):
+                status = "again"
+        channel.keep(b"")
+        channel.send("exercise_end", exercise=name, status=status)
+        if status == "again":
+            return
 
 
 def run_job(job: dict[str, Any], channel: Channel) -> None:
@@ -544,8 +519,10 @@ def run_job(job: dict[str, Any], channel: Channel) -> None:
     sys.stdout = sys.stderr = Mute()
     baseline = Baseline()
     functions = {k: v for k, v in run_cells(job["cells"], channel).items() if v is not None}
-    run_exercises = run_exercises_forked if can_fork() else run_exercises_here
-    run_exercises(job["exercises"], functions, channel, baseline)
+    if job["shared"] or not can_fork():
+        run_exercises_here(job["exercises"], functions, channel, baseline, job["shared"])
+    else:
+        run_exercises_forked(job["exercises"], functions, channel, baseline)
     channel.send("end")
 
 
@@ -681,7 +658,7 @@ def work(folder: str, fd: int) -> None:
     job = read_message(stream)
     total = sum(c["seconds"] for c in job["cells"]) + sum(e["budget"] + e["seconds"] for e in job["exercises"])
     set_limits({"RLIMIT_CPU": int(total) + 30})
-    run_job(job, Channel(os.fdopen(fd, "wb")))
+    run_job(job, Channel(os.fdopen(fd, "wb", 1 << 16)))
 
 
 def reap(pid: int) -> None:

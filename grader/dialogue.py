@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from atelier.codec import CodecError, loads
-from atelier.runner import MAX_CASE_BYTES, PATIENCE
+from atelier.runner import MAX_CASE_BYTES, PATIENCE, SHARED_SECONDS
 
 SETUP_SECONDS = 60.0
 EXTRA_SECONDS = 5.0
@@ -67,16 +67,12 @@ class Cell:
 
 @dataclass(frozen=True)
 class Task:
-    """Un exercice à essayer sur des entrées : seconds par cas, `budget` pour l'ensemble.
-
-    alone : dans un processus où rien d'autre que les cellules ne s'est exécuté.
-    """
+    """Un exercice à essayer sur des entrées : seconds par cas, `budget` pour l'ensemble."""
 
     id: str
     probe: str
     seconds: float
     cases: Sequence[dict[str, Any]]
-    alone: bool = False
 
     @property
     def budget(self) -> float:
@@ -89,7 +85,6 @@ class Task:
             "probe": self.probe,
             "seconds": self.seconds,
             "budget": self.budget,
-            "alone": self.alone,
             "cases": list(self.cases),
         }
 
@@ -108,7 +103,7 @@ class CellReport:
 class TaskReport:
     """Ce qu'un exercice a rendu. status : done, undefined, timeout ou died ; un résultat par cas, dans l'ordre.
 
-    alone : faux si un autre exercice s'est exécuté avant lui dans son processus, à ce qu'il en dit.
+    alone : faux si d'autres exercices ont pu s'exécuter avant lui dans son processus.
     """
 
     status: str
@@ -228,8 +223,11 @@ class PipeStream(Stream):
 # ---------------------------------------------------------------------------------------------- suivre une copie
 
 
-def follow(stream: Stream, cells: Sequence[Cell], tasks: Sequence[Task], report: Report) -> bool:
-    """Lit tout ce que dit une copie. Vrai si elle est allée au bout ; sinon note qui l'en a empêchée."""
+def follow(stream: Stream, cells: Sequence[Cell], tasks: Sequence[Task], report: Report, shared: bool = False) -> bool:
+    """Lit tout ce que dit une copie. Vrai si elle est allée au bout ; sinon note qui l'en a empêchée.
+
+    shared : ses exercices sont dans un même processus ; celui qui n'y aboutit pas n'est pas noté, il est à redemander.
+    """
     wait = START_SECONDS
     for cell in cells:
         try:
@@ -243,32 +241,34 @@ def follow(stream: Stream, cells: Sequence[Cell], tasks: Sequence[Task], report:
     for task in tasks:
         outcomes: list[dict[str, Any]] = []
         try:
-            status, alone = follow_task(stream, task, outcomes)
+            status = follow_task(stream, task, outcomes, shared)
         except Broken as broken:
-            report.tasks[task.id] = TaskReport(broken.status, filled(outcomes, task, broken.status))
+            if not shared:
+                report.tasks[task.id] = TaskReport(broken.status, filled(outcomes, task, broken.status))
             return False
-        report.tasks[task.id] = TaskReport(status, filled(outcomes, task, status), alone)
+        if shared and status not in ("done", "undefined"):
+            return False
+        report.tasks[task.id] = TaskReport(status, filled(outcomes, task, status), not shared or status == "undefined")
     return True
 
 
-def follow_task(stream: Stream, task: Task, outcomes: list[dict[str, Any]]) -> tuple[str, bool]:
-    """Lit les résultats d'un exercice dans `outcomes` ; rend la façon dont il a fini, et s'il était seul."""
-    end = time.monotonic() + PATIENCE * (task.budget + task.seconds) + 2 * GRACE
+def follow_task(stream: Stream, task: Task, outcomes: list[dict[str, Any]], shared: bool = False) -> str:
+    """Lit les résultats d'un exercice dans `outcomes` ; rend la façon dont il a fini."""
+    allowed = SHARED_SECONDS if shared else task.budget + task.seconds + 2 * GRACE / PATIENCE
+    end = time.monotonic() + PATIENCE * allowed
     first = expect(stream.event(min(end, time.monotonic() + GRACE)), "exercise", "exercise", task.id)
+    while body := stream.frame(min(end, time.monotonic() + PATIENCE * task.seconds + GRACE)):
+        if first.get("defined") is not True or len(outcomes) == len(task.cases):
+            raise Broken("died", "un résultat de trop")
+        outcomes.append(read_outcome(body))
+    message = expect(stream.event(min(end, time.monotonic() + GRACE)), "exercise_end", "exercise", task.id)
+    if message.get("status") == "again":
+        return "again"
     if first.get("defined") is not True:
-        expect(stream.event(end), "exercise_end", "exercise", task.id)
-        return "undefined", True
-    while True:
-        message = stream.event(min(end, time.monotonic() + PATIENCE * task.seconds + GRACE))
-        if message["event"] == "exercise_end" and message.get("exercise") == task.id:
-            status = message.get("status")
-            if status not in ("timeout", "died"):
-                status = "done" if len(outcomes) == len(task.cases) else "died"
-            return status, message.get("alone") is not False
-        expect(message, "case", "exercise", task.id)
-        if message.get("index") != len(outcomes) or len(outcomes) >= len(task.cases):
-            raise Broken("died", "résultat hors de son rang")
-        outcomes.append(read_outcome(stream.frame(min(end, time.monotonic() + GRACE))))
+        return "undefined"
+    if message.get("status") == "timeout":
+        return "timeout"
+    return "done" if len(outcomes) == len(task.cases) else "died"
 
 
 def filled(outcomes: list[dict[str, Any]], task: Task, status: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from atelier.compare import CaseResult, Diagnosis, Outcome, compare, describe, diagnose, format_number
@@ -374,16 +374,19 @@ _trusted = threading.Lock()
 
 def grade_copy(
     chapter: Chapter,
-    run: Callable[[Sequence[Task]], Report],
+    run: Callable[[Sequence[Task], bool], Report],
     answers: Mapping[str, Cell],
     points: Mapping[str, float],
     notes: Mapping[str, Sequence[str]] | None = None,
     seed: int | None = None,
 ) -> list[Result]:
-    """Note une copie entière. run : exécute ses cellules et ses exercices ; points : barème, par exercice."""
+    """Note une copie entière. run : exécute ses cellules et des exercices, qui partagent ou non un processus.
+
+    points : barème, par exercice.
+    """
     with _trusted, clean_room():
         drawn = draw(chapter, seed)
-    report = confirmed(run, [d.task for d in drawn])
+    report = confirmed(run, [d.task for d in drawn], shared=True)
 
     def judged(some: Sequence[Drawn]) -> dict[str, Result]:
         with _trusted, clean_room():
@@ -392,23 +395,23 @@ def grade_copy(
     results = judged(drawn)
     doubtful = [d for d in drawn if results[d.id].verdict != "correct" and not report.tasks[d.id].alone]
     if doubtful:  # aucune faute n'est retenue d'un processus où un autre exercice s'était exécuté
-        again = confirmed(run, [replace(d.task, alone=True) for d in doubtful])
+        again = confirmed(run, [d.task for d in doubtful], shared=False)
         report = Report(again.cells, report.tasks | again.tasks)
         results |= judged(doubtful)
     return list(results.values())
 
 
-def confirmed(run: Callable[[Sequence[Task]], Report], tasks: Sequence[Task]) -> Report:
+def confirmed(run: Callable[[Sequence[Task], bool], Report], tasks: Sequence[Task], shared: bool) -> Report:
     """Exécute une copie ; une mort n'est retenue que si elle se reproduit.
 
     Un processus tué du dehors (mémoire prise par un voisin, `kill -9`) ne coûte ainsi rien à l'étudiant ; un code qui
     arrête Python le refait à l'identique.
     """
-    report = run(tasks)
+    report = run(tasks, shared)
     cells = {id for id, cell in report.cells.items() if cell.status == "died"}
     dead = [t for t in tasks if report.tasks[t.id].status == "died"]
     if cells or dead:
-        again = run(tasks if cells else dead)
+        again = run(tasks if cells else dead, False)
         report = Report(again.cells, report.tasks | again.tasks)
     return report
 

@@ -195,7 +195,12 @@ def grade_notebook(
         return grade_refused(given.chapter, points, about["refused"])
     todo = plan(nb, given.template)
     return grade_copy(
-        given.chapter, lambda tasks: sandbox.run(todo.cells, tasks), todo.answers, points, about.get("notes"), seed
+        given.chapter,
+        lambda tasks, shared: sandbox.run(todo.cells, tasks, shared),
+        todo.answers,
+        points,
+        about.get("notes"),
+        seed,
     )
 
 
@@ -219,8 +224,13 @@ def write_results(nb: NotebookNode, results: list[Result]) -> None:
             continue
         cell.execution_count = None
         cell.outputs = [
-            nbformat.v4.new_output("stream", name="stdout", text=result.feedback + "\n"),
-            nbformat.v4.new_output("execute_result", data={"text/plain": repr(result.score)}, execution_count=None),
+            NotebookNode(output_type="stream", name="stdout", text=result.feedback + "\n"),
+            NotebookNode(
+                output_type="execute_result",
+                data=NotebookNode({"text/plain": repr(result.score)}),
+                execution_count=None,
+                metadata=NotebookNode(),
+            ),
         ]
     nb.metadata[KEY] = {**nb.metadata.get(KEY, {}), "results": [r.as_data() for r in results]}
 

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -219,24 +219,32 @@ class Recorder:
         if db.execute(select(Student.id).where(Student.id == student)).first() is None:
             db.execute(insert(Student).values(id=student))
         submission, notebook = self._submission(student, timestamp)
-        for table, ids in ((Grade, self.graded_ids), (Comment, self.solution_ids)):
-            rows = db.execute(select(table.cell_id).where(table.notebook_id == notebook)).scalars().all()
-            missing = set(ids.values()) - set(rows)
-            extra = {"needs_manual_grade": True} if table is Grade else {}
-            if missing:
-                new = [{"id": new_uuid(), "cell_id": c, "notebook_id": notebook, **extra} for c in sorted(missing)]
-                db.execute(insert(table), new)
         manual = select(Grade.cell_id).where(Grade.notebook_id == notebook, Grade.manual_score.is_not(None))
         by_hand = set(db.execute(manual).scalars())
+        grades = {}
         for cell, score in found.scores.items():
             id = self.graded_ids[cell]
-            where = (Grade.notebook_id == notebook, Grade.cell_id == id)
-            needs = score is None or id in by_hand
-            db.execute(update(Grade).where(*where).values(auto_score=score, needs_manual_grade=needs))
-        for cell, text in found.comments.items():
-            where = (Comment.notebook_id == notebook, Comment.cell_id == self.solution_ids[cell])
-            db.execute(update(Comment).where(*where).values(auto_comment=text))
+            grades[id] = {"auto_score": score, "needs_manual_grade": score is None or id in by_hand}
+        comments = {self.solution_ids[cell]: {"auto_comment": text} for cell, text in found.comments.items()}
+        blank = {"auto_score": None, "needs_manual_grade": True}
+        self._upsert(Grade, notebook, self.graded_ids.values(), blank, grades)
+        self._upsert(Comment, notebook, self.solution_ids.values(), {"auto_comment": None}, comments)
         self._late(student, submission, notebook)
+
+    def _upsert(self, table: Any, notebook: str, cells: Iterable[str], blank: Mapping, found: Mapping) -> None:
+        """Une ligne par cellule d'un carnet : créée si elle manque, mise à jour si la correction en dit quelque chose.
+
+        blank : les colonnes d'une ligne neuve, à défaut ; found : cellule → colonnes.
+        """
+        db = self.book.db
+        rows = db.execute(select(table.cell_id, table.id).where(table.notebook_id == notebook))
+        known = {cell: id for cell, id in rows}
+        if old := [{"id": known[cell], **columns} for cell, columns in found.items() if cell in known]:
+            db.execute(update(table), old)
+        always = {"notebook_id": notebook, **blank}
+        missing = [cell for cell in cells if cell not in known]
+        if new := [{"id": new_uuid(), "cell_id": cell, **always, **found.get(cell, {})} for cell in missing]:
+            db.execute(insert(table), new)
 
     def _submission(self, student: str, timestamp: datetime | None) -> tuple[str, str]:
         """Identifiants de la remise et de son carnet dans la base ; créés s'il le faut."""

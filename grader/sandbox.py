@@ -43,8 +43,8 @@ from grader.dialogue import (
     follow,
 )
 
-MAX_ATTEMPTS = 8
-ATTEMPTS_WITH_EXTRAS = 3
+MAX_ATTEMPTS = 9
+ATTEMPTS_WITH_EXTRAS = 4
 """Au-delà, les cellules ajoutées par l'étudiant ne sont plus essayées."""
 
 
@@ -103,8 +103,11 @@ class Sandbox:
 
     # ------------------------------------------------------------------------------------------ une copie
 
-    def run(self, cells: Sequence[Cell], tasks: Sequence[Task]) -> Report:
-        """Exécute les cellules puis les exercices. Rend toujours un compte rendu complet."""
+    def run(self, cells: Sequence[Cell], tasks: Sequence[Task], shared: bool = False) -> Report:
+        """Exécute les cellules puis les exercices. Rend toujours un compte rendu complet.
+
+        shared : d'abord tous les exercices dans un même processus, le plus loin possible ; puis, et sinon, un chacun.
+        """
         report = Report()
         pending = list(tasks)
         if self.sealed or self.fork:
@@ -121,7 +124,7 @@ class Sandbox:
                 if report.cells.get(c.id, CellReport("ok")).status not in ("timeout", "died")
                 and not (attempt >= ATTEMPTS_WITH_EXTRAS and c.kind == "extra")
             ]
-            if self._attempt(kept, pending, report, end):
+            if self._attempt(kept, pending, report, end, shared and attempt == 0):
                 break
             pending = [t for t in pending if t.id not in report.tasks]
         status, missing = ("timeout", TIMEOUT) if time.monotonic() >= end else ("died", DIED)
@@ -130,14 +133,15 @@ class Sandbox:
                 report.tasks[task.id] = TaskReport(status, [missing] * len(task.cases))
         return report
 
-    def _attempt(self, cells: Sequence[Cell], tasks: Sequence[Task], report: Report, end: float) -> bool:
+    def _attempt(self, cells: Sequence[Cell], tasks: Sequence[Task], report: Report, end: float, shared: bool) -> bool:
         """Un lancement. Vrai si tout a été dit ; sinon le coupable est déjà noté dans `report`."""
         with self._folder() as folder:
             child = self._launch(folder)
             child.stream.end = end
             try:
-                child.send({"cells": [c.as_data() for c in cells], "exercises": [t.as_data() for t in tasks]})
-                return follow(child.stream, cells, tasks, report)
+                exercises = [t.as_data() for t in tasks]
+                child.send({"cells": [c.as_data() for c in cells], "exercises": exercises, "shared": shared})
+                return follow(child.stream, cells, tasks, report, shared)
             finally:
                 child.stop()
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -306,8 +306,9 @@ def repair(notebook: NotebookNode, template: Template) -> tuple[NotebookNode, No
     """Rend à la copie ses cellules notées : une de chaque, avec les métadonnées du carnet publié."""
     notes: Notes = {}
     matched: dict[str, int] = {}
+    owners = [claimed(cell) for cell in notebook.cells]
     for wanted in template.graded:
-        index = find_cell(notebook, wanted, template, notes)
+        index = find_cell(notebook, owners, wanted, template, notes)
         if index is not None:
             matched[wanted.grade_id] = index
     chosen = set(matched.values())
@@ -329,9 +330,10 @@ def repair(notebook: NotebookNode, template: Template) -> tuple[NotebookNode, No
     return notebook, notes
 
 
-def find_cell(notebook: NotebookNode, wanted: TemplateCell, template: Template, notes: Notes) -> int | None:
-    """Le rang, dans la copie, de la cellule qui correspond le mieux à `wanted`."""
-    owners = [claimed(cell) for cell in notebook.cells]
+def find_cell(
+    notebook: NotebookNode, owners: Sequence[str], wanted: TemplateCell, template: Template, notes: Notes
+) -> int | None:
+    """Le rang, dans la copie, de la cellule qui correspond le mieux à `wanted`. owners : ce que chacune dit être."""
     if wanted.role != "solution":
         found = [i for i, owner in enumerate(owners) if owner == wanted.grade_id]
         if not found:
@@ -352,13 +354,13 @@ def find_cell(notebook: NotebookNode, wanted: TemplateCell, template: Template, 
         return None
     index = max(candidates)[1]
     cell = notebook.cells[index]
-    if claimed(cell) != name:
+    if owners[index] != name:
         note(
             notes,
             name,
             "sa cellule avait perdu son identifiant\u202f; elle a été retrouvée par le nom qu'elle définit.",
         )
-    elif sum(claimed(notebook.cells[i]) == name for _, i in candidates) > 1:
+    elif sum(owners[i] == name for _, i in candidates) > 1:
         note(notes, name, "plusieurs cellules portaient cet identifiant\u202f; la dernière qui répond a été retenue.")
     if cell.cell_type != wanted.cell_type:
         note(notes, name, "sa cellule n'était plus une cellule de code\u202f; elle a été lue comme du code.")

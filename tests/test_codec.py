@@ -40,7 +40,17 @@ def test_special_floats():
     assert math.copysign(1, back[3]) == -1
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.int8, torch.bool])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        torch.float32,
+        torch.float64,
+        torch.float16,
+        torch.int8,
+        torch.bool,
+        *(dtype for dtype, _ in codec._VIEWS.values()),
+    ],
+)
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 3), (2, 1, 4)])
 def test_tensors_keep_dtype_shape_values(dtype, shape):
     x = torch.arange(math.prod(shape)).reshape(shape).to(dtype)
@@ -124,11 +134,23 @@ def test_draws_replay_and_differ():
     assert [Draw(0, "x", i).turn("ab") for i in range(4)] == list("abab")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64, torch.uint8, torch.bool, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64, torch.uint8, torch.uint16, torch.bool])
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 4), (2, 3)])
 def test_tensors_are_the_safetensors_of_the_library(dtype, shape):
     tensors = {"t0": torch.ones(shape).to(dtype), "t1": torch.zeros(2)}
-    assert codec._packed(tensors) == safetensors.torch.save(tensors)
+    assert codec.dumps(list(tensors.values())).endswith(safetensors.torch.save(tensors))
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fnuz, torch.complex64])
+def test_kinds_of_numbers_no_exercise_uses_are_refused_by_name(dtype):
+    with pytest.raises(codec.CodecError, match=str(dtype)):
+        codec.dumps(torch.zeros(2).to(dtype))
+
+
+@pytest.mark.parametrize("lie", ["float32", "float8_e5m2", 3, None])
+def test_a_kind_of_numbers_that_the_bytes_cannot_hold_is_refused(lie):
+    with pytest.raises(codec.CodecError):
+        codec.decode({"$": "tensor", "v": "t0", "dtype": lie}, {"t0": torch.zeros(2, dtype=torch.int16)})
 
 
 def test_a_lazily_negated_tensor_keeps_its_values():

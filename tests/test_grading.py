@@ -288,12 +288,13 @@ HOSTILE = {
 }
 
 
+@pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("attack", HOSTILE)
-def test_a_hostile_exercise_costs_only_itself(sandbox, attack):
+def test_a_hostile_exercise_costs_only_itself(sandbox, attack, shared):
     cells = [Cell("a", HONEST, "solution", "h"), Cell("b", HOSTILE[attack], "solution", "f"),
              Cell("c", HONEST.replace("def h", "def g"), "solution", "g")]  # fmt: skip
     tasks = [Task(name, "call", 1.0, INPUTS) for name in ("h", "f", "g")]
-    report = sandbox.run(cells, tasks)
+    report = sandbox.run(cells, tasks, shared)
     for name in ("h", "g"):
         assert report.tasks[name].status == "done"
         assert [torch.equal(o["value"], i["x"] * 2) for o, i in zip(report.tasks[name].outcomes, INPUTS, strict=True)]
@@ -314,28 +315,34 @@ TRACES = {
 }
 
 
-def pids(sandbox: Sandbox, before: str, alone: tuple[str, ...] = ()) -> list[int]:
-    """Le processus de chacun de trois exercices, le premier faisant aussi `before`."""
+def pids(sandbox: Sandbox, before: str, shared: bool = True, cell: str = "") -> list[int]:
+    """Le processus de chacun de trois exercices, le premier faisant aussi `before`, après cette cellule."""
     texts = {"f": before, "g": "pass", "h": "pass"}
-    cells = [Cell(n, WHERE.format(name=n, before=text), "solution", n) for n, text in texts.items()]
-    tasks = [Task(n, "call", 1.0, INPUTS, alone=n in alone) for n in texts]
-    report = sandbox.run(cells, tasks)
+    cells = [Cell("avant", cell, "extra")]
+    cells += [Cell(n, WHERE.format(name=n, before=text), "solution", n) for n, text in texts.items()]
+    report = sandbox.run(cells, [Task(n, "call", 1.0, INPUTS) for n in texts], shared)
     assert {t.status for t in report.tasks.values()} == {"done"}
     found = [report.tasks[n].outcomes[0]["value"] for n in texts]
-    assert [report.tasks[n].alone for n in texts] == [i == 0 or found[i] != found[i - 1] for i in range(3)]
+    assert not any(report.tasks[n].alone for i, n in enumerate(texts) if found[i] in found[:i])
     return found
 
 
-def test_exercises_share_a_process_until_one_leaves_a_trace_in_it(sandbox):
+def test_exercises_share_a_process_only_when_asked(sandbox):
     assert len(set(pids(sandbox, "pass"))) == 1
-    assert len(set(pids(sandbox, "pass", alone=("f", "g", "h")))) == 3
+    assert len(set(pids(sandbox, "pass", shared=False))) == 3
 
 
 @LINUX
 @pytest.mark.parametrize("trace", TRACES)
 def test_a_trace_ends_the_sharing(sandbox, trace):
-    first, second, third = pids(sandbox, TRACES[trace])
-    assert first != second == third
+    assert len(set(pids(sandbox, TRACES[trace]))) == 3
+
+
+@LINUX
+@pytest.mark.parametrize("trace", ["thread", "child"])
+def test_nothing_is_shared_with_what_a_cell_left_running(sandbox, trace):
+    """Ni fil ni enfant dans les processus des exercices, chacun neuf."""
+    assert len(set(pids(sandbox, "pass", cell=f"import os\n{TRACES[trace]}"))) == 3
 
 
 SHARED = {

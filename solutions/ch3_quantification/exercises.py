@@ -1177,8 +1177,7 @@ def _gptq_positions(w: torch.Tensor, x: torch.Tensor, bits: int, damp: float) ->
     En NumPy : sur d'aussi petites matrices, dix fois plus vite qu'en torch, et un tirage en demande des dizaines.
     """
     rest, q_max = w.double().numpy().copy(), 2 ** (bits - 1) - 1
-    peak = np.abs(rest).max(axis=1, keepdims=True)
-    scale = np.where(peak > 0, peak / q_max, 1.0)
+    scale = _row_scale(rest, q_max)
     activations = x.double().numpy()
     hessian = 2 * activations.T @ activations
     hessian += damp * hessian.diagonal().mean() * np.eye(len(hessian))
@@ -1188,6 +1187,11 @@ def _gptq_positions(w: torch.Tensor, x: torch.Tensor, bits: int, damp: float) ->
         rest[:, j + 1 :] -= np.outer((rest[:, j] - rounded) / inverse[j, j], inverse[j, j + 1 :])
         inverse = inverse - np.outer(inverse[:, j], inverse[j]) / inverse[j, j]
     return rest / scale
+
+
+def _row_scale(w: np.ndarray, q_max: int) -> np.ndarray:
+    peak = np.abs(w).max(axis=1, keepdims=True)
+    return np.where(peak > 0, peak / q_max, 1.0)
 
 
 def _correlated(d: Draw, n: int, width: int) -> torch.Tensor:
@@ -1207,7 +1211,11 @@ def draw_gptq(d: Draw, group: str) -> Inputs:
             if edge == "ligne et colonne nulles":
                 w[d.integer(0, rows - 1)] = 0.0
                 x[:, d.integer(1, width - 2)] = 0.0
-            bits = 2 if edge == "deux bits" else bits
+            if edge == "deux bits":  # de petits poids, arrondis à zéro, poussent le dernier hors des codes
+                bits = 2
+                for row, sign in ((0, 1.0), (1, -1.0)):
+                    small = [d.uniform(0.3, 0.45) for _ in range(width - 1)]
+                    w[row] = sign * d.uniform(0.5, 2.0) * torch.tensor([*small, 1.0])
             x = x * 0.0 if edge == "x nul" else x
             w = w.half() if edge == "float16" else d.strided(w)
         elif d.index % 2:
@@ -1218,7 +1226,8 @@ def draw_gptq(d: Draw, group: str) -> Inputs:
         if group == "bords":
             telling = edge != "deux bits" or _leaves_grid(position)
         else:
-            others = [_gptq_positions(w, 0 * x, bits, damp)]
+            plain = w.double().numpy()
+            others = [plain / _row_scale(plain, 2 ** (bits - 1) - 1)]
             others += [_gptq_positions(w, x, bits, 0.01)] if damp != 0.01 else []
             telling = not any(np.array_equal(np.rint(position), np.rint(other)) for other in others)
         if telling:
