@@ -10,6 +10,7 @@ import random
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,12 +28,21 @@ class Draw:
     """
 
     def __init__(self, seed: int, name: str = "", index: int = 0) -> None:
+        self.index = index
+        self.seed = seed
+        self._mixed = f"{seed}/{name}/{index}"
+
+    @cached_property
+    def random(self) -> random.Random:
+        """Nombres de Python."""
+        return random.Random(self._mixed)
+
+    @cached_property
+    def generator(self) -> torch.Generator:
+        """Tenseurs."""
         import torch
 
-        self.index = index
-        mixed = f"{seed}/{name}/{index}"
-        self.random = random.Random(mixed)
-        self.generator = torch.Generator().manual_seed(zlib.crc32(mixed.encode()) ^ (seed & (2**63 - 1)))
+        return torch.Generator().manual_seed(zlib.crc32(self._mixed.encode()) ^ (self.seed & (2**63 - 1)))
 
     def integer(self, low: int, high: int) -> int:
         """Entier uniforme dans [low, high], bornes comprises."""

@@ -1202,10 +1202,11 @@ def _correlated(d: Draw, n: int, width: int) -> torch.Tensor:
 
 def draw_gptq(d: Draw, group: str) -> Inputs:
     for _ in range(200):
-        bits, damp, rows, width = d.turn([4, 3, 2, 4]), 0.01, d.integer(3, 4), d.integer(5, 7)
-        x, w = _correlated(d, 24, width), d.normal(rows, width)
-        if group == "peu d'exemples":
-            x, damp = 4 * _correlated(d, d.integer(2, width - 3), width), d.turn([0.01, 0.3, 0.1])
+        bits, damp, rows, width = d.turn([4, 3, 2, 4]), 0.01, d.integer(2, 3), d.integer(5, 6)
+        few = group == "peu d'exemples"
+        x, w = _correlated(d, d.integer(2, width - 3) if few else 24, width), d.normal(rows, width)
+        if few:
+            x, damp = 4 * x, d.turn([0.01, 0.3, 0.1])
         elif group == "bords":
             edge = d.turn(["x nul", "deux bits", "ligne et colonne nulles", "float16"])
             if edge == "ligne et colonne nulles":
@@ -1219,17 +1220,18 @@ def draw_gptq(d: Draw, group: str) -> Inputs:
             x = x * 0.0 if edge == "x nul" else x
             w = w.half() if edge == "float16" else d.strided(w)
         elif d.index % 2:
-            w, x = w.double(), x.double()
+            w, x = w.double(), 0.02 * x.double()  # l'échelle de x ne change rien à ŵ, sauf à qui oublie un diviseur
         position = _gptq_positions(w, x, bits, damp)
         if (np.abs(position - np.floor(position) - 0.5) <= 0.015).any():
             continue
         if group == "bords":
             telling = edge != "deux bits" or _leaves_grid(position)
         else:
-            plain = w.double().numpy()
-            others = [plain / _row_scale(plain, 2 ** (bits - 1) - 1)]
+            plain, q_max = w.double().numpy(), 2 ** (bits - 1) - 1
+            others = [plain / _row_scale(plain, q_max)]
             others += [_gptq_positions(w, x, bits, 0.01)] if damp != 0.01 else []
-            telling = not any(np.array_equal(np.rint(position), np.rint(other)) for other in others)
+            codes, *theirs = (np.rint(p).clip(-q_max - 1, q_max) for p in (position, *others))
+            telling = not any(np.array_equal(codes, c) for c in theirs)
         if telling:
             break
     inputs = {"w": w, "x": x, "bits": bits, "damp": damp}
