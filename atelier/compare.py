@@ -206,12 +206,8 @@ def _compare(expected: Outcome, got: Outcome, inputs: Mapping[str, Any], toleran
     for place, a, b in pairs:  # une mesure manque souvent à cause d'une autre, fausse, qu'il valait mieux montrer
         if isinstance(b, _Missing):
             return Verdict(False, "type", _at(place) + both(_type_name(a), "rien"))
-    if "after" in got:
-        damaged = [name for name in inputs if not _same(inputs[name], got["after"].get(name))]
-        if damaged:
-            return Verdict(
-                False, "in_place", f"votre fonction a modifié {', '.join(damaged)}, qui ne lui appartient pas"
-            )
+    if damaged := [name for name in inputs if name in got.get("modified", ())]:
+        return Verdict(False, "in_place", f"votre fonction a modifié {', '.join(damaged)}, qui ne lui appartient pas")
     return OK
 
 
@@ -321,9 +317,12 @@ def _value(a: Any, b: Any, tolerance: Tolerance) -> str:
     return "" if _close(a, b, tolerance) else both(*format_pair(a, b))
 
 
-def _same(a: Any, b: Any) -> bool:
-    """Égalité exacte, types et formes compris (nan égale nan)."""
-    return all(_structure(x, y) is None and not _value(x, y, EXACT_HALF) for _, x, y in _leaves(a, b))
+def unchanged(before: Any, after: Any) -> bool:
+    """Égalité exacte, types et formes compris (nan égale nan) ; faux devant ce qui ne se compare pas."""
+    try:
+        return all(_structure(x, y) is None and not _value(x, y, EXACT_HALF) for _, x, y in _leaves(before, after))
+    except Exception:  # `after` est passé entre les mains de l'étudiant
+        return False
 
 
 EXACT_HALF = replace(EXACT, half_rtol=0.0)

@@ -18,6 +18,7 @@ import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 MIB = 1024 * 1024
 MEMORY_BYTES = 3 * 1024 * MIB
@@ -50,6 +51,7 @@ class ConfineError(Exception):
     """Le noyau a refusé une des protections. Le texte dit laquelle."""
 
 
+@cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
@@ -187,6 +189,7 @@ _NUMBER, _ARCH, _FIRST, _SECOND = 0, 4, 16, 24
 """Où sont, dans ce que le noyau donne à lire, le numéro de l'appel, la machine et ses deux premiers arguments."""
 
 
+@cache
 def seccomp_program(machine: str) -> bytes:
     """Le filtre, en instructions BPF classiques (`struct sock_filter`). Lève `ConfineError` sur une autre machine."""
     if machine not in MACHINES:
@@ -320,6 +323,7 @@ def spawn(body: Callable[[], None], keep: int) -> Confined:
     Deux processus naissent : le gardien, hors de l'espace de processus de la copie, compte sa mémoire et ne récolte pas
     sa mort (son numéro ne peut donc pas resservir) ; la copie, premier processus de son espace.
     """
+    seccomp_program(platform.machine())  # écrit une fois ici, et non dans chaque copie
     reader, writer = os.pipe()
     cgroup = make_cgroup()
     guard = os.fork()

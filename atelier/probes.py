@@ -42,6 +42,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .compare import unchanged
+
 Outcome = dict[str, Any]
 """Ce qu'une exécution a donné. « status » vaut value, raised, todo, untransportable ou timeout."""
 
@@ -241,6 +243,8 @@ def copied(value: Any, seen: dict[int, Any]) -> Any:
 def run_case(probe: str, fn: Callable[..., Any], inputs: dict[str, Any]) -> Outcome:
     """Applique la sonde à `fn` sur une copie des entrées. Rend toujours des données, sauf si l'on interrompt.
 
+    « modified » : les noms des entrées que l'appel a changées.
+
     Seules traversent `Interruption` (la limite de temps) et un `KeyboardInterrupt` venu du clavier.
     """
     run = PROBES[probe]
@@ -269,11 +273,7 @@ def run_case(probe: str, fn: Callable[..., Any], inputs: dict[str, Any]) -> Outc
             "where": source_line(trace),
             "printed": out.text,
         }
-    try:
-        outcome["after"] = to_data(given)
-    except NotData as error:
-        message = f"après l'appel, un des arguments contient {error}"
-        return {"status": "untransportable", "message": message, "printed": out.text}
+    outcome["modified"] = [name for name, value in inputs.items() if not unchanged(value, given[name])]
     return outcome | {"printed": out.text}
 
 

@@ -33,7 +33,6 @@ import io
 import json
 import linecache
 import math
-import operator
 import os
 import random
 import re
@@ -62,8 +61,6 @@ QUIET = ("check", "hint", "progress", "quiz", "show", "table", "board", "save_va
 """Noms de l'atelier sans effet à la correction : ils affichent ou écrivent, aucun exercice n'en dépend."""
 
 
-_all, _len, _map = all, len, map
-"""Les vrais, quoi qu'une cellule mette à leur place."""
 _kept: list[types.ModuleType] = []
 """Modules `__main__` remplacés, gardés en vie parce que leurs fonctions servent encore."""
 
@@ -140,10 +137,12 @@ class Channel:
         self.stream.flush()
 
     def send(self, event: str, **fields: Any) -> None:
-        """Un événement."""
+        """Un événement : celui qui annonce du travail part aussitôt, celui qui en rend compte, avec le suivant."""
         from atelier.codec import dumps
 
-        self.raw(dumps({"event": event, **fields}))
+        self.keep(dumps({"event": event, **fields}))
+        if event in ("start", "exercise", "end"):
+            self.stream.flush()
 
 
 class Mute(io.TextIOBase):
@@ -161,13 +160,13 @@ class Mute(io.TextIOBase):
 _MAGIC = re.compile(r"^(\s*)(?:[%!].*|.*\S\?{1,2}\s*)$")
 
 
-def without_magics(source: str) -> str:
-    """La cellule sans ses lignes propres à IPython (`%time`, `!pip`, `nom?`), si elle n'est pas du Python sans cela."""
+def compiled(source: str, filename: str) -> types.CodeType:
+    """La cellule, sans ses lignes propres à IPython (`%time`, `!pip`, `nom?`) si avec elles ce n'est pas du Python."""
     try:
-        compile(source, "<cellule>", "exec")
-        return source
+        return compile(source, filename, "exec")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return "\n".join(_MAGIC.sub(r"\1pass", line) for line in source.split("\n"))
+        source = "\n".join(_MAGIC.sub(r"\1pass", line) for line in source.split("\n"))
+        return compile(source, filename, "exec")
 
 
 def fresh_namespace() -> dict[str, Any]:
@@ -184,12 +183,12 @@ def fresh_namespace() -> dict[str, Any]:
 def run_cell(cell: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
     """Exécute une cellule ; rend `{"status", "error", "message", "line"}`, quoi que la cellule fasse d'ordinaire."""
     filename = f"<cellule {cell['id']}>"
-    source = without_magics(cell["source"])
+    source = cell["source"]
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     fired: Callable[[], bool] = lambda: False  # noqa: E731
     try:
         with time_limit(cell["seconds"], patience=1.6) as fired:
-            exec(compile(source, filename, "exec"), space)
+            exec(compiled(source, filename), space)
     except TimeUp:
         return {"status": "timeout", "error": "", "message": "", "line": 0}
     except BaseException as error:
@@ -259,10 +258,12 @@ class Baseline:
         import torch
 
         import atelier.codec
+        import atelier.compare
         import atelier.probes
 
         functional, linear = torch.nn.functional, torch.nn.Linear
-        places = [builtins, math, random, time, copy, numpy, numpy.random, numpy.linalg, atelier.codec, atelier.probes]
+        places = [builtins, math, random, time, copy, numpy, numpy.random, numpy.linalg]
+        places += [atelier.codec, atelier.compare, atelier.probes]
         places += [torch, torch.Tensor, torch.nn, functional, linear, torch.nn.Module, torch.nn.Parameter]
         places += [torch.nn.init, torch.linalg, torch.autograd, torch.optim, torch.Generator]
         self.kept = [(place, dict(vars(place))) for place in places]
@@ -281,8 +282,9 @@ class Baseline:
         changed = False
         for place, names in self.kept:
             now = vars(place)
-            if _len(now) == _len(names) and _all(_map(operator.is_, _map(now.get, names), names.values())):
-                continue
+            with contextlib.suppress(Exception):
+                if now == names:  # le cas ordinaire, vu sans parcourir un à un des milliers de noms
+                    continue
             spoiled = [n for n, value in names.items() if now.get(n, _kept) is not value]
             for name in spoiled:
                 with contextlib.suppress(AttributeError, TypeError):

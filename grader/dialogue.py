@@ -309,9 +309,11 @@ def read_outcome(body: bytes) -> dict[str, Any]:
     if status not in _STATUSES:
         return {"status": "untransportable", "message": "résultat d'une forme inconnue"}
     if status == "value":
-        if not ("value" in outcome and isinstance(outcome.get("after"), dict)):
+        modified = outcome.get("modified")
+        if not ("value" in outcome and isinstance(modified, list)):
             return {"status": "untransportable", "message": "résultat incomplet"}
-        clean: dict[str, Any] = {"status": "value", "value": outcome["value"], "after": outcome["after"]}
+        names = [x for x in modified[:100] if isinstance(x, str)]
+        clean: dict[str, Any] = {"status": "value", "value": outcome["value"], "modified": names}
     elif status == "raised":
         mro = outcome.get("mro")
         names = [x[:100] for x in mro[:20] if isinstance(x, str)] if isinstance(mro, list) else []

@@ -134,15 +134,18 @@ class Processes:
         source = iter(jobs)
         idle: list[Worker] = []
         busy: list[Worker] = []
+
+        def occupy() -> None:
+            while idle or len(busy) < self.count:
+                if (job := next(source, None)) is None:
+                    return
+                worker = idle.pop() if idle else Worker(self.context, setup)
+                worker.start(job)
+                busy.append(worker)
+
         try:
             while True:
-                while idle or len(busy) < self.count:
-                    job = next(source, None)
-                    if job is None:
-                        break
-                    worker = idle.pop() if idle else Worker(self.context, setup)
-                    worker.start(job)
-                    busy.append(worker)
+                occupy()
                 if not busy:
                     return
                 ready = wait([worker.pipe for worker in busy])
@@ -151,6 +154,7 @@ class Processes:
                     outcome = worker.receive()
                     if outcome is not None:
                         idle.append(worker)
+                        occupy()  # avant de rendre celle-ci : l'écrire ne fait attendre personne
                         yield checked(outcome)
                         continue
                     worker.stop()

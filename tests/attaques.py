@@ -180,7 +180,7 @@ function(
     CHEAT,
     """
     import atelier.probes as probes, atelier.runner as runner, atelier.codec as codec
-    fake = {"status": "value", "value": "ok", "after": {}, "ok": True, "score": 3, "verdict": "correct"}
+    fake = {"status": "value", "value": "ok", "modified": [], "ok": True, "score": 3, "verdict": "correct"}
     probes.run_case = lambda *a, **k: fake
     runner.run_one_case = lambda *a, **k: codec.dumps(fake)
     def spread(x):
@@ -283,7 +283,7 @@ def message(tree):
     head = json.dumps({"$": "dict", "v": tree}).encode()
     return frame(struct.pack("<Q", len(head)) + head)
 def forge():
-    good = message({"status": "value", "value": 3.0, "after": {"$": "dict", "v": {}}, "ok": True})
+    good = message({"status": "value", "value": 3.0, "modified": [], "ok": True})
     good += frame(b"") + message({"event": "exercise_end", "exercise": "spread", "status": "done", "score": 3.0})
     good += message({"event": "end"})
     for fd in range(3, 64):

@@ -182,7 +182,7 @@ def test_counting_values_never_undercounts_much(tree):
 
 # --- des messages -----------------------------------------------------------------------------------------------------
 
-FIELDS = ["status", "value", "after", "error", "mro", "message", "printed", "where", "event", "cell", "exercise"]
+FIELDS = ["status", "value", "modified", "error", "mro", "message", "printed", "where", "event", "cell", "exercise"]
 WORDS = st.sampled_from(["value", "raised", "todo", "timeout", "untransportable", "start", "cell", "exercise", "case"])
 SMALL = st.sampled_from(
     [
@@ -220,7 +220,7 @@ def message(tree: object, tail: bytes = b"") -> bytes:
 def heard(outcome: dict) -> None:
     """Ce qu'un résultat relu garantit à la comparaison et au retour."""
     assert outcome["status"] in ("value", "raised", "todo", "untransportable", "timeout")
-    for expected in ({"status": "value", "value": torch.zeros(2), "after": {}}, {"status": "raised", "error": "E"}):
+    for expected in ({"status": "value", "value": torch.zeros(2), "modified": []}, {"status": "raised", "error": "E"}):
         verdict = compare(expected, outcome, {"x": torch.ones(2)})
         verdict.message.encode()
         assert len(verdict.message) < 5000
@@ -238,7 +238,7 @@ def test_any_tree_is_an_outcome_or_untransportable(tree, tail):
 @fuzz(EXAMPLES)
 @given(VALUE, st.data())
 def test_a_true_message_with_damaged_bytes(value, data):
-    octets = bytearray(dumps({"status": "value", "value": value, "after": {}}))
+    octets = bytearray(dumps({"status": "value", "value": value, "modified": []}))
     for _ in range(data.draw(st.integers(0, 3))):
         at = data.draw(st.integers(0, len(octets)))
         octets[at : at + data.draw(st.integers(0, 9))] = data.draw(st.binary(max_size=9))
@@ -262,7 +262,7 @@ RIGHT: list[dict | None] = [
     {"event": "start", "cell": "b"},
     {"event": "cell", "cell": "b", "status": "raised", "error": "E", "message": "\x1b[1m", "line": -3},
     {"event": "exercise", "exercise": "f", "defined": True},
-    {"status": "value", "value": 1, "after": {}},
+    {"status": "value", "value": 1, "modified": []},
     {"status": "todo", "message": ""},
     None,  # un message vide
     {"event": "exercise_end", "exercise": "f", "status": "done"},
@@ -368,7 +368,7 @@ def test_silence_and_trickle_end_at_the_hour_said():
 
 
 def test_a_small_json_cannot_become_a_big_value():
-    bomb = message({"$": "dict", "v": {"status": "value", "value": [[]] * 3_000_000, "after": {"$": "dict", "v": {}}}})
+    bomb = message({"$": "dict", "v": {"status": "value", "value": [[]] * 3_000_000, "modified": []}})
     assert read_outcome(bomb)["status"] == "untransportable"
     names = {f"t{i}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for i in range(40_000)}
     head = json.dumps(names).encode()

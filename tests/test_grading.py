@@ -118,7 +118,7 @@ def test_a_group_of_errors_or_constants_counts_only_after_the_typical_group(essa
 
 def test_constant_groups():
     def value(v):
-        return {"status": "value", "value": v, "after": {}}
+        return {"status": "value", "value": v, "modified": []}
 
     error = {"status": "raised", "error": "ValueError", "mro": ["ValueError"], "message": ""}
     assert is_constant([value(3), value(3)]) and is_constant([error, error])
@@ -485,7 +485,7 @@ JSONISH = st.recursive(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.dictionaries(st.sampled_from(["status", "value", "after", "error", "mro", "message", "printed"]), JSONISH))
+@given(st.dictionaries(st.sampled_from(["status", "value", "modified", "error", "mro", "message", "printed"]), JSONISH))
 def test_any_transported_value_is_read_as_a_well_formed_outcome(outcome):
     read = read_outcome(dumps(outcome))
     assert read["status"] in ("value", "raised", "todo", "untransportable", "timeout")

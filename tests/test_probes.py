@@ -39,7 +39,7 @@ def from_cell(source, name="f"):
 # --- Un cas ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_value_comes_with_the_inputs_after_and_what_was_printed():
+def test_a_value_comes_with_the_names_of_changed_inputs_and_what_was_printed():
     def f(x, y=3):
         print("bonjour", y)
         x.add_(1)
@@ -48,7 +48,7 @@ def test_a_value_comes_with_the_inputs_after_and_what_was_printed():
     x = torch.zeros(2)
     outcome = run_case("call", f, {"x": x, "y": 4})
     assert outcome["value"] == (torch.tensor(2.0), [4, None, "a"], {"k": 2.5})
-    assert outcome["after"]["x"].tolist() == [1, 1] and outcome["after"]["y"] == 4
+    assert outcome["modified"] == ["x"]
     assert outcome["printed"] == "bonjour 4\n"
     assert x.tolist() == [0, 0]
 
