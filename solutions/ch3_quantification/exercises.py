@@ -861,15 +861,23 @@ def draw_int8_linear(d: Draw, group: str) -> Inputs:
 
 
 def _draw_cancelling(d: Draw) -> Inputs:
-    """Des sommes qui montent très au-delà de 2²⁴ avant de se compenser presque : en float32, il n'en reste rien."""
+    """Des sommes qui montent très au-delà de 2²⁴ avant de se compenser presque : en float32, il n'en reste rien.
+
+    Un produit en float32 peut y tomber juste, ou presque, par chance : le tirage recommence alors.
+    """
     half = 32_000
-    up, w = d.integers(100, 127, half), d.integers(100, 127, 2, half)
-    up[d.integer(0, half - 1)] = 127
-    w = torch.cat([w, w], dim=1)
-    for row in w:
-        row[d.integer(half, 2 * half - 1)] -= 1
-    x = torch.cat([up, -up])[None].half()
-    return {"x": x, "w_q": w.to(torch.int8), "w_scale": torch.full((2, 1), 0.5).half()}
+    for _ in range(50):
+        up, w = d.integers(100, 127, half), d.integers(102, 124, 2, half)
+        up[:3] = torch.tensor([127, d.integer(103, 109), 100])
+        down = w.clone()
+        for row, step in zip(down, (1, 2), strict=True):  # ce qui reste de la somme : quelques unités
+            row[1:3] += torch.tensor([-step, step])
+        other = torch.randperm(half, generator=d.generator)  # dans un autre ordre, les arrondis ne se compensent pas
+        x, w = torch.cat([up, -up[other]])[None], torch.cat([w, down[:, other]], dim=1)
+        exact = (x * w).sum(1)
+        if (((x.float() @ w.float().T)[0] - exact).abs() > 0.1 * exact).any():
+            break
+    return {"x": x.half(), "w_q": w.to(torch.int8), "w_scale": torch.full((2, 1), 0.5).half()}
 
 
 _INT8_WRONG = [
