@@ -10,6 +10,9 @@ from pathlib import Path
 from atelier.house import environment
 from atelier.house.environment import Trouble
 
+PARALLEL = ("-n", "2", "--dist", "loadfile")
+"""Deux processus, chaque fichier (donc chaque carnet, et son noyau) tout entier dans l'un des deux."""
+
 
 def steps(python: Path, root: Path, arguments: list[str]) -> dict[str, list[str]]:
     """Ce qui est lancé, dans l'ordre : nom → commande. Avec des arguments, seul pytest, qui les reçoit."""
@@ -20,13 +23,14 @@ def steps(python: Path, root: Path, arguments: list[str]) -> dict[str, list[str]
     plan = {
         "erreurs courantes (ruff check)": [*ruff, "check", "."],
         "mise en forme (ruff format)": [*ruff, "format", "--check", "."],
-        "tests (pytest)": [*pytest, "--durations=15"],
+        "tests (pytest)": [*pytest, *PARALLEL, "--durations=15"],
     }
     solved = sorted(str(path.relative_to(root)) for path in root.glob("solutions/*/*.ipynb"))
     if solved:
         # À part des tests : une cellule par essai, dans l'ordre du carnet et sur un seul noyau.
         plan["carnets résolus (nbval)"] = [
             *pytest,
+            *PARALLEL,
             "--nbval-lax",
             "--nbval-current-env",
             "-p",
