@@ -57,25 +57,26 @@ def main(names: list[str]) -> int:
     }
     if unknown := sorted(set(names) - set(groups)):
         raise SystemExit(f"Pas de mesures «\u00a0{', '.join(unknown)}\u00a0». Il y a\u00a0: {', '.join(groups)}.")
+    here = machine()  # lu avant de mesurer : corriger change le nombre de fils de ce processus
     for name in names or groups:
         measured = []
         for measure in groups[name]():
             measured.append(measure)
             print(line(measure), flush=True)
-        write(name, measured, list(groups))
-    print(f"\n{machine()}\nÉcrit dans {paths.asset(*OUTPUT).relative_to(paths.root())}.")
+        write(here, name, measured, list(groups))
+    print(f"\n{here}\nÉcrit dans {paths.asset(*OUTPUT).relative_to(paths.root())}.")
     return 0
 
 
-def write(group: str, measured: list[Measure], order: list[str]) -> None:
-    """Met les mesures d'un groupe dans le fichier, à côté de celles que cette machine y a déjà laissées."""
+def write(here: str, group: str, measured: list[Measure], order: list[str]) -> None:
+    """Met les mesures d'un groupe dans le fichier, à côté de celles que cette machine (`here`) y a déjà laissées."""
     target = paths.asset(*OUTPUT)
     kept: dict[str, Any] = {}
     if target.is_file():
         before = json.loads(target.read_text(encoding="utf-8"))
-        kept = before["groupes"] if before.get("machine") == machine() and "groupes" in before else {}
+        kept = before["groupes"] if before.get("machine") == here and "groupes" in before else {}
     kept[group] = {"date": date.today().isoformat(), "mesures": [asdict(m) for m in measured]}
-    content = {"machine": machine(), "groupes": {name: kept[name] for name in order if name in kept}}
+    content = {"machine": here, "groupes": {name: kept[name] for name in order if name in kept}}
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
