@@ -612,11 +612,17 @@ def freeze(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def generate(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
-    """`fn(model, input_ids, n_new)` : jetons produits, et jetons lus au-delà de T + n_new (0 si le cache sert)."""
-    model, ids, n_new = tiny_gpt2(inputs["config"], inputs["seed"], 0.25), inputs["input_ids"], inputs["n_new"]
+def talkative_gpt2(inputs: dict[str, Any]) -> nn.Module:
+    """Le petit GPT-2 de ces entrées, dont la suite la plus probable n'est pas toujours le même jeton."""
+    model = tiny_gpt2(inputs["config"], inputs["seed"], 0.25)
     with torch.no_grad():
         model.transformer.wpe.weight.mul_(4)  # sinon la tête, liée à la table des mots, répète le dernier jeton
+    return model
+
+
+def generate(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """`fn(model, input_ids, n_new)` : jetons produits, et jetons lus au-delà de T + n_new (0 si le cache sert)."""
+    model, ids, n_new = talkative_gpt2(inputs), inputs["input_ids"], inputs["n_new"]
     read = 0
 
     def count(_module: nn.Module, arguments: tuple[Any, ...], _output: Any) -> None:

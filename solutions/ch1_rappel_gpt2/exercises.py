@@ -9,7 +9,7 @@ import torch
 
 from atelier.exercise import Choice, Draw, Exercise, Inputs, Misconception, Quiz, Tolerance, swap
 from atelier.models import GPT2_SIZES
-from atelier.probes import generate
+from atelier.probes import talkative_gpt2
 
 # --- split_heads ----------------------------------------------------------------------------------------------------
 
@@ -601,34 +601,28 @@ perplexity = Exercise(
 _TINY = {"n_layer": 2, "n_head": 2, "n_embd": 8, "vocab_size": 23, "n_positions": 64}
 
 
-def _telling(inputs: Inputs) -> bool:
-    """La suite la plus probable est-elle sans ambiguïté, variée, et différente d'une phrase à l'autre ?"""
-    margins: list[float] = []
-
-    @torch.no_grad()
-    def look(model: Any, ids: torch.Tensor, n_new: int) -> torch.Tensor:
-        for _ in range(n_new):
-            logits = model(ids, use_cache=False).logits[:, -1]
-            best = logits.topk(2, dim=-1)
-            margins.append((best.values[:, 0] - best.values[:, 1]).min().item())
-            ids = torch.cat([ids, best.indices[:, :1]], dim=1)
-        return ids[:, -n_new:]
-
-    new = generate(look, inputs)["jetons"]
-    varied = all(len(set(row)) >= min(3, inputs["n_new"]) for row in new.tolist())
-    return min(margins) > 0.02 and varied and len({tuple(row) for row in new.tolist()}) == len(new)
+@torch.no_grad()
+def _telling(model: Any, ids: torch.Tensor, n_new: int) -> list[int]:
+    """Les amorces dont la suite la plus probable est sans ambiguïté, variée, et différente des autres."""
+    length, sure = ids.shape[1], torch.ones(len(ids), dtype=torch.bool)
+    for _ in range(n_new):
+        best = model(ids, use_cache=False).logits[:, -1].topk(2, dim=-1)
+        sure &= best.values[:, 0] - best.values[:, 1] > 0.02
+        ids = torch.cat([ids, best.indices[:, :1]], dim=1)
+    first: dict[tuple[int, ...], int] = {}
+    for i, new in enumerate(ids[:, length:].tolist()):
+        if sure[i] and len(set(new)) >= min(3, n_new):
+            first.setdefault(tuple(new), i)
+    return list(first.values())
 
 
 def _generation(d: Draw, batch: int, length: int, n_new: int, **config: int) -> Inputs:
     while True:
-        inputs = {
-            "config": _TINY | config,
-            "seed": d.integer(0, 2**31),
-            "input_ids": d.integers(0, _TINY["vocab_size"] - 1, batch, length),
-            "n_new": n_new,
-        }
-        if n_new < 1 or _telling(inputs):
-            return inputs
+        inputs: Inputs = {"config": _TINY | config, "seed": d.integer(0, 2**31), "n_new": n_new}
+        ids = d.integers(0, _TINY["vocab_size"] - 1, 16 * batch, length)
+        rows = _telling(talkative_gpt2(inputs), ids, n_new) if n_new > 0 else list(range(batch))
+        if len(rows) >= batch:
+            return inputs | {"input_ids": ids[rows[:batch]]}
 
 
 def draw_greedy(d: Draw, group: str) -> Inputs:
