@@ -49,8 +49,10 @@ def _plain(x: torch.Tensor) -> torch.Tensor:
 
 
 def encode(value: Any) -> tuple[Any, dict[str, torch.Tensor]]:
-    """Valeur → (arbre JSON, tenseurs, qui peuvent partager leur mémoire avec elle). Lève `CodecError` sur tout ce qui
-    n'est pas une donnée."""
+    """Valeur → (arbre JSON, tenseurs, qui peuvent partager sa mémoire).
+
+    Lève `CodecError` sur tout ce qui n'est pas une donnée.
+    """
     tensors: dict[str, torch.Tensor] = {}
 
     def walk(v: Any, depth: int) -> Any:

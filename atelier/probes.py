@@ -96,7 +96,8 @@ def clean_room() -> Iterator[None]:
     numpy_random = getattr(sys.modules.get("numpy"), "random", None)
     outer = _rooms == 0
     kept = (torch.get_rng_state(), random.getstate(), numpy_random and numpy_random.get_state()) if outer else None
-    dtype, device, grad = torch.get_default_dtype(), torch.empty(0).device, torch.is_grad_enabled()
+    dtype, grad = torch.get_default_dtype(), torch.is_grad_enabled()
+    device = torch.empty(0).device  # get_default_device le dit aussi, quatre fois moins vite
     torch.default_generator.manual_seed(0)  # torch.manual_seed lit toute la pile d'appels, à chaque cas
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(0)

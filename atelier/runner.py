@@ -282,10 +282,9 @@ class Baseline:
         changed = False
         for place, names in self.kept:
             now = vars(place)
-            with contextlib.suppress(Exception):
-                if now == names:  # le cas ordinaire, vu sans parcourir un à un des milliers de noms
-                    continue
             spoiled = [n for n, value in names.items() if now.get(n, _kept) is not value]
+            if not spoiled and len(now) == len(names):
+                continue
             for name in spoiled:
                 with contextlib.suppress(AttributeError, TypeError):
                     setattr(place, name, names[name])

@@ -254,8 +254,8 @@ def follow(stream: Stream, cells: Sequence[Cell], tasks: Sequence[Task], report:
 
 def follow_task(stream: Stream, task: Task, outcomes: list[dict[str, Any]], shared: bool = False) -> str:
     """Lit les résultats d'un exercice dans `outcomes` ; rend la façon dont il a fini."""
-    allowed = SHARED_SECONDS if shared else task.budget + task.seconds + 2 * GRACE / PATIENCE
-    end = time.monotonic() + PATIENCE * allowed
+    allowed = PATIENCE * SHARED_SECONDS if shared else PATIENCE * (task.budget + task.seconds) + 2 * GRACE
+    end = time.monotonic() + allowed
     first = expect(stream.event(min(end, time.monotonic() + GRACE)), "exercise", "exercise", task.id)
     while body := stream.frame(min(end, time.monotonic() + PATIENCE * task.seconds + GRACE)):
         if first.get("defined") is not True or len(outcomes) == len(task.cases):
