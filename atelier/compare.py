@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from .exercise import EXACT, Tolerance
+from .text import NEWLINE, legible
 
 Outcome = Mapping[str, Any]
 NBSP, THIN = "\u00a0", "\u202f"
@@ -96,18 +97,18 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def format_shape(shape: Sequence[int]) -> str:
+    if len(shape) > SHAPE_MAX:
+        return f"({', '.join(map(str, shape[:SHAPE_MAX]))}, …) ({len(shape)} dimensions)"
     return str(tuple(shape)) if len(shape) else "() (0 dimension)"
 
 
 DESCRIBED_MAX = 400
+SHAPE_MAX = 8
 
 
 def describe(value: Any, limit: int = 6) -> str:
     """Une valeur en quelques mots : les petits tenseurs sont écrits, les grands résumés. Toujours court et lisible."""
-    text = _describe(value, limit)
-    if not text.isprintable():  # un texte rendu par l'étudiant n'écrit pas de ligne à lui dans son retour
-        spaces = f"{NBSP}{THIN}\u2009"
-        text = "".join(c if c.isprintable() or c in spaces else "⏎" if c == "\n" else "\ufffd" for c in text)
+    text = legible(_describe(value, limit), 2 * DESCRIBED_MAX)
     return text if len(text) <= DESCRIBED_MAX else text[: DESCRIBED_MAX - 1] + "…"
 
 
@@ -123,7 +124,9 @@ def _describe(value: Any, limit: int) -> str:
         shown = f"{NBSP}; ".join(describe(v, limit) for v in value[:limit])
         return brackets[0] + shown + (f"{NBSP}; … {len(value)} éléments" if len(value) > limit else "") + brackets[1]
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{k}{NBSP}: {describe(v, limit)}" for k, v in list(value.items())[:limit]) + "}"
+        return (
+            "{" + ", ".join(f"{str(k)[:60]}{NBSP}: {describe(v, limit)}" for k, v in list(value.items())[:limit]) + "}"
+        )
     if isinstance(value, str):
         return f"«{NBSP}{value if len(value) <= 60 else value[:57] + '…'}{NBSP}»"
     if value is None or isinstance(value, bool):
@@ -212,7 +215,7 @@ def _compare(expected: Outcome, got: Outcome, inputs: Mapping[str, Any], toleran
 
 
 def _first_line(got: Outcome) -> str:
-    return (str(got.get("message", "")).splitlines() or [""])[0][:200]
+    return (str(got.get("message", "")).splitlines() or [""])[0].partition(NEWLINE)[0][:200]
 
 
 def _at(place: str) -> str:

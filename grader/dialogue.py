@@ -6,17 +6,24 @@ Tailles bornées, ordre vérifié, résultats relus un à un : ce qui n'a pas la
 from __future__ import annotations
 
 import math
+import os
+import platform
 import queue
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any, BinaryIO
 
+from atelier import paths
 from atelier.codec import CodecError, loads
 from atelier.runner import MAX_CASE_BYTES, PATIENCE, SHARED_SECONDS
+from atelier.text import legible
 
 SETUP_SECONDS = 60.0
 EXTRA_SECONDS = 5.0
@@ -304,7 +311,7 @@ def read_outcome(body: bytes) -> dict[str, Any]:
     try:
         outcome = loads(body, MAX_CASE_JSON)
     except CodecError as error:
-        return {"status": "untransportable", "message": str(error)[:300]}
+        return {"status": "untransportable", "message": shown(str(error), 300)}
     status = outcome.get("status") if isinstance(outcome, dict) else None
     if status not in _STATUSES:
         return {"status": "untransportable", "message": "résultat d'une forme inconnue"}
@@ -323,17 +330,29 @@ def read_outcome(body: bytes) -> dict[str, Any]:
         clean = {"status": status}
     if status in ("raised", "todo", "untransportable"):
         clean["message"] = short(outcome, "message")
-    return {**clean, "printed": short(outcome, "printed").replace("\n", " ⏎ ")}
+    return {**clean, "printed": short(outcome, "printed")}
 
 
 def short(outcome: dict[str, Any], key: str, limit: int = 2000) -> str:
-    """Un champ de texte, borné, sans caractère qui commande l'affichage."""
+    """Un champ de texte, montrable."""
     value = outcome.get(key)
-    return legible(value[:limit]) if isinstance(value, str) else ""
+    return shown(value, limit) if isinstance(value, str) else ""
 
 
-def legible(text: str) -> str:
-    """Le texte sans ce qui efface, colore, retourne ou cache : une copie ne met pas en scène son propre retour."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() or c in "\n\t\u00a0\u202f\u2009" else "\ufffd" for c in text)
+def shown(text: str, limit: int = 2000) -> str:
+    """Un texte venu d'une copie, tel qu'il entre dans une note, une remarque ou un bilan : court, sur une ligne, sans
+    rien qui commande l'affichage, ni chemin ni nom de la machine qui corrige."""
+    text = text[: 2 * limit]
+    for word in _of_this_machine():
+        text = text.replace(word, "…")
+    return legible(text, limit)
+
+
+@cache
+def _of_this_machine() -> tuple[str, ...]:
+    """Ce qu'une erreur de bibliothèque, ou `/proc`, peut dire de la machine qui corrige ; le plus long d'abord."""
+    places = {str(paths.root()), sys.prefix, sys.base_prefix, sys.exec_prefix, str(Path.home()), os.getcwd()}
+    places |= {os.path.realpath(place) for place in places}
+    own = {place for place in places if place.count("/") >= 2 and place != "/usr/local" or place == "/root"}
+    own |= {platform.version(), platform.release(), platform.node()}
+    return tuple(sorted((word for word in own if len(word) > 4), key=len, reverse=True))

@@ -25,8 +25,9 @@ from hypothesis import strategies as st
 
 from atelier.codec import CodecError, dumps, loads
 from atelier.compare import compare, describe, diagnose
+from atelier.text import legible
 from grader import dialogue
-from grader.dialogue import Broken, Cell, PipeStream, Report, Stream, Task, follow, legible, read_outcome
+from grader.dialogue import Broken, Cell, PipeStream, Report, Stream, Task, follow, read_outcome
 from grader.nbglue import Assignment, open_data
 from grader.submission import claimed, count_values, harmless, plan
 
