@@ -32,6 +32,8 @@ from grader.rules import check_structure, format_points, strip_solutions
 
 CELL_SECONDS = 600
 """Temps laissé à une cellule du carnet résolu."""
+GOES_ON = "raises-exception"
+"""Étiquette que JupyterLab et nbclient connaissent : une erreur de cette cellule n'arrête pas les suivantes."""
 
 
 @dataclass
@@ -152,7 +154,8 @@ def source_notebook(chapter: Chapter) -> tuple[NotebookNode, dict[str, int]]:
             points = chapter.exercises[cell.id].points
             add("code", cell.source, cell.id, cell.line, nbgrader=_grading(cell.id, solution=True), **metadata)
             test = _grading(f"test_{cell.id}", grade=True, locked=True, points=points)
-            add("code", f"check({cell.id})", f"test_{cell.id}", cell.line, nbgrader=test)
+            # « Exécuter tout » passe outre un exercice qui reste à écrire.
+            add("code", f"check({cell.id})", f"test_{cell.id}", cell.line, nbgrader=test, tags=[GOES_ON])
         else:
             add(cell.kind, cell.source, _cell_id(chapter.name, cell, ranks), cell.line, **metadata)
     return notebook, lines
@@ -304,6 +307,8 @@ def _execute(products: Products, root: Path) -> list[Problem]:
 
     assert products.solved is not None
     running = nbformat.from_dict(products.solved)
+    for cell in running.cells:  # dans un carnet résolu, un check qui échoue est une faute
+        cell.metadata.pop("tags", None)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="cours-") as scratch:
         folder = Path(scratch, "notebooks")

@@ -207,7 +207,12 @@ def _images(chapter: Chapter) -> Iterator[Problem]:
 
 
 def _quizzes(chapter: Chapter) -> Iterator[Problem]:
-    """Un quiz se montre par une ligne `??? q="…"`, pas par un appel écrit à la main."""
+    """Un quiz se montre par une ligne `??? q="…"`, pas par un appel écrit à la main ; « ✔ Oui. » est déjà dit."""
+    for name, quiz in chapter.quizzes.items():
+        for choice in quiz.choices:
+            if found := re.match(r"(Oui|Non)\b", choice.why):
+                message = f"l'explication de « {choice.text} » commence par « {found[1]} », que le quiz dit déjà."
+                yield Problem(chapter.declarations_file, 0, name, message)
     for cell in chapter.cells:
         tree = _parse(cell.source) if cell.kind in ("code", "setup") else None
         for call in ast.walk(tree) if tree else ():

@@ -133,7 +133,7 @@ Shift = Exercise(
     probe="module",
     misconceptions=[Misconception("minus", swap(("x + self.amount", "x - self.amount")), "Quel est le signe ?")],
 )
-steps = Quiz("Combien ?", [Choice("Un", "Oui.", correct=True), Choice("Deux", "Non.")])
+steps = Quiz("Combien ?", [Choice("Un", "Un seul suffit.", correct=True), Choice("Deux", "C'est un de trop.")])
 """
 
 
@@ -252,6 +252,7 @@ def test_check_cell_follows_its_exercise_and_is_locked(course: Path) -> None:
     for id, points in (("double", 1.5), ("Shift", 2)):
         test = cells[ids.index(id) + 1]
         assert test.id == f"test_{id}" and test.source == f"check({id})"
+        assert test.metadata.tags == ["raises-exception"], "« Exécuter tout » doit passer outre un exercice non fait"
         assert test.metadata.nbgrader.points == points
         assert test.metadata.editable is False and test.metadata.deletable is False
         assert cells[ids.index(id)].metadata.deletable is False
@@ -349,7 +350,7 @@ def test_pack_holds_visible_cases_and_declarations(course: Path, monkeypatch) ->
     assert declared["points"] == 1.5 and declared["minutes"] == 5 and declared["probe"] == "call"
     assert declared["groups"] == {"courant": 0.7, "refus": 0.3} and declared["signature"] == "double(x, times=2)"
     assert declared["tolerance"]["rtol"] == 1e-6 and declared["messages"]["always_two"] == "Et si times vaut 3 ?"
-    assert pack["quizzes"]["steps"]["choices"][0] == {"text": "Un", "why": "Oui.", "correct": True}
+    assert pack["quizzes"]["steps"]["choices"][0] == {"text": "Un", "why": "Un seul suffit.", "correct": True}
     cases = decode(pack["cases"], load(tensors_path.read_bytes()))["double"]
     assert [case["group"] for case in cases] == ["courant"] * 3 + ["refus"] * 2
     first = cases[0]
@@ -473,6 +474,24 @@ def test_an_execution_error_is_located_and_overwrites_nothing(course: Path, monk
     assert solved.read_bytes() == before
 
 
+def test_a_check_that_fails_in_a_solved_notebook_is_an_execution_error(course: Path, monkeypatch, capsys) -> None:
+    edit(course, "chapter.py", ("def check(exercise):", "def check(exercise):\n    raise ValueError('raté')"))
+    assert run(course, monkeypatch, "--execute") == 2
+    assert "(test_double)" in (error := capsys.readouterr().err) and "ValueError" in error
+
+
+def test_run_all_goes_past_an_exercise_not_yet_written(course: Path) -> None:
+    from nbclient import NotebookClient
+
+    edit(course, "chapter.py", ("def check(exercise):", "def check(exercise):\n    raise ValueError('à écrire')"))
+    student = products(course).student
+    done = NotebookClient(student, kernel_name="python3", timeout=60).execute()
+    code = [c for c in done.cells if c.cell_type == "code"]
+    assert all(c.execution_count for c in code) and code[-1].outputs[0].text == "fin\n"
+    failed = [c.metadata.nbgrader.grade_id for c in code if any(o.output_type == "error" for o in c.outputs)]
+    assert failed == ["test_double", "test_Shift"]
+
+
 # --- Les défauts d'un chapitre ---------------------------------------------------------------------------------------
 
 END = 'print("fin")'
@@ -525,6 +544,7 @@ ILL_WRITTEN = [
     ("exercises.py", ('"Multipliez."', '"scaled_copy = x * float(times)"'), "(double)", "un indice ou un message"),
     ("exercises.py", ('Misconception("adds"', 'Misconception("ajouté"'), "(double)", "lettres ASCII"),
     ("exercises.py", ('Misconception("always_two"', 'Misconception("adds"'), "(double)", "2 idées fausses portent"),
+    ("exercises.py", ('"Un seul suffit."', '"Oui : un seul."'), "(steps)", "que le quiz dit déjà"),
     ("exercises.py", ("steps = Quiz", "1 / 0\nsteps = Quiz"), "1 / 0", "ZeroDivisionError"),
 ]
 
@@ -686,3 +706,12 @@ def test_names_are_those_of_one_chapter_only() -> None:
     for names in ([*c.sources] for c in chapters), ([*c.quizzes] for c in chapters):
         flat = [name for found in names for name in found]
         assert len(flat) == len(set(flat))
+
+
+def test_the_right_answer_of_a_quiz_is_not_given_away_by_its_length() -> None:
+    """Choisir toujours la plus longue réponse, ou la plus courte, ne doit pas valoir mieux que le hasard."""
+    quizzes = [q for name in chapter_names(ROOT) for q in load_chapter(name, ROOT).quizzes.values()]
+    chance = sum(1 / len(q.choices) for q in quizzes)
+    for choose in (max, min):
+        found = sum(choose(q.choices, key=lambda c: len(c.text)).correct for q in quizzes)
+        assert found <= 1.25 * chance, f"{found} bonnes réponses sur {len(quizzes)}, {chance:.0f} au hasard"

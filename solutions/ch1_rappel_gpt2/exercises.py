@@ -848,12 +848,12 @@ tokens = Quiz(
     "Un mot que Colibri n'a jamais vu arrive dans la phrase. Que se passe-t-il ?",
     (
         Choice(
-            "Il devient un jeton spécial « mot inconnu »",
+            "Il devient un jeton spécial « mot inconnu », le même pour tous les mots absents",
             "C'est le défaut des vocabulaires de mots entiers : tous les mots inconnus s'y ressemblent.",
         ),
         Choice(
             "Il est découpé en morceaux connus, jusqu'à l'octet s'il le faut",
-            "Oui : les 256 octets sont dans le vocabulaire. Aucun texte ne reste à la porte ; il coûte seulement plus "
+            "Les 256 octets sont dans le vocabulaire. Aucun texte ne reste à la porte ; il coûte seulement plus "
             "de jetons.",
             correct=True,
         ),
@@ -872,12 +872,12 @@ causal_mask = Quiz(
     "Pendant l'apprentissage, à quoi sert le masque causal, puisque tout le texte est déjà là ?",
     (
         Choice(
-            "À gagner du temps : la moitié des scores n'est pas calculée",
+            "À gagner du temps : la moitié des scores de l'attention n'est pas calculée, puisqu'elle est masquée",
             "Un produit de matrices ordinaire les calcule tous, puis les jette. Ce n'est pas la raison.",
         ),
         Choice(
-            "À noter toutes les positions en une seule lecture, chacune comme si la suite n'existait pas",
-            "Oui : une fenêtre de T jetons donne T exercices de prédiction, sans qu'aucun ne voie sa réponse.",
+            "À noter toutes les positions en une lecture, sans qu'aucune voie sa suite",
+            "Une fenêtre de T jetons donne T exercices de prédiction, sans qu'aucun ne voie sa réponse.",
             correct=True,
         ),
         Choice(
@@ -904,12 +904,11 @@ where_parameters = Quiz(
         ),
         Choice(
             "Elle baisse : la table double quand les blocs quadruplent",
-            "Oui : V·d contre 12·L·d². C'est pourquoi la table pèse lourd dans un petit modèle et presque rien dans "
-            "GPT-3.",
+            "V·d contre 12·L·d². C'est pourquoi la table pèse lourd dans un petit modèle et presque rien dans GPT-3.",
             correct=True,
         ),
         Choice(
-            "Elle baisse, parce que la table est liée à la tête",
+            "Elle baisse, parce que la table des jetons est liée à la tête de sortie",
             "La liaison fait que la table n'est comptée qu'une fois ; elle n'explique pas ce qui change avec d_model.",
         ),
     ),
@@ -924,8 +923,9 @@ compare_perplexity = Quiz(
             "Ce serait vrai si un jeton était le même objet pour les deux.",
         ),
         Choice(
-            "On ne peut pas le dire : deviner un petit morceau est plus facile que deviner un mot",
-            "Oui : il faut ramener la perte à la même unité de texte, par exemple en bits par octet.",
+            "On ne peut pas le dire : leurs jetons ne sont pas les mêmes",
+            "Deviner un petit morceau est plus facile que deviner un mot. Il faut ramener la perte à la même unité de "
+            "texte, par exemple en bits par octet.",
             correct=True,
         ),
         Choice(
@@ -944,8 +944,8 @@ sampling = Quiz(
     (
         Choice(
             "Presque toujours le jeton le plus probable",
-            "Oui : une température très basse écrase l'écart entre les probabilités au profit de la première ; les "
-            "49 autres jetons gardés n'ont plus aucune chance.",
+            "Une température très basse écrase l'écart entre les probabilités au profit de la première ; les 49 "
+            "autres jetons gardés n'ont plus aucune chance.",
             correct=True,
         ),
         Choice(
@@ -971,12 +971,12 @@ cache_query = Quiz(
             "Elles en prendraient la moitié de plus ; mais la vraie question est de savoir si l'on s'en sert encore.",
         ),
         Choice(
-            "La requête d'un jeton ne sert qu'à calculer sa propre sortie, et elle est déjà calculée",
-            "Oui : le jeton nouveau pose sa question à tous les jetons passés, par leurs clés et leurs valeurs.",
+            "Celle d'un jeton ne sert qu'à sa propre sortie, déjà calculée",
+            "Le jeton nouveau pose sa question à tous les jetons passés, par leurs clés et leurs valeurs.",
             correct=True,
         ),
         Choice(
-            "Elles changent quand un jeton nouveau arrive",
+            "Elles changent quand un jeton nouveau arrive, puisque l'attention relie tous les jetons",
             "Le passé ne voit pas le futur : rien de ce qui le concerne ne change, requêtes comprises. C'est même pour "
             "cela que le cache est juste.",
         ),

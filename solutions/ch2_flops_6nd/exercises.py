@@ -759,7 +759,7 @@ flops_words = Quiz(
         ),
         Choice(
             "Une durée, celle d'une carte qui ne s'arrêterait jamais",
-            "Oui : des opérations divisées par des opérations par seconde. C'est pourquoi ce cours écrit FLOP pour un "
+            "Des opérations divisées par des opérations par seconde. C'est pourquoi ce cours écrit FLOP pour un "
             "compte et FLOP/s pour une vitesse.",
             correct=True,
         ),
@@ -782,7 +782,7 @@ context_twice = Quiz(
             "Seul le terme de l'attention double ; les couches linéaires et la tête ne savent pas où est le jeton.",
         ),
         Choice(
-            "Il ne change pas : on divise par le nombre de jetons",
+            "Il ne change pas : deux fois plus d'opérations, divisées par deux fois plus de jetons",
             "Diviser par la longueur n'efface pas un terme qui grandit comme son carré.",
         ),
         Choice(
@@ -791,7 +791,7 @@ context_twice = Quiz(
         ),
         Choice(
             "Il augmente d'un terme proportionnel au contexte, le reste ne bouge pas",
-            "Oui : chaque jeton compare sa question à deux fois plus de clés. Dans un petit contexte, cela se voit à "
+            "Chaque jeton compare sa question à deux fois plus de clés. Dans un petit contexte, cela se voit à "
             "peine ; dans un très long, c'est presque tout.",
             correct=True,
         ),
@@ -802,12 +802,12 @@ backward_twice = Quiz(
     "Pourquoi le passage arrière coûte-t-il deux fois le passage avant ?",
     (
         Choice(
-            "Il faut refaire le passage avant pour retrouver les activations",
+            "Il faut refaire le passage avant, en entier, pour retrouver les activations qu'il avait produites",
             "Elles ont été gardées en mémoire. Les recalculer est un choix, qui coûte un passage de plus : 8ND.",
         ),
         Choice(
             "Chaque produit en appelle deux : le gradient de son entrée et celui de ses poids",
-            "Oui : ils ont les mêmes trois dimensions que lui, dans un autre ordre, donc le même prix.",
+            "Ils ont les mêmes trois dimensions que lui, dans un autre ordre, donc le même prix.",
             correct=True,
         ),
         Choice(
@@ -837,8 +837,7 @@ what_6nd_forgets = Quiz(
         ),
         Choice(
             "Un petit modèle, au vocabulaire et au contexte grands",
-            "Oui : la tête (2·d·V) et l'attention (4·T·d) ne grandissent que comme d, et l'emportent quand d est "
-            "petit.",
+            "La tête (2·d·V) et l'attention (4·T·d) ne grandissent que comme d, et l'emportent quand d est petit.",
             correct=True,
         ),
     ),
@@ -850,7 +849,7 @@ mfu_meaning = Quiz(
     (
         Choice(
             "La première finit en un tiers de temps de moins",
-            "Oui : à travail et pointe égaux, la durée est en 1/MFU, et 30/45 fait deux tiers.",
+            "À travail et pointe égaux, la durée est en 1/MFU, et 30/45 fait deux tiers.",
             correct=True,
         ),
         Choice(
@@ -882,7 +881,7 @@ hundred_times = Quiz(
         ),
         Choice(
             "Un modèle dix fois plus gros, sur dix fois plus de texte",
-            "Oui : N et D croissent tous deux comme la racine du budget.",
+            "N et D croissent tous deux comme la racine du budget.",
             correct=True,
         ),
         Choice(
@@ -900,15 +899,14 @@ past_optimum = Quiz(
             "Elle descend encore, plus lentement : l'optimum dit où le même calcul aurait servi davantage.",
         ),
         Choice(
-            "Non : la règle ne vaut que pour des modèles bien plus gros",
+            "Non : la règle des 20 jetons ne vaut que pour des modèles bien plus gros",
             "Elle n'est pas réservée aux gros ; elle répond seulement à une autre question, celle du budget "
             "d'apprentissage.",
         ),
         Choice(
             "Oui pour l'apprentissage ; non si le modèle doit servir longtemps",
-            "Oui : un modèle plus petit coûte moins à chaque jeton produit. On paie une fois plus cher pour payer "
-            "moins "
-            "ensuite, tous les jours.",
+            "Un modèle plus petit coûte moins à chaque jeton produit. On paie une fois plus cher pour payer moins"
+            " ensuite, tous les jours.",
             correct=True,
         ),
         Choice(
@@ -922,12 +920,12 @@ isoflop_right = Quiz(
     "Sur une courbe à budget fixe, la perte remonte quand on va vers la droite, vers les gros modèles. Pourquoi ?",
     (
         Choice(
-            "Ils surapprennent : ils récitent le texte",
+            "Ils surapprennent : ils récitent le texte au lieu d'en tirer des règles",
             "Ils n'en ont pas le temps : ce sont eux qui lisent le moins de jetons, et rarement deux fois les mêmes.",
         ),
         Choice(
-            "Chaque jeton leur coûte cher : le budget s'épuise avant qu'ils aient assez lu",
-            "Oui : à gauche, il manque des paramètres ; à droite, il manque des jetons. Le creux est entre les deux.",
+            "Chaque jeton leur coûte cher : ils n'en lisent plus assez",
+            "À gauche, il manque des paramètres ; à droite, il manque des jetons. Le creux est entre les deux.",
             correct=True,
         ),
         Choice(

@@ -1409,7 +1409,7 @@ formats = Quiz(
         Choice("70 000 dans les deux cas", "FP16 s'arrête à 65 504, et BF16 n'a que 8 bits de précision en tout."),
         Choice(
             "inf en FP16, 70 144 en BF16",
-            "Oui : FP16 manque d'étendue, BF16 de précision. Vers 70 000, deux BF16 voisins sont distants de 512.",
+            "FP16 manque d'étendue, BF16 de précision. Vers 70 000, deux BF16 voisins sont distants de 512.",
             correct=True,
         ),
         Choice(
@@ -1428,13 +1428,13 @@ zero_point = Quiz(
     "Pourquoi veut-on que le réel 0 tombe exactement sur un code ?",
     (
         Choice(
-            "Parce que 0 est la valeur moyenne des poids",
+            "Parce que 0 est la valeur moyenne des poids, donc la plus fréquente de toutes",
             "Elle en est proche, mais ce n'est pas la raison : une grille décalée d'un quart de pas représenterait "
             "aussi bien ces poids.",
         ),
         Choice(
-            "Parce que les zéros exacts sont partout (remplissage, ReLU, masques) : une erreur y serait systématique",
-            "Oui : la même petite erreur, répétée à chaque zéro, ne se compense pas, elle s'ajoute.",
+            "Parce que les zéros exacts abondent (remplissage, ReLU, masques)",
+            "La même petite erreur, répétée à chaque zéro, ne se compense pas, elle s'ajoute.",
             correct=True,
         ),
         Choice(
@@ -1457,8 +1457,8 @@ outliers = Quiz(
             "Ce serait le cas si l'échelle restait fixe ; mais c'est justement le maximum qui la choisit.",
         ),
         Choice(
-            "Tous les poids ont un pas dix fois plus grand, et la plupart se partagent une vingtaine de codes",
-            "Oui : les 127 crans d'un côté vont jusqu'à lui, et il n'en reste que 12 ou 13 pour les autres.",
+            "Le pas devient dix fois plus grand, et presque tous se partagent une vingtaine de codes",
+            "Les 127 crans d'un côté vont jusqu'à lui, et il n'en reste que 12 ou 13 pour les autres.",
             correct=True,
         ),
         Choice(
@@ -1466,7 +1466,7 @@ outliers = Quiz(
             "Ce serait vrai avec une échelle par ligne ; ici une seule échelle sert à toute la matrice.",
         ),
         Choice(
-            "Rien : 8 bits suffisent à représenter 256 valeurs différentes",
+            "Rien de grave : 8 bits suffisent toujours à représenter 256 valeurs différentes de poids",
             "256 codes, oui, mais également espacés jusqu'au maximum : ce qui compte est la longueur d'un pas.",
         ),
     ),
@@ -1485,7 +1485,7 @@ per_channel = Quiz(
         ),
         Choice(
             "La somme porte sur les entrées : l'échelle d'une sortie s'y met en facteur, pas celle d'une entrée",
-            "Oui : Σₖ xₖ·(s·qₖ) = s·Σₖ xₖ·qₖ. Avec un sₖ par entrée, la somme ne serait plus une somme d'entiers.",
+            "Σₖ xₖ·(s·qₖ) = s·Σₖ xₖ·qₖ. Avec un sₖ par entrée, la somme ne serait plus une somme d'entiers.",
             correct=True,
         ),
         Choice(
@@ -1499,13 +1499,12 @@ static_dynamic = Quiz(
     "Quantification dynamique ou statique des activations : qu'est-ce qui change ?",
     (
         Choice(
-            "En dynamique, les poids sont requantifiés à chaque appel",
+            "En dynamique, les poids sont requantifiés à chaque appel, pour suivre les activations",
             "Les poids ne changent pas : ils sont quantifiés une fois pour toutes dans les deux cas.",
         ),
         Choice(
-            "En statique, les échelles des activations sont fixées d'avance sur des exemples ; en dynamique, mesurées "
-            "à chaque appel",
-            "Oui : la statique est plus rapide mais mise sur des exemples représentatifs ; la dynamique s'adapte et "
+            "En statique, les échelles des activations sont fixées d'avance sur des exemples",
+            "La statique est plus rapide mais mise sur des exemples représentatifs ; la dynamique s'adapte et "
             "paie un maximum par appel. int8_linear est dynamique.",
             correct=True,
         ),
@@ -1529,7 +1528,7 @@ packing = Quiz(
         ),
         Choice(
             "Autant que des codes de 8 bits",
-            "Oui : un élément d'un tenseur int8 occupe un octet, quelle que soit sa valeur. D'où pack_int4.",
+            "Un élément d'un tenseur int8 occupe un octet, quelle que soit sa valeur. D'où pack_int4.",
             correct=True,
         ),
         Choice(
@@ -1548,8 +1547,8 @@ int8_speed = Quiz(
     (
         Choice(
             "De la mémoire seulement ; le calcul, lui, fait un travail de plus",
-            "Oui : le produit reste en float32, précédé d'une conversion. Seul un produit entre entiers, ou une "
-            "mémoire trop lente pour le calcul, peut rendre du temps.",
+            "Le produit reste en float32, précédé d'une conversion. Seul un produit entre entiers, ou une mémoire"
+            " trop lente pour le calcul, peut rendre du temps.",
             correct=True,
         ),
         Choice(
@@ -1576,8 +1575,8 @@ gptq = Quiz(
         ),
         Choice(
             "Parce qu'elles sont déjà sur la grille : les déplacer les en ferait sortir",
-            "Oui : on ne compense qu'avec ce qui est encore libre. C'est aussi pourquoi la dernière colonne garde "
-            "toute son erreur.",
+            "On ne compense qu'avec ce qui est encore libre. C'est aussi pourquoi la dernière colonne garde toute"
+            " son erreur.",
             correct=True,
         ),
         Choice(
@@ -1586,7 +1585,7 @@ gptq = Quiz(
             "justement cet ordre.",
         ),
         Choice(
-            "Parce que les colonnes de gauche sont moins importantes",
+            "Parce que les colonnes de gauche sont moins importantes pour la sortie de la couche",
             "L'ordre est ici celui des colonnes, sans rapport avec leur importance.",
         ),
     ),
@@ -1597,7 +1596,7 @@ rtn_66b = Quiz(
     "milliards et 10,54 à 175. Que peut-on en conclure ?",
     (
         Choice(
-            "Plus un modèle est grand, moins il supporte la quantification",
+            "Plus un modèle est grand, moins il supporte d'être quantifié sur peu de bits",
             "Le modèle de 175 milliards dit le contraire : une case isolée ne fait pas une tendance.",
         ),
         Choice(
@@ -1605,8 +1604,8 @@ rtn_66b = Quiz(
             "GPTQ le quantifie sur les mêmes 4 bits et obtient 9,55 : l'information y tient.",
         ),
         Choice(
-            "L'arrondi simple peut tomber très mal sur un modèle particulier, et rien ne l'en avertit",
-            "Oui : arrondir chaque poids au plus près ignore l'effet sur les sorties. Sur le même modèle et la même "
+            "L'arrondi simple peut tomber très mal sur un modèle particulier",
+            "Arrondir chaque poids au plus près ignore l'effet sur les sorties. Sur le même modèle et la même "
             "grille, GPTQ reste près du modèle d'origine.",
             correct=True,
         ),

@@ -1079,11 +1079,11 @@ soft_label = Quiz(
         ),
         Choice(
             "Les autres suites que l'enseignant juge possibles, et à quel point",
-            "Oui : souvent plusieurs mots plausibles à une position, là où le texte n'en montre qu'un.",
+            "Souvent plusieurs mots plausibles à une position, là où le texte n'en montre qu'un.",
             correct=True,
         ),
         Choice(
-            "Les poids de l'enseignant, sous une autre forme",
+            "Les poids de l'enseignant, sous une autre forme, plus facile à transmettre",
             "Aucun poids ne passe : un élève d'une tout autre architecture peut apprendre d'une étiquette douce.",
         ),
         Choice(
@@ -1101,12 +1101,12 @@ temperature_limits = Quiz(
             "C'est l'inverse : diviser par un grand T efface les écarts entre les scores.",
         ),
         Choice(
-            "Vers des zéros partout, puis vers la loi de départ",
+            "Vers des zéros partout, puis vers la loi de départ, inchangée",
             "Une loi somme toujours à 1, et la loi de départ correspond à T = 1.",
         ),
         Choice(
             "Vers le seul premier choix, puis vers la loi uniforme",
-            "Oui : tout ou rien d'un côté, ignorance complète de l'autre. L'entropie va de 0 à ln V.",
+            "Tout ou rien d'un côté, ignorance complète de l'autre. L'entropie va de 0 à ln V.",
             correct=True,
         ),
     ),
@@ -1121,7 +1121,7 @@ kl_infinite = Quiz(
         ),
         Choice(
             "L'infini, dans ce sens-là ; l'autre sens peut rester fini",
-            "Oui : Q s'est interdit ce qui arrive. Dans l'autre sens, ce mot n'arrive jamais et ne coûte rien.",
+            "Q s'est interdit ce qui arrive. Dans l'autre sens, ce mot n'arrive jamais et ne coûte rien.",
             correct=True,
         ),
         Choice(
@@ -1139,8 +1139,8 @@ cover_or_seek = Quiz(
     "Un élève trop simple minimise la divergence de l'enseignant à l'élève. Quel défaut aura-t-il ?",
     (
         Choice(
-            "Il étale ses probabilités sur tout ce que l'enseignant croit possible, et même entre les deux",
-            "Oui : oublier un mot que l'enseignant juge possible coûte très cher, en inventer un coûte peu.",
+            "Il étale ses probabilités sur tout ce que l'enseignant croit possible",
+            "Oublier un mot que l'enseignant juge possible coûte très cher, en inventer un coûte peu.",
             correct=True,
         ),
         Choice(
@@ -1171,7 +1171,7 @@ t_squared = Quiz(
         ),
         Choice(
             "Elle est divisée par quatre environ",
-            "Oui : ce gradient décroît à peu près comme 1/T², et le réglage d'α ne voudrait plus dire la même chose.",
+            "Ce gradient décroît à peu près comme 1/T², et le réglage d'α ne voudrait plus dire la même chose.",
             correct=True,
         ),
     ),
@@ -1190,7 +1190,7 @@ random_start = Quiz(
         ),
         Choice(
             "Rien d'avance : il faut le mesurer, avec plusieurs graines",
-            "Oui : l'avantage vu sur un élève qui hérite ne se transporte pas à celui qui commence.",
+            "L'avantage vu sur un élève qui hérite ne se transporte pas à celui qui commence.",
             correct=True,
         ),
     ),
@@ -1204,8 +1204,8 @@ ensemble_claim = Quiz(
             "Un élève distillé d'un seul modèle n'a qu'un maître ; un ensemble garde tous ses membres à l'usage.",
         ),
         Choice(
-            "Que distiller permet de mettre dans un seul modèle une part du gain d'un ensemble",
-            "Oui : c'est ainsi que Hinton et al. l'ont présenté. Le signe « égale » va plus loin que les mesures.",
+            "Que distiller met dans un seul modèle une part du gain d'un ensemble",
+            "C'est ainsi que Hinton et al. l'ont présenté. Le signe « égale » va plus loin que les mesures.",
             correct=True,
         ),
         Choice(
@@ -1213,7 +1213,7 @@ ensemble_claim = Quiz(
             "L'article de 2015 distille justement un ensemble, et l'analyse d'Allen-Zhu et Li relie les deux.",
         ),
         Choice(
-            "Qu'un élève distillé de lui-même progresse sans limite",
+            "Qu'un élève distillé de lui-même, plusieurs fois de suite, progresse sans limite",
             "Aucun des articles cités ne le prétend, et rien ici ne le montre.",
         ),
     ),
@@ -1228,7 +1228,7 @@ straight_through = Quiz(
         ),
         Choice(
             "Parce que la dérivée d'un escalier est nulle presque partout",
-            "Oui : aucun poids ne recevrait de gradient. L'estimateur direct fait comme si l'escalier était une pente.",
+            "Aucun poids ne recevrait de gradient. L'estimateur direct fait comme si l'escalier était une pente.",
             correct=True,
         ),
         Choice(

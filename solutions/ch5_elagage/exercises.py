@@ -1061,8 +1061,7 @@ why_magnitude = Quiz(
         ),
         Choice(
             "Parce que, à entrée égale, il change mille fois moins la sortie",
-            "Oui, mais tout est dans « à entrée égale » : rien ne dit que les entrées se ressemblent. Gardez cette "
-            "réserve.",
+            "Mais tout est dans « à entrée égale » : rien ne dit que les entrées se ressemblent. Gardez cette réserve.",
             correct=True,
         ),
         Choice(
@@ -1080,7 +1079,7 @@ global_collapse = Quiz(
     "Un classement global retire 80 % d'une couche et 20 % d'une autre. De quoi est-ce le signe ?",
     (
         Choice(
-            "La première couche est inutile au modèle",
+            "La première couche est inutile au modèle, et l'on pourrait la retirer tout entière",
             "C'est ce qu'il faudrait vérifier, couche par couche : la cellule suivante le fait.",
         ),
         Choice(
@@ -1088,8 +1087,8 @@ global_collapse = Quiz(
             "Une part ne dépend pas du nombre de poids, mais de leur taille.",
         ),
         Choice(
-            "Les poids de la première sont plus petits, ce qui ne dit pas encore qu'ils comptent moins",
-            "Oui : une couche dont les entrées sont grandes peut se contenter de petits poids.",
+            "Les poids de la première sont plus petits, et rien de plus à ce stade",
+            "Une couche dont les entrées sont grandes peut se contenter de petits poids.",
             correct=True,
         ),
     ),
@@ -1102,9 +1101,8 @@ wanda_row = Quiz(
     (
         Choice(
             "Elle pourrait perdre tous ses poids, et devenir constante",
-            "Oui : comparer par ligne garantit que chaque sortie garde sa part d'entrées. Sun et al. mesurent que, "
-            "pour "
-            "les modèles de langue, cela compte.",
+            "Comparer par ligne garantit que chaque sortie garde sa part d'entrées. Sun et al. mesurent que, pour"
+            " les modèles de langue, cela compte.",
             correct=True,
         ),
         Choice(
@@ -1126,12 +1124,12 @@ nm_or_free = Quiz(
             "Tout masque 2:4 est aussi un masque libre à 50 % : le meilleur masque libre fait au moins aussi bien.",
         ),
         Choice(
-            "Cela dépend de la matrice",
+            "Cela dépend de la matrice : il suffit que ses grands poids soient bien répartis",
             "L'écart dépend de la matrice, son signe non.",
         ),
         Choice(
             "Non, au mieux autant : c'est le même choix avec une contrainte de plus",
-            "Oui : on paie la contrainte en perplexité, et l'on espère être remboursé en temps.",
+            "On paie la contrainte en perplexité, et l'on espère être remboursé en temps.",
             correct=True,
         ),
     ),
@@ -1148,9 +1146,8 @@ list_pays = Quiz(
         Choice("La moitié", "À 50 %, la liste compte moitié moins de poids, à six octets chacun au lieu de deux."),
         Choice(
             "Les deux tiers",
-            "Oui : un poids gardé pèse six octets au lieu de deux ; il faut n'en garder qu'un sur trois. À 50 %, la "
-            "liste "
-            "est une fois et demie plus grosse que la matrice pleine de zéros.",
+            "Un poids gardé pèse six octets au lieu de deux ; il faut n'en garder qu'un sur trois. À 50 %, la "
+            "liste est une fois et demie plus grosse que la matrice pleine de zéros.",
             correct=True,
         ),
         Choice(
@@ -1163,13 +1160,13 @@ zeros_time = Quiz(
     "La moitié des poids d'une couche sont nuls, dans une matrice ordinaire. Le produit est-il deux fois plus rapide ?",
     (
         Choice(
-            "Oui, multiplier par zéro ne coûte rien",
+            "Oui : le processeur voit le zéro et saute la multiplication, qui ne coûte rien",
             "Le processeur ne regarde pas la valeur avant de multiplier : il lit le zéro et le multiplie comme un "
             "autre.",
         ),
         Choice(
-            "Non, exactement aussi lent : un zéro se lit et se multiplie comme n'importe quel nombre",
-            "Oui. Pour gagner, il faut un autre rangement, donc un autre noyau ; et des indices à lire.",
+            "Non, aussi lent : un zéro se lit et se multiplie comme le reste",
+            "Pour gagner, il faut un autre rangement, donc un autre noyau ; et des indices à lire.",
             correct=True,
         ),
         Choice(
@@ -1195,7 +1192,7 @@ reload = Quiz(
         ),
         Choice(
             "Refuser, ou, si l'on insiste, tirer ces couches au hasard",
-            "Oui : « ignore_mismatched_sizes » ne répare rien, il remplace ce qui ne rentre pas par du hasard, et un "
+            "« ignore_mismatched_sizes » ne répare rien, il remplace ce qui ne rentre pas par du hasard, et un "
             "avertissement le dit.",
             correct=True,
         ),
@@ -1211,9 +1208,8 @@ mask_or_not = Quiz(
         ),
         Choice(
             "Ils disparaissent dès le premier pas",
-            "Oui : chaque poids reçoit un gradient, et Adam donne à tous un pas de taille semblable. Il faut reposer "
-            "le "
-            "masque après chaque mise à jour.",
+            "Chaque poids reçoit un gradient, et Adam donne à tous un pas de taille semblable. Il faut reposer le"
+            " masque après chaque mise à jour.",
             correct=True,
         ),
         Choice(

@@ -926,7 +926,7 @@ catastrophic_forgetting = Quiz(
     "Ajusté sur la fantasy, Colibri devient mauvais sur les guides de l'administration. Pourquoi ?",
     (
         Choice(
-            "Il n'a plus assez de paramètres pour contenir les deux",
+            "Il n'a plus assez de paramètres pour contenir les deux sortes de textes à la fois",
             "Peut-être, mais rien ne l'a encore obligé à choisir : entraîné sur les deux à la fois, il garderait les "
             "deux.",
         ),
@@ -935,9 +935,8 @@ catastrophic_forgetting = Quiz(
             "Un taux plus petit oublie moins, et apprend moins aussi : il ralentit l'oubli sans en être la cause.",
         ),
         Choice(
-            "Les mêmes poids servaient aux guides, et plus rien dans la perte ne demande de les garder",
-            "Oui : le gradient ne connaît que le lot présent. Ce que l'ancien texte exigeait n'y est plus écrit nulle "
-            "part.",
+            "Plus rien dans la perte ne demande aux poids de servir les guides",
+            "Le gradient ne connaît que le lot présent. Ce que l'ancien texte exigeait n'y est plus écrit nulle part.",
             correct=True,
         ),
         Choice(
@@ -956,7 +955,7 @@ which_token = Quiz(
         ),
         Choice(
             "Le dernier",
-            "Oui, et c'est le seul. C'est le choix de GPT dès 2018.",
+            "C'est le seul. C'est le choix de GPT dès 2018.",
             correct=True,
         ),
         Choice(
@@ -975,11 +974,11 @@ transfer_gain = Quiz(
     (
         Choice(
             "Il sait déjà quels mots vont ensemble : il ne lui reste qu'à nommer les groupes",
-            "Oui : prédire le jeton suivant l'a obligé à rapprocher « loyer », « bail » et « locataire ».",
+            "Prédire le jeton suivant l'a obligé à rapprocher « loyer », « bail » et « locataire ».",
             correct=True,
         ),
         Choice(
-            "Il a appris par cœur les textes de test",
+            "Il a appris par cœur les textes de test, qui se trouvaient dans son texte d'entraînement",
             "Les documents de test et de validation ont été retirés de son texte d'entraînement ; ceux d'entraînement "
             "peuvent s'y trouver, sans leurs sujets.",
         ),
@@ -1007,7 +1006,7 @@ frozen_features = Quiz(
         ),
         Choice(
             "Une fois, si l'on garde ce qu'il a rendu",
-            "Oui : ses poids ne changent pas, sa réponse non plus. Nous retrouverons ce cache aux chapitres 7 et 8.",
+            "Ses poids ne changent pas, sa réponse non plus. Nous retrouverons ce cache aux chapitres 7 et 8.",
             correct=True,
         ),
         Choice(
@@ -1023,7 +1022,7 @@ silver_tags = Quiz(
     (
         Choice(
             "L'accord avec ce modèle, fautes comprises",
-            "Oui : retrouver une de ses erreurs rapporte, la corriger coûte. C'est utile, si on le dit.",
+            "Retrouver une de ses erreurs rapporte, la corriger coûte. C'est utile, si on le dit.",
             correct=True,
         ),
         Choice(
@@ -1045,7 +1044,7 @@ first_subword = Quiz(
     "Pourquoi le dernier jeton d'un mot s'étiquette-t-il mieux que le premier, chez Colibri et pas chez BERT ?",
     (
         Choice(
-            "Le dernier jeton est plus long",
+            "Le dernier jeton est plus long, donc plus facile à reconnaître que le premier",
             "Sa longueur importe peu ; demandez-vous plutôt ce que chaque jeton a déjà lu.",
         ),
         Choice(
@@ -1058,8 +1057,7 @@ first_subword = Quiz(
         ),
         Choice(
             "Au premier jeton, un modèle causal n'a pas encore vu la fin du mot",
-            "Oui : « constitu… » est peut-être un verbe. BERT, lui, voit les deux côtés, et le premier jeton lui "
-            "suffit.",
+            "« constitu… » est peut-être un verbe. BERT, lui, voit les deux côtés, et le premier jeton lui suffit.",
             correct=True,
         ),
     ),
@@ -1074,7 +1072,7 @@ mask_source = Quiz(
         ),
         Choice(
             "Une part de l'apprentissage servirait à écrire de l'anglais, que l'on fournira toujours",
-            "Oui : la perte ferait la moyenne de deux tâches. Le modèle lit l'amorce dans les deux cas.",
+            "La perte ferait la moyenne de deux tâches. Le modèle lit l'amorce dans les deux cas.",
             correct=True,
         ),
         Choice(
@@ -1101,7 +1099,7 @@ activations_kept = Quiz(
         ),
         Choice(
             "Celles du premier bloc, et de quoi faire traverser au gradient tous ceux du dessus",
-            "Oui : geler le haut n'économise presque rien ici. C'est le bas qu'il faut geler.",
+            "Geler le haut n'économise presque rien ici. C'est le bas qu'il faut geler.",
             correct=True,
         ),
         Choice(

@@ -737,7 +737,7 @@ both_zero = Quiz(
         ),
         Choice(
             "Seul le biais de la remontée a bougé : l'adaptateur ajoute le même vecteur à tous les jetons",
-            "Oui : chaque matrice attend que l'autre cesse d'être nulle. Il ne reste qu'une constante à apprendre.",
+            "Chaque matrice attend que l'autre cesse d'être nulle. Il ne reste qu'une constante à apprendre.",
             correct=True,
         ),
         Choice(
@@ -756,9 +756,8 @@ why_residual = Quiz(
     (
         Choice(
             "Pour que le goulot n'ait pas à laisser passer toute l'information du modèle",
-            "Oui : à travers seize nombres, on ne peut pas reconstruire cent quatre-vingt-douze composantes, "
-            "mais on peut "
-            "dire de quoi les corriger. Et une correction nulle rend le modèle intact.",
+            "À travers seize nombres, on ne peut pas reconstruire cent quatre-vingt-douze composantes, mais on "
+            "peut dire de quoi les corriger. Et une correction nulle rend le modèle intact.",
             correct=True,
         ),
         Choice(
@@ -785,7 +784,7 @@ forgetting = Quiz(
         ),
         Choice(
             "Exactement ce qu'elle valait, au dernier bit",
-            "Oui : aucun octet de la base n'a été écrit. L'oubli n'existe que tant que les adaptateurs sont branchés.",
+            "Aucun octet de la base n'a été écrit. L'oubli n'existe que tant que les adaptateurs sont branchés.",
             correct=True,
         ),
         Choice(
@@ -813,7 +812,7 @@ which_product = Quiz(
         ),
         Choice(
             "Xᵀ·G : c'est le gradient de W, dont personne ne se servira",
-            "Oui : un produit sur trois. D'où 4 opérations par poids gelé et par jeton au lieu de 6.",
+            "Un produit sur trois. D'où 4 opérations par poids gelé et par jeton au lieu de 6.",
             correct=True,
         ),
         Choice(
@@ -833,9 +832,8 @@ limit_of_speed = Quiz(
         ),
         Choice(
             "Une fois et demie au plus : 6 contre 4",
-            "Oui, à un cheveu près, puisque les adaptateurs s'ajoutent ; et l'attention, qui n'a pas de "
-            "poids, ne gagne "
-            "rien.",
+            "À un cheveu près, puisque les adaptateurs s'ajoutent ; et l'attention, qui n'a pas de poids, ne "
+            "gagne rien.",
             correct=True,
         ),
         Choice(
@@ -859,14 +857,13 @@ serving = Quiz(
             "Sur seize nombres, elle ne coûte à peu près rien.",
         ),
         Choice(
-            "Parce qu'il faut recharger la voix à chaque jeton",
+            "Parce qu'il faut recharger les poids de la voix en mémoire à chaque nouveau jeton",
             "Les poids restent en mémoire ; ils sont si petits qu'ils tiennent dans un cache.",
         ),
         Choice(
-            "Parce que chaque petite opération de plus attend la précédente, et qu'un appel a un coût fixe",
-            "Oui : pour un seul jeton, le temps est fait d'appels plutôt que de calculs, et l'adaptateur "
-            "allonge la file "
-            "sans pouvoir se faire en parallèle du reste.",
+            "Parce que chaque petite opération attend la précédente et a un coût fixe",
+            "Pour un seul jeton, le temps est fait d'appels plutôt que de calculs, et l'adaptateur allonge la "
+            "file sans pouvoir se faire en parallèle du reste.",
             correct=True,
         ),
         Choice(

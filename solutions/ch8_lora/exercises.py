@@ -970,7 +970,7 @@ full_rank = Quiz(
         ),
         Choice(
             "Rien : c'est une autre matrice, il faut la regarder",
-            "Oui : l'hypothèse de LoRA porte sur le changement, pas sur les poids. La diapositive parle du rang des "
+            "L'hypothèse de LoRA porte sur le changement, pas sur les poids. La diapositive parle du rang des "
             "matrices de poids, l'article de celui de leur changement.",
             correct=True,
         ),
@@ -994,7 +994,7 @@ both_factors_zero = Quiz(
         ),
         Choice(
             "Rien : les deux gradients sont nuls, à tous les pas",
-            "Oui : le gradient de A contient B, celui de B contient A. Deux zéros se gardent l'un l'autre à zéro.",
+            "Le gradient de A contient B, celui de B contient A. Deux zéros se gardent l'un l'autre à zéro.",
             correct=True,
         ),
         Choice(
@@ -1009,9 +1009,8 @@ alpha_role = Quiz(
     "division par r ?",
     (
         Choice(
-            "Chaque direction compte deux fois moins, si bien que la somme de deux fois plus de directions reste du "
-            "même ordre",
-            "Oui : c'est ce que vise l'article, ne pas avoir à régler de nouveau le taux quand on change r. La mesure "
+            "Chaque direction compte deux fois moins : leur somme reste du même ordre",
+            "C'est ce que vise l'article, ne pas avoir à régler de nouveau le taux quand on change r. La mesure "
             "dira si c'est atteint.",
             correct=True,
         ),
@@ -1024,7 +1023,7 @@ alpha_role = Quiz(
             "Il double avec r ; α n'y est pour rien.",
         ),
         Choice(
-            "Rien, puisque α se simplifie avec le taux d'apprentissage",
+            "Rien, puisque α se simplifie avec le taux d'apprentissage dès que l'on emploie Adam",
             "Avec un gradient ordinaire ou avec Adam, changer le facteur change bien la vitesse à laquelle ΔW bouge.",
         ),
     ),
@@ -1034,7 +1033,7 @@ saved_flops = Quiz(
     "Pour un poids gelé situé au-dessus d'une couche LoRA, quel calcul de l'arrière disparaît ?",
     (
         Choice(
-            "Tout l'arrière : un poids gelé n'en a pas besoin",
+            "Tout l'arrière : un poids gelé n'a besoin ni de gradient, ni de ce qui y mène",
             "Le gradient doit traverser cette couche pour atteindre LoRA, plus bas.",
         ),
         Choice(
@@ -1047,8 +1046,7 @@ saved_flops = Quiz(
         ),
         Choice(
             "Le gradient du poids lui-même, 2 opérations par poids et par jeton sur 6",
-            "Oui : 6N devient 4N. Et sous la première couche qui apprend, le gradient de l'activation disparaît "
-            "aussi : 2N.",
+            "6N devient 4N. Et sous la première couche qui apprend, le gradient de l'activation disparaît aussi : 2N.",
             correct=True,
         ),
     ),
@@ -1063,7 +1061,7 @@ where_to_cache = Quiz(
         ),
         Choice(
             "Seulement ce qui est calculé avant la première couche qui apprend",
-            "Oui : le cache ne vaut que sous le premier paramètre entraîné. Avec LoRA partout, il ne reste que les "
+            "Le cache ne vaut que sous le premier paramètre entraîné. Avec LoRA partout, il ne reste que les "
             "plongements.",
             correct=True,
         ),
@@ -1088,8 +1086,7 @@ merged_tasks = Quiz(
         ),
         Choice(
             "Garder la base seule et ajouter à chaque phrase la mise à jour de sa tâche",
-            "Oui : c'est le prix à payer, deux petits produits de plus par couche. L'article le signale parmi ses "
-            "limites.",
+            "C'est le prix à payer, deux petits produits de plus par couche. L'article le signale parmi ses limites.",
             correct=True,
         ),
     ),
@@ -1100,11 +1097,11 @@ nf4_grid = Quiz(
     (
         Choice(
             "Parce que des poids distribués comme une loi normale y sont les plus nombreux",
-            "Oui : chaque niveau doit servir à peu près autant de poids que les autres.",
+            "Chaque niveau doit servir à peu près autant de poids que les autres.",
             correct=True,
         ),
         Choice(
-            "Parce que les petits poids comptent davantage pour le modèle",
+            "Parce que les petits poids comptent davantage que les grands pour ce que le modèle calcule",
             "Rien ne le dit, et l'élagage du chapitre 5 suggère plutôt le contraire.",
         ),
         Choice(
