@@ -26,6 +26,7 @@ from .compare import (
 )
 from .exercise import Tolerance
 from .limits import time_limit
+from .naming import exercise_of
 from .probes import Interruption, run_case, source_line
 
 SECONDS = 5.0
@@ -62,8 +63,8 @@ class _Target:
 
 
 def _target(fn: Any) -> _Target | None:
-    name = getattr(fn, "__name__", None)
-    found = packs.find("exercises", name) if callable(fn) and isinstance(name, str) else []
+    name = exercise_of(fn)
+    found = packs.find("exercises", name) if name else []
     return _Target(found[0][0], name, found[0][1]) if found else None
 
 
@@ -73,15 +74,15 @@ def _refuse(fn: Any) -> CheckFailed:
         known = fn in packs.names("exercises")
         advice = f"check attend la fonction elle-même, sans guillemets\u00a0: check({fn})."
         return CheckFailed(advice if known else journal.unknown_name(fn, "exercises"))
-    name = getattr(fn, "__name__", None)
-    if not callable(fn) or not isinstance(name, str):
+    if not callable(fn):
         return CheckFailed(
             f"check attend la fonction elle-même, sans parenthèses, par exemple check(absmax_scale)\u202f; "
             f"il a reçu {describe(fn)}."
         )
+    name = getattr(fn, "__name__", type(fn).__name__)
     return CheckFailed(
-        f"{journal.unknown_name(name, 'exercises')}\n{MARGIN}check reconnaît une fonction à son nom\u00a0: "
-        "gardez celui de l'énoncé."
+        f"{journal.unknown_name(str(name), 'exercises')}\n{MARGIN}check reconnaît une réponse au nom qui la désigne "
+        "dans le carnet\u00a0: gardez celui de l'énoncé."
     )
 
 
@@ -123,7 +124,10 @@ def _try_all(target: _Target, fn: Any, cases: Sequence[Mapping[str, Any]]) -> li
 
 
 def check(fn: Callable[..., Any]) -> None:
-    """Essaie `fn` sur les cas visibles de l'exercice qui porte son nom. Lève `CheckFailed` si l'un d'eux échoue."""
+    """Essaie `fn` sur les cas visibles de l'exercice dont elle porte le nom dans le carnet (`naming.exercise_of`).
+
+    Lève `CheckFailed` si l'un d'eux échoue.
+    """
     target = _target(fn)
     if target is None:
         raise _refuse(fn)
@@ -149,13 +153,14 @@ _known: dict[tuple[Any, ...], bool] = {}
 def passed(fn: Any) -> bool:
     """Vrai si `fn` passe son `check`, sans rien afficher. Une fonction qui n'est pas un exercice passe toujours.
 
-    Le résultat est retenu tant que le code de `fn`, et celui des fonctions qu'elle appelle, ne change pas.
+    Pour une fonction ou une classe, le résultat est retenu tant que son code, et celui des fonctions qu'elle appelle,
+    ne change pas ; d'un autre objet, on ne sait pas ce qui le fait changer.
     """
     target = _target(fn)
     if target is None:
         return callable(fn)
     key = (target.chapter, target.name, _fingerprint(fn))
-    if key not in _known:
+    if key not in _known or not isinstance(fn, (FunctionType, type)):
         cases = packs.load_cases(target.chapter, target.name)
         _known[key] = all(_judge(target, c, _run(target, fn, c, SECONDS)).verdict.ok for c in cases)
     return _known[key]
@@ -190,6 +195,8 @@ def _fingerprint(fn: Any) -> tuple[Any, ...]:
                     visit(other)
                 elif isinstance(other, (bool, int, float, str, tuple)):
                     seen[id(value)] += (name, repr(other))
+                elif callable(other):  # un `partial`, un objet appelable : au moins, celui-ci et non un autre
+                    seen[id(value)] += (name, id(other))
 
     visit(fn)
     return tuple(seen.values())

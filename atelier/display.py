@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from atelier.naming import exercise_of
 from atelier.paths import asset
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def recorded(key: str, needs: Sequence[str]) -> Callable[[Callable[..., Any]], C
             bound = signature.bind(*args, **kwargs).arguments
             missing = [bound[name] for name in needs if name in bound and not passed(bound[name])]
             if missing:
-                _replay(key, [getattr(f, "__name__", str(f)) for f in missing])
+                _replay(key, [exercise_of(f) or getattr(f, "__name__", str(f)) for f in missing])
                 return None
             return function(*args, **kwargs)
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from . import packs, paths
+from .naming import exercise_of
 
 FILE = "progression.json"
 LOCK_WAIT, LOCK_STALE = 1.0, 10.0
@@ -161,7 +162,8 @@ def hints_opened(state: State, chapter: str, exercise: str) -> int:
 
 def hint(exercise: Any) -> None:
     """Ouvre l'indice suivant d'un exercice : `hint(absmax_scale)` ou `hint("absmax_scale")`."""
-    name = exercise if isinstance(exercise, str) else getattr(exercise, "__name__", str(exercise))
+    name = exercise if isinstance(exercise, str) else exercise_of(exercise)
+    name = name or str(getattr(exercise, "__name__", type(exercise).__name__))
     found = packs.find("exercises", name)
     if not found:
         print(unknown_name(name, "exercises"))

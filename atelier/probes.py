@@ -489,30 +489,52 @@ class Bottleneck(nn.Module):
 STAND_INS: dict[str, type] = {"Bottleneck": Bottleneck}
 
 
-def _globals_of(fn: Callable[..., Any]) -> dict[str, Any]:
-    """Les noms globaux de ce qu'on appelle : une fonction, un `partial` ou un objet appelable ; {} sinon."""
-    for candidate in (fn, getattr(fn, "func", None), getattr(type(fn), "__call__", None)):  # noqa: B004
-        scope = getattr(candidate, "__globals__", None)
-        if isinstance(scope, dict):
-            return scope
-    return {}
+def _scopes_of(fn: Callable[..., Any]) -> list[dict[str, Any]]:
+    """Les noms globaux de l'étudiant que voit `fn` : fonction, décorée ou non, `partial`, méthode, objet appelable."""
+    found: dict[int, dict[str, Any]] = {}
+    seen: dict[int, Any] = {}
+    waiting = [fn]
+    while waiting and len(seen) < 100:
+        value = waiting.pop()
+        if value is None or id(value) in seen:
+            continue
+        seen[id(value)] = value
+        code = getattr(value, "__code__", None)
+        if isinstance(code, CodeType):
+            if _is_student_code(code):
+                found[id(value.__globals__)] = value.__globals__
+            cells = value.__closure__ or ()
+            waiting += [held for cell in cells if callable(held := _content(cell))]
+        else:
+            waiting.append(getattr(type(value), "__call__", None))  # noqa: B004
+        waiting += [getattr(value, name, None) for name in ("__wrapped__", "func", "__func__")]
+    return list(found.values())
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # pas encore rempli
+        return None
 
 
 @contextmanager
 def _replaced(fn: Callable[..., Any], stand_ins: dict[str, str]) -> Iterator[None]:
     """Le temps de l'appel, des noms globaux de `fn` désignent des doublures : une faute ne coûte qu'une fois."""
-    scope = _globals_of(fn)
     missing = object()
-    kept = {name: scope.get(name, missing) for name in stand_ins}
-    scope.update({name: STAND_INS[double] for name, double in stand_ins.items()})
+    scopes = _scopes_of(fn) if stand_ins else []
+    kept = [(scope, {name: scope.get(name, missing) for name in stand_ins}) for scope in scopes]
+    for scope in scopes:
+        scope.update({name: STAND_INS[double] for name, double in stand_ins.items()})
     try:
         yield
     finally:
-        for name, value in kept.items():
-            if value is missing:
-                scope.pop(name, None)
-            else:
-                scope[name] = value
+        for scope, names in kept:
+            for name, value in names.items():
+                if value is missing:
+                    scope.pop(name, None)
+                else:
+                    scope[name] = value
 
 
 def gpt2_transform(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:

@@ -367,6 +367,101 @@ def test_what_is_not_an_exercise(given, words):
     assert words in failure(given())
 
 
+class Peak:
+    def __call__(self, r, bits=8):
+        return peak(r, bits)
+
+    def method(self, r, bits=8):
+        return peak(r, bits)
+
+
+def logged(fn):
+    def wrapper(*args):
+        return fn(*args)
+
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        pytest.param("lambda r, bits=8: base(r, bits)", id="lambda"),
+        pytest.param("functools.partial(base)", id="partial"),
+        pytest.param("base", id="autre nom"),
+        pytest.param("logged(base)", id="décorée sans wraps"),
+        pytest.param("functools.cache(base)", id="cache"),
+        pytest.param("torch.no_grad()(base)", id="no_grad"),
+        pytest.param("Peak()", id="objet"),
+        pytest.param("Peak().method", id="méthode"),
+        pytest.param("numpy.vectorize(base, signature='(n),()->()')", id="sans __name__ à soi"),
+    ],
+)
+@pytest.mark.parametrize("right", [True, False])
+def test_an_answer_is_what_its_name_is_bound_to(bound, right, capsys, course):
+    """Comme à la correction : le nom du carnet décide, et non celui que l'objet se donne."""
+    import functools
+
+    import numpy
+
+    tools = {"functools": functools, "torch": torch, "numpy": numpy, "Peak": Peak, "logged": logged}
+    space = tools | {"base": named("ma_version", lambda r, bits=8: (peak if right else peak_levels)(r, bits))}
+    space |= {"check": check, "passed": passed, "hint": hint}
+    if "Peak" in bound and not right:
+        space["Peak"] = type("Peak", (), {"__call__": lambda self, r, bits=8: 0 * r.sum(), "method": peak_levels})
+        bound = bound.replace("Peak().method", "Peak.method")
+    exec(f"peak = {bound}", space)
+    if "vectorize" in bound:  # elle rend des tableaux : c'est le nom qui importe ici
+        with pytest.raises(CheckFailed, match="✗ peak"):
+            exec("check(peak)", space)
+        return
+    exec("seen = passed(peak)", space)
+    assert space["seen"] is right
+    if right:
+        exec("check(peak)", space)
+        assert "✔ peak" in capsys.readouterr().out
+    else:
+        with pytest.raises(CheckFailed, match="✗ peak"):
+            exec("check(peak)", space)
+    exec("hint(peak)", space)
+    assert "peak, indice 1" in capsys.readouterr().out
+
+
+def test_one_object_under_two_names_is_the_one_written(tmp_path, capsys):
+    """`square = count` : check(square) juge square, et passed prend le nom de la définition."""
+    code = "def count(n, d):\n    return n * d\n\n\nsquare = count\ncheck(count)\ncheck(\n    square\n)\n"
+    path = tmp_path / "carnet.py"
+    path.write_text(code, encoding="utf-8")
+    space = {"check": check, "passed": passed}
+    with pytest.raises(CheckFailed, match="✗ square"):
+        exec(compile(code, str(path), "exec"), space)
+    assert "✔ count" in capsys.readouterr().out
+    exec("alias = square\nseen = passed(alias)", space)
+    assert space["seen"]
+
+
+def test_an_answer_redefined_is_the_one_the_name_now_means():
+    space = {"check": check}
+    exec("def peak(r, bits=8):\n    return 0 * r.sum()\nmine = lambda r, bits=8: r\nother = peak\npeak = mine", space)
+    with pytest.raises(CheckFailed, match="✗ peak"):
+        exec("check(mine)", space)
+
+
+def test_passed_does_not_remember_what_it_cannot_read():
+    """Un objet appelable ou un `partial` change sans que son code change."""
+
+    class Count:
+        wrong = 0
+
+        def __call__(self, n, d):
+            return n * d + self.wrong
+
+    answer = Count()
+    answer.__name__ = "count"
+    assert passed(answer)
+    answer.wrong = 1
+    assert not passed(answer)
+
+
 def test_without_packs_the_message_says_what_to_do(course, monkeypatch, tmp_path):
     empty = tmp_path / "vide"
     empty.mkdir()

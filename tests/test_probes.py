@@ -582,8 +582,11 @@ def test_a_stand_in_replaces_the_students_own_class_then_leaves():
 
     assert agree("gpt2_transform", with_the_stand_in, broken, helped).ok
     scope = broken.__globals__
-    exec("import functools\nclass Call:\n    def __call__(self, *a): return insert(*a)\ncalled = Call()", scope)
-    for other in (scope["called"], functools.partial(broken)):
+    exec("class Call:\n    def __call__(self, *a): return insert(*a)\n    method = __call__", scope)
+    exec("def plain(f):\n    def wrapper(*a): return f(*a)\n    return wrapper", scope)
+    call, plain = scope["Call"], scope["plain"]
+    decorated = [plain(broken), torch.enable_grad()(broken), functools.lru_cache(broken)]
+    for other in (call(), call().method, functools.partial(broken), functools.partial(call().method), *decorated):
         assert agree("gpt2_transform", with_the_stand_in, other, helped).ok
     assert broken.__globals__["Adapter"].__init__.__code__.co_filename == "<cellule insert>"
     assert Adapter.__module__ == __name__
