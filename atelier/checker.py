@@ -13,17 +13,16 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
 
-from . import journal, packs
+from . import calls, journal, packs
 from .compare import (
     CaseResult,
     Outcome,
     compare,
     describe,
     diagnose,
-    dtype_name,
     format_number,
-    format_shape,
 )
+from .display import WIDTH, wrapped
 from .exercise import Tolerance
 from .limits import time_limit
 from .naming import exercise_of
@@ -34,8 +33,6 @@ SECONDS = 5.0
 EXTRA_SECONDS = 1.0
 """Temps accordé, après le premier cas raté, à ceux qui ne servent qu'à reconnaître l'erreur."""
 MARGIN = "   "
-WIDTH = 96
-LIST_SHOWN = 8
 
 
 class CheckFailed(Exception):
@@ -144,7 +141,7 @@ def check(fn: Callable[..., Any]) -> None:
         return
     if results[failed].verdict.kind == "todo":
         raise CheckFailed(_todo(target, results[failed].verdict.message))
-    raise CheckFailed(_failure(target, results, failed, len(cases)))
+    raise CheckFailed(_failure(target, fn, results, failed, len(cases)))
 
 
 _known: dict[tuple[Any, ...], bool] = {}
@@ -212,34 +209,6 @@ def _cell_value(cell: Any) -> Any:
 # --- Dire ------------------------------------------------------------------------------------------------------------
 
 
-def describe_inputs(inputs: Mapping[str, Any]) -> str:
-    """« r de forme (4, 5), float32, bits=4 » : les petits tenseurs sont écrits, les grands résumés."""
-    return ", ".join(_describe_input(name, value) for name, value in inputs.items())
-
-
-def _describe_input(name: str, value: Any) -> str:
-    kind = type(value).__name__
-    if kind in ("Tensor", "Parameter"):
-        layout = "" if value.is_contiguous() else ", non contigu"
-        if value.ndim <= 1 and 0 < value.numel() <= 6 or value.ndim == 2 and value.numel() <= 6:
-            return f"{name} = {_small_tensor(value)} ({dtype_name(value.dtype)}{layout})"
-        return f"{name} de forme {format_shape(value.shape)}, {dtype_name(value.dtype)}{layout}"
-    if isinstance(value, dict) and "module" in value:
-        return f"{name}={value['module']}({', '.join(map(str, value.get('args', ())))})"
-    if isinstance(value, dict) and value:
-        return f"{name}\u00a0: {{{describe_inputs(value)}}}"
-    return f"{name}={describe(value, LIST_SHOWN)}"
-
-
-def _small_tensor(x: Any) -> str:
-    def show(values: Any) -> str:
-        if isinstance(values, list):
-            return "[" + "\u00a0; ".join(show(v) for v in values) + "]"
-        return format_number(values)
-
-    return show((x.double() if x.is_floating_point() else x).tolist())
-
-
 def _points(declaration: Mapping[str, Any]) -> str:
     points = declaration["points"]
     return f"{format_number(points)} point{'s' if points >= 2 else ''}"
@@ -248,7 +217,8 @@ def _points(declaration: Mapping[str, Any]) -> str:
 def _hint_line(target: _Target) -> str:
     opened, count = journal.hints_opened(journal.read(), target.chapter, target.name), len(target.declaration["hints"])
     plural = "s" if opened > 1 else ""
-    return f"Un indice\u202f? hint({target.name})   ({opened} ouvert{plural} sur {count})"
+    where = f"Dans une cellule à vous (bouton +)\u00a0: hint({target.name})"
+    return f"Un indice\u202f? {where}   ({opened} ouvert{plural} sur {count})"
 
 
 def _printed(results: Sequence[CaseResult]) -> list[str]:
@@ -287,19 +257,19 @@ def _todo(target: _Target, message: str) -> str:
     return "\n".join([*lines, MARGIN + _hint_line(target)])
 
 
-def _failure(target: _Target, results: Sequence[CaseResult], failed: int, total: int) -> str:
+def _failure(target: _Target, fn: Any, results: Sequence[CaseResult], failed: int, total: int) -> str:
     result = results[failed]
-    lines = [*_head(target, failed, total, result.inputs), *_which(target, result)]
-    lines += [MARGIN + line for line in _what(result).splitlines()]
+    inputs, what = _shown(target, fn, result)
+    lines = [*_head(target, failed, total, inputs), *(MARGIN + line for line in what.splitlines())]
     if result.verdict.kind == "raised":
         gloss = explain_error(result.got, target.declaration["signature"])
         if gloss:
-            lines.append(_wrapped("Autrement dit\u00a0: ", gloss))
+            lines.append(wrapped(f"{MARGIN}Autrement dit\u00a0: ", gloss))
     elif result.verdict.kind == "wrong_error" and result.got.get("where"):
         lines.append(MARGIN + result.got["where"])
     found = diagnose(results, target.declaration["messages"], target.tolerance)
     if found:
-        lines.append(_wrapped("Piste\u00a0: ", found.sentence))
+        lines.append(wrapped(f"{MARGIN}Piste\u00a0: ", found.sentence))
     lines.append(MARGIN + _hint_line(target))
     lines += [MARGIN + line for line in _printed([result])]
     return "\n".join(lines)
@@ -308,31 +278,22 @@ def _failure(target: _Target, results: Sequence[CaseResult], failed: int, total:
 def _head(target: _Target, failed: int, total: int, inputs: Mapping[str, Any]) -> list[str]:
     """La première ligne, et une par argument s'ils n'y tiennent pas tous."""
     start = f"✗ {target.name}, cas {failed + 1} sur {total}\u00a0:"
-    if len(start) + len(describe_inputs(inputs)) < WIDTH:
-        return [f"{start} {describe_inputs(inputs)}"]
-    return [start, *(f"{MARGIN}{_describe_input(name, value)}" for name, value in inputs.items())]
+    hexadecimal = target.declaration.get("hexadecimal", ())
+    shown = calls.case_text(target.name, target.declaration["probe"], inputs, hexadecimal)
+    if len(start) + len(shown) < WIDTH:
+        return [f"{start} {shown}"]
+    return [start, *(f"{MARGIN}{calls.describe_input(k, v, k in hexadecimal)}" for k, v in inputs.items())]
 
 
-def _which(target: _Target, result: CaseResult) -> list[str]:
-    """Avec `call_many`, l'élément de la longue liste dont le résultat est faux."""
-    place = re.match(r"résultat\[(\d+)\]", result.verdict.message)
-    name, items = next(iter(result.inputs.items()))
-    if target.declaration["probe"] != "call_many" or not place or len(items) <= LIST_SHOWN:
-        return []
-    index = int(place.group(1))
-    return [f"{MARGIN}{name}[{index}] = {describe(items[index])}"]
-
-
-def _wrapped(label: str, text: str) -> str:
-    """Une phrase coupée aux espaces ordinaires, ses lignes alignées sous la première."""
-    parts = re.split(r"[ \n]+", text.strip())
-    lines = [f"{MARGIN}{label}{parts[0]}"]
-    for word in parts[1:]:
-        if len(lines[-1]) + len(word) < WIDTH:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(" " * len(MARGIN + label) + word)
-    return "\n".join(lines)
+def _shown(target: _Target, fn: Any, result: CaseResult) -> tuple[Mapping[str, Any], str]:
+    """Les entrées à montrer, et ce qui ne va pas : avec `call_many`, du seul appel qui est faux, ou qui s'arrête."""
+    probe, message = target.declaration["probe"], _what(result)
+    if probe == "call_many" and result.verdict.kind == "raised":
+        for index in range(len(next(iter(result.inputs.values())))):
+            single = calls.one_item(result.inputs, index)
+            if run_case("call", fn, single)["status"] == "raised":
+                return single, message
+    return calls.failing_item(probe, result.inputs, message)
 
 
 def _what(result: CaseResult) -> str:

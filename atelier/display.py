@@ -20,6 +20,8 @@ from atelier.paths import asset
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+WIDTH = 96
+"""Largeur, en caractères, d'un message de check ou d'un indice."""
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _recording: list[dict[str, Any]] | None = None
 
@@ -85,6 +87,21 @@ def number(value: Any, digits: int = 4) -> str:
     else:
         text = f"{value:.{max(digits, len(str(round(size))))}g}"
     return text.replace(",", "\u202f").replace(".", ",").replace("-", "−")
+
+
+def wrapped(label: str, text: str, indent: int | None = None) -> str:
+    """Un texte coupé aux espaces ordinaires, jamais aux insécables.
+
+    indent : retrait des lignes suivantes ; sans lui, elles s'alignent sous la première.
+    """
+    parts = re.split(r"[ \n]+", text.strip())
+    lines = [label + parts[0]]
+    for word in parts[1:]:
+        if len(lines[-1]) + len(word) < WIDTH:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(" " * (len(label) if indent is None else indent) + word)
+    return "\n".join(lines)
 
 
 def table(rows: Sequence[Sequence[Any]], header: Sequence[str], caption: str = "") -> None:

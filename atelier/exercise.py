@@ -154,6 +154,7 @@ class Exercise:
     cases: int = 4
     visible: int = 2
     seconds: float = 10.0
+    hexadecimal: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if abs(sum(self.groups.values()) - 1.0) > 1e-9:

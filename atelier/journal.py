@@ -162,6 +162,8 @@ def hints_opened(state: State, chapter: str, exercise: str) -> int:
 
 def hint(exercise: Any) -> None:
     """Ouvre l'indice suivant d'un exercice : `hint(absmax_scale)` ou `hint("absmax_scale")`."""
+    from .display import wrapped
+
     name = exercise if isinstance(exercise, str) else exercise_of(exercise)
     name = name or str(getattr(exercise, "__name__", type(exercise).__name__))
     found = packs.find("exercises", name)
@@ -179,7 +181,7 @@ def hint(exercise: Any) -> None:
         entry["hints"] = fresh
 
     update(change)
-    lines = [f"{name}, indice {i} sur {len(ladder)}\u00a0: {ladder[i - 1]}" for i in range(1, fresh + 1)]
+    lines = [wrapped(f"{name}, indice {i} sur {len(ladder)}\u00a0: ", ladder[i - 1], 3) for i in range(1, fresh + 1)]
     if fresh == len(ladder):
         lines.append("C'était le dernier indice.")
     print("\n".join(lines))

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from atelier.compare import CaseResult, Diagnosis, Outcome, compare, describe, diagnose, format_number
+from atelier.calls import case_text, failing_item
+from atelier.compare import CaseResult, Diagnosis, Outcome, compare, diagnose, format_number
 from atelier.exercise import Exercise, Inputs
 from atelier.probes import clean_room, run_case
 from grader import UserError
@@ -196,8 +197,8 @@ def judge(chapter: Chapter, drawn: Drawn, answer: Answer, points: float) -> Resu
         result.verdict, result.misconception, result.message = "misconception", diagnosis.name, diagnosis.sentence
     else:
         result.verdict = "partial" if score > 0 else "incorrect"
-        result.message = first_failure(failing[0])
-    result.feedback = feedback(result, cases, diagnosis, answer)
+        result.message = one_line("\n".join(failure_lines(drawn, failing[0])))
+    result.feedback = feedback(drawn, result, cases, diagnosis, answer)
     return result
 
 
@@ -262,7 +263,7 @@ def without_answer(drawn: Drawn, answer: Answer, points: float) -> Result:
     else:
         result.verdict = "error"
         result.message = f"La cellule s'exécute mais ne définit pas de fonction ou de classe «{NB}{drawn.id}{NB}»."
-    result.feedback = feedback(result, [], None, answer)
+    result.feedback = feedback(drawn, result, [], None, answer)
     return result
 
 
@@ -287,16 +288,16 @@ def seconds_text(seconds: float) -> str:
     return f"{format_number(seconds)} seconde{'s' if seconds >= 2 else ''}"
 
 
-def first_failure(case: CaseResult) -> str:
-    """Le premier cas manqué, sur une ligne : groupe, entrées, attendu et obtenu."""
-    return one_line(f"Premier cas manqué ({case.group}){NB}: {inputs_text(case)}\n{case.verdict.message}")
+def failure_lines(drawn: Drawn, case: CaseResult) -> list[str]:
+    """Un cas manqué : son groupe et l'appel, comme l'étudiant l'écrirait ; puis attendu et obtenu."""
+    inputs, message = failing_item(drawn.exercise.probe, case.inputs, case.verdict.message)
+    shown = case_text(drawn.id, drawn.exercise.probe, inputs, drawn.exercise.hexadecimal)
+    return [f"Premier cas manqué ({case.group}){NB}: {shown or 'sans argument'}", *message.split("\n")]
 
 
-def inputs_text(case: CaseResult) -> str:
-    return ", ".join(f"{name} = {describe(value)}" for name, value in case.inputs.items()) or "sans argument"
-
-
-def feedback(result: Result, cases: Sequence[CaseResult], diagnosis: Diagnosis | None, answer: Answer) -> str:
+def feedback(
+    drawn: Drawn, result: Result, cases: Sequence[CaseResult], diagnosis: Diagnosis | None, answer: Answer
+) -> str:
     """Le texte que l'étudiant lit sous son exercice."""
     mark = "✔" if result.score == result.max_score and result.verdict == "correct" else "✗"
     lines = [f"{mark} {result.exercise}{NB}: {format_number(result.score)} / {format_number(result.max_score)}"]
@@ -307,8 +308,8 @@ def feedback(result: Result, cases: Sequence[CaseResult], diagnosis: Diagnosis |
     lines += [group_line(g) for g in result.groups]
     failing = next((c for c in cases if not c.verdict.ok), None)
     if failing is not None:
-        lines.append(f"  Premier cas manqué ({failing.group}){NB}: {inputs_text(failing)}")
-        lines += [f"     {line}" for line in failing.verdict.message.split("\n")]
+        first, *rest = failure_lines(drawn, failing)
+        lines += [f"  {first}", *(f"     {line}" for line in rest)]
         if printed := str(failing.got.get("printed", "")).strip():
             lines.append(f"     affiché par votre code{NB}: {printed[:200]}")
     if result.verdict == "timeout":

@@ -184,6 +184,7 @@ def render_pack(chapter: Chapter, cases: dict[str, list[Case]]) -> tuple[str, by
             "probe": exercise.probe,
             "tolerance": asdict(exercise.tolerance),
             "signature": chapter.signature(id),
+            "hexadecimal": list(exercise.hexadecimal),
             "messages": _messages(exercise),
         }
     shown = [cell.id for cell in chapter.cells if cell.kind == "quiz" and cell.id in chapter.quizzes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
@@ -22,7 +23,7 @@ from safetensors.torch import save
 from torch import nn
 
 import atelier
-from atelier import checker, journal, packs, paths, quizzes
+from atelier import calls, checker, journal, packs, paths, quizzes
 from atelier.checker import CheckFailed, check, explain_error, explain_unknown_name, passed
 from atelier.codec import encode
 from atelier.exercise import EXACT, Tolerance
@@ -214,7 +215,7 @@ def test_the_first_failing_case_reads_as_in_the_design():
         "✗ peak, cas 1 sur 5\u00a0: r = [0,5\u00a0; −2,54\u00a0; 1] (float32)",
         "   attendu\u00a0: 0,02      obtenu\u00a0: 0,009961",
         "   Piste\u00a0: Combien d'entiers positifs compte une plage signée sur b bits\u202f?",
-        "   Un indice\u202f? hint(peak)   (0 ouvert sur 3)",
+        "   Un indice\u202f? Dans une cellule à vous (bouton +)\u00a0: hint(peak)   (0 ouvert sur 3)",
     ]
     assert state()["exercises"]["ch3_quantification/peak"] == {"tries": 1, "passed": False}
 
@@ -227,7 +228,31 @@ def test_an_exercise_passed_once_stays_passed():
 
 def test_in_a_long_list_the_failing_item_is_shown():
     text = failure(named("square", lambda n, k: n**k if n < 13 else 0))
-    assert "n[13] = 13\n   résultat[13]\u00a0: attendu\u00a0: 169      obtenu\u00a0: 0" in text
+    assert "cas 1 sur 1\u00a0: square(13, 2)\n   attendu\u00a0: 169      obtenu\u00a0: 0" in text
+
+
+def test_in_a_long_list_the_item_that_crashes_is_shown():
+    text = failure(named("square", lambda n, k: n**k if n < 13 else {}[n]))
+    assert "cas 1 sur 1\u00a0: square(13, 2)\n   votre code s'arrête sur KeyError" in text
+
+
+@pytest.mark.parametrize(
+    ("inputs", "hexadecimal", "expected"),
+    [
+        ({"bits": 0x3C00, "e": 5, "f": 10}, ("bits",), "f(0x3C00, 5, 10)"),
+        ({"bits": [0, 0x7F, 0x100], "e": 4}, ("bits",), "f([0x00, 0x7F, 0x0100], 4)"),
+        ({"x": -0.0, "y": math.inf, "z": math.nan}, (), 'f(-0.0, float("inf"), float("nan"))'),
+        ({"heads": (2,), "name": "c'est", "mask": None, "on": True}, (), """f((2,), "c'est", None, True)"""),
+        ({"n": list(range(40))}, (), "n=[0 ; 1 ; 2 ; 3 ; 4 ; 5 ; 6 ; 7 ; … 40 éléments]"),
+        ({"x": torch.zeros(7, 2), "bits": 4}, (), "x de forme (7, 2), float32, bits=4"),
+    ],
+)
+def test_a_case_is_the_call_that_a_student_would_type(inputs, hexadecimal, expected):
+    text = calls.case_text("f", "call", inputs, hexadecimal).replace("\u00a0", " ")
+    assert text == expected
+    if text.startswith("f("):  # et cet appel, recopié, donne les mêmes valeurs
+        given = eval(text, {"f": lambda *values: values})
+        assert [repr(v) for v in given] == [repr(v) for v in inputs.values()]
 
 
 def test_large_inputs_are_summed_up():
@@ -241,7 +266,7 @@ def test_large_inputs_are_summed_up():
 def test_strided_inputs_are_said_to_be_so():
     text = failure(named("peak", lambda r, bits=8: r.view(-1).abs().max() / (2 ** (bits - 1) - 1) if bits > 1 else r))
     assert "cas 5" in text  # une colonne se relit d'un trait
-    assert checker.describe_inputs({"r": torch.ones(8, 2)[:, 1:]}) == "r de forme (8, 1), float32, non contigu"
+    assert calls.describe_inputs({"r": torch.ones(8, 2)[:, 1:]}) == "r de forme (8, 1), float32, non contigu"
 
 
 def test_a_stub_is_to_be_written_and_not_counted():

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from atelier import paths
-from atelier.checker import describe_inputs
+from atelier.calls import case_text
 from atelier.compare import CaseResult, compare, diagnose
 from atelier.display import _display, number, show
 from atelier.exercise import Tolerance
@@ -155,7 +155,7 @@ def demonstrate_check(fn: Callable[..., Any]) -> None:
         print(f"✔ {name}\u00a0: {len(results)} cas sur {len(results)}")
         return
     result = results[failed]
-    print(f"✗ {name}, cas {failed + 1} sur {len(results)}\u00a0: {describe_inputs(result.inputs)}")
+    print(f"✗ {name}, cas {failed + 1} sur {len(results)}\u00a0: {case_text(name, 'call', result.inputs)}")
     print("\n".join(f"   {line}" for line in result.verdict.message.splitlines()))
     found = diagnose(results, MESSAGES, TOLERANCE)
     if found:

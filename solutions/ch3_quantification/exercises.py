@@ -159,6 +159,7 @@ decode_float = Exercise(
     groups={"normaux": 0.4, "bords": 0.35, "e4m3": 0.25},
     draw=draw_decode,
     probe="call_many",
+    hexadecimal=("bits",),
     cases=6,
     examples=[
         {"bits": [0x3C00, 0xC000, 0x3555], "exponent_bits": 5, "fraction_bits": 10},
