@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "publish": ("grader.commands", "publish", "écrire le dossier que reçoivent les étudiants"),
     "collect": ("grader.commands", "collect", "ranger les copies (archive Moodle ou dossier) dans submitted/"),
     "grade": ("grader.commands", "grade", "corriger les copies d'un devoir"),
+    "feedback": ("grader.commands", "feedback", "écrire les retours aux étudiants, et refaire ceux qui ont changé"),
     "report": ("grader.commands", "report", "bilan de la classe et notes à exporter"),
     "corpus": ("grader.colibri.corpus", "main", "reconstruire les textes de assets/corpora"),
     "colibri": ("grader.colibri.train", "main", "entraîner Colibri"),

@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from nbgrader.api import MissingEntry
 from nbgrader.utils import is_solution
 
 from atelier import paths
 from grader import UserError
 from grader.course import Course
 from grader.grading import Result
+from grader.marks import CopyMarks, points_changed, points_when_graded, read_marks
 from grader.record import read_graded
 from grader.similarity import Pair, similar_pairs, without_docstring
-from grader.submission import KEY
+from grader.submission import KEY, notes_text
 
 MIN_FOR_ITEMS = 10
 """En dessous de ce nombre de copies, une discrimination n'est que du bruit."""
@@ -34,7 +34,10 @@ EXAMPLE_LINES = 24
 
 @dataclass
 class Row:
-    """Un étudiant. scores : ceux de la base de nbgrader, corrections à la main comprises ; vide s'il n'a rien rendu."""
+    """Un étudiant. score, scores : ceux de la base de nbgrader, corrections à la main et retard compris.
+
+    Sans score ni scores : il n'a rien rendu.
+    """
 
     student: str
     name: str
@@ -46,6 +49,16 @@ class Row:
     refused: str = ""
     notes: list[str] = field(default_factory=list)
     """Ce qui a été réparé dans sa copie."""
+    penalty: float = 0.0
+    """Points ôtés pour retard : le score est la somme des scores, moins elle."""
+    differences: list[str] = field(default_factory=list)
+    """Ce qui sépare sa note de la correction automatique."""
+    email: str = ""
+
+    @property
+    def raw(self) -> float:
+        """Ce qu'il a su faire, retard à part."""
+        return sum(self.scores.values())
 
 
 @dataclass
@@ -62,8 +75,9 @@ class Sheet:
 
     def mark(self, row: Row) -> float | None:
         """Note sur le barème du cours (20), arrondie au centième."""
-        out_of = paths.course()["mark_out_of"]
-        return None if row.score is None else round(out_of * row.score / self.max_score, 2)
+        if row.score is None:
+            return None
+        return round(paths.course()["mark_out_of"] * row.score / self.max_score, 2) if self.max_score else 0.0
 
     @property
     def graded(self) -> list[Row]:
@@ -89,39 +103,49 @@ class Sheet:
 def read_sheet(course: Course, name: str) -> Sheet:
     """Les notes du devoir `name`, de la base et des copies corrigées."""
     points = course.points(name)
-    rows = []
+    rows, changed = [], {}
     with course.gradebook() as book:
-        for student in sorted(book.students, key=lambda s: s.id):
-            full = " ".join(filter(None, (student.first_name, student.last_name)))
-            try:
-                submission = book.find_submission_notebook(name, name, student.id)
-            except MissingEntry:
-                rows.append(Row(student.id, full, None, {}, {}))
-                continue
-            scores = {g.name.removeprefix("test_"): float(g.score) for g in submission.grades}
-            row = Row(student.id, full, sum(scores.values()), scores, {})
-            read_copy(course, name, row)
-            rows.append(row)
-            book.db.expunge_all()
+        marks = read_marks(book, name)
+        people = [(s.id, s.first_name, s.last_name, s.email) for s in sorted(book.students, key=lambda s: s.id)]
+    for student, first, last, email in people:
+        row = Row(student, " ".join(filter(None, (first, last))), None, {}, {}, email=email or "")
+        if copy := marks.get(student):
+            row.score, row.scores, row.penalty = copy.score, copy.scores, copy.penalty
+            row.differences = copy.differences()
+            if found := read_copy(course, name, row, copy):
+                changed[student] = found
+        rows.append(row)
+    again = f"python -m grader grade {name} --course {course.folder}"
     if not any(row.score is not None for row in rows):
-        raise UserError(f"Aucune copie de {name} n'est corrigée. Lancez d'abord\u00a0: python -m grader grade {name}")
+        raise UserError(f"Aucune copie de {name} n'est corrigée. Lancez d'abord\u00a0: {again}")
+    if changed:
+        copies = "1 copie" if len(changed) == 1 else f"{len(changed)} copies"
+        what = ", ".join(sorted({text for texts in changed.values() for text in texts}))
+        raise UserError(
+            f"Le barème de {name} a changé depuis la correction de {copies} ({what})\u00a0: leurs points sont encore "
+            f"ceux d'avant. Lancez d'abord\u00a0: {again}"
+        )
     return Sheet(name, points, rows)
 
 
-def read_copy(course: Course, name: str, row: Row) -> None:
-    """Ajoute à `row` ce que dit sa copie corrigée : verdicts, refus, réparations, réponses."""
+def read_copy(course: Course, name: str, row: Row, copy: CopyMarks) -> list[str]:
+    """Ajoute à `row` ce que dit sa copie corrigée : verdicts, refus, réparations, réponses.
+
+    Rend les exercices dont le barème a changé depuis.
+    """
     notebook = read_graded(course.path("autograded", row.student, name) / f"{name}.ipynb")
     if notebook is None:
-        return
+        return points_changed({}, copy)
     about = notebook.metadata.get(KEY, {})
     row.results = {data["exercise"]: Result.from_data(data) for data in about.get("results", [])}
     row.refused = str(about.get("refused", ""))
-    row.notes = [f"{id}\u00a0: {text}" for id, texts in about.get("notes", {}).items() for text in texts]
+    row.notes = notes_text(about.get("notes", {}))
     answered = {id for id, result in row.results.items() if result.verdict not in ("missing", "refused")}
     for cell in notebook.cells:
         id = cell.metadata.get("nbgrader", {}).get("grade_id")
         if is_solution(cell) and id in answered:
             row.sources[id] = cell.source
+    return points_changed(points_when_graded(notebook), copy)
 
 
 # ---------------------------------------------------------------------------------------------- exercices
@@ -167,7 +191,7 @@ def items(sheet: Sheet) -> list[Item]:
     found = []
     for id, points in sheet.points.items():
         scores = [row.scores.get(id, 0.0) for row in rows]
-        rest = [(row.score or 0.0) - score for row, score in zip(rows, scores, strict=True)]
+        rest = [row.raw - score for row, score in zip(rows, scores, strict=True)]
         found.append(
             Item(
                 id,
@@ -238,11 +262,11 @@ class Need:
 
 
 def needs(sheet: Sheet) -> list[Need]:
-    """Qui a besoin d'aide, du plus au moins : moins de la moitié des points, copie lisible."""
+    """Qui a besoin d'aide, du plus au moins : moins de la moitié des points, retard à part, copie lisible."""
     found = []
     for row in sheet.readable:
         mark = sheet.mark(row)
-        if mark is None or (row.score or 0.0) >= HELP * sheet.max_score:
+        if mark is None or row.raw >= HELP * sheet.max_score:
             continue
         results = [r for r in row.results.values() if r.verdict != "correct"]
         missing = [r.exercise for r in results if r.verdict == "missing"]

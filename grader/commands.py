@@ -1,4 +1,5 @@
-"""Lignes de commande de l'enseignant : init, publish, collect, grade, report. Chacune rend un code de sortie."""
+"""Lignes de commande de l'enseignant : init, publish, collect, grade, feedback, report. Chacune rend un code
+(0, 1 ou 2)."""
 
 from __future__ import annotations
 
@@ -132,6 +133,27 @@ def import_elsewhere() -> None:
 
         multiprocessing.set_forkserver_preload(list(PRELOADED))
         forkserver.ensure_running()
+
+
+def feedback(argv: list[str]) -> int:
+    """`feedback ASSIGNMENT [--course DIR]`."""
+    parser = FrenchParser(
+        "python -m grader feedback",
+        "Écrit les pages de retour dans feedback/, avec nbgrader, et refait celles dont la copie corrigée, les notes "
+        "ou les commentaires ont changé. Les autres ne sont pas touchées.",
+        "Code de sortie\u00a0: 0 si tous les retours sont à jour, 1 si une copie n'a pas pu avoir le sien, 2 si la "
+        "commande n'a pas pu se faire.",
+    )
+    parser.add_argument("assignment", metavar="DEVOIR", help="par exemple ch3_quantification")
+    add_course(parser)
+    options = parser.parse_args(argv)
+    from grader.course import Course
+    from grader.feedback import Feedback, summary
+
+    course = Course(options.course)
+    done = Feedback(course, options.assignment).renew()
+    print(summary(done, course.path("feedback")))
+    return 1 if done.failed else 0
 
 
 def report(argv: list[str]) -> int:

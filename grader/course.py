@@ -56,12 +56,29 @@ c.CourseDirectory.root = str(Path(__file__).resolve().parent)
 
 FRENCH_FEEDBACK = (
     ("<html>", '<html lang="fr">'),
+    (
+        '<meta charset="utf-8" />',
+        '<meta charset="utf-8" />\n<meta name="viewport" content="width=device-width, initial-scale=1" />\n'
+        '<meta name="empreinte" content="{{ resources.nbgrader.fingerprint }}" />',
+    ),
+    # Les formules viennent du réseau, quand il y en a un : la page ne l'attend jamais.
+    ("{{ mathjax() }}", "{{ mathjax(resources.mathjax_url) | replace('<script src', '<script defer src') }}"),
     ("div#notebook {", "div.output_area pre {\n  white-space: pre-wrap;\n}\n\ndiv#notebook {"),
     (">Test cell</a>", ">{{ cell.metadata.nbgrader.grade_id | replace('test_', '') }}</a>"),
     (">Coding free-response</a>", ">Réponse libre (code)</a>"),
     (">Written response</a>", ">Réponse rédigée</a>"),
     (">Task</a>", ">Travail</a>"),
     (">Comment</a>", ">Commentaire</a>"),
+    (
+        '        <div id="toc">',
+        "        {% for text in resources.nbgrader.remarks %}<p><b>{{ text | e }}</b></p>\n        {% endfor %}"
+        '<div id="toc">',
+    ),
+    (
+        "{% macro nbgrader_footer(cell) -%}",
+        "{% macro nbgrader_footer(cell) -%}\n{%- if cell.metadata.nbgrader.remark -%}\n"
+        '<div class="panel-footer"><b>{{ cell.metadata.nbgrader.remark | e }}</b></div>\n{%- endif -%}',
+    ),
     ("Late submission penalty (Score: -", "Pénalité de retard (points\u00a0: -"),
     ("(Score: ", "(points\u00a0: "),
     ("      Score: ", "      Points\u00a0: "),
@@ -73,7 +90,7 @@ FRENCH_FEEDBACK = (
     ("Comments:", "Commentaires\u00a0:"),
     ("| round(2) }}", "| round(2) | string | replace('.', ',') }}"),
 )
-"""Mots du gabarit de retour de nbgrader → français."""
+"""Passages du gabarit de retour de nbgrader → les nôtres : en français, avec ce que dit `grader.feedback`."""
 
 
 VALIDATOR_TEXTS = {
@@ -105,13 +122,21 @@ def configure(c: Any, folder: Path) -> None:
     # Seconde passe : noter au lieu d'exécuter, puis tout le reste de nbgrader.
     c.Autograde.autograde_preprocessors = [
         "grader.nbglue.GradeCells",
-        f"{STEPS}.SaveAutoGrades",
+        "grader.nbglue.SaveGrades",
         f"{STEPS}.AssignLatePenalties",
         f"{STEPS}.CheckCellMetadata",
+    ]
+    # Un retour dit aussi ce qui sépare la note de la correction automatique.
+    c.GenerateFeedback.preprocessors = [
+        "grader.feedback.FeedbackGrades",
+        "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
     ]
     c.ClearSolutions.code_stub = {"python": STUB}
     for name, text in VALIDATOR_TEXTS.items():
         c.Validator[name] = text
+    # Un greffon de nbgrader (retard, export) posé à côté de nbgrader_config.py se trouve d'où que l'on tape.
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))
     if (folder / "gabarits" / "feedback").is_dir():
         c.HTMLExporter.template_name = "feedback"
         c.HTMLExporter.extra_template_basedirs = [str(folder / "gabarits"), str(nbgrader_templates())]
@@ -128,6 +153,10 @@ class Course:
                 f"Préparez-en un avec «\u00a0python -m grader init {folder}\u00a0», ou donnez le bon avec --course."
             )
         find_alembic()
+        self.reload()
+
+    def reload(self) -> None:
+        """Lit (ou relit) les réglages du cours."""
         try:
             self.config: Config = PyFileConfigLoader(CONFIG, path=str(self.folder)).load_config()
         except SystemExit as error:
@@ -163,24 +192,26 @@ class Course:
                 ) from None
             return {cell.name.removeprefix("test_"): cell.max_score for cell in notebook.grade_cells}
 
-    def students(self, assignment: str) -> list[str]:
-        """Les étudiants qui ont un dossier pour ce devoir dans submitted/."""
-        pattern = self.directory.format_path(self.directory.submitted_directory, "*", assignment)
+    def students(self, assignment: str, step: str = "submitted") -> list[str]:
+        """Les étudiants qui ont un dossier pour ce devoir dans submitted/ (ou à une autre étape)."""
+        pattern = self.directory.format_path(getattr(self.directory, f"{step}_directory"), "*", assignment)
         return sorted(Path(p).parent.name for p in glob.glob(pattern) if Path(p).is_dir())
 
     def autograde(self, assignment: str, student: str) -> str:
         """L'étape « autograde » de nbgrader pour une copie. Rend "" ou, en une phrase, ce qui l'a empêchée."""
-        return self._run(Autograde, assignment, student)
+        return self.run_step(Autograde, assignment, student)
 
     def generate(self, assignment: str) -> str:
         """L'étape « generate_assignment »."""
-        return self._run(GenerateAssignment, assignment, ".")
+        return self.run_step(GenerateAssignment, assignment, ".")
 
-    def _run(self, step: type, assignment: str, student: str) -> str:
+    def run_step(self, step: type, assignment: str, student: str, **settings: Any) -> str:
+        """Une étape de nbgrader, pour un étudiant ou pour tous ("*"). Rend "" ou ce qui l'a empêchée, en une phrase."""
         self.directory.assignment_id = assignment
-        self.directory.student_id = glob.escape(student)
+        self.directory.student_id = student if student == "*" else glob.escape(student)
         converter = step(coursedir=self.directory, config=self.config)
-        converter.force = True
+        for key, value in {"force": True, **settings}.items():
+            setattr(converter, key, value)
         with captured(converter.log) as log, warnings.catch_warnings():
             warnings.simplefilter("ignore", SAWarning)  # nbgrader en lève à chaque copie nouvelle, sans conséquence
             try:

@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 
 import nbformat
@@ -25,9 +24,10 @@ from grader import UserError
 from grader.course import Course
 from grader.grading import NB, THIN, VERDICTS, Result, grade_refused
 from grader.jobs import Failed, Graded, Here, Job, Pool, Processes, Setup
+from grader.marks import CopyMarks, out_of, sentence
 from grader.nbglue import Assignment, assignment, blank_copy, hooks, open_copy
-from grader.record import Recorder, entries, follows_nbgrader, read_graded
-from grader.submission import KEY, Unreadable, read_data
+from grader.record import PenaltyError, Recorder, entries, follows_nbgrader, read_graded
+from grader.submission import KEY, Unreadable, notes_text, read_data
 
 TABLE_ROWS = 60
 """Au-delà, le résumé ne montre que les étudiants dont la copie demande un regard."""
@@ -44,13 +44,36 @@ class Marked:
     """Étudiants dont la copie n'a pas pu être notée, ou la note pas écrite."""
     kept: list[str] = field(default_factory=list)
     """Étudiants dont la correction précédente est encore bonne."""
+    marks: dict[str, CopyMarks] = field(default_factory=dict)
+    """Étudiant → sa note dans la base : c'est elle qui est montrée."""
     seconds: float = 0.0
 
     def remark(self, student: str, text: str) -> None:
         self.remarks.setdefault(student, []).append(text)
 
     def records(self) -> list[dict]:
-        return [r.record(student, self.assignment) for student in sorted(self.results) for r in self.results[student]]
+        """Les fiches de `--json` : verdicts de la correction, points de la base."""
+        return [self.record(student, r) for student in sorted(self.results) for r in self.results[student]]
+
+    def record(self, student: str, result: Result) -> dict:
+        """Une fiche. Ce qui sépare ses points de la correction automatique est dit dans son message."""
+        fields = result.record(student, self.assignment)
+        copy = self.marks.get(student)
+        cell = copy.cells.get(result.exercise) if copy else None
+        said = [fields["message"]]
+        if cell:
+            fields |= {"score": cell.score, "max_score": cell.max_score}
+            said += [sentence(cell.difference), sentence(copy.lateness)]
+        if student in self.unsaved:
+            fields["score"] = cell.score if cell else 0.0
+            said.append("Cette correction n'a pas pu être enregistrée.")
+        return fields | {"message": " ".join(filter(None, said))}
+
+    def total(self, student: str) -> tuple[float, float]:
+        """(points, barème) d'une copie, pénalité de retard comprise."""
+        if copy := self.marks.get(student):
+            return copy.score, copy.max_score
+        return 0.0, sum(r.max_score for r in self.results[student])
 
     @property
     def refused(self) -> list[str]:
@@ -83,6 +106,7 @@ def mark(
     marked = Marked(name)
     start = time.monotonic()
     with Recorder(course, name) as recorder:
+        recorder.forget_english()
         setup = Setup(name, given.fingerprint, points, recorder.cells, recorder.kernelspec, seed)
         batch = Batch(course, given, recorder, marked, redo or seed is not None)
         if pool is None:
@@ -91,6 +115,7 @@ def mark(
         with batch.bar, closing(pool.run(setup, batch.todo(students))) as outcomes:
             for outcome in outcomes:
                 batch.finish(outcome)
+        batch.say_differences()
     marked.seconds = time.monotonic() - start
     return marked
 
@@ -126,6 +151,8 @@ class Batch:
             path, remarks = expected_file(self.course.path("submitted", student, self.marked.assignment), self.given)
             for text in remarks:
                 self.marked.remark(student, text)
+            if self.recorder.unreadable_timestamp(student):
+                self.marked.remark(student, "date de remise (timestamp.txt) illisible\u00a0: retard non compté.")
             try:
                 job = Job(student, read_data(path))
             except Unreadable as error:
@@ -145,9 +172,12 @@ class Batch:
         results = [Result.from_data(data) for data in about["results"]]
         if {r.exercise: r.max_score for r in results} != self.points():
             return False
-        scores, timestamp = self.recorded.get(student, ({}, None))
-        if scores != {r.exercise: r.score for r in results} or self.late(student, timestamp):
-            self.recorder.write_rows(student, entries(notebook))
+        try:
+            if self.outdated(student, results):
+                self.recorder.write_rows(student, entries(notebook))
+        except PenaltyError as error:
+            self.lose(student, str(error), results)
+            return True
         self.marked.kept.append(student)
         self.keep(student, results, about)
         return True
@@ -157,10 +187,21 @@ class Batch:
         cells = self.recorder.cells.items()
         return {name.removeprefix("test_"): cell.points for name, cell in cells if cell.points is not None}
 
-    def late(self, student: str, recorded: datetime | None) -> bool:
-        """Vrai si la date de remise n'est plus celle de la base."""
+    def outdated(self, student: str, results: list[Result]) -> bool:
+        """Vrai si la base n'a pas encore ces notes, cette date de remise ou la pénalité qu'elles demandent."""
+        copy = self.recorded.get(student)
+        if copy is None or {id: cell.auto for id, cell in copy.cells.items()} != {r.exercise: r.score for r in results}:
+            return True
         timestamp = self.recorder.timestamp(student)
-        return timestamp is not None and timestamp != recorded
+        return (timestamp is not None and timestamp != copy.timestamp) or self.recorder.penalty_changed(copy)
+
+    def say_differences(self) -> None:
+        """Relit les notes de la base, et dit ce qui les sépare de la correction automatique."""
+        everyone = self.recorder.recorded()
+        self.marked.marks = {s: everyone[s] for s in self.marked.results if s in everyone}
+        for student, copy in sorted(self.marked.marks.items()):
+            for text in copy.differences():
+                self.marked.remark(student, f"{text}.")
 
     def finish(self, outcome: Graded | Failed) -> None:
         """Écrit les notes d'une copie. Ce qui n'a pas pu l'être est dit."""
@@ -175,7 +216,10 @@ class Batch:
     def write(self, graded: Graded) -> str:
         """Écrit une copie notée ; rend "" ou, en une phrase, ce qui l'a empêchée."""
         if self.fast:
-            self.recorder.save(graded.student, graded.text, graded.entries)
+            try:
+                self.recorder.save(graded.student, graded.text, graded.entries)
+            except PenaltyError as error:
+                return str(error)
             return ""
         key = (self.marked.assignment, graded.student)
         hooks.ready[key] = (nbformat.reads(graded.text, as_version=4), graded.results)
@@ -186,9 +230,8 @@ class Batch:
 
     def keep(self, student: str, results: list[Result], about: dict) -> None:
         """Retient les notes d'une copie et ce qu'il faut en savoir."""
-        for exercise, texts in about.get("notes", {}).items():
-            for text in texts:
-                self.marked.remark(student, f"{exercise}{NB}: {text}")
+        for text in notes_text(about.get("notes", {})):
+            self.marked.remark(student, text)
         if about.get("refused"):
             self.marked.remark(student, f"copie refusée{NB}: {about['refused']}.")
         self.marked.results[student] = results
@@ -241,8 +284,7 @@ def summary(marked: Marked) -> str:
     for student in shown:
         results = marked.results[student]
         counts = Counter(r.verdict for r in results)
-        total = f"{format_number(sum(r.score for r in results))} / {format_number(sum(r.max_score for r in results))}"
-        rows.append((student, total, verdicts_text(counts)))
+        rows.append((student, out_of(*marked.total(student)), verdicts_text(counts)))
     lines = table(("étudiant", "points", "exercices"), rows) if rows else []
     if marked.remarks:
         lines += ["", "À savoir\u00a0:"]

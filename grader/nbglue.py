@@ -17,7 +17,7 @@ from typing import Any
 import nbformat
 from nbconvert.exporters import NotebookExporter
 from nbformat import NotebookNode
-from nbgrader.preprocessors import NbGraderPreprocessor
+from nbgrader.preprocessors import NbGraderPreprocessor, SaveAutoGrades
 
 from atelier import paths
 from grader import seal
@@ -184,6 +184,16 @@ class GradeCells(NbGraderPreprocessor):
             results = grade_notebook(nb, given, points_of(nb, given.template), shared_sandbox(), hooks.seed)
         write_results(nb, results)
         return nb, resources
+
+
+class SaveGrades(SaveAutoGrades):
+    """`SaveAutoGrades`, sans le commentaire anglais qu'il pose sur une cellule restée vide : le retour le dit déjà."""
+
+    def _add_comment(self, cell: NotebookNode, resources: dict) -> None:
+        super()._add_comment(cell, resources)
+        key = (cell.metadata["nbgrader"]["grade_id"], self.notebook_id, self.assignment_id, self.student_id)
+        self.gradebook.find_comment(*key).auto_comment = None
+        self.gradebook.db.commit()
 
 
 def grade_notebook(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 import warnings
@@ -16,13 +17,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from nbformat import NotebookNode
 from nbformat.v4 import reads_json, writes_json
 from nbgrader import utils
 from nbgrader.api import (
-    BaseCell,
     Comment,
     Grade,
     Gradebook,
@@ -40,15 +41,24 @@ from sqlalchemy.engine import make_url
 from traitlets.config import Config
 
 from grader import UserError
-from grader.course import Course, configure
+from grader.course import CONFIG, Course, configure
+from grader.marks import CopyMarks, read_marks, seconds_late
 
 PATIENCE = 60.0
 """Secondes pendant lesquelles une base verrouillée ou absente est redemandée avant d'arrêter la correction."""
 CONFLICTS = 5
 
 
+ENGLISH_COMMENT = "No response."
+"""Le commentaire que nbgrader pose de lui-même, en anglais, sur une cellule restée vide."""
+
+
 class RecordError(UserError):
     """Les notes ne peuvent pas être écrites : base verrouillée, disparue, disque plein. La correction s'arrête là."""
+
+
+class PenaltyError(Exception):
+    """Le greffon de retard du cours n'a pas su dire la pénalité d'une copie ; les autres continuent."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +97,13 @@ def overwrite(notebook: NotebookNode, cells: Mapping[str, SourceCell], kernelspe
 
 
 def entries(notebook: NotebookNode) -> Entries:
-    """Ce que SaveAutoGrades de nbgrader lirait dans ce carnet."""
+    """Ce que `nbglue.SaveGrades` lirait dans ce carnet."""
     found = Entries()
     for cell in notebook.cells:
         if utils.is_grade(cell):
             found.scores[cell.metadata.nbgrader["grade_id"]] = utils.determine_grade(cell)[0]
         if utils.is_solution(cell):
-            same = cell.metadata.nbgrader.get("checksum") == utils.compute_checksum(cell)
-            found.comments[cell.metadata.nbgrader["grade_id"]] = "No response." if same else None
+            found.comments[cell.metadata.nbgrader["grade_id"]] = None  # le retour dit déjà, en français, « non fait »
     return found
 
 
@@ -123,9 +132,15 @@ class Recorder:
         self.course, self.name, self.patience = course, name, PATIENCE
         self.converter = Autograde(coursedir=course.directory, config=course.config)
         self.converter.log = quiet_log()
-        self.penalties = AssignLatePenalties(parent=self.converter)
-        self.penalties.log = self.converter.log
-        self.penalties.init_plugin()
+        try:
+            self.penalties = AssignLatePenalties(parent=self.converter)
+            self.penalties.log = self.converter.log
+            self.penalties.init_plugin()
+        except Exception as error:  # du code du cours : il peut lever n'importe quoi
+            raise UserError(
+                f"Le greffon de retard que demande {course.folder / CONFIG} (AssignLatePenalties.plugin_class) ne se "
+                f"charge pas\u00a0: {error}\nCorrigez son nom, ou posez son fichier à côté de {CONFIG}."
+            ) from error
 
     def __enter__(self) -> Recorder:
         self.book = Gradebook(self.course.directory.db_url, self.course.directory.course_id)
@@ -152,26 +167,33 @@ class Recorder:
     def __exit__(self, *_: object) -> None:
         self.book.close()
 
+    def forget_english(self) -> None:
+        """Ôte de la base le commentaire anglais que les corrections d'avant y ont laissé."""
+        old = (Comment.auto_comment == ENGLISH_COMMENT, Comment.cell_id.in_(self.solution_ids.values()))
+        if self.book.db.execute(select(Comment.id).where(*old).limit(1)).first() is not None:
+            clear = update(Comment).where(*old).values(auto_comment=None)
+            self.insist(lambda: self.book.db.execute(clear, execution_options={"synchronize_session": False}))
+
     # ------------------------------------------------------------------------------------------ relire
 
-    def recorded(self) -> dict[str, tuple[dict[str, float | None], datetime | None]]:
-        """Étudiant → (points automatiques par exercice, date de remise), tels que la base les a."""
-        query = (
-            select(SubmittedAssignment.student_id, SubmittedAssignment.timestamp, BaseCell.name, Grade.auto_score)
-            .join(SubmittedNotebook, SubmittedNotebook.assignment_id == SubmittedAssignment.id)
-            .join(Grade, Grade.notebook_id == SubmittedNotebook.id)
-            .join(BaseCell, BaseCell.id == Grade.cell_id)
-            .where(SubmittedAssignment.assignment_id == self.assignment_id)
-        )
-        found: dict[str, tuple[dict[str, float | None], datetime | None]] = {}
-        for student, timestamp, cell, score in self.book.db.execute(query):
-            found.setdefault(student, ({}, timestamp))[0][cell.removeprefix("test_")] = score
+    def recorded(self) -> dict[str, CopyMarks]:
+        """Étudiant → sa note, telle que la base l'a."""
+        found = read_marks(self.book, self.name)
         self.book.db.rollback()
         return found
 
     def timestamp(self, student: str) -> datetime | None:
-        """La date de remise écrite à côté de la copie, s'il y en a une."""
-        return self.course.directory.get_existing_timestamp(str(self.course.path("submitted", student, self.name)))
+        """La date de remise écrite à côté de la copie ; None s'il n'y en a pas, ou si elle est illisible."""
+        folder = str(self.course.path("submitted", student, self.name))
+        try:
+            return self.course.directory.get_existing_timestamp(folder)
+        except (Exception, SystemExit):  # nbgrader arrête tout devant une date qu'il ne comprend pas
+            return None
+
+    def unreadable_timestamp(self, student: str) -> bool:
+        """Vrai si `timestamp.txt` dit quelque chose qui n'est pas une date."""
+        path = self.course.path("submitted", student, self.name) / "timestamp.txt"
+        return path.is_file() and bool(path.read_bytes().strip()) and self.timestamp(student) is None
 
     def file(self, student: str) -> Path:
         """Le carnet corrigé d'un étudiant."""
@@ -270,15 +292,37 @@ class Recorder:
         """La pénalité de retard que demande le greffon du cours."""
         db = self.book.db
         penalty = None
-        late = db.get(SubmittedAssignment, submission).total_seconds_late
+        late = seconds_late(db.get(SubmittedAssignment, submission))
         if late > 0:
             row = db.get(SubmittedNotebook, notebook)
             db.refresh(row)
-            penalty = self.penalties.plugin_inst.late_submission_penalty(student, row.score, late)
-            if penalty is not None:
-                penalty = self.penalties._check_late_penalty(row, penalty)
+            penalty = self.penalty(student, row, late)
         where = SubmittedNotebook.id == notebook
         db.execute(update(SubmittedNotebook).where(where).values(late_submission_penalty=penalty))
+
+    def penalty(self, student: str, scored: Any, late: float) -> float | None:
+        """Ce que le greffon ôte à une copie en retard, borné comme nbgrader le borne. scored : ce qui a un `score`."""
+        try:
+            penalty = self.penalties.plugin_inst.late_submission_penalty(student, scored.score, late)
+            if penalty is None:
+                return None
+            penalty = float(self.penalties._check_late_penalty(scored, float(penalty)))
+        except Exception as error:  # du code du cours : il peut lever n'importe quoi
+            raise PenaltyError(f"le greffon de retard échoue ({type(error).__name__}\u00a0: {error})") from error
+        if not math.isfinite(penalty):
+            raise PenaltyError(f"le greffon de retard rend {penalty}, qui n'est pas un nombre de points")
+        return penalty
+
+    def penalty_changed(self, copy: CopyMarks) -> bool:
+        """Vrai si la date limite, un délai accordé ou le greffon ont changé depuis que la pénalité est écrite.
+
+        Une note à la main a pu changer le score depuis, ce que nbgrader n'ajuste pas : alors seulement si la copie
+        devient, ou n'est plus, en retard.
+        """
+        expected = self.penalty(copy.student, SimpleNamespace(score=copy.raw), copy.late) if copy.late > 0 else None
+        if copy.by_hand:
+            return bool(expected) != bool(copy.penalty)
+        return not math.isclose(expected or 0.0, copy.penalty, abs_tol=1e-9)
 
     def insist(self, action: Callable[[], None]) -> None:
         """Exécute `action` en une transaction ; recommence après un conflit ou un verrou, un temps borné."""
@@ -292,6 +336,9 @@ class Recorder:
                 self.book.db.commit()
                 self.book.db.expunge_all()
                 return
+            except PenaltyError:
+                self._forget()
+                raise
             except exc.DBAPIError as error:
                 self._forget()
                 conflicts += isinstance(error, exc.IntegrityError)

@@ -376,6 +376,11 @@ def note(notes: Notes, exercise: str, text: str) -> None:
     notes.setdefault(exercise, []).append(text)
 
 
+def notes_text(notes: Notes) -> list[str]:
+    """Les remarques d'une copie, une par ligne ; celles de toute la copie (clé "") ne nomment pas d'exercice."""
+    return [f"{id}\u00a0: {text}" if id else text for id, texts in notes.items() for text in texts]
+
+
 def adopt(cell: NotebookNode, wanted: TemplateCell) -> None:
     """Donne à la cellule les métadonnées et le genre du carnet publié ; son texte aussi, sauf pour une réponse."""
     cell.metadata = NotebookNode(json.loads(json.dumps(wanted.node.metadata)))

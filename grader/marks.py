@@ -1,0 +1,202 @@
+"""Les notes d'un devoir, telles que la base de nbgrader les a : toute note montrée ou exportée est lue ici.
+
+Les points sont ceux du modèle de nbgrader (`Grade.score`, `SubmittedAssignment.score`, pénalité de retard) : note à la
+main d'abord, sinon note automatique, bonus en plus, retard en moins, comme `nbgrader export`. Ce qui s'écarte de la
+correction automatique est dit en une phrase, la même pour qui enseigne et pour l'étudiant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from nbformat import NotebookNode
+from nbgrader.api import (
+    BaseCell,
+    Comment,
+    Grade,
+    Gradebook,
+    SubmittedAssignment,
+    SubmittedNotebook,
+)
+from sqlalchemy import Select, select
+from sqlalchemy.orm import undefer
+
+NB = "\u00a0"
+THIN = "\u202f"
+SAME = 1e-9
+"""Écart sous lequel deux nombres de points sont les mêmes."""
+
+
+def points_text(value: float) -> str:
+    """Un nombre de points : au plus deux décimales, virgule."""
+    return f"{value:.2f}".rstrip("0").rstrip(".").replace(".", ",").replace("-", "−")
+
+
+def out_of(score: float, max_score: float) -> str:
+    """« 10,5 / 11 »."""
+    return f"{points_text(score)}{NB}/{NB}{points_text(max_score)}"
+
+
+def sentence(text: str) -> str:
+    """Une remarque, en phrase : majuscule et point."""
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+@dataclass(frozen=True)
+class CellMark:
+    """La note d'un exercice. auto, manual : None si personne n'en a mis ; review : à revoir à la main."""
+
+    score: float
+    max_score: float
+    auto: float | None
+    manual: float | None
+    extra: float
+    review: bool
+
+    @property
+    def by_hand(self) -> bool:
+        return self.manual is not None or bool(self.extra)
+
+    @property
+    def difference(self) -> str:
+        """Ce qui sépare cette note de la correction automatique, en une phrase ; "" si rien."""
+        parts = []
+        if self.manual is not None and (self.auto is None or abs(self.manual - self.auto) > SAME):
+            parts.append(f"note mise à la main, {out_of(self.manual, self.max_score)}")
+            if self.auto is not None:
+                parts[0] += f" (la correction automatique donne {out_of(self.auto, self.max_score)})"
+        if self.extra:
+            what = "de plus" if self.extra > 0 else "de moins"
+            parts.append(f"{quantity(abs(self.extra))} {what}, à la main")
+        return f"{THIN}; ".join(parts)
+
+
+def quantity(points: float) -> str:
+    """« 0,5 point », « 2 points »."""
+    return f"{points_text(points)} point{'s' if points >= 2 else ''}"
+
+
+@dataclass
+class CopyMarks:
+    """La note d'une copie. raw : somme des exercices ; penalty : points ôtés ; late : retard, en secondes."""
+
+    student: str
+    raw: float
+    penalty: float
+    max_score: float
+    timestamp: datetime | None = None
+    late: float = 0.0
+    cells: dict[str, CellMark] = field(default_factory=dict)
+
+    @property
+    def score(self) -> float:
+        """Le total que `nbgrader export` donne : jamais sous zéro."""
+        return max(0.0, self.raw - self.penalty)
+
+    @property
+    def by_hand(self) -> bool:
+        return any(cell.by_hand for cell in self.cells.values())
+
+    @property
+    def scores(self) -> dict[str, float]:
+        return {exercise: cell.score for exercise, cell in self.cells.items()}
+
+    @property
+    def lateness(self) -> str:
+        """La pénalité de retard, en une phrase ; "" s'il n'y en a pas."""
+        if not self.penalty:
+            return ""
+        what = f"retard{NB}: {quantity(self.penalty)} en moins" if self.penalty > 0 else "retard compté en plus"
+        return f"{what}, {out_of(self.score, self.max_score)} au lieu de {points_text(self.raw)}"
+
+    def differences(self) -> list[str]:
+        """Tout ce qui sépare ces notes de la correction automatique, pour qui enseigne."""
+        said = []
+        for exercise, cell in self.cells.items():
+            if text := cell.difference:
+                if cell.review:
+                    text += f"{THIN}; copie recorrigée depuis, à revoir dans formgrader"
+                said.append(f"{exercise}{NB}: {text}")
+        return said + ([self.lateness] if self.lateness else [])
+
+
+def exercise_of(cell: str) -> str:
+    """L'exercice que note la cellule `test_<exercice>`."""
+    return cell.removeprefix("test_")
+
+
+def read_marks(book: Gradebook, name: str, student: str | None = None) -> dict[str, CopyMarks]:
+    """Étudiant → sa note au devoir `name`, pour tous ceux qui ont une copie dans la base (ou pour `student`)."""
+    assignment = book.find_assignment(name)
+    query = (
+        select(SubmittedAssignment)
+        .where(SubmittedAssignment.assignment_id == assignment.id)
+        .options(undefer(SubmittedAssignment.score), undefer(SubmittedAssignment.late_submission_penalty))
+    )
+    found = {}
+    for row in book.db.execute(_only(query, student)).scalars():
+        score, penalty = float(row.score), float(row.late_submission_penalty)
+        max_score, late = float(assignment.max_score), seconds_late(row)
+        found[row.student_id] = CopyMarks(row.student_id, score, penalty, max_score, row.timestamp, late)
+    columns = (Grade.score, Grade.max_score, Grade.auto_score, Grade.manual_score, Grade.extra_credit)
+    for who, cell, *values, review in book.db.execute(
+        _only(_by_cell(Grade, assignment.id, *columns, Grade.needs_manual_grade), student)
+    ):
+        score, max_score, auto, manual, extra = values
+        mark = CellMark(float(score), float(max_score), auto, manual, extra or 0.0, bool(review))
+        found[who].cells[exercise_of(cell)] = mark
+    return found
+
+
+def read_comments(book: Gradebook, name: str, student: str | None = None) -> dict[str, dict[str, str]]:
+    """Étudiant → {cellule: commentaire écrit à la main}, pour le devoir `name`."""
+    query = _by_cell(Comment, book.find_assignment(name).id, Comment.manual_comment)
+    found: dict[str, dict[str, str]] = {}
+    for who, cell, text in book.db.execute(_only(query.where(Comment.manual_comment.is_not(None)), student)):
+        found.setdefault(who, {})[cell] = text
+    return found
+
+
+def _by_cell(table: type[Grade] | type[Comment], assignment_id: str, *columns: object) -> Select:
+    """(étudiant, cellule, colonnes) pour les copies d'un devoir."""
+    return (
+        select(SubmittedAssignment.student_id, BaseCell.name, *columns)
+        .select_from(table)
+        .join(SubmittedNotebook, SubmittedNotebook.id == table.notebook_id)
+        .join(SubmittedAssignment, SubmittedAssignment.id == SubmittedNotebook.assignment_id)
+        .join(BaseCell, BaseCell.id == table.cell_id)
+        .where(SubmittedAssignment.assignment_id == assignment_id)
+    )
+
+
+def _only(query: Select, student: str | None) -> Select:
+    return query if student is None else query.where(SubmittedAssignment.student_id == student)
+
+
+def seconds_late(submission: SubmittedAssignment) -> float:
+    """Le retard d'une copie, délai accordé compris ; nul sans date limite, ce que nbgrader ne prévoit pas toujours."""
+    return 0.0 if submission.assignment.duedate is None else float(submission.total_seconds_late)
+
+
+# ---------------------------------------------------------------------------------------------- barème changé
+
+
+def points_when_graded(notebook: NotebookNode) -> dict[str, float]:
+    """Le barème d'un carnet corrigé, par exercice : celui qui valait quand il l'a été."""
+    cells = (cell.metadata.get("nbgrader", {}) for cell in notebook.cells)
+    return {exercise_of(meta["grade_id"]): float(meta["points"]) for meta in cells if meta.get("grade")}
+
+
+def points_changed(graded: Mapping[str, float], copy: CopyMarks) -> list[str]:
+    """Les exercices dont le barème a changé depuis que cette copie est corrigée : « spread (3 → 4) ».
+
+    graded : `points_when_graded` ; vide si le carnet corrigé manque.
+    """
+    said = []
+    for exercise, cell in copy.cells.items():
+        then = graded.get(exercise, max(cell.max_score, cell.auto or 0.0))
+        if abs(then - cell.max_score) > SAME:
+            said.append(f"{exercise} ({points_text(then)} → {points_text(cell.max_score)})")
+    return said
