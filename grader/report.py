@@ -1,66 +1,40 @@
-"""`report` : le bilan d'un devoir en page (report_page.py) et en texte, ses notes en CSV pour tableur et pour Moodle.
-
-Le format de Moodle a été relu dans son code (mod/assign/feedback/offline/importgradeslib.php) : colonnes séparées par
-des virgules ; trois sont exigées, reconnues mot à mot dans la langue de l'enseignant (en français « Identifiant »,
-« Note », « Dernière modification (note) ») ; l'identifiant est « Participant » suivi du numéro, sans espace dans le
-module de langue français, avec une espace en anglais.
-"""
+"""`report` : le bilan d'un devoir en page (report_page.py) et en texte, ses notes en CSV et pour Moodle (moodle.py)."""
 
 from __future__ import annotations
 
-import csv
-import io
-import re
 from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 
 from atelier import paths
 from atelier.compare import format_number
-from grader import UserError
 from grader.analysis import Row, Sheet, items, needs, read_sheet
 from grader.collect import moodle_numbers
 from grader.course import Course
 from grader.grading import NB, VERDICTS
 from grader.marking import table
+from grader.moodle import decimal, fill_worksheet, moodle_csv, render_csv, safe
 from grader.report_page import render_page
 
 THIN = "\u202f"
-MOODLE_COLUMNS = ("Identifiant", "Nom complet", "Note", "Note maximale", "Dernière modification (note)")
-"""En-têtes d'une feuille d'évaluation de Moodle en français : les trois que l'import exige (Identifiant, Note, Dernière
-modification) et deux pour qui la lit. Moodle les compare mot à mot, dans la langue de l'enseignant."""
-ID_COLUMNS = ("Identifiant", "Identifier")
-GRADE_COLUMNS = ("Note", "Grade")
 
 
 # ---------------------------------------------------------------------------------------------- CSV
 
 
-def decimal(value: float | None) -> str:
-    """Nombre à virgule, deux décimales ; vide s'il n'y en a pas."""
-    return "" if value is None else f"{value:.2f}".replace(".", ",")
-
-
-def safe(text: str) -> str:
-    """Texte qu'un tableur ne prendra pas pour une formule."""
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
-
-
-def render_csv(rows: Iterable[Iterable[str]], delimiter: str) -> bytes:
-    """CSV en UTF-8 avec sa marque, pour que les tableurs lisent les accents."""
-    text = io.StringIO()
-    csv.writer(text, delimiter=delimiter, lineterminator="\r\n").writerows(rows)
-    return text.getvalue().encode("utf-8-sig")
-
-
 def marks_csv(sheet: Sheet) -> bytes:
-    """Un étudiant par ligne : points, note, puis chaque exercice. Point-virgule et virgule décimale."""
+    """Un étudiant par ligne : points, note, puis chaque exercice. Point-virgule et virgule décimale.
+
+    Deux colonnes de plus, quand une note s'écarte de la correction automatique : points ôtés pour retard, et pourquoi.
+    """
     out_of = paths.course()["mark_out_of"]
     rows = [["étudiant", "nom", "points", "barème", f"note sur {out_of}", *sheet.points]]
+    changed = any(row.differences for row in sheet.rows)
+    rows[0] += ["retard", "à savoir"] if changed else []
     for row in sheet.rows:
         scores = [decimal(row.scores.get(id)) for id in sheet.points]
         total, mark = decimal(row.score), decimal(sheet.mark(row))
-        rows.append([safe(row.student), safe(row.name), total, decimal(sheet.max_score), mark, *scores])
+        why = [decimal(-row.penalty) if row.penalty else "", f"{THIN}; ".join(row.differences)] if changed else []
+        rows.append([safe(row.student), safe(row.name), total, decimal(sheet.max_score), mark, *scores, *why])
     return render_csv(rows, ";")
 
 
@@ -80,7 +54,7 @@ def exercises_csv(sheet: Sheet) -> bytes:
 
 
 def attention_csv(sheet: Sheet) -> bytes:
-    """Qui demande un regard, et pourquoi : rien rendu, copie refusée, réparée, ou moins de la moitié des points."""
+    """Qui demande un regard, et pourquoi : rien rendu, copie refusée ou réparée, note changée, étudiant à aider."""
     rows = [["étudiant", "nom", "note", "situation", "détail"]]
 
     def add(row: Row, what: str, detail: str) -> None:
@@ -93,6 +67,8 @@ def attention_csv(sheet: Sheet) -> bytes:
             add(row, "copie refusée", row.refused)
         elif row.notes:
             add(row, "copie réparée", " ".join(row.notes))
+        for text in row.differences:
+            add(row, "note changée", text)
     for need in needs(sheet):
         add(need.row, "à aider", "\u202f; ".join(need.why))
     return render_csv(rows, ";")
@@ -104,43 +80,6 @@ def similarities_csv(sheet: Sheet) -> bytes:
     for pair in sheet.pairs:
         rows += [[safe(pair.first), safe(pair.second), id, decimal(score)] for id, score in pair.exercises.items()]
     return render_csv(rows, ";")
-
-
-def moodle_csv(sheet: Sheet, numbers: dict[str, dict[str, str]]) -> bytes:
-    """Feuille d'évaluation pour Moodle en français : « Participant4711 », note à virgule entre guillemets."""
-    out_of = paths.course()["mark_out_of"]
-    rows: list[list[str]] = [list(MOODLE_COLUMNS)]
-    for row in sheet.graded:
-        if person := numbers.get(row.student):
-            id, name = f"Participant{person['number']}", safe(person["name"])
-            rows.append([id, name, decimal(sheet.mark(row)), decimal(float(out_of)), "-"])
-    return render_csv(rows, ",")
-
-
-def fill_worksheet(sheet: Sheet, numbers: dict[str, dict[str, str]], worksheet: Path) -> tuple[bytes, int]:
-    """La feuille téléchargée de Moodle, avec les notes dans sa colonne. Rend le fichier et le nombre de notes mises."""
-    text = worksheet.read_bytes().decode("utf-8-sig")
-    delimiter = ";" if text.split("\n", 1)[0].count(";") > text.split("\n", 1)[0].count(",") else ","
-    rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
-    header = rows[0] if rows else []
-    id_column = next((header.index(c) for c in ID_COLUMNS if c in header), None)
-    grade_column = next((header.index(c) for c in GRADE_COLUMNS if c in header), None)
-    if id_column is None or grade_column is None:
-        raise UserError(
-            f"{worksheet} n'est pas une feuille d'évaluation de Moodle\u00a0: il y manque la colonne "
-            f"«\u00a0{ID_COLUMNS[0]}\u00a0» ou «\u00a0{GRADE_COLUMNS[0]}\u00a0». Dans Moodle\u00a0: "
-            "Afficher tous les travaux remis, puis Télécharger la feuille d'évaluation."
-        )
-    marks = {person["number"]: student for student, person in numbers.items()}
-    by_student = {row.student: row for row in sheet.graded}
-    filled = 0
-    for cells in rows[1:]:
-        number = re.search(r"\d+$", cells[id_column]) if len(cells) > max(id_column, grade_column) else None
-        row = by_student.get(marks.get(number[0], "")) if number else None
-        if row is not None:
-            cells[grade_column] = decimal(sheet.mark(row))
-            filled += 1
-    return render_csv(rows, delimiter), filled
 
 
 # ---------------------------------------------------------------------------------------------- bilan
@@ -173,6 +112,8 @@ def class_report(sheet: Sheet) -> str:
     if refused:
         lines += ["", "Copies refusées"]
         lines += [f"  {row.student}{NB}: {next(iter(row.results.values())).message}" for row in refused]
+    if changed := [f"  {row.student}{NB}: {text}" for row in sheet.graded for text in row.differences]:
+        lines += ["", "Notes changées après la correction automatique", *changed]
     if absent:
         lines += ["", f"Rien reçu de{NB}: {', '.join(absent)}"]
     return "\n".join(lines) + "\n"
@@ -201,6 +142,7 @@ def write_report(course: Course, name: str, folder: Path, worksheet: Path | None
     """Écrit les fichiers du bilan. Rend (fichier, ce qu'il contient)."""
     sheet = read_sheet(course, name)
     numbers = moodle_numbers(course, name)
+    filled = fill_worksheet(sheet, numbers, worksheet) if worksheet is not None else None
     folder.mkdir(parents=True, exist_ok=True)
     written = []
 
@@ -214,9 +156,9 @@ def write_report(course: Course, name: str, folder: Path, worksheet: Path | None
     write("exercices.csv", exercises_csv(sheet), "réussite et discrimination de chaque exercice")
     write("a_regarder.csv", attention_csv(sheet), "qui demande un regard, et pourquoi")
     write("ressemblances.csv", similarities_csv(sheet), "réponses qui se ressemblent, à lire avant de conclure")
-    if worksheet is not None:
-        data, filled = fill_worksheet(sheet, numbers, worksheet)
-        write("moodle.csv", data, f"feuille d'évaluation de Moodle, {count(filled, 'note mise', 'notes mises')}")
+    if filled is not None:
+        what = [f"feuille d'évaluation de Moodle, {count(filled.filled, 'note mise', 'notes mises')}", *filled.remarks]
+        write("moodle.csv", filled.data, f"{THIN}; ".join(what))
     elif numbers:
         write("moodle.csv", moodle_csv(sheet, numbers), "feuille d'évaluation à importer dans Moodle")
     return written

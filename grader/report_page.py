@@ -63,6 +63,7 @@ def render_page(sheet: Sheet) -> str:
         ("idees", "Les idées fausses", misconceptions(found)),
         ("aide", "Qui a besoin d'aide", help_table(sheet, helped)),
         ("copies", "Copies absentes, refusées ou réparées", copies(sheet)),
+        ("changees", "Notes changées à la main ou par un retard", differences(sheet)),
         ("ressemblances", "Ressemblances entre réponses", similarities(sheet, sheet.pairs)),
         ("tous", "Toutes les notes", marks_table(sheet)),
     ]
@@ -244,6 +245,18 @@ def copies(sheet: Sheet) -> str:
     if repaired:
         parts += ["<h3>Réparées puis notées</h3>", grid(("étudiant", "ce qui a été réparé"), repaired)]
     return "".join(parts) or "<p>Toutes les copies attendues sont là et lisibles.</p>"
+
+
+def differences(sheet: Sheet) -> str:
+    """Ce qui sépare une note de la correction automatique."""
+    rows = [
+        (who(row), decimal(sheet.mark(row)), "<br>".join(map(esc, row.differences)))
+        for row in sheet.graded
+        if row.differences
+    ]
+    if not rows:
+        return "<p>Toutes les notes sont celles de la correction automatique.</p>"
+    return grid(("étudiant", f"note sur {paths.course()['mark_out_of']}", "ce qui a changé"), rows, (1,))
 
 
 def similarities(sheet: Sheet, pairs: Sequence[Pair]) -> str:

@@ -85,6 +85,7 @@ def story(tmp_path_factory: pytest.TempPathFactory):
     status = main(["grade", CHAPTER, "--course", str(course), "--json", str(records)])
     assert main(["report", CHAPTER, "--course", str(course)]) == 0
     nbgrader(course, "generate_feedback", CHAPTER)
+    assert main(["feedback", CHAPTER, "--course", str(course)]) == 0  # plus rien à refaire, ou à dire
     nbgrader(course, "export")
     return SimpleNamespace(
         folder=folder,

@@ -7,8 +7,11 @@ import io
 
 import pytest
 
+from grader import UserError
+from grader.analysis import Row, Sheet
 from grader.grading import Result
-from grader.report import Row, Sheet, class_report, decimal, marks_csv, moodle_csv, safe
+from grader.moodle import decimal, fill_worksheet, moodle_csv, safe
+from grader.report import class_report, marks_csv
 
 
 def result(exercise: str, score: float, verdict: str, misconception: str | None = None) -> Result:
@@ -53,6 +56,123 @@ def test_moodle_gets_only_those_it_knows(sheet):
         ["Identifiant", "Nom complet", "Note", "Note maximale", "Dernière modification (note)"],
         ["Participant4711", "Ana Silva", "12,50", "20,00", "-"],
     ]
+
+
+# ── La feuille d'évaluation de Moodle ────────────────────────────────────────────────────────────────────────────────
+
+FRENCH = ["Identifiant", "Nom complet", "Adresse de courriel", "Statut", "Note", "Note maximale"]
+FRENCH += ["Dernière modification (note)", "Feedback par commentaires"]
+ENGLISH = ["Identifier", "Full name", "Email address", "Status", "Grade", "Maximum Grade"]
+ENGLISH += ["Last modified (grade)", "Feedback comments"]
+NUMBERS = {"ana": {"number": "4711", "name": "Ana Silva"}, "cy": {"number": "12", "name": "Cy Dé"}}
+
+
+def worksheet(header: list[str], lines: list[tuple[str, ...]], delimiter: str = ",", quoting: int = 0) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter, quoting=quoting, lineterminator="\r\n")
+    writer.writerows([header, *([*line, *[""] * (len(header) - len(line))] for line in lines)])
+    return out.getvalue()
+
+
+def filled(sheet: Sheet, path, data: bytes, numbers=NUMBERS) -> tuple[list[list[str]], list[str]]:
+    """La feuille remplie, lue comme Moodle la lira (UTF-8, virgules, autant de cellules partout), et les remarques."""
+    path.write_bytes(data)
+    done = fill_worksheet(sheet, numbers, path)
+    rows = read(done.data, ",")
+    assert len({len(row) for row in rows}) == 1
+    return rows, done.remarks
+
+
+LINES = [
+    ("Participant4711", "Ana Silva", "ana@ecole.fr", 'Remis, "à l\'heure"', "", "20,00"),
+    ("Participant9999", "Zoë Ødegård", "", "Non remis", "", "20,00"),
+    ("Participant12", "Cy Dé", "", "Remis", "7,50", "20,00", "lundi 1 décembre 2026, 10:12", "été\nnoël"),
+]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "delimiter", "quoting"),
+    [
+        ("utf-8", ",", csv.QUOTE_MINIMAL),  # telle que Moodle la donne
+        ("utf-8-sig", ";", csv.QUOTE_MINIMAL),  # « CSV UTF-8 » d'Excel
+        ("cp1252", ";", csv.QUOTE_MINIMAL),  # « CSV », Windows en français
+        ("cp1252", ",", csv.QUOTE_ALL),  # LibreOffice
+        ("mac_roman", ";", csv.QUOTE_MINIMAL),  # « CSV », Excel pour Mac
+        ("cp850", ";", csv.QUOTE_MINIMAL),  # « CSV (MS-DOS) »
+        ("utf-16", "\t", csv.QUOTE_MINIMAL),  # « Texte Unicode »
+        ("utf-16-be", "\t", csv.QUOTE_ALL),
+        ("utf-8", "\t", csv.QUOTE_MINIMAL),
+    ],
+)
+def test_a_worksheet_saved_by_a_spreadsheet_is_read_and_given_back_as_moodle_wants(
+    sheet, tmp_path, encoding, delimiter, quoting
+):
+    lines = [tuple(c.replace("Ø", "O") for c in line) for line in LINES] if encoding == "mac_roman" else LINES
+    text = worksheet(FRENCH, lines, delimiter, quoting)
+    rows, remarks = filled(sheet, tmp_path / "f.csv", text.encode(encoding))
+    assert rows[0] == FRENCH
+    assert rows[1] == [*lines[0][:4], "12,50", "20,00", "", ""]
+    assert rows[2] == [*lines[1][:4], "", "20,00", "", ""]
+    assert rows[3] == [*LINES[2][:4], "0,00", *LINES[2][5:]]
+    assert remarks == ["sans ligne dans la feuille\u00a0: bo"]
+
+
+def test_a_worksheet_keeps_its_language_and_its_scale(sheet, tmp_path):
+    lines = [("Participant 4711", "Ana Silva", "", "", "", "20.00"), ("Participant 12", "Cy Dé", "", "", "", "100.00")]
+    rows, _ = filled(sheet, tmp_path / "f.csv", worksheet(ENGLISH, lines).encode())
+    assert [row[4] for row in rows[1:]] == ["12.50", "0.00"]  # un Moodle anglais lirait « 12,50 » comme 12
+    lines = [("Participant 4711", "Ana Silva", "", "", "", "100"), ("Participant 12", "Cy Dé", "", "", "", "10")]
+    rows, _ = filled(sheet, tmp_path / "f.csv", worksheet(FRENCH, lines, ";").encode("cp1252"))
+    assert [row[4] for row in rows[1:]] == ["62,50", "0,00"]
+
+
+def test_a_worksheet_of_a_spreadsheet_may_have_empty_lines_and_a_sep_line(sheet, tmp_path):
+    text = "sep=;\r\n" + worksheet(FRENCH, LINES, ";") + ";;;;;;;\r\n\r\nParticipant4711;Ana Silva\r\n"
+    rows, _ = filled(sheet, tmp_path / "f.csv", text.encode("cp1252"))
+    assert [row[0] for row in rows[1:]] == ["Participant4711", "Participant9999", "Participant12", "Participant4711"]
+    assert rows[1][4] == rows[4][4] == "12,50"
+
+
+def test_participants_are_found_by_number_then_by_address_then_by_name(sheet, tmp_path):
+    sheet.rows[0].email, sheet.rows[1].name = "Ana@Ecole.fr", "Bo Lé"
+    lines = [("Participant1", "Quelqu'un", "ana@ecole.fr"), ("Participant2", "LÉ Bo"), ("Participant12", "Cy Dé")]
+    rows, remarks = filled(sheet, tmp_path / "f.csv", worksheet(FRENCH, lines).encode(), {"cy": NUMBERS["cy"]})
+    assert [row[4] for row in rows[1:]] == ["12,50", "12,50", "0,00"] and remarks == []
+    # deux homonymes, d'un côté ou de l'autre : personne n'est choisi
+    rows, remarks = filled(
+        sheet, tmp_path / "f.csv", worksheet(FRENCH, [*lines, ("Participant3", "Bo Lé")]).encode(), {}
+    )
+    assert [row[4] for row in rows[1:]] == ["12,50", "", "0,00", ""] and "bo" in remarks[0]
+    sheet.rows[2].name = "Lé Bo"
+    rows, _ = filled(sheet, tmp_path / "f.csv", worksheet(FRENCH, lines).encode(), {})
+    assert [row[4] for row in rows[1:]] == ["12,50", "", ""]
+    # qui a un numéro n'est jamais pris pour son homonyme qui en a un autre
+    rows, remarks = filled(sheet, tmp_path / "f.csv", worksheet(FRENCH, [("Participant7", "Ana Silva")]).encode())
+    assert rows[1][4] == "" and "ana" in remarks[0]
+
+
+def test_a_number_that_names_someone_else_gives_no_mark(sheet, tmp_path):
+    lines = [("Participant4711", "Zoë Roy"), ("Participant12", "DÉ Cy")]
+    rows, remarks = filled(sheet, tmp_path / "f.csv", worksheet(FRENCH, lines).encode())
+    assert [row[4] for row in rows[1:]] == ["", "0,00"]
+    assert any("autre nom" in text and "ana" in text for text in remarks)
+
+
+def test_a_mark_above_the_maximum_is_brought_back_to_it_and_said(sheet, tmp_path):
+    sheet.rows[0].score = 4.5
+    rows, remarks = filled(sheet, tmp_path / "f.csv", worksheet(FRENCH, LINES).encode())
+    assert rows[1][4] == "20,00" and "note ramenée au maximum, que Moodle ne laisse pas dépasser\u00a0: ana" in remarks
+    assert read(moodle_csv(sheet, NUMBERS), ",")[1][2] == "20,00"
+    assert sheet.mark(sheet.rows[0]) == 22.5  # partout ailleurs, la note de la base
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"a,b\n1,2\n", b"PK\x03\x04...", b"\xff\xfe", b"\0\0\0", b'"' * 9999, b"\x81" * 99]
+)
+def test_what_is_not_a_worksheet_is_said(sheet, tmp_path, data):
+    (tmp_path / "f.csv").write_bytes(data)
+    with pytest.raises(UserError, match="feuille d'évaluation|classeur"):
+        fill_worksheet(sheet, {}, tmp_path / "f.csv")
 
 
 def test_the_class_report_puts_what_was_not_understood_first(sheet):
