@@ -183,7 +183,7 @@ def _compare(expected: Outcome, got: Outcome, inputs: Mapping[str, Any], toleran
     if status == "timeout":
         return Verdict(False, "timeout", "pas de réponse dans le temps imparti")
     if status == "untransportable":
-        return Verdict(False, "untransportable", str(got.get("message", "")))
+        return _not_data(expected, got)
     if status not in ("value", "raised"):
         raise ValueError(status)
     if expected["status"] == "raised":
@@ -212,6 +212,40 @@ def _compare(expected: Outcome, got: Outcome, inputs: Mapping[str, Any], toleran
     if damaged := [name for name in inputs if name in got.get("modified", ())]:
         return Verdict(False, "in_place", f"votre fonction a modifié {', '.join(damaged)}, qui ne lui appartient pas")
     return OK
+
+
+def _not_data(expected: Outcome, got: Outcome) -> Verdict:
+    """Ce qui est rendu n'est pas une donnée : ce que c'est, ce qu'on attendait à cet endroit, comment l'obtenir."""
+    message = str(got.get("message", ""))
+    if "place" not in got:
+        return Verdict(False, "untransportable", message)
+    if expected["status"] == "raised":
+        return Verdict(False, "not_raised", f"{message}{THIN}; on attend une erreur {expected['error']}")
+    place, found = str(got["place"]), dict(_nodes(expected["value"]))
+    wanted = found.get(place, expected["value"])
+    advice = f"{NBSP}: {_conversion(wanted)}" if place in found and wanted is not None else ""
+    where = f" ({place})" if place else ""
+    return Verdict(False, "untransportable", f"{message}{where}{THIN}; on attend {_type_name(wanted)}{advice}")
+
+
+def _nodes(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Tous les nœuds d'un arbre, feuilles et autres, avec leur place écrite comme par `_leaves`."""
+    yield place, value
+    if isinstance(value, (list, tuple)):
+        for i, v in enumerate(value):
+            yield from _nodes(v, f"{place or 'résultat'}[{i}]")
+    elif isinstance(value, dict):
+        for key, v in value.items():
+            yield from _nodes(v, f"{place} → {key}" if place else str(key))
+
+
+def _conversion(wanted: Any) -> str:
+    """Ce qui fait d'un nombre, d'un tableau ou d'un tenseur une valeur du genre attendu."""
+    if isinstance(wanted, torch.Tensor):
+        return f"torch.tensor(…, dtype=torch.{dtype_name(wanted.dtype)}) en fait un"
+    if isinstance(wanted, (list, tuple)):
+        return "list(…) ou .tolist() en fait une"
+    return f"{type(wanted).__name__}(…) en fait un"
 
 
 def _first_line(got: Outcome) -> str:
@@ -281,7 +315,7 @@ def _close(a: Any, b: Any, tolerance: Tolerance) -> bool:
         return math.isnan(a) and math.isnan(b)
     if math.isinf(a):
         return False
-    if a == 0 and b == 0:
+    if tolerance.signed_zero and a == 0 and b == 0:
         return math.copysign(1, a) == math.copysign(1, b)
     return abs(a - b) <= tolerance.atol + tolerance.rtol * abs(a)
 
@@ -449,6 +483,9 @@ GENERIC = {
     "dtype": "Les valeurs sont proches, mais le type du résultat n'est plus celui de l'entrée\u00a0: "
     "qui l'a changé en route\u202f?",
     "asked_dtype": "Les valeurs sont bonnes, mais le type du résultat n'est pas celui que demande l'énoncé.",
+    "container": "La valeur est juste, mais pas l'objet qui la porte. L'énoncé demande {detail}.",
+    "numpy": "NumPy a ses propres nombres et ses propres tableaux, qui ne sont ni des nombres Python ni des tenseurs "
+    "torch\u00a0: convertissez ce que vous rendez.",
     "float_count": "Un nombre d'octets ou d'opérations est un entier exact\u00a0: "
     "un flottant perd ses derniers chiffres au-delà de 2⁵³.",
     "no_check": "L'énoncé annonce une entrée interdite\u00a0: votre fonction répond quand même, au lieu de la refuser.",
@@ -465,7 +502,7 @@ GENERIC = {
     "l'a produit\u202f?",
     "opposite": "Vos valeurs ont la bonne taille et le mauvais signe\u00a0: "
     "dans quel sens se fait la différence\u202f?",
-    "constant_factor": "Tous vos résultats sont {ratio} fois le bon\u00a0: quel facteur manque, "
+    "constant_factor": "Tous vos résultats sont {detail} fois le bon\u00a0: quel facteur manque, "
     "ou compte deux fois\u202f?",
     "off_by_one": "Il vous manque toujours une unité, ou vous en avez une de trop\u00a0: "
     "que se passe-t-il au bord de l'intervalle\u202f?",
@@ -479,7 +516,7 @@ def _generic(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> Diag
             detail = found if isinstance(found, str) else ""
             if name == "dtype" and not all(_expects_input_dtype(c) for c in failing):
                 name = "asked_dtype"
-            return Diagnosis(name, GENERIC[name].format(ratio=detail))
+            return Diagnosis(name, GENERIC[name].format(detail=detail))
     return None
 
 
@@ -536,10 +573,34 @@ def _dtype(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> bool:
     )
 
 
+_NEAR = Tolerance(rtol=1e-5, atol=1e-9)
+
+
 def _float_count(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> bool:
     return _kinds(failing) == {"type"} and all(
-        type(c.expected["value"]) is int and type(c.got["value"]) is float for c in failing
+        type(c.expected["value"]) is int
+        and type(c.got["value"]) is float
+        and _values_agree(c.expected["value"], c.got["value"], _NEAR)
+        for c in failing
     )
+
+
+def _container(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> str | bool:
+    """Un nombre rendu dans un tenseur, un tenseur rendu en nombre ou en liste : juste, au genre près."""
+    if _kinds(failing) != {"type"}:
+        return False
+    pairs = [(a, b) for c in failing for _, a, b in _leaves(c.expected["value"], c.got["value"])]
+    for a, b in pairs:
+        x, y = _only(a), _only(b)
+        same = type(a) is type(b) and isinstance(a, (bool, str)) and a == b
+        if not same and (x is None or y is None or x.shape != y.shape or bool(_different(x, y, _NEAR).any())):
+            return False
+    other = [a for a, b in pairs if (problem := _structure(a, b)) and problem[0] == "type"]
+    return f"{_type_name(other[0])}\u00a0: {_conversion(other[0])}" if other else False
+
+
+def _numpy(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> bool:
+    return _kinds(failing) == {"untransportable"} and all("NumPy" in c.verdict.message for c in failing)
 
 
 def _non_contiguous(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> bool:
@@ -625,6 +686,7 @@ def _off_by_one(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> b
         type(c.expected["value"]) is int
         or isinstance(c.expected["value"], torch.Tensor)
         and not c.expected["value"].dtype.is_floating_point
+        and c.expected["value"].dtype != torch.bool
         for c in failing
         if c.expected["status"] == "value"
     )
@@ -632,7 +694,7 @@ def _off_by_one(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> b
         return False
     gaps = torch.cat([(b - a).flatten() for a, b in pairs])
     gaps = gaps[gaps != 0]
-    return bool((gaps == 1).all()) or bool((gaps == -1).all())
+    return gaps.numel() > 0 and (bool((gaps == 1).all()) or bool((gaps == -1).all()))
 
 
 _RULES = {
@@ -640,6 +702,8 @@ _RULES = {
     "in_place": lambda cases, failing: _kinds(failing) == {"in_place"},
     "dtype": _dtype,
     "float_count": _float_count,
+    "container": _container,
+    "numpy": _numpy,
     "no_check": lambda cases, failing: _kinds(failing) == {"not_raised"},
     "non_contiguous": _non_contiguous,
     "hardcoded": _hardcoded,

@@ -90,6 +90,8 @@ class Tolerance:
     why: str = "valeurs exactes"
     half_rtol: float = 0.02
     """rtol admis à la place quand la sortie attendue est en float16 ou bfloat16."""
+    signed_zero: bool = False
+    """Vrai si −0,0 n'est pas 0,0 : pour un nombre Python rendu, là où le signe de zéro est le sujet."""
 
 
 EXACT = Tolerance()

@@ -59,7 +59,14 @@ class Interruption(BaseException):
 
 
 class NotData(Exception):
-    """La fonction a rendu quelque chose qui n'est pas une donnée. Le message dit ce qui était attendu."""
+    """La fonction a rendu quelque chose qui n'est pas une donnée.
+
+    place : où dans le résultat, écrit comme par `compare`, qui dira ce qu'il y attendait ; None si le message le dit.
+    """
+
+    def __init__(self, message: str, place: str | None = None) -> None:
+        super().__init__(message)
+        self.place = place
 
 
 # --- Ce qui entoure un cas ------------------------------------------------------------------------------------------
@@ -172,30 +179,31 @@ def _error_text(error: BaseException) -> str:
 
 
 def _name_of(value: Any) -> str:
-    """Nom français d'un objet qui n'est pas une donnée, avec ce qu'il faudrait à la place."""
+    """Nom français d'un objet qui n'est pas une donnée."""
     kind = type(value)
     module = str(getattr(kind, "__module__", "")).split(".")[0]
     if module == "numpy":
         if kind.__name__ == "ndarray":
-            return "un tableau NumPy (ndarray) ; on attend un tenseur torch"
-        return f"un nombre NumPy ({kind.__name__}) ; on attend un nombre Python"
+            return "un tableau NumPy (ndarray)"
+        return f"un nombre NumPy ({kind.__name__})"
     if kind.__name__ in ("generator", "map", "filter", "zip", "range", "dict_keys", "dict_values", "dict_items"):
-        return f"un itérateur ({kind.__name__}) ; on attend les valeurs elles-mêmes, dans une liste"
+        return f"un itérateur ({kind.__name__}) et non les valeurs elles-mêmes"
     if kind.__name__ in ("function", "method", "builtin_function_or_method", "type"):
         return f"une fonction ou une classe ({getattr(value, '__name__', kind.__name__)}), peut-être jamais appelée"
     if isinstance(value, nn.Module):
-        return f"un module ({kind.__name__}) ; on attend des valeurs"
+        return f"un module ({kind.__name__})"
     return f"un objet de type {kind.__name__}, qui n'est pas une donnée (nombre, tenseur, liste…)"
 
 
-def to_data(value: Any, depth: int = 0) -> Any:
+def to_data(value: Any, place: str = "", depth: int = 0) -> Any:
     """Copie de `value` faite des seuls types que `codec` transporte ; lève `NotData` sinon."""
     if depth > 20:
         raise NotData("une structure qui s'emboîte sans fin")
     if value is None or type(value) in (bool, int, float, str):
         return value
-    if isinstance(value, float):  # np.float64 est un float de Python, et vaut exactement la même chose
-        return float.__float__(value)
+    for kind in (int, float, str):  # np.float64 est un float de Python, np.str_ un texte, et valent la même chose
+        if isinstance(value, kind):
+            return {int: int.__int__, float: float.__float__, str: str.__str__}[kind](value)
     if isinstance(value, torch.Tensor):
         if type(value) not in (torch.Tensor, nn.Parameter):
             raise NotData(f"un tenseur d'un genre particulier ({type(value).__name__}) ; on attend un torch.Tensor")
@@ -210,12 +218,15 @@ def to_data(value: Any, depth: int = 0) -> Any:
         return value.detach().to("cpu", copy=True)
     if isinstance(value, (list, tuple)):
         kind = tuple if isinstance(value, tuple) else list
-        return kind(to_data(v, depth + 1) for v in value)
+        return kind(to_data(v, f"{place or 'résultat'}[{i}]", depth + 1) for i, v in enumerate(value))
     if isinstance(value, dict):
-        if not all(type(k) is str for k in value):
+        if not all(isinstance(k, str) for k in value):
             raise NotData("un dictionnaire dont les clés ne sont pas toutes du texte")
-        return {k: to_data(v, depth + 1) for k, v in value.items()}
-    raise NotData(_name_of(value))
+        return {
+            str.__str__(k): to_data(v, f"{place} → {k}" if place else str.__str__(k), depth + 1)
+            for k, v in value.items()
+        }
+    raise NotData(_name_of(value), place)
 
 
 # --- Un cas ----------------------------------------------------------------------------------------------------------
@@ -258,7 +269,8 @@ def run_case(probe: str, fn: Callable[..., Any], inputs: dict[str, Any]) -> Outc
     except Interruption:
         raise
     except NotData as error:
-        return {"status": "untransportable", "message": f"votre fonction rend {error}", "printed": out.text}
+        place = {} if error.place is None else {"place": error.place}
+        return {"status": "untransportable", "message": f"votre fonction rend {error}", **place, "printed": out.text}
     except BaseException as error:
         trace = error.__traceback__
         by_statement = _raised_by_statement(trace)

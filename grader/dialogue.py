@@ -330,6 +330,8 @@ def read_outcome(body: bytes) -> dict[str, Any]:
         clean = {"status": status}
     if status in ("raised", "todo", "untransportable"):
         clean["message"] = short(outcome, "message")
+    if status == "untransportable" and isinstance(outcome.get("place"), str):
+        clean["place"] = short(outcome, "place", 200)
     return {**clean, "printed": short(outcome, "printed")}
 
 

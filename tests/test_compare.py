@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -62,10 +63,10 @@ def kind(expected, got, tolerance=CLOSE):
         (float("nan"), float("nan"), "ok"),
         (float("nan"), 0.0, "value"),
         (0.0, float("nan"), "value"),
-        (0.0, -0.0, "value"),
-        (-0.0, 0.0, "value"),
-        (-0.0, -0.0, "ok"),
-        (-0.0, 0, "value"),
+        (0.0, -0.0, "ok"),
+        (-0.0, 0.0, "ok"),
+        (-0.0, 0, "ok"),
+        ([1.0, -0.0], (1.0, 0.0), "ok"),
         (torch.tensor(0.0), torch.tensor(-0.0), "ok"),
         (torch.tensor([float("nan"), float("inf")]), torch.tensor([float("nan"), float("inf")]), "ok"),
         (torch.tensor([float("inf")]), torch.tensor([float("-inf")]), "value"),
@@ -90,6 +91,13 @@ def kind(expected, got, tolerance=CLOSE):
 )
 def test_kinds(expected, got, wanted):
     assert kind(expected, got) == wanted
+
+
+@pytest.mark.parametrize(("expected", "got"), [(0.0, -0.0), (-0.0, 0.0), (-0.0, 0), ([0.0, 1.0], [-0.0, 1.0])])
+def test_the_sign_of_zero_counts_only_where_it_is_the_subject(expected, got):
+    assert kind(expected, got) == kind(expected, got, Tolerance()) == "ok"
+    assert kind(expected, got, Tolerance(signed_zero=True)) == "value"
+    assert kind(expected, expected, Tolerance(signed_zero=True)) == "ok"
 
 
 def test_results_with_a_gradient_and_strides_compare_by_value():
@@ -195,7 +203,7 @@ NAN = torch.tensor([float("nan"), 1.0])
         ([1, {"a": (2.0, None)}], [1, {"a": (2.0, object())}], False),
         ([1], [1, 2], False),
         (1, True, False),
-        (0.0, -0.0, False),
+        (0.0, -0.0, True),
     ],
 )
 def test_an_input_is_unchanged_or_not(before, after, same):
@@ -424,6 +432,9 @@ def _by_integer(student, reference=lambda n, d: n * d):
         ("constant_factor", lambda: _by_integer(lambda n, d: n * d, lambda n, d: 8 * n * d)),
         ("opposite", lambda: _by_integer(lambda n, d: -n * d)),
         ("off_by_one", lambda: _by_integer(lambda n, d: n * d + 1)),
+        ("container", lambda: _by_integer(lambda n, d: torch.tensor(n * d))),
+        ("numpy", lambda: _by_integer(lambda n, d: np.int64(n * d))),
+        (None, lambda: _by_matrix(lambda x: x > 2, lambda x: x > 3)),
         ("hardcoded", lambda: _by_integer(lambda n, d: 21)),
         ("visible_only", lambda: _by_integer(lambda n, d: d + 14)),
         ("dtype", lambda: _by_matrix(lambda x: (2 * x).double(), lambda x: 2 * x)),
@@ -442,6 +453,66 @@ def _by_integer(student, reference=lambda n, d: n * d):
 )  # fmt: skip
 def test_generic_rules(name, found):
     assert found() == name
+
+
+# Un genre attendu, ce qu'un étudiant rend à la place, et l'appel que la phrase conseille.
+KINDS = [
+    (lambda n, d: n * d, lambda v: torch.tensor(v), "container", int),
+    (lambda n, d: n * d, lambda v: torch.tensor(float(v)), "container", int),
+    (lambda n, d: n * d, lambda v: torch.tensor([v]), None, None),
+    (lambda n, d: n * d, np.int64, "numpy", int),
+    (lambda n, d: n * d, np.float32, "numpy", int),
+    (lambda n, d: n / d, torch.tensor, "container", float),
+    (lambda n, d: n / d, np.float32, "numpy", float),
+    (lambda n, d: torch.tensor(n / d), float, "container", "torch.tensor(…, dtype=torch.float32)"),
+    (lambda n, d: torch.tensor(n / d), lambda v: np.float32(v.item()), "numpy", "torch.tensor(…, dtype=torch.float32)"),
+    (lambda n, d: torch.tensor([n, d]), lambda v: v.numpy(), "numpy", "torch.tensor(…, dtype=torch.int64)"),
+    (lambda n, d: torch.tensor([n, d]), lambda v: v.tolist(), "container", "torch.tensor(…, dtype=torch.int64)"),
+    (lambda n, d: [n, d], np.array, "numpy", list),
+    (lambda n, d: [n, d], torch.tensor, "container", list),
+    (lambda n, d: [n, d], lambda v: list(np.array(v)), "numpy", int),
+    (lambda n, d: (n / d, n), lambda v: (v[0], torch.tensor(v[1])), "container", int),
+    (lambda n, d: (n / d, n), lambda v: (torch.tensor(v[0]), v[1]), "container", float),
+    (lambda n, d: (n / d, n), lambda v: (v[0], np.int64(v[1])), "numpy", int),
+]
+
+
+@pytest.mark.parametrize(("reference", "change", "name", "advice"), KINDS)
+def test_a_right_value_of_another_kind_is_told_by_its_kind_and_the_advice_passes(reference, change, name, advice):
+    """Ni « il vous manque une unité », ni un conseil qui serait refusé à son tour."""
+    results = judge(reference, {}, lambda n, d: change(reference(n, d)), INTEGERS)
+    found = diagnose(results, {})
+    assert (found and found.name) == name
+    assert {r.verdict.kind for r in results} <= {"type", "shape", "untransportable"}
+    if name is None:
+        return
+    said = found.sentence + "".join(r.verdict.message for r in results)
+    call = advice.__name__ + "(…)" if isinstance(advice, type) else advice
+    assert call in said, said
+
+    def advised(n, d):
+        got = change(reference(n, d))
+        if isinstance(advice, str):
+            return torch.tensor(got, dtype=getattr(torch, advice.rpartition(".")[2].rstrip(")")))
+        if advice is list:
+            return got.tolist()
+        if isinstance(got, tuple):
+            return tuple(advice(v) if type(v) not in (int, float) else v for v in got)
+        return [advice(v) for v in got] if isinstance(got, list) else advice(got)
+
+    assert all(r.verdict.ok for r in judge(reference, {}, advised, INTEGERS, Tolerance(rtol=1e-6)))
+
+
+@pytest.mark.parametrize("wrong", [lambda n, d: torch.tensor(n * d + 1), lambda n, d: n * d + 0.5])
+def test_a_number_that_is_wrong_and_of_another_kind_is_not_said_to_be_right(wrong):
+    found = diagnose(judge(lambda n, d: n * d, {}, wrong, INTEGERS), {})
+    assert found is None or found.name not in ("container", "float_count"), found
+
+
+def test_a_value_that_is_no_data_where_a_refusal_is_expected():
+    results = judge(_refuses, {}, lambda r, bits=8: np.float32(1), [{"r": 1.0}, {"r": 2.0}])
+    assert diagnose(results, {}).name == "no_check"
+    assert "NumPy" in results[0].verdict.message and "une erreur ValueError" in results[0].verdict.message
 
 
 def _ramp(x):

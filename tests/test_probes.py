@@ -17,6 +17,7 @@ from atelier.codec import dumps, loads
 from atelier.compare import compare
 from atelier.exercise import Tolerance
 from atelier.probes import PROBES, Interruption, run_case, tiny_gpt2, without_source
+from grader.dialogue import read_outcome
 
 CLOSE = Tolerance(rtol=1e-4, atol=1e-5)
 
@@ -164,6 +165,33 @@ def test_what_is_not_data_is_named(value, words):
     outcome = run_case("call", lambda x: [value], {"x": 1})
     assert outcome["status"] == "untransportable"
     assert words in outcome["message"]
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        (np.int64(1), ""),
+        ([1, np.int64(1)], "résultat[1]"),
+        ({"a": (0, [len])}, "a[1][0]"),
+        ({"a": {"b": {1}}}, "a → b"),
+    ],
+)
+def test_what_is_not_data_comes_with_its_place(value, place):
+    """La place est écrite comme par `compare`, qui dit ce qu'il y attendait."""
+    outcome = run_case("call", lambda x: value, {"x": 1})
+    assert outcome["place"] == place
+    assert read_outcome(dumps(outcome))["place"] == place
+
+
+def test_texts_and_numbers_of_other_libraries_that_are_pythons_own_pass():
+    import enum
+
+    class Bits(enum.IntEnum):
+        FOUR = 4
+
+    value = run_case("call", lambda x: [np.str_("a"), Bits.FOUR, {np.str_("k"): np.float64(1)}], {"x": 1})["value"]
+    assert value == ["a", 4, {"k": 1.0}] and [type(v) for v in value] == [str, int, dict]
+    assert loads(dumps(value)) == value
 
 
 def test_a_structure_that_contains_itself_is_refused():

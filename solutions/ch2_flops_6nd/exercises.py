@@ -108,7 +108,7 @@ def draw_forward(d: Draw, group: str) -> Inputs:
         "n_vocab": d.integer(1001, 9999),
     }
     if group == "refus":
-        bad = d.turn([{"n_layer": -d.integer(1, 3)}, {"d_model": 0}, {"n_ctx": 0}, {"n_vocab": -d.integer(1, 9)}])
+        bad = d.turn([{"n_layer": -1}, {"d_model": 0}, {"n_ctx": 0}, {"n_vocab": -d.integer(1, 9)}])
         return inputs | bad
     if group == "bords":
         return inputs | d.turn([{"n_layer": 0}, {"n_ctx": 1}, {"d_model": 1}, {"n_vocab": 1, "n_layer": 1}])
@@ -325,6 +325,8 @@ def draw_budget(d: Draw, group: str) -> Inputs:
                 small | {"compute": 0.0},
             ]
         )
+    if d.index == 0:  # quelques dizaines de jetons, et une fraction : la partie entière ne suffit pas
+        return {"compute": 6.0 * n_params * (d.integer(20, 90) + d.uniform(0.1, 0.9)), "n_params": n_params}
     return {"compute": 10.0 ** d.uniform(17, 24), "n_params": n_params}
 
 
@@ -344,7 +346,7 @@ tokens_for_budget = Exercise(
     visible=4,
     probe="call_float",
     tolerance=ROUNDING,
-    examples=[{"compute": 600.0, "n_params": 4}],
+    examples=[{"compute": 600.0, "n_params": 4}, {"compute": 100.0, "n_params": 3}],
     misconceptions=[
         Misconception(
             "no_6",
@@ -475,10 +477,13 @@ compute_optimal = Exercise(
 
 
 def draw_days(d: Draw, group: str) -> Inputs:
+    short = (
+        group == "bords" or group == "courant" and d.index == 0
+    )  # quelques secondes : rien ne s'y arrondit sans bruit
     inputs = {
-        "n_params": d.integer(10**8, 10**12),
-        "n_tokens": d.integer(10**10, 10**13),
-        "n_gpus": d.integer(8, 16384),
+        "n_params": d.integer(10**7, 10**8) if short else d.integer(10**8, 10**12),
+        "n_tokens": d.integer(10**8, 10**9) if short else d.integer(10**10, 10**13),
+        "n_gpus": d.integer(8, 99 if short else 16384),
         "peak_flops": d.choice([1.25e14, 3.12e14, 9.89e14]),
         "mfu": d.uniform(0.2, 0.6),
     }

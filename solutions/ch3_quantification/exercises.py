@@ -44,7 +44,8 @@ _OTHERS = ((3, 4), (6, 9), (7, 4), (2, 5), (8, 3))
 def draw_decode(d: Draw, group: str) -> Inputs:
     exponent_bits, fraction_bits = (4, 3) if group == "e4m3" else d.turn(_FORMATS) or d.choice(_OTHERS)
     top, one = 2**exponent_bits - 1, 2**fraction_bits
-    normal = [d.integer(1, top - 1) * one + d.integer(1, one - 1) for _ in range(5)]
+    exponents = [1, top - 1, *(d.integer(1, top - 1) for _ in range(3))]  # à côté des exposants à part, toujours
+    normal = [exponent * one + d.integer(1, one - 1) for exponent in exponents]
     if group == "normaux":
         patterns = [(top // 2) * one, *normal]
     elif group == "bords":
@@ -161,6 +162,7 @@ decode_float = Exercise(
     probe="call_many",
     hexadecimal=("bits",),
     cases=6,
+    tolerance=Tolerance(signed_zero=True, why="valeurs exactes, signe de zéro compris : il fait partie du motif"),
     examples=[
         {"bits": [0x3C00, 0xC000, 0x3555], "exponent_bits": 5, "fraction_bits": 10},
         {"bits": [0x0000, 0x8000, 0x0001, 0x03FF, 0x7C00, 0xFC00, 0x7E00], "exponent_bits": 5, "fraction_bits": 10},
@@ -193,7 +195,8 @@ def draw_qparams(d: Draw, group: str) -> Inputs:
     bits, signed = d.turn([(8, True), (8, False), (4, True), (3, False), (6, True), (16, False), (2, True)])
     q_min, q_max = _code_range(bits, signed)
     if group == "un seul côté":
-        low, high = sorted((d.uniform(0.5, 2.0), d.uniform(2.5, 9.0)))
+        step = d.integer(33, 95) / 64 / 2 ** (bits - 1)  # pas exact, donc Z aussi, de quelque façon qu'on l'arrondisse
+        low, high = step * (q_max - q_min), 3 * step * (q_max - q_min)
         pairs = [(low, high), (-high, -low), (0.0, 0.0), (0.0, high), (-high, 0.0), (low, low), (-low, -low)]
         r_min, r_max = d.turn(pairs)
         return {"r_min": r_min, "r_max": r_max, "bits": bits, "signed": signed}
@@ -315,6 +318,7 @@ affine_qparams = Exercise(
         {"r_min": -3.0, "r_max": 1.0},
         {"r_min": 2.0, "r_max": 6.0, "bits": 4},
         {"r_min": 0.0, "r_max": 0.0},
+        {"r_min": -1.5, "r_max": -1.5, "bits": 2},
         {"r_min": 3.0, "r_max": 1.0},
     ],
     tolerance=Tolerance(rtol=1e-5, why="S peut être calculée en float32 ; Z est un entier exact"),
@@ -328,8 +332,7 @@ affine_qparams = Exercise(
 def draw_quantize(d: Draw, group: str) -> Inputs:
     if group == "demis":
         scale, bits, signed = d.choice([0.5, 0.25, 2.0]), d.turn([8, 6]), d.turn([True, True, False])
-        q_min, q_max = _code_range(bits, signed)
-        zero_point = 2 * (d.integer(q_min // 4, q_max // 4) if signed else d.integer(8, 12))
+        zero_point = d.turn([5, -4, 9, -7, 3, 21])  # impair, ou l'ordre des gestes ne se verrait pas
         halves = torch.arange(-6, 6)[torch.randperm(12, generator=d.generator)] + 0.5
         r = (halves * scale).view(3, 4)
         return {"r": r, "scale": scale, "zero_point": zero_point, "bits": bits, "signed": signed}
@@ -367,6 +370,12 @@ _QUANTIZE_WRONG = [
         "floor",
         swap(("torch.round(r / scale)", "torch.floor(r / scale)")),
         "Votre erreur va toujours du même côté, vers le bas : l'entier du dessous n'est pas le plus proche.",
+    ),
+    Misconception(
+        "shift_before_round",
+        swap(("torch.round(r / scale) + zero_point", "torch.round(r / scale + zero_point)")),
+        "Sur les demis exacts, vous décalez avant d'arrondir : le pair le plus proche n'est alors plus le même. "
+        "Dans quel ordre l'énoncé met-il ces gestes ?",
     ),
     Misconception(
         "half_up",
@@ -461,6 +470,7 @@ quantize_affine = Exercise(
     examples=[
         {"r": torch.tensor([-1.0, 0.0, 0.26, 0.9, 40.0]), "scale": 0.1, "zero_point": 5},
         {"r": torch.tensor([-1.0, 0.0, 0.26, 0.9, 40.0]), "scale": 0.1, "zero_point": 5, "bits": 4, "signed": False},
+        {"r": torch.tensor([0.25, 0.75, -0.25, -0.75, 1.25]), "scale": 0.5, "zero_point": 3},
     ],
     misconceptions=_QUANTIZE_WRONG,
 )
@@ -541,7 +551,7 @@ _ONE_DIVISION = Tolerance(rtol=1e-5, why="une division en float32")
 
 def draw_absmax(d: Draw, group: str) -> Inputs:
     bits, full_range = d.turn([(8, False), (4, True), (3, False), (8, True), (2, False), (6, True)])
-    r = _with_negative_peak(d, *d.turn([(4, 5), (9,), (2, 3, 4)])) * d.choice([0.02, 1.0, 30.0])
+    r = _with_negative_peak(d, *d.turn([(4, 5), (9,), (2, 3, 4)])) * d.turn([0.02, 30.0, 1.0])
     if group == "bords":
         zeros = torch.zeros(*d.turn([(3, 2), (3, 2), (4,)]), dtype=d.choice([torch.float32, torch.float64]))
         r = d.turn([-r.abs() - 0.01, zeros, -r.abs().max(), r.abs(), zeros, r.view(-1)[:1]])
@@ -843,7 +853,7 @@ def draw_int8_linear(d: Draw, group: str) -> Inputs:
     n, fan_in, fan_out = d.turn([(3, 40, 5), (4, 60, 4), (1, 64, 3), (5, 48, 5), (2, 30, 6), (6, 32, 6)])
     fan_in = 10 if small else fan_in
     codes = _off_grid(d, d.integers(1, 12, n, fan_in) if small else d.integers(-126, 126, n, fan_in), 0.25)
-    codes[torch.arange(n), d.integers(0, fan_in - 1, n)] = 127.0 * (1 if small else d.choice([-1, 1]))
+    codes[torch.arange(n), d.integers(0, fan_in - 1, n)] = 127.0 * (1 if small or d.index % 2 else -1)
     sizes = torch.tensor([2.0 ** d.integer(-6, 2) for _ in range(n)]) * (1.0 if small else d.uniform(1.0, 2.0) / 127)
     x = codes * sizes[:, None]
     w_q = d.integers(1 if small else -127, 7 if small else 127, fan_out, fan_in, dtype=torch.int8)
@@ -1192,8 +1202,8 @@ def _gptq_positions(w: torch.Tensor, x: torch.Tensor, bits: int, damp: float) ->
     hessian += damp * hessian.diagonal().mean() * np.eye(len(hessian))
     inverse = np.linalg.inv(hessian if hessian.any() else np.eye(len(hessian)))
     for j in range(w.shape[1]):
-        rounded = np.clip(np.rint(rest[:, j] / scale[:, 0]), -q_max - 1, q_max) * scale[:, 0]
-        rest[:, j + 1 :] -= np.outer((rest[:, j] - rounded) / inverse[j, j], inverse[j, j + 1 :])
+        codes = np.clip(np.rint(rest[:, j] / scale[:, 0]), -q_max - 1, q_max)
+        rest[:, j + 1 :] -= np.outer((rest[:, j] - codes * scale[:, 0]) / inverse[j, j], inverse[j, j + 1 :])
         inverse = inverse - np.outer(inverse[:, j], inverse[j]) / inverse[j, j]
     return rest / scale
 
@@ -1210,14 +1220,17 @@ def _correlated(d: Draw, n: int, width: int) -> torch.Tensor:
 
 
 def draw_gptq(d: Draw, group: str) -> Inputs:
-    for _ in range(200):
-        bits, damp, rows, width = d.turn([4, 3, 2, 4]), 0.01, d.integer(2, 3), d.integer(5, 6)
-        few = group == "peu d'exemples"
+    """Chaque groupe dit toujours la même chose d'une même faute : les bornes des codes ne comptent que sur deux bits,
+    l'amortissement que s'il y a peu d'exemples.
+    """
+    few = group == "peu d'exemples"
+    edge = d.turn(["x nul", "deux bits", "ligne et colonne nulles", "float16"]) if group == "bords" else ""
+    for _ in range(1000):
+        bits, damp, rows, width = d.turn([4, 3, 3, 4]), 0.01, d.integer(2, 3), d.integer(5, 6)
         x, w = _correlated(d, d.integer(2, width - 3) if few else 24, width), d.normal(rows, width)
         if few:
             x, damp = 4 * x, d.turn([0.01, 0.3, 0.1])
-        elif group == "bords":
-            edge = d.turn(["x nul", "deux bits", "ligne et colonne nulles", "float16"])
+        elif edge:
             if edge == "ligne et colonne nulles":
                 w[d.integer(0, rows - 1)] = 0.0
                 x[:, d.integer(1, width - 2)] = 0.0
@@ -1233,20 +1246,35 @@ def draw_gptq(d: Draw, group: str) -> Inputs:
         position = _gptq_positions(w, x, bits, damp)
         if (np.abs(position - np.floor(position) - 0.5) <= 0.015).any():
             continue
-        if group == "bords":
-            telling = edge != "deux bits" or _leaves_grid(position)
-        else:
-            plain, q_max = w.double().numpy(), 2 ** (bits - 1) - 1
-            others = [plain / _row_scale(plain, q_max)]
-            others += [_gptq_positions(w, x, bits, 0.01)] if damp != 0.01 else []
-            codes, *theirs = (np.rint(p).clip(-q_max - 1, q_max) for p in (position, *others))
-            telling = not any(np.array_equal(codes, c) for c in theirs)
-        if telling:
+        if _tells(w, x, bits, damp, position, few, edge):
             break
     inputs = {"w": w, "x": x, "bits": bits, "damp": damp}
     if damp == 0.01:
         del inputs["damp"]
+        if group == "courant" and bits == 4:
+            del inputs["bits"]
     return inputs
+
+
+def _tells(
+    w: torch.Tensor, x: torch.Tensor, bits: int, damp: float, position: np.ndarray, few: bool, edge: str
+) -> bool:
+    """Ce cas sépare-t-il les fautes que son groupe doit séparer, et elles seules ?"""
+    if edge == "deux bits":
+        return _leaves_grid(position)
+    q_max = 2 ** (bits - 1) - 1
+
+    def same(other: np.ndarray) -> bool:
+        return np.array_equal(*(np.rint(p).clip(-q_max - 1, q_max) for p in (position, other)))
+
+    plain = w.double().numpy()
+    if not (np.abs(position) < q_max + 0.4).all() or not edge and same(plain / _row_scale(plain, q_max)):
+        return False
+    if few and damp != 0.01 and same(_gptq_positions(w, x, bits, 0.01)):
+        return False
+    return edge == "x nul" or all(
+        same(_gptq_positions(w, x, bits, factor * damp)) is not few for factor in (w.shape[1], 0.25)
+    )
 
 
 def _leaves_grid(position: np.ndarray) -> bool:

@@ -642,6 +642,7 @@ nm_mask = Exercise(
     examples=[
         {"w": torch.tensor([[0.1, -3.0, 2.0, 0.5, 1.0, 0.2, -0.3, 0.4]])},
         {"w": torch.tensor([[0.1, -3.0, 2.0, 0.5], [1.0, 0.2, -0.3, 0.4]]), "n": 1, "m": 4},
+        {"w": torch.tensor([[0.1, -3.0], [2.0, 0.5]]), "n": 2, "m": 2},
     ],
     misconceptions=[
         Misconception("first_axis", _nm_first_axis, "Vos groupes sont verticaux."),
@@ -950,7 +951,7 @@ prune_heads = Exercise(
 
 
 def draw_cubic(d: Draw, group: str) -> Inputs:
-    start, length = d.integer(20, 90), d.integer(60, 200)
+    start, length = d.integer(20, 90), d.integer(100, 200)
     end = start + length
     parts = {"final_sparsity": round(d.uniform(0.6, 0.95), 3)}
     if d.index % 2 or group == "bords":
@@ -985,7 +986,10 @@ cubic_schedule = Exercise(
     ],
     groups={"courant": 0.6, "bords": 0.25, "refus": 0.15},
     draw=draw_cubic,
-    examples=[{"step": 50, "start": 0, "end": 100, "final_sparsity": 0.8}],
+    examples=[
+        {"step": 50, "start": 0, "end": 100, "final_sparsity": 0.8},
+        {"step": 50, "start": 50, "end": 50, "final_sparsity": 0.8},
+    ],
     tolerance=Tolerance(rtol=1e-6, atol=1e-9, why="un cube, peut-être en float32"),
     misconceptions=[
         Misconception(
