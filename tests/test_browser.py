@@ -1,7 +1,7 @@
 """Le cours dans un vrai navigateur : JupyterLab tel que `cours.py` l'ouvre, en français, et ses carnets exécutés.
 
-Chaque carnet est exécuté en entier, sans que rien y soit résolu : avant le premier `check`, aucune erreur ; ensuite,
-les seules erreurs sont celles des `check`. COURS_CAPTURES=dossier garde une image de chaque écran.
+Chaque carnet est exécuté en entier, sans que rien y soit résolu : les seules erreurs sont celles des `check`, et elles
+n'arrêtent pas la suite. Dans les deux thèmes, tout s'y lit. COURS_CAPTURES=dossier garde une image de chaque écran.
 """
 
 from __future__ import annotations
@@ -35,6 +35,40 @@ CELLS = """
   }));
 }
 """
+
+
+CONTRASTS = """
+() => {
+  const parse = text => {
+    const n = text.match(/[\\d.]+/g).map(Number);
+    return {rgb: n.slice(0, 3), alpha: n.length > 3 ? n[3] : 1};
+  };
+  const over = (top, below) => top.rgb.map((c, i) => c * top.alpha + below[i] * (1 - top.alpha));
+  const light = rgb => {
+    const [r, g, b] = rgb.map(c => c / 255).map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = element => {
+    const layers = [];
+    for (let e = element; e; e = e.parentElement) layers.unshift(parse(getComputedStyle(e).backgroundColor));
+    return layers.reduce((below, layer) => over(layer, below), [255, 255, 255]);
+  };
+  const poor = {};
+  for (const area of document.querySelectorAll(".jp-OutputArea-output, .jp-MarkdownOutput")) {
+    const walker = document.createTreeWalker(area, NodeFilter.SHOW_TEXT);
+    for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+      const element = node.parentElement, style = getComputedStyle(element);
+      if (!node.data.trim() || !element.getClientRects().length || style.visibility === "hidden") continue;
+      const ground = behind(element), ink = over(parse(style.color), ground);
+      const [a, b] = [light(ground), light(ink)].sort((x, y) => y - x), ratio = (a + 0.05) / (b + 0.05);
+      const key = `${style.color} sur ${ground.map(Math.round)}`;
+      if (ratio < 4.5 && !(key in poor)) poor[key] = [ratio.toFixed(2), node.data.trim().slice(0, 60)];
+    }
+  }
+  return poor;
+}
+"""
+"""Couples (encre, fond) des sorties et des textes dont le contraste est sous 4,5 (WCAG 2, AA)."""
 
 
 @pytest.fixture(scope="module")
@@ -108,22 +142,21 @@ def open_notebook(page, address: str, name: str) -> None:
 
 
 def run_all(page) -> list[dict]:
-    """Exécute toutes les cellules, l'une après l'autre, erreurs comprises, et rend les cellules de code."""
-    page.evaluate(
-        """async () => {
-          const panel = jupyterapp.shell.currentWidget;
-          for (let i = 0; i < panel.content.widgets.length; i++) {
-            panel.content.activeCellIndex = i;
-            panel.content.deselectAll();
-            if (panel.content.activeCell.model.type === "code")
-              await jupyterapp.commands.execute("notebook:run-cell");
-          }
-        }"""
-    )
+    """« Exécuter toutes les cellules », comme le menu le fait, et rend les cellules de code."""
+    page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
     page.wait_for_function(
         f"() => ({CELLS})().every(c => c.count !== null || !c.source.trim())", timeout=RUN_SECONDS * 1000
     )
     return page.evaluate(CELLS)
+
+
+def assert_readable(page, theme: str) -> None:
+    """Dans ce thème de JupyterLab, tout texte du carnet se lit sur son fond."""
+    page.evaluate("theme => jupyterapp.commands.execute('apputils:change-theme', {theme})", f"JupyterLab {theme}")
+    page.wait_for_selector(f'body[data-jp-theme-name="JupyterLab {theme}"]', state="attached")
+    page.wait_for_timeout(500)
+    poor = page.evaluate(CONTRASTS)
+    assert not poor, f"thème {theme} : {poor}"
 
 
 def capture(page, name: str, tmp_path: Path) -> None:
@@ -161,7 +194,7 @@ def test_the_interface_is_french(page, address):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_an_untouched_notebook_runs_and_stops_only_at_its_checks(page, address, name, tmp_path):
+def test_an_untouched_notebook_runs_to_its_end_and_fails_only_at_its_checks(page, address, name, tmp_path):
     open_notebook(page, address, name)
     cells = run_all(page)
     capture(page, name, tmp_path)
@@ -176,6 +209,8 @@ def test_an_untouched_notebook_runs_and_stops_only_at_its_checks(page, address, 
     pictures = [o for cell in cells for o in cell["outputs"] if "image/png" in o.get("data", {})]
     assert not pictures, "une figure s'affiche par show(fig, alt=…), qui lui donne un texte alternatif"
     assert not page.evaluate("[...document.querySelectorAll('.jp-OutputArea img')].filter(i => !i.alt.trim()).length")
+    assert_readable(page, "Light")
+    assert_readable(page, "Dark")
 
 
 def test_a_slider_redraws_its_figure(page, address):

@@ -38,11 +38,16 @@ def surprises(model: GPT2LMHeadModel, tokenizer: Any, text: str) -> tuple[Tensor
     return ids[0, 1:], F.cross_entropy(logits, ids[0, 1:], reduction="none") / math.log(2)
 
 
+def _tint(share: float) -> str:
+    """Du blanc (0) à l'orange (1), opaque : l'encre noire s'y lit dans le thème sombre aussi."""
+    return "#" + "".join(f"{round(255 + share * (c - 255)):02X}" for c in (230, 159, 0))
+
+
 def _surprise_markup(names: Sequence[str], bits: Sequence[float]) -> str:
     """Chaque jeton au-dessus de sa surprise : le fond fonce et le trait du bas épaissit avec elle."""
     cells = "".join(
         f'<span style="display:inline-block;text-align:center;margin:2px;color:#111;'
-        f"background:rgba(230,159,0,{min(b / 14, 1):.2f});border-bottom:{1 + round(min(b, 14) / 2)}px solid #333;"
+        f"background:{_tint(min(b / 14, 1))};border-bottom:{1 + round(min(b, 14) / 2)}px solid #333;"
         f'padding:.1em .2em"><span style="font-family:monospace">{html.escape(n)}</span><br>'
         f"<small>{number(round(b, 1), 3)}</small></span>"
         for n, b in zip(names, bits, strict=True)

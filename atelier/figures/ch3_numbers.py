@@ -161,7 +161,7 @@ def explore_bits(value: float = 0.1, name: str = "FP16") -> None:
             tooltip=f"{FIELDS[kind][0]}, bit {i}",
             layout=w.Layout(width="1.7em", padding="0", margin="1px"),
         )
-        button.style.button_color = FIELDS[kind][1]
+        button.style.button_color, button.style.text_color = FIELDS[kind][1], "#111"
 
         def flip(_: Any) -> None:
             state["pattern"] ^= 1 << (state["format"].bits - 1 - i)
