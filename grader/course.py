@@ -321,5 +321,8 @@ def write_feedback_template(folder: Path) -> None:
     text = (original / "index.html.j2").read_text(encoding="utf-8")
     for english, french in FRENCH_FEEDBACK:
         text = text.replace(english, french)
-    (folder / "index.html.j2").write_text(text, encoding="utf-8")
+    target, kept = folder / "index.html.j2", folder / "index.html.j2.ancien"
+    if target.is_file() and target.read_text(encoding="utf-8") != text and not kept.exists():
+        target.replace(kept)  # peut-être retouché par l'enseignant
+    target.write_text(text, encoding="utf-8")
     shutil.copy(original / "conf.json", folder)

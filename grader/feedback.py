@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +36,8 @@ from grader.marks import (
 from grader.record import read_graded
 
 KEY = "atelier"
-_FINGERPRINT = re.compile(r'<meta name="empreinte" content="([0-9a-f]+)"')
+_FINGERPRINT = re.compile(rb'content="([0-9a-f]{32})"')
+"""nbconvert range les attributs d'une balise par ordre alphabétique : seul celui-là est cherché."""
 
 
 def fingerprint(graded: bytes, copy: CopyMarks, comments: dict[str, str], template: bytes) -> str:
@@ -94,10 +95,16 @@ def remarks(about: dict[str, Any], copy: CopyMarks, changed: Sequence[str]) -> l
 # ---------------------------------------------------------------------------------------------- la commande
 
 
-class Renew(GenerateFeedback):
-    """`GenerateFeedback` de nbgrader, pour quelques étudiants."""
+def written_in(page: bytes) -> str:
+    """L'empreinte qu'une page porte, dans son en-tête ou à sa fin ; "" si elle n'en a pas."""
+    found = _FINGERPRINT.search(page[:4000]) or _FINGERPRINT.search(page[-200:])
+    return found[1].decode() if found else ""
 
-    students: Collection[str] = ()
+
+class Renew(GenerateFeedback):
+    """`GenerateFeedback` de nbgrader, pour quelques étudiants : students, étudiant → empreinte que sa page aura."""
+
+    students: Mapping[str, str] = {}
 
     def init_notebooks(self) -> None:
         super().init_notebooks()
@@ -106,6 +113,12 @@ class Renew(GenerateFeedback):
             for folder, notebooks in self.assignments.items()
             if self.init_single_notebook_resources(notebooks[0])["nbgrader"]["student"] in self.students
         }
+
+    def write_single_notebook(self, output: str, resources: dict) -> None:
+        wanted = self.students[resources["nbgrader"]["student"]]
+        if written_in(output.encode()) != wanted:  # un gabarit qui n'est pas le nôtre
+            output += f'\n<!-- empreinte content="{wanted}" -->\n'
+        super().write_single_notebook(output, resources)
 
 
 @dataclass
@@ -146,9 +159,12 @@ class Feedback:
 
     def current(self, student: str) -> bool:
         """Vrai si la page de cet étudiant dit ce que la copie corrigée et la base disent maintenant."""
-        found = _FINGERPRINT.search(read_bytes(self.page(student))[:4000].decode("utf-8", errors="replace"))
-        wanted = (self.marks[student], self.comments.get(student, {}), self.template)
-        return found is not None and found[1] == fingerprint(read_bytes(self.graded(student)), *wanted)
+        return written_in(read_bytes(self.page(student))) == self.wanted(student)
+
+    def wanted(self, student: str) -> str:
+        """L'empreinte que sa page doit avoir."""
+        shown = (self.marks[student], self.comments.get(student, {}), self.template)
+        return fingerprint(read_bytes(self.graded(student)), *shown)
 
     def problem(self, student: str) -> str:
         """Pourquoi cette copie ne peut pas avoir de retour juste ; "" si elle le peut."""
@@ -170,14 +186,14 @@ class Feedback:
                 f"python -m grader grade {self.name} --course {self.course.folder}"
             )
         done = Renewed()
-        todo = []
+        todo = {}
         for student in self.students:
             if problem := self.problem(student):
                 done.failed[student] = problem
             elif self.current(student):
                 done.kept.append(student)
             else:
-                todo.append(student)
+                todo[student] = self.wanted(student)
         problem = self.course.run_step(Renew, self.name, "*", students=todo) if todo else ""
         for student in todo:
             if self.current(student):

@@ -374,6 +374,40 @@ def test_only_the_feedback_that_changed_is_written_again(course, capsys):
     assert written(course) == []
 
 
+def test_a_template_of_the_teacher_is_kept_and_its_pages_are_renewed_too(course):
+    template = course.folder / "gabarits" / "feedback" / "index.html.j2"
+    template.write_text("{% block body %}à moi {{ resources.nbgrader.score }}{% endblock %}", encoding="utf-8")
+    with open(course.folder / "nbgrader_config.py", "a", encoding="utf-8") as config:
+        config.write('c.HTMLExporter.template_name = "mien"\n')
+    shutil.copytree(template.parent, course.folder / "gabarits" / "mien")
+    course.reload()
+    assert written(course) == sorted(CLASS) and "à moi 4.5" in page(course, "ana")
+    assert "à moi" in template.with_name("index.html.j2.ancien").read_text(encoding="utf-8")
+    by_hand(course, "di", "spread", manual_score=2.0)
+    assert written(course) == ["di"] and written(course) == []
+
+
+def test_nbgrader_releases_what_we_wrote(root, tmp_path):
+    from nbgrader.exchange.default import ExchangeReleaseFeedback
+
+    prepare(tmp_path / "cours")
+    (tmp_path / "echange").mkdir(mode=0o777)
+    (tmp_path / "echange").chmod(0o777)
+    with open(tmp_path / "cours" / "nbgrader_config.py", "a", encoding="utf-8") as config:
+        config.write(f"c.Exchange.root = {str(tmp_path / 'echange')!r}\n")
+    course = Course(tmp_path / "cours")
+    folder = put(course, "ana", SOLVED).parent
+    (folder / "timestamp.txt").write_text("2026-11-18 10:00:00 UTC", encoding="utf-8")
+    (folder / "submission_secret.txt").write_text("secret", encoding="utf-8")
+    mark(course, NAME, 1)
+    assert written(course) == ["ana"]
+    course.directory.assignment_id = NAME
+    course.directory.student_id = "*"
+    ExchangeReleaseFeedback(coursedir=course.directory, config=course.config).start()
+    (released,) = (tmp_path / "echange" / "cours" / "feedback").glob("*.html")
+    assert released.read_text(encoding="utf-8") == page(course, "ana")
+
+
 def test_feedback_is_french_and_waits_for_no_network(course):
     by_hand(course, "cy", "spread", manual_score=3.0)
     written(course)
