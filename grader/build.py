@@ -203,7 +203,7 @@ def write(products: Products, root: Path, execute: bool) -> list[Problem]:
     student, solved, pack_json, pack_tensors = product_paths(products.name, root)
     assert products.student is not None and products.solved is not None
     problems: list[Problem] = []
-    if not _same_pack(products, root):
+    if _pack_difference(products, root):
         _write_if_changed(pack_json, products.pack[0].encode())
         _write_if_changed(pack_tensors, products.pack[1])
     _write_if_changed(student, _notebook_bytes(products.student))
@@ -229,8 +229,9 @@ def differences(products: Products, root: Path) -> list[str]:
     found: list[str] = []
     for path, expected in ((student, products.student), (solved, products.solved)):
         found += [f"{path.relative_to(root).as_posix()} : {what}" for what in _notebook_differences(path, expected)]
-    if not _same_pack(products, root):
-        found.append(f"{pack_json.with_suffix('').relative_to(root).as_posix()}.* : le paquet n'est pas à jour.")
+    if place := _pack_difference(products, root):
+        name = pack_json.with_suffix("").relative_to(root).as_posix()
+        found.append(f"{name}.* : le paquet n'est pas à jour ({place}).")
     return found
 
 
@@ -256,11 +257,11 @@ def _count(n: int, noun: str) -> str:
     return f"{n} {noun}{'s' if n >= 2 else ''}"
 
 
-def _same_pack(products: Products, root: Path) -> bool:
+def _pack_difference(products: Products, root: Path) -> str:
     from grader import packs
 
     *_, pack_json, pack_tensors = product_paths(products.name, root)
-    return packs.same_pack(pack_json, pack_tensors, *products.pack)
+    return packs.pack_difference(pack_json, pack_tensors, *products.pack)
 
 
 def _notebook_differences(path: Path, expected: NotebookNode | None) -> list[str]:

@@ -118,6 +118,7 @@ low_rank = Exercise(
             "v_not_transposed",
             swap((_BEST, "(u[:, :rank] * s[:rank]) @ vt.T[:rank]")),
             "Relisez ce que rend la bibliothèque : V ou sa transposée ?",
+            portable=False,  # le signe d'une paire (u, v) est libre : il change u·s·v, jamais u·s·vᵀ
         ),
         Misconception(
             "no_check",
