@@ -10,6 +10,8 @@ import logging
 import os
 from typing import Any
 
+from atelier import paths as paths  # retient le dossier où le noyau a commencé, avant tout os.chdir
+
 # Les fils de calcul de torch s'attendent en dormant et non en boucle : sur une machine déjà occupée, Colibri va ainsi
 # quatre à cinq fois plus vite. Lu par OpenMP quand torch se charge ; cours.py et grader le transmettent aux noyaux.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

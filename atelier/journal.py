@@ -1,130 +1,60 @@
 """Ce que vous avez fait : exercices réussis, indices ouverts, réponses aux quiz.
 
-Tenu dans `progression.json` du dossier d'état. Deux noyaux ouverts à la fois s'ajoutent l'un à l'autre ; un fichier
-abîmé est mis de côté ; un dossier en lecture seule n'empêche que de se souvenir d'une séance à l'autre.
+Tenu dans `progression.json` par `atelier.state`.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from typing import Any
 
-from . import packs, paths
+from . import packs, paths, state
 from .naming import exercise_of
 
-FILE = "progression.json"
-LOCK_WAIT, LOCK_STALE = 1.0, 10.0
+FILE = state.PROGRESS
 
 State = dict[str, Any]
-_unsaved: State | None = None
-_said: set[str] = set()
-
-
-def _say_once(key: str, text: str) -> None:
-    if key not in _said:
-        _said.add(key)
-        print(text)
+_reader = uuid.uuid4().hex
+"""L'identifiant d'un lecteur qui n'en a pas encore."""
 
 
 def _entry(section: dict[str, Any], key: str) -> dict[str, Any]:
     return section.setdefault(key, {})
 
 
-def _clean(raw: Any) -> State:
-    """Ne garde d'un fichier lu que ce qui a la forme attendue."""
-    if not isinstance(raw, dict):
+def _clean(raw: Any) -> tuple[State, bool]:
+    """Ce qui, d'un fichier lu, a la forme attendue ; ce qu'une autre version du cours y a mis reste tel quel."""
+    if raw is not None and not isinstance(raw, dict):
         raise ValueError("un objet JSON est attendu")
-    state: State = {"exercises": {}, "quizzes": {}}
-    for section in state:
-        for key, entry in (raw.get(section) or {}).items():
-            if isinstance(entry, dict):
-                state[section][key] = entry
-    state["reader"] = str(raw.get("reader") or uuid.uuid4().hex)
-    return state
-
-
-def _empty() -> State:
-    return _clean({})
+    found: State = dict(raw or {})
+    dropped = False
+    for section in ("exercises", "quizzes"):
+        entries = found.get(section) if found.get(section) is not None else {}
+        if not isinstance(entries, dict):
+            raise ValueError(f"{section} doit être un objet JSON")
+        found[section] = {key: entry for key, entry in entries.items() if isinstance(entry, dict)}
+        dropped = dropped or len(found[section]) < len(entries)
+    if not isinstance(found.get("reader"), str) or not found["reader"]:
+        found["reader"] = _reader
+    return found, dropped
 
 
 def read() -> State:
-    """L'état courant. Un fichier illisible est renommé, et c'est dit une fois."""
-    if _unsaved is not None:
-        return _unsaved
-    path = paths.state_dir() / FILE
-    try:
-        return _clean(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return _empty()
-    except (ValueError, AttributeError):
-        aside = path.with_name(f"progression.abimee-{time.strftime('%Y%m%d-%H%M%S')}.json")
-        with suppress(OSError):
-            os.replace(path, aside)
-        _say_once(
-            "damaged",
-            f"Votre fichier de progression était illisible\u00a0: il est gardé sous {aside.name}, "
-            "et un nouveau commence.",
-        )
-        return _empty()
-    except OSError:
-        return _empty()
-
-
-@contextmanager
-def _lock() -> Iterator[None]:
-    """Un seul noyau écrit à la fois. Un verrou oublié (dix secondes) est levé ; sans verrou, on écrit."""
-    path = paths.state_dir() / f"{FILE}.verrou"
-    deadline = time.monotonic() + LOCK_WAIT
-    held = False
-    while not held and time.monotonic() < deadline:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-            held = True
-        except FileExistsError:
-            with suppress(OSError):
-                if time.time() - path.stat().st_mtime > LOCK_STALE:
-                    path.unlink()
-            time.sleep(0.01)
-        except OSError:
-            break
-    try:
-        yield
-    finally:
-        if held:
-            with suppress(OSError):
-                path.unlink()
+    """L'état courant."""
+    return state.read(FILE, _clean)
 
 
 def update(change: Callable[[State], None]) -> State:
-    """Relit l'état, lui applique `change`, l'écrit d'un seul coup. Garde tout en mémoire si l'écriture est refusée."""
-    global _unsaved
-    with _lock():
-        state = read()
-        change(state)
-        saved = paths.write_state(FILE, state)
-    if saved:
-        _unsaved = None
-    else:
-        _unsaved = state
-        _say_once(
-            "readonly",
-            f"Le dossier {paths.state_dir()} n'accepte pas d'écriture\u00a0: tout fonctionne, "
-            "mais votre progression sera oubliée à la fermeture du carnet.",
-        )
-    return state
+    """Relit l'état, lui applique `change`, l'écrit. Garde le changement en mémoire si l'écriture est refusée."""
+    return state.update(FILE, _clean, change)
 
 
 def record_check(chapter: str, exercise: str, passed: bool) -> None:
     """Note un `check`. Un exercice réussi une fois le reste."""
 
-    def change(state: State) -> None:
-        entry = _entry(state["exercises"], f"{chapter}/{exercise}")
+    def change(found: State) -> None:
+        entry = _entry(found["exercises"], f"{chapter}/{exercise}")
         entry["tries"] = _count(entry, "tries") + 1
         entry["passed"] = bool(entry.get("passed")) or passed
 
@@ -134,8 +64,8 @@ def record_check(chapter: str, exercise: str, passed: bool) -> None:
 def record_answer(chapter: str, quiz: str, correct: bool) -> None:
     """Note une réponse de quiz. Une question comprise une fois le reste."""
 
-    def change(state: State) -> None:
-        entry = _entry(state["quizzes"], f"{chapter}/{quiz}")
+    def change(found: State) -> None:
+        entry = _entry(found["quizzes"], f"{chapter}/{quiz}")
         entry["tries"] = _count(entry, "tries") + 1
         entry["correct"] = bool(entry.get("correct")) or correct
 
@@ -174,9 +104,9 @@ def hint(exercise: Any) -> None:
     name, ladder = packs.split_name(name)[1], declaration["hints"]
     fresh = 0
 
-    def change(state: State) -> None:
+    def change(found: State) -> None:
         nonlocal fresh
-        entry = _entry(state["exercises"], f"{chapter}/{name}")
+        entry = _entry(found["exercises"], f"{chapter}/{name}")
         fresh = min(_count(entry, "hints") + 1, len(ladder))
         entry["hints"] = fresh
 

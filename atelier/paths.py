@@ -1,28 +1,44 @@
-"""Où sont les choses : la racine du cours, ses ressources, et le dossier où l'atelier retient ce que vous avez fait."""
+"""Où sont les choses : la racine du cours, ses ressources, et le dossier où le noyau a commencé."""
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
+import sys
 import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+try:
+    _FIRST_FOLDER = os.getcwd()
+except OSError:  # le dossier courant a été effacé
+    _FIRST_FOLDER = os.path.expanduser("~")
+
+
+def shell() -> Any:
+    """Le noyau du carnet (ou IPython) où l'on tourne ; None ailleurs."""
+    ipython = sys.modules.get("IPython")
+    return ipython.get_ipython() if ipython is not None else None
+
+
+def started_in() -> Path:
+    """Le dossier où le noyau a commencé, quoi que `os.chdir` ait fait depuis."""
+    return Path(getattr(shell(), "starting_dir", None) or _FIRST_FOLDER).resolve()
+
 
 @cache
 def root() -> Path:
-    """Racine du cours : `COURS_RACINE`, sinon le dossier qui contient `atelier`, sinon un parent du dossier courant.
+    """Racine du cours : `COURS_RACINE`, sinon le dossier qui contient `atelier`, sinon un parent du dossier
+    où le noyau a commencé.
 
     Lève `FileNotFoundError` si aucun de ces dossiers ne contient `course.toml`.
     """
     given = os.environ.get("COURS_RACINE")
-    here = Path.cwd().resolve()
-    candidates = [Path(given)] if given else [Path(__file__).resolve().parent.parent, here, *here.parents]
+    here = started_in()
+    candidates = [here / given] if given else [Path(__file__).resolve().parent.parent, here, *here.parents]
     for folder in candidates:
         if (folder / "course.toml").is_file():
-            return folder
+            return folder.resolve()
     raise FileNotFoundError(
         "course.toml est introuvable : ouvrez le carnet depuis le dossier du cours, "
         "ou donnez ce dossier dans la variable d'environnement COURS_RACINE."
@@ -43,35 +59,3 @@ def chapter_titles() -> dict[str, str]:
 def asset(*parts: str) -> Path:
     """Chemin d'une ressource : `asset("colibri")`, `asset("corpora", "a_test.txt")`."""
     return root().joinpath("assets", *parts)
-
-
-def state_dir() -> Path:
-    """Dossier où sont gardés progression, tableau et variantes (pas forcément créé).
-
-    `COURS_ETAT` s'il est donné ; sinon `notebooks/.atelier` du cours ; si le carnet est ouvert ailleurs
-    (devoir récupéré par nbgrader), `.atelier` à côté des dossiers de devoirs.
-    """
-    if given := os.environ.get("COURS_ETAT"):
-        return Path(given)
-    here = Path.cwd().resolve()
-    if here.is_relative_to(root()):
-        return root() / "notebooks" / ".atelier"
-    return (here.parent if here.name in chapter_titles() else here) / ".atelier"
-
-
-def write_state(relative: str, data: bytes | str | dict | list) -> bool:
-    """Écrit un fichier d'état d'un seul coup, jamais à moitié. Rend False si le dossier est en lecture seule."""
-    if isinstance(data, (dict, list)):
-        data = json.dumps(data, ensure_ascii=False, indent=1)
-    if isinstance(data, str):
-        data = data.encode()
-    target = state_dir() / relative
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent)
-        with os.fdopen(handle, "wb") as f:
-            f.write(data)
-        os.replace(temporary, target)
-    except OSError:
-        return False
-    return True

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from pathlib import Path
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 
+from atelier import state
 from atelier.display import note, number, show, table
 from atelier.hardware import device, median_seconds, scale
 from atelier.models import load_model
-from atelier.paths import asset, course, state_dir, write_state
+from atelier.paths import asset, chapter_titles
 from atelier.perplexity import evaluate_perplexity
 
 if TYPE_CHECKING:
@@ -29,20 +32,37 @@ def _authoring() -> bool:
     return os.environ.get("COURS_ENREGISTRER") == "1"
 
 
-def _read(path: Path) -> list[Row]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return rows if isinstance(rows, list) else []
+_NUMBERS = ("perplexity", "bytes", "ms", "rank")
+
+
+def _clean(raw: Any) -> tuple[list[Row], bool]:
+    """Les lignes d'un tableau lu qui en sont bien, et si d'autres ont été laissées."""
+    if raw is not None and not isinstance(raw, list):
+        raise ValueError("une liste est attendue")
+    given = raw or []
+    kept = [{"by": YOURS, "what": ""} | row for row in given if _is_row(row)]
+    return kept, len(kept) < len(given)
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict) or not all(isinstance(row.get(key, ""), str) for key in ("by", "what")):
+        return False
+    return all(isinstance(row.get(key), str) for key in ("name", "chapter")) and all(
+        isinstance(row.get(key), (int, float)) for key in _NUMBERS
+    )
+
+
+def _authors_rows() -> list[Row]:
+    path = asset("mesures", "tableau.json")
+    return _clean(json.loads(path.read_text(encoding="utf-8")))[0] if path.is_file() else []
 
 
 def rows() -> list[Row]:
     """Les lignes du tableau : les vôtres, et celles de l'auteur que vous n'avez pas encore refaites."""
-    yours = [] if _authoring() else _read(state_dir() / "tableau.json")
+    yours = [] if _authoring() else state.read(state.BOARD, _clean)
     done = {r["name"] for r in yours}
-    ours = [r for r in _read(asset("mesures", "tableau.json")) if r["name"] not in done]
-    order = [c["name"] for c in course()["chapters"]]
+    ours = [r for r in _authors_rows() if r["name"] not in done]
+    order = list(chapter_titles())
     return sorted(
         [*yours, *ours], key=lambda r: (order.index(r["chapter"]) if r["chapter"] in order else 99, r["rank"])
     )
@@ -70,10 +90,11 @@ def save_variant(
     chapter : chapitre qui la construit ; what : une phrase. Les poids sont gardés en float16 dans un GPT-2 ordinaire.
     Rend la ligne inscrite : perplexity, bytes, ms (durée médiane d'une fenêtre de 256 jetons).
     """
-    path = asset("mesures", "tableau.json") if _authoring() else state_dir() / "tableau.json"
-    existing = _read(path)
-    known = [*existing, *_read(asset("mesures", "tableau.json"))]
-    rank = next((r["rank"] for r in known if r["name"] == name), 1 + max((r["rank"] for r in known), default=0))
+    if not re.fullmatch(r"[\w+-][\w .+-]{0,59}", name):
+        raise ValueError(
+            f"«\u00a0{name}\u00a0» ne convient pas comme nom de variante\u00a0: soixante caractères au plus, "
+            "lettres, chiffres, espaces, points, «\u00a0+\u00a0», «\u00a0_\u00a0» et «\u00a0-\u00a0»."
+        )
     evaluation = evaluate_perplexity(model, max_tokens=scale().pick(essai=2048, cpu=BOARD_TOKENS, gpu=BOARD_TOKENS))
     row = {
         "name": name,
@@ -84,23 +105,28 @@ def save_variant(
         "tokens": evaluation.tokens,
         "bytes": int(n_bytes),
         "ms": round(window_milliseconds(model), 2),
-        "rank": rank,
     }
-    updated = [r for r in existing if r["name"] != name] + [row]
-    updated.sort(key=lambda r: r["rank"])
-    weights = _packed_weights(model) if keep_weights else None
+    weights = {f"{name}.safetensors": _packed_weights(model)} if keep_weights else {}
+    authors = _authors_rows()
+
+    def inscribe(lines: list[Row]) -> None:
+        known = [*lines, *authors]
+        row["rank"] = next(
+            (r["rank"] for r in known if r["name"] == name), 1 + max((r["rank"] for r in known), default=0)
+        )
+        lines[:] = sorted([*(r for r in lines if r["name"] != name), row], key=lambda r: r["rank"])
+
     if _authoring():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(updated, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-        if weights is not None:
+        inscribe(authors)
+        asset("mesures").mkdir(parents=True, exist_ok=True)
+        text = json.dumps(authors, ensure_ascii=False, indent=1)
+        asset("mesures", "tableau.json").write_text(text + "\n", encoding="utf-8")
+        for file, content in weights.items():
             asset("variantes").mkdir(exist_ok=True)
-            asset("variantes", f"{name}.safetensors").write_bytes(weights)
+            asset("variantes", file).write_bytes(content)
     else:
-        kept = write_state("tableau.json", updated)
-        if weights is not None:
-            kept = write_state(f"variantes/{name}.safetensors", weights) and kept
-        if not kept:
-            note("Ce dossier est en lecture seule : la variante est mesurée, mais elle ne sera pas gardée.")
+        kept = {f"{state.VARIANTS}/{file}": content for file, content in weights.items()}
+        state.update(state.BOARD, _clean, inscribe, kept)
     return row
 
 
@@ -112,24 +138,55 @@ def _packed_weights(model: torch.nn.Module) -> bytes:
 def load_variant(name: str) -> GPT2LMHeadModel:
     """La variante de ce nom : celle que vous avez gardée, sinon celle de l'auteur, et une phrase le dit.
 
-    Lève `ValueError` si ni vous ni l'auteur ne l'avez gardée.
+    Lève `ValueError` si ni vous ni l'auteur ne l'avez gardée, ou si ce qui est gardé est abîmé.
     """
-    for path, whose in (
-        (state_dir() / "variantes" / f"{name}.safetensors", "la vôtre"),
-        (asset("variantes", f"{name}.safetensors"), "celle de l'auteur (vous n'avez pas encore construit la vôtre)"),
-    ):
-        if path.is_file():
-            model = load_model("colibri")
-            weights = {k: v.to(device(), torch.float32) for k, v in load_file(path).items()}
-            missing = set(dict(model.named_parameters())) - set(weights)
-            if missing:
-                raise ValueError(f"{path} n'a pas les poids d'un Colibri complet : il manque {sorted(missing)[0]}.")
-            model.load_state_dict(weights, strict=False)
-            note(f"Variante « {name} » : {whose}.")
+    file, damage = f"{name}.safetensors", ""
+    try:
+        if (yours := state.read_file(f"{state.VARIANTS}/{file}")) is not None:
+            model = _loaded(yours)
+            note(f"Variante «\u00a0{name}\u00a0»\u00a0: la vôtre.")
             return model
+    except (OSError, ValueError) as error:
+        damage = str(error)
+    if asset("variantes", file).is_file():
+        model = _loaded(asset("variantes", file).read_bytes())
+        why = (
+            f"la vôtre est abîmée\u00a0: {damage}. {_rebuild(name)}"
+            if damage
+            else "vous n'avez pas encore construit la vôtre"
+        )
+        note(f"Variante «\u00a0{name}\u00a0»\u00a0: celle de l'auteur ({why}).")
+        return model
+    if damage:
+        place = state.folder() / state.VARIANTS / file
+        raise ValueError(f"votre variante «\u00a0{name}\u00a0» est abîmée ({place}\u00a0: {damage}). {_rebuild(name)}")
     raise ValueError(
-        f"pas de variante « {name} » : construisez-la dans son chapitre, avec save_variant(…, keep_weights=True)."
+        f"pas de variante «\u00a0{name}\u00a0»\u00a0: construisez-la dans son chapitre, "
+        "avec save_variant(…, keep_weights=True)."
     )
+
+
+def _rebuild(name: str) -> str:
+    """Que faire d'une variante perdue."""
+    chapter = next((r["chapter"] for r in rows() if r["name"] == name), "")
+    where = f"au chapitre «\u00a0{chapter_titles().get(chapter, chapter)}\u00a0»" if chapter else "dans son chapitre"
+    return f"Pour la refaire, exécutez à nouveau, {where}, la cellule qui appelle save_variant({name!r}, …)."
+
+
+def _loaded(content: bytes) -> GPT2LMHeadModel:
+    """Le Colibri que gardent ces octets. Lève `ValueError` s'ils sont abîmés ou ne sont pas d'un Colibri."""
+    try:
+        weights = load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ValueError("le fichier est coupé ou illisible") from error
+    model = load_model("colibri")
+    for name, p in model.named_parameters():
+        if name not in weights:
+            raise ValueError(f"il y manque les poids {name}")
+        if weights[name].shape != p.shape:
+            raise ValueError(f"{name} y a la forme {tuple(weights[name].shape)} au lieu de {tuple(p.shape)}")
+    model.load_state_dict({k: v.to(device(), torch.float32) for k, v in weights.items()}, strict=False)
+    return model
 
 
 def board() -> None:
@@ -143,7 +200,9 @@ def board() -> None:
         header=["variante", "perplexité", "octets", "ms par fenêtre", "par", "ce que c'est"],
         caption="Colibri et ses variantes (même extrait, même protocole ; une fenêtre fait 256 jetons)",
     )
-    show(figure(lines), alt=_alt(lines))
+    drawn = [r for r in lines if all(math.isfinite(r[key]) and r[key] > 0 for key in ("perplexity", "bytes"))]
+    if drawn:
+        show(figure(drawn), alt=_alt(drawn))
     if len(counts := {r.get("tokens", BOARD_TOKENS) for r in lines}) > 1:
         told = " et ".join(number(n) for n in sorted(counts))
         note(f"Attention : ces lignes ont été mesurées sur des extraits de longueurs différentes ({told} jetons).")

@@ -24,6 +24,7 @@ from torch import nn
 
 import atelier
 from atelier import calls, checker, journal, packs, paths, quizzes
+from atelier import state as store
 from atelier.checker import CheckFailed, check, explain_error, explain_unknown_name, passed
 from atelier.codec import encode
 from atelier.exercise import EXACT, Tolerance
@@ -172,8 +173,8 @@ def course(built, tmp_path, monkeypatch):
 def _forget(monkeypatch):
     paths.root.cache_clear()
     paths.course.cache_clear()
-    monkeypatch.setattr(journal, "_unsaved", None)
-    monkeypatch.setattr(journal, "_said", set())
+    monkeypatch.setattr(store, "_pending", {})
+    monkeypatch.setattr(store, "_said", set())
     monkeypatch.setattr(checker, "_known", {})
 
 
@@ -189,7 +190,7 @@ def named(name, fn):
 
 
 def state():
-    return json.loads((paths.state_dir() / journal.FILE).read_text(encoding="utf-8"))
+    return json.loads((store.folder() / journal.FILE).read_text(encoding="utf-8"))
 
 
 # --- check -----------------------------------------------------------------------------------------------------------
@@ -275,7 +276,7 @@ def test_a_stub_is_to_be_written_and_not_counted():
 
     text = failure(peak)
     assert text.splitlines()[:2] == ["○ peak reste à écrire (2 points, environ 10 minutes).", "   Écrivez peak."]
-    assert not (paths.state_dir() / journal.FILE).exists()
+    assert not (store.folder() / journal.FILE).exists()
 
 
 def test_a_crash_shows_the_students_line_in_french_and_none_of_ours():
@@ -512,7 +513,7 @@ def test_a_check_is_fast_and_writes_only_its_state(course, tmp_path, capsys):
         durations.append(time.perf_counter() - start)
     assert min(durations) < 0.3  # la meilleure : la machine peut faire autre chose pendant une autre
     assert snapshot() == before
-    assert {p.name for p in paths.state_dir().iterdir()} == {journal.FILE}
+    assert {p.name for p in store.folder().iterdir()} == {journal.FILE, "progression.precedente.json", store.LOCK}
 
 
 # --- Le temps --------------------------------------------------------------------------------------------------------
@@ -612,7 +613,7 @@ def test_passed_is_silent_and_remembers(capsys):
     assert passed(count) and passed(count)
     assert len(calls) == 2  # un appel par cas, une seule fois
     assert capsys.readouterr().out == ""
-    assert not (paths.state_dir() / journal.FILE).exists()
+    assert not (store.folder() / journal.FILE).exists()
 
 
 def test_passed_looks_again_when_the_code_or_a_helper_changes():
@@ -809,70 +810,6 @@ def test_progress_by_chapter_then_by_exercise(capsys):
     assert "n'est pas un chapitre" in capsys.readouterr().out
 
 
-def test_a_damaged_file_is_put_aside_and_said_once(capsys):
-    folder = paths.state_dir()
-    folder.mkdir(parents=True)
-    for damaged in ('{"exercises": {', "[1, 2]", '{"exercises": 3}', "\x00"):
-        (folder / journal.FILE).write_text(damaged, encoding="utf-8")
-        journal.read()
-    assert capsys.readouterr().out.count("illisible") == 1
-    assert any("abimee" in p.name for p in folder.iterdir())
-    check(peak)
-    assert state()["exercises"]["ch3_quantification/peak"]["passed"]
-
-
-def test_odd_entries_are_ignored(capsys):
-    paths.state_dir().mkdir(parents=True)
-    odd = {"exercises": {"ch3_quantification/peak": {"hints": -4, "tries": "beaucoup"}, "x": 3}, "quizzes": None}
-    (paths.state_dir() / journal.FILE).write_text(json.dumps(odd), encoding="utf-8")
-    progress()
-    hint("peak")
-    check(peak)
-    assert state()["exercises"]["ch3_quantification/peak"] == {"hints": 1, "tries": 1, "passed": True}
-
-
-def test_a_read_only_folder_is_said_once_and_stops_nothing(monkeypatch, tmp_path, capsys):
-    blocked = tmp_path / "fichier"
-    blocked.write_text("")
-    monkeypatch.setenv("COURS_ETAT", str(blocked / "état"))
-    check(peak)
-    check(count)
-    hint("Doubler")
-    hint("Doubler")
-    out = capsys.readouterr().out
-    assert out.count("n'accepte pas d'écriture") == 1
-    assert "À suivre\u00a0: square" in out and "indice 2 sur 3" in out
-    progress()
-    assert "2 sur 4 ✔✔○○" in capsys.readouterr().out
-
-
-def test_two_kernels_at_once_add_up(course):
-    code = """
-        from atelier import journal
-        for i in range(25):
-            journal.record_check("ch3_quantification", "peak", False)
-            journal.record_answer("ch3_quantification", f"q{i}", True)
-    """
-    with_env = {"COURS_ETAT": str(paths.state_dir())}
-    threads = [threading.Thread(target=python, args=(code, course), kwargs=with_env) for _ in range(2)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    assert state()["exercises"]["ch3_quantification/peak"]["tries"] == 50
-    assert len(state()["quizzes"]) == 25
-
-
-def test_a_lock_left_by_a_dead_kernel_is_lifted():
-    paths.state_dir().mkdir(parents=True)
-    lock = paths.state_dir() / f"{journal.FILE}.verrou"
-    lock.touch()
-    os.utime(lock, (time.time() - 60,) * 2)
-    start = time.monotonic()
-    journal.record_check("ch3_quantification", "peak", True)
-    assert time.monotonic() - start < 0.5 and not lock.exists()
-
-
 # --- Quiz ------------------------------------------------------------------------------------------------------------
 
 
@@ -932,7 +869,7 @@ def test_an_exported_page_unfolds_each_answer(monkeypatch):
     monkeypatch.setattr(quizzes, "_display", lambda markup, text: shown.append(markup))
     quiz("unique")
     assert shown[0].count("<details>") == 4 and "<code>4</code>" in shown[0] and "<strong>deux</strong>" in shown[0]
-    assert not (paths.state_dir() / journal.FILE).exists()
+    assert not (store.folder() / journal.FILE).exists()
 
 
 def test_buttons_answer_with_a_sentence_read_aloud():
