@@ -63,3 +63,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *_HOME])
+
+
+if paths.shell() is not None:
+    importlib.import_module(f"{__name__}.notebook").install()

@@ -6,14 +6,13 @@ Une aide, jamais la note : celle-ci se calcule sur d'autres cas, tirés à chaqu
 from __future__ import annotations
 
 import re
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
 
-from . import calls, journal, packs
+from . import calls, glosses, journal, packs
 from .compare import (
     CaseResult,
     Outcome,
@@ -24,15 +23,17 @@ from .compare import (
 )
 from .display import WIDTH, wrapped
 from .exercise import Tolerance
+from .frames import source_line
 from .limits import time_limit
 from .naming import exercise_of
-from .probes import Interruption, run_case, source_line
+from .probes import Interruption, run_case
 
 SECONDS = 5.0
 """Limite de temps d'un cas dans le carnet."""
 EXTRA_SECONDS = 1.0
 """Temps accordé, après le premier cas raté, à ceux qui ne servent qu'à reconnaître l'erreur."""
 MARGIN = "   "
+_NOTHING = object()
 
 
 class CheckFailed(Exception):
@@ -120,11 +121,16 @@ def _try_all(target: _Target, fn: Any, cases: Sequence[Mapping[str, Any]]) -> li
     return results
 
 
-def check(fn: Callable[..., Any]) -> None:
+def check(fn: Any = _NOTHING, *others: Any) -> None:
     """Essaie `fn` sur les cas visibles de l'exercice dont elle porte le nom dans le carnet (`naming.exercise_of`).
 
     Lève `CheckFailed` si l'un d'eux échoue.
     """
+    if fn is _NOTHING or others:
+        raise CheckFailed(
+            "check essaie une fonction à la fois\u00a0: écrivez son nom entre les parenthèses, par exemple "
+            "check(absmax_scale)."
+        )
     target = _target(fn)
     if target is None:
         raise _refuse(fn)
@@ -308,67 +314,10 @@ def _what(result: CaseResult) -> str:
     return message
 
 
-_GLOSSES: tuple[tuple[str, str, str], ...] = (
-    (
-        "NameError|UnboundLocalError",
-        "",
-        "un nom est employé sans avoir été défini (faute de frappe, cellule sautée\u202f?).",
-    ),
-    ("ZeroDivisionError", "", "une division par zéro."),
-    ("RecursionError", "", "la fonction s'appelle elle-même sans jamais s'arrêter."),
-    ("TypeError", "positional argument|keyword argument", "la signature attendue est {signature}."),
-    ("TypeError", "unsupported operand|NoneType", "une opération entre deux valeurs de types incompatibles."),
-    ("TypeError", "not callable", "une valeur est appelée comme une fonction\u00a0: des parenthèses de trop\u202f?"),
-    ("TypeError", "not subscriptable|not iterable", "une valeur seule est employée comme une liste."),
-    ("AttributeError", "", "cet objet n'a ni attribut ni méthode de ce nom."),
-    ("IndexError", "", "un indice sort des bornes."),
-    ("KeyError", "", "cette clé n'est pas dans le dictionnaire."),
-    (
-        "ModuleNotFoundError|ImportError",
-        "",
-        "ce module n'est pas installé ici\u00a0: l'exercice n'en demande pas d'autre.",
-    ),
-    (
-        "RuntimeError",
-        "must match the size|not broadcastable|expanded size",
-        "les formes des deux tenseurs ne s'alignent pas.",
-    ),
-    ("RuntimeError", "shapes cannot be multiplied|must match", "les dimensions intérieures du produit diffèrent."),
-    ("RuntimeError", "view size is not compatible", "view demande un tenseur contigu\u202f; reshape, non."),
-    (
-        "RuntimeError",
-        "is invalid for input of size",
-        "la forme demandée ne compte pas autant d'éléments que le tenseur.",
-    ),
-    (
-        "RuntimeError",
-        "Boolean value of Tensor",
-        "un «\u00a0if\u00a0» a besoin d'un seul booléen, et reçoit tout un tenseur.",
-    ),
-    ("RuntimeError", "same dtype|expected scalar type|but got", "deux tenseurs de types différents se rencontrent."),
-    ("RuntimeError", "leaf Variable|in-place", "un tenseur suivi par autograd est modifié sur place."),
-    ("RuntimeError", "Can't call numpy", "un tenseur suivi par autograd ne se convertit pas tel quel."),
-    (
-        "RuntimeError|NotImplementedError",
-        "not implemented for",
-        "cette opération n'existe pas pour ce type de tenseur.",
-    ),
-    ("ValueError", "", "votre fonction refuse une entrée que l'énoncé permet."),
-    ("OverflowError", "", "un nombre dépasse ce que son type peut contenir."),
-    (
-        "SystemExit|KeyboardInterrupt",
-        "",
-        "votre code demande l'arrêt du programme\u00a0: une fonction rend une valeur, ou lève une erreur.",
-    ),
-)
-
-
 def explain_error(got: Outcome, signature: str = "") -> str:
     """Une erreur courante dite en français ; vide si elle n'est pas dans la liste."""
-    for error, pattern, gloss in _GLOSSES:
-        if re.fullmatch(error, str(got.get("error", ""))) and re.search(pattern, str(got.get("message", ""))):
-            return gloss.format(signature=signature)
-    return ""
+    names = got.get("mro") or [str(got.get("error", ""))]
+    return glosses.explain(names, str(got.get("message", "")), signature, own=bool(got.get("own")))
 
 
 # --- Un nom inconnu dans une cellule de check ------------------------------------------------------------------------
@@ -391,25 +340,3 @@ def explain_unknown_name(cell: str, name: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     renamed = f" Vous avez défini {near[0]}\u00a0: l'auriez-vous renommée\u202f?" if near else ""
     return f"✗ {name} n'existe pas encore\u00a0: exécutez d'abord la cellule qui la définit (Maj + Entrée).{renamed}"
-
-
-def _install_name_help() -> None:
-    """Dans un carnet, un `check` d'un nom inconnu se lit en français. Tout autre `NameError` reste tel quel."""
-    if "IPython" not in sys.modules:
-        return
-    shell = sys.modules["IPython"].get_ipython()
-    if shell is None or shell.custom_exceptions:
-        return
-
-    def handler(shell: Any, kind: type, error: BaseException, trace: Any, tb_offset: int | None = None) -> Any:
-        cell = (shell.history_manager.input_hist_raw or [""])[-1]
-        defined = [n for n, v in shell.user_ns.items() if callable(v) and not n.startswith("_")]
-        text = explain_unknown_name(cell, getattr(error, "name", None) or "", defined)
-        if text:
-            kind, error, trace = CheckFailed, CheckFailed(text), None
-        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
-
-    shell.set_custom_exc((NameError,), handler)
-
-
-_install_name_help()

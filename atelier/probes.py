@@ -27,31 +27,25 @@ from __future__ import annotations
 
 import copy
 import io
-import linecache
-import opcode
 import random
 import sys
-import sysconfig
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
-from types import CodeType, TracebackType
+from types import CodeType
 from typing import Any
 
 import torch
 from torch import nn
 
 from .compare import unchanged
+from .frames import is_student_code, raised_by_statement, source_line
 
 Outcome = dict[str, Any]
 """Ce qu'une exécution a donné. « status » vaut value, raised, todo, untransportable ou timeout."""
 
 PRINTED_MAX = 2000
 MESSAGE_MAX = 500
-_LIBRARY = tuple(
-    {str(Path(__file__).resolve().parent), *(sysconfig.get_path(p) for p in ("stdlib", "platstdlib", "purelib"))}
-)
 
 
 class Interruption(BaseException):
@@ -128,40 +122,6 @@ def clean_room() -> Iterator[None]:
         if torch.empty(0).device != device:
             torch.set_default_device(device)
         torch.set_grad_enabled(grad)
-
-
-def _is_student_code(code: CodeType) -> bool:
-    name = code.co_filename
-    inside_library = name.startswith(_LIBRARY) or "site-packages" in name or "dist-packages" in name
-    return not inside_library and not name.startswith("<frozen")
-
-
-def _student_frame(trace: TracebackType | None) -> tuple[TracebackType | None, bool]:
-    """Dernier cadre qui appartient à l'étudiant, et s'il est aussi le dernier de tous."""
-    found, last = None, False
-    while trace is not None:
-        last = _is_student_code(trace.tb_frame.f_code)
-        if last:
-            found = trace
-        trace = trace.tb_next
-    return found, last
-
-
-def _raised_by_statement(trace: TracebackType | None) -> bool:
-    """Vrai si l'erreur vient d'une instruction `raise` écrite par l'étudiant, et non de ce qu'il appelle."""
-    frame, last = _student_frame(trace)
-    if frame is None or not last:
-        return False
-    return frame.tb_frame.f_code.co_code[frame.tb_lasti] == opcode.opmap["RAISE_VARARGS"]
-
-
-def source_line(trace: TracebackType | None) -> str:
-    """« ligne 4 : return x / 0 », dans le code de l'étudiant ; vide si l'erreur n'en vient pas."""
-    frame, _ = _student_frame(trace)
-    if frame is None:
-        return ""
-    text = linecache.getline(frame.tb_frame.f_code.co_filename, frame.tb_lineno).strip()
-    return f"ligne {frame.tb_lineno}\u00a0: {text}"[:200] if text else f"ligne {frame.tb_lineno}"
 
 
 def _error_name(kind: type) -> str:
@@ -273,7 +233,7 @@ def run_case(probe: str, fn: Callable[..., Any], inputs: dict[str, Any]) -> Outc
         return {"status": "untransportable", "message": f"votre fonction rend {error}", **place, "printed": out.text}
     except BaseException as error:
         trace = error.__traceback__
-        by_statement = _raised_by_statement(trace)
+        by_statement = raised_by_statement(trace)
         if isinstance(error, KeyboardInterrupt) and not by_statement:
             raise
         if isinstance(error, NotImplementedError) and by_statement:
@@ -284,6 +244,7 @@ def run_case(probe: str, fn: Callable[..., Any], inputs: dict[str, Any]) -> Outc
             "mro": [_error_name(c) for c in type(error).__mro__ if c is not object],
             "message": _error_text(error),
             "where": source_line(trace),
+            "own": by_statement,
             "printed": out.text,
         }
     outcome["modified"] = [name for name, value in inputs.items() if not unchanged(value, given[name])]
@@ -513,7 +474,7 @@ def _scopes_of(fn: Callable[..., Any]) -> list[dict[str, Any]]:
         seen[id(value)] = value
         code = getattr(value, "__code__", None)
         if isinstance(code, CodeType):
-            if _is_student_code(code):
+            if is_student_code(code):
                 found[id(value.__globals__)] = value.__globals__
             cells = value.__closure__ or ()
             waiting += [held for cell in cells if callable(held := _content(cell))]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from atelier import glosses
 from atelier.calls import case_text, failing_item
 from atelier.compare import CaseResult, Diagnosis, Outcome, compare, diagnose, format_number
 from atelier.exercise import Exercise, Inputs
@@ -260,6 +261,8 @@ def without_answer(drawn: Drawn, answer: Answer, points: float) -> Result:
         text = f" {report.message}" if report.message else ""
         result.verdict = "error"
         result.message = f"La cellule ne s'exécute pas ({report.error}{where}){NB}:{text}".rstrip(f"{NB}:")
+        if gloss := glosses.explain([report.error], report.message):
+            result.message += f". Autrement dit{NB}: {gloss}"
     else:
         result.verdict = "error"
         result.message = f"La cellule s'exécute mais ne définit pas de fonction ou de classe «{NB}{drawn.id}{NB}»."

@@ -1,0 +1,87 @@
+"""Ce que l'atelier ajoute au noyau d'un carnet : sous une erreur ordinaire, une phrase en français quand elle aide.
+
+L'erreur reste affichée comme elle l'est partout. Seul un `check` d'un nom qui n'existe pas est dit autrement. Et une
+cellule qui n'est que `check(exercice)` appelle le `check` du cours, même si une variable en a pris le nom.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from . import glosses, paths
+from .frames import raised_by_statement, source_line
+
+
+def install() -> None:
+    """Se branche sur le noyau où l'on tourne, s'il y en a un et que personne ne l'a déjà fait."""
+    shell = paths.shell()
+    if shell is not None and not shell.custom_exceptions:
+        shell.set_custom_exc((Exception,), _handler)
+        shell.input_transformers_cleanup.append(_course_command)
+
+
+_COMMAND = re.compile(r"\s*(check|hint|progress|quiz)\s*\(.*\)\s*;?\s*(?:#.*)?")
+
+
+def _course_command(lines: list[str]) -> list[str]:
+    """`check(f)` tout seul dans sa cellule → `atelier.check(f)`, si « check » désigne autre chose dans le carnet."""
+    import atelier
+
+    text, shell = "".join(lines).strip(), paths.shell()
+    match = _COMMAND.fullmatch(text)
+    if match is None or shell is None or shell.user_ns.get(match[1]) is getattr(atelier, match[1]):
+        return lines
+    return [f"__import__('atelier').{text}\n"]
+
+
+def _handler(shell: Any, kind: type, error: BaseException, trace: Any, tb_offset: int | None = None) -> None:
+    if isinstance(error, NameError) and (text := _unknown_exercise(shell, error)):
+        from .checker import CheckFailed
+
+        shell.showtraceback((CheckFailed, CheckFailed(text), None), tb_offset=tb_offset)
+        return
+    shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+    if gloss := explain(error, shell.user_ns):
+        from .display import wrapped
+
+        print(wrapped("Autrement dit\u00a0: ", gloss, 0))
+
+
+def _unknown_exercise(shell: Any, error: NameError) -> str:
+    from .checker import explain_unknown_name
+
+    cell = (shell.history_manager.input_hist_raw or [""])[-1]
+    defined = [n for n, v in shell.user_ns.items() if callable(v) and not n.startswith("_")]
+    return explain_unknown_name(cell, getattr(error, "name", None) or "", defined)
+
+
+def explain(error: BaseException, space: dict[str, Any]) -> str:
+    """La phrase qui accompagne cette erreur ; vide s'il n'y en a pas de juste. space : les noms du carnet."""
+    if type(error).__module__.partition(".")[0] == "atelier":
+        return ""
+    names = [c.__name__ for c in type(error).__mro__]
+    try:
+        message = str(error)[:500]
+    except Exception:
+        return ""
+    if isinstance(error, SyntaxError):
+        return glosses.explain_syntax(names, str(error.msg), error.text or "")
+    if raised_by_statement(error.__traceback__):
+        return ""
+    return _hidden_name(message, source_line(error.__traceback__), space) or glosses.explain(names, message)
+
+
+def _hidden_name(message: str, line: str, space: dict[str, Any]) -> str:
+    """Ce qu'on dit quand une variable du carnet a pris le nom d'une fonction de l'atelier."""
+    import atelier
+
+    if "object is not callable" not in message:
+        return ""
+    for name in atelier.__all__:
+        if name in space and not callable(space[name]) and re.search(rf"(?<![\w.]){name}\s*\(", line):
+            return (
+                f"«\u00a0{name}\u00a0» désigne maintenant une variable à vous\u00a0; la fonction du cours s'appelle "
+                f"toujours atelier.{name}(…)."
+            )
+    return ""
