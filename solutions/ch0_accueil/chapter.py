@@ -14,10 +14,10 @@
 # **Maj + Entrée**.
 
 # %%
-from atelier import describe_machine, progress
+import atelier
 from atelier.figures.ch0 import chapter_links, chapter_map, demonstrate_check, write_on
 
-describe_machine()
+atelier.describe_machine()
 
 # %% [markdown]
 # La première ligne dit quelle machine vous avez. La seconde dit à quelle *échelle* les chapitres vont tourner : les
@@ -117,7 +117,7 @@ demonstrate_check(midpoint)
 # ## 0.5 Où vous en êtes
 
 # %%
-progress()
+atelier.progress()
 
 # %% [markdown]
 # Ce tableau est tenu à côté de vos carnets, dans `notebooks/.atelier` ; il ne quitte pas votre machine. Revenez ici

@@ -21,20 +21,11 @@
 # figures qui en dépendent montrent le résultat de l'auteur et le disent : rien ne vous arrête.
 
 # %%
-from atelier import (
-    check,
-    describe_machine,
-    evaluate_perplexity,
-    hint,
-    load_model,
-    load_tokenizer,
-    progress,
-    quiz,
-    scale,
-)
+import atelier
+from atelier import check, hint, progress, quiz
 from atelier.figures import ch1
 
-describe_machine()
+atelier.describe_machine()
 
 # %% tags=["setup"]
 import math
@@ -43,12 +34,12 @@ import torch
 from transformers import GPT2LMHeadModel
 
 # %%
-colibri = load_model("colibri")
-tokenizer = load_tokenizer("colibri")
-sentence = "Le salarié peut demander à son employeur une réduction de son temps de travail."
+colibri = atelier.load_model("colibri")
+tokenizer = atelier.load_tokenizer("colibri")
+example_sentence = "Le salarié peut demander à son employeur une réduction de son temps de travail."
 
 print(f"{colibri.num_parameters():,} paramètres".replace(",", " "))
-print(evaluate_perplexity(colibri))
+print(atelier.evaluate_perplexity(colibri))
 
 # %% [markdown]
 # Colibri a exactement l'architecture de GPT-2, en petit, et n'a lu que du français : guides de l'administration,
@@ -61,7 +52,7 @@ print(evaluate_perplexity(colibri))
 # ensuite un mot rare, une faute d'orthographe, une autre langue.
 
 # %%
-ch1.tokens_table(tokenizer, sentence)
+ch1.tokens_table(tokenizer, example_sentence)
 
 # %% [markdown]
 # Le découpage vient d'un algorithme simple, le **BPE** (*byte-pair encoding*, Sennrich et al., 2016) : on part des 256
@@ -93,28 +84,28 @@ ch1.bytes_per_token(
 # grandit comme le **carré** de sa longueur ?
 
 # %%
-ch1.follow(colibri, tokenizer, sentence)
+ch1.follow(colibri, tokenizer, example_sentence)
 
 # %% [markdown]
 # Les mêmes étapes, dessinées. Les données montent ; le trait épais est le **flux résiduel** : chaque branche y lit, puis y
 # ajoute ce qu'elle a calculé. Rien n'y est jamais remplacé.
 
 # %%
-ch1.architecture(colibri, n_tokens=len(tokenizer(sentence)["input_ids"]))
+ch1.architecture(colibri, n_tokens=len(tokenizer(example_sentence)["input_ids"]))
 
 # %% [markdown]
 # En haut sort un score par entrée du vocabulaire, un **logit**, et cela après chaque jeton. Un softmax en fait des
 # probabilités. Celles du dernier jeton disent comment la phrase pourrait continuer.
 
 # %%
-beginning = "Le salarié peut demander à son"
-ch1.next_token(colibri, tokenizer, beginning)
+opening_words = "Le salarié peut demander à son"
+ch1.next_token(colibri, tokenizer, opening_words)
 
 # %% [markdown]
 # Et avant le dernier bloc, que savait le modèle ? Rien n'empêche d'appliquer la tête plus tôt.
 
 # %%
-ch1.block_by_block(colibri, tokenizer, beginning)
+ch1.block_by_block(colibri, tokenizer, opening_words)
 
 # %% [markdown]
 # Le choix se fait peu à peu : le flux ne contient d'abord que le dernier jeton et son rang, et chaque bloc y ajoute ce
@@ -192,11 +183,11 @@ def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch
 # de l'attention de la bibliothèque, dans chaque bloc de Colibri, sur du vrai texte. Les logits sont-ils les mêmes ?
 
 # %%
-windows = ch1.calibration_ids(colibri, tokenizer, scale().pick(essai=2, cpu=8, gpu=64))
-tokens = scale().pick(essai=512, cpu=2048, gpu=65536)
+example_windows = ch1.calibration_ids(colibri, tokenizer, atelier.scale().pick(essai=2, cpu=8, gpu=64))
+example_tokens = atelier.scale().pick(essai=512, cpu=2048, gpu=65536)
 
 # %%
-ch1.attention_inside(colibri, windows[:2], split_heads, causal_attention, max_tokens=tokens)
+ch1.attention_inside(colibri, example_windows[:2], split_heads, causal_attention, max_tokens=example_tokens)
 
 # %% [markdown]
 # L'écart qui reste est celui des arrondis : les deux additionnent les mêmes nombres dans un autre ordre. Un modèle de
@@ -206,7 +197,7 @@ ch1.attention_inside(colibri, windows[:2], split_heads, causal_attention, max_to
 # s'attarde sur le premier, une qui s'éparpille.
 
 # %%
-ch1.attention_map(colibri, tokenizer, sentence, layer=0, head=0)
+ch1.attention_map(colibri, tokenizer, example_sentence, layer=0, head=0)
 
 # %% [markdown]
 # Une carte, sur une phrase, se laisse raconter comme un dessin de nuage. Mesurons donc, sur du vrai texte : quelle part de son
@@ -214,7 +205,7 @@ ch1.attention_map(colibri, tokenizer, sentence, layer=0, head=0)
 # Puis l'épreuve : on fait taire la tête, et l'on regarde la perplexité.
 
 # %%
-found = ch1.what_heads_do(colibri, tokenizer, windows[:4], max_tokens=tokens)
+my_generation = ch1.what_heads_do(colibri, tokenizer, example_windows[:4], max_tokens=example_tokens)
 
 # %% [markdown]
 # Lisez les deux dernières colonnes ensemble. Une tête qui donne vingt fois plus que le hasard à un genre de jetons fait
@@ -222,7 +213,7 @@ found = ch1.what_heads_do(colibri, tokenizer, windows[:4], max_tokens=tokens)
 # elle se tait. La carte de celle qui regarde le plus le jeton précédent :
 
 # %%
-ch1.attention_map(colibri, tokenizer, sentence, **found["le jeton précédent"])
+ch1.attention_map(colibri, tokenizer, example_sentence, **my_generation["le jeton précédent"])
 
 # %% [markdown]
 # La dernière mesure du tableau, « ce qui suivait le même jeton », a un nom : une **tête d'induction**, qui complète
@@ -309,10 +300,10 @@ ch1.gpt2_to_gpt3(gpt2_num_params)
 # un mot inattendu, et regardez aussi le jeton **d'après**.
 
 # %%
-ch1.surprise_text(colibri, tokenizer, sentence)
+ch1.surprise_text(colibri, tokenizer, example_sentence)
 
 # %%
-ch1.surprise_text(colibri, tokenizer, sentence.replace("employeur", "crocodile"))
+ch1.surprise_text(colibri, tokenizer, example_sentence.replace("employeur", "crocodile"))
 
 # %% [markdown]
 # La **perplexité** résume un texte : la moyenne des surprises, remise en « nombre de choix équiprobables ».
@@ -355,7 +346,7 @@ def perplexity(
 # Le premier jeton d'une fenêtre est deviné d'après rien ou presque. Combien faut-il en avoir lu pour ne plus être perdu ?
 
 # %%
-ch1.surprise_by_rank(colibri, tokenizer, n_windows=scale().pick(essai=4, cpu=64, gpu=512))
+ch1.surprise_by_rank(colibri, tokenizer, n_windows=atelier.scale().pick(essai=4, cpu=64, gpu=512))
 
 # %% [markdown]
 # Voilà pourquoi une perplexité n'est rien sans son **protocole**. Avec des fenêtres séparées, les premiers jetons de chacune
@@ -364,7 +355,7 @@ ch1.surprise_by_rank(colibri, tokenizer, n_windows=scale().pick(essai=4, cpu=64,
 # perplexité du même modèle sur le même texte peut-elle changer ?
 
 # %%
-ch1.protocols(colibri, tokenizer, perplexity, max_tokens=scale().pick(essai=512, cpu=2048, gpu=65536))
+ch1.protocols(colibri, tokenizer, perplexity, max_tokens=atelier.scale().pick(essai=512, cpu=2048, gpu=65536))
 
 # %% [markdown]
 # Votre fonction et le protocole donnent presque la même chose quand le pas égale le contexte : ce sont alors les mêmes fenêtres, à
@@ -438,7 +429,7 @@ ch1.greedy_text(colibri, tokenizer, prompts, greedy_generate)
 
 # %%
 model_name = "colibri"  # avec un réseau, « gpt2 » fait jouer le vrai GPT-2 (environ 500 Mo la première fois)
-player, player_tokenizer = load_model(model_name), load_tokenizer(model_name)
+player, player_tokenizer = atelier.load_model(model_name), atelier.load_tokenizer(model_name)
 ch1.play(player, player_tokenizer, "Le salarié peut demander", temperature=0.8, top_k=40, top_p=0.95)
 
 # %% [markdown]
@@ -446,7 +437,9 @@ ch1.play(player, player_tokenizer, "Le salarié peut demander", temperature=0.8,
 # nombres : ce que le modèle pense de ce qu'il a lui-même écrit, et à quel point il se répète.
 
 # %%
-ch1.settings_compared(colibri, tokenizer, "Le salarié peut demander", n_new=scale().pick(essai=12, cpu=24, gpu=60))
+ch1.settings_compared(
+    colibri, tokenizer, "Le salarié peut demander", n_new=atelier.scale().pick(essai=12, cpu=24, gpu=60)
+)
 
 # %% [markdown]
 # Le glouton s'accorde à lui-même la meilleure note et se répète le plus ; la température haute ne se répète pas et s'égare.
@@ -459,9 +452,9 @@ ch1.settings_compared(colibri, tokenizer, "Le salarié peut demander", n_new=sca
 # %%
 ch1.cache_times(
     colibri,
-    lengths=scale().pick(essai=(16, 128, 256), cpu=(16, 64, 128, 192, 256), gpu=(16, 64, 256, 512, 1024)),
-    repeats=scale().pick(essai=3, cpu=21, gpu=21),
-    size=scale().pick(essai=None, cpu=None, gpu="small"),
+    lengths=atelier.scale().pick(essai=(16, 128, 256), cpu=(16, 64, 128, 192, 256), gpu=(16, 64, 256, 512, 1024)),
+    repeats=atelier.scale().pick(essai=3, cpu=21, gpu=21),
+    size=atelier.scale().pick(essai=None, cpu=None, gpu="small"),
 )
 
 # %% [markdown]
@@ -509,7 +502,7 @@ ch1.cache_sizes(colibri, kv_cache_bytes)
 # Il reste à savoir ce que **coûte** un passage dans le modèle, et son apprentissage : c'est le chapitre 2.
 
 # %%
-progress()
+atelier.progress()
 
 # %% [markdown]
 # **Références.** Radford et al., *Language Models are Unsupervised Multitask Learners*, 2019 · dépôt `openai/gpt-2`, README

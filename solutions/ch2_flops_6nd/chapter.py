@@ -23,10 +23,11 @@
 # Comptez deux heures.
 
 # %%
-from atelier import check, describe_machine, hint, load_model, progress, quiz, scale
+import atelier
+from atelier import check, hint, progress, quiz
 from atelier.figures import ch2
 
-describe_machine()
+atelier.describe_machine()
 
 # %% tags=["setup"]
 import math
@@ -34,7 +35,7 @@ import math
 import torch
 
 # %%
-colibri = load_model("colibri", attention="eager")
+colibri = atelier.load_model("colibri", attention="eager")
 print(f"Colibri : {colibri.num_parameters():,} paramètres".replace(",", " "))
 
 # %% [markdown]
@@ -241,9 +242,11 @@ ch2.conventions(colibri, forward_flops_per_token)
 # sur un grand produit bien rangé. Mesurons la vôtre. **Pariez :** combien de milliards d'opérations par seconde ?
 
 # %%
-peak = ch2.measure_peak(
-    sizes=scale().pick(essai=(128, 512), cpu=(64, 128, 256, 512, 1024, 1536), gpu=(512, 1024, 2048, 4096, 8192)),
-    repeats=scale().pick(essai=2, cpu=5, gpu=20),
+machine_peak = ch2.measure_peak(
+    sizes=atelier.scale().pick(
+        essai=(128, 512), cpu=(64, 128, 256, 512, 1024, 1536), gpu=(512, 1024, 2048, 4096, 8192)
+    ),
+    repeats=atelier.scale().pick(essai=2, cpu=5, gpu=20),
 )
 
 # %% [markdown]
@@ -262,10 +265,10 @@ peak = ch2.measure_peak(
 ch2.training_step(
     colibri,
     forward_flops_per_token,
-    peak,
-    batch_size=scale().pick(essai=2, cpu=8, gpu=4),
-    steps=scale().pick(essai=2, cpu=6, gpu=30),
-    size=scale().pick(essai=None, cpu=None, gpu="small"),
+    machine_peak,
+    batch_size=atelier.scale().pick(essai=2, cpu=8, gpu=4),
+    steps=atelier.scale().pick(essai=2, cpu=6, gpu=30),
+    size=atelier.scale().pick(essai=None, cpu=None, gpu="small"),
 )
 
 # %% [markdown]
@@ -486,7 +489,7 @@ ch2.power_law(fit_power_law)
 
 # %%
 n_layer, d_model = 2, 48  # d_model : un multiple de 8
-ch2.one_more_point(n_layer, d_model, compute=scale().pick(essai=1e10, cpu=5e11, gpu=5e11))
+ch2.one_more_point(n_layer, d_model, compute=atelier.scale().pick(essai=1e10, cpu=5e11, gpu=5e11))
 
 # %% [markdown]
 # ## 2.8 GPT-3, en entier
@@ -496,7 +499,7 @@ ch2.one_more_point(n_layer, d_model, compute=scale().pick(essai=1e10, cpu=5e11, 
 # combien d'opérations, combien de jours à 40 % de la pointe, combien d'argent à 2 dollars l'heure de carte ?
 
 # %%
-ch2.gpt3_bill(training_flops, forward_flops_per_token, training_days, peak)
+ch2.gpt3_bill(training_flops, forward_flops_per_token, training_days, machine_peak)
 
 # %% [markdown]
 # Un point de comparaison : Narayanan et al. (2021, § 5.1) prévoyaient **34 jours** pour ce même cas, à 140 TFLOP/s par
@@ -526,7 +529,7 @@ ch2.bill_explorer(training_days)
 # D'abord, les bits : c'est le chapitre 3.
 
 # %%
-progress()
+atelier.progress()
 
 # %% [markdown]
 # **Références.** Kaplan et al., *Scaling Laws for Neural Language Models*, 2020, arXiv 2001.08361 · Hoffmann et al.,

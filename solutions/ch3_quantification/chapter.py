@@ -22,7 +22,7 @@
 
 # %%
 import atelier
-from atelier import check, hint, progress, quiz, scale, show
+from atelier import check, hint, progress, quiz
 from atelier.figures import ch3
 
 atelier.describe_machine()
@@ -39,7 +39,7 @@ import torch
 # %%
 colibri = atelier.load_model("colibri")
 tokenizer = atelier.load_tokenizer("colibri")
-windows = ch3.calibration_ids(colibri, tokenizer, scale().pick(essai=4, cpu=8, gpu=64))
+calibration = ch3.calibration_ids(colibri, tokenizer, atelier.scale().pick(essai=4, cpu=8, gpu=64))
 ch3.portrait(colibri)
 
 # %% [markdown]
@@ -142,8 +142,8 @@ ch3.all_numbers(decode_float)
 ch3.formats_table()
 
 # %%
-weights = {name: ch3.weight_of(layer) for name, layer in ch3.linear_layers(colibri).items()}
-ch3.range_and_precision(torch.cat([w.flatten() for w in weights.values()]))
+layer_weights = {name: ch3.weight_of(layer) for name, layer in ch3.linear_layers(colibri).items()}
+ch3.range_and_precision(torch.cat([w.flatten() for w in layer_weights.values()]))
 
 # %% [markdown]
 # Plus une ligne est basse, plus le format est précis ; plus elle est longue, plus il va loin. À gauche, chaque ligne
@@ -152,8 +152,8 @@ ch3.range_and_precision(torch.cat([w.flatten() for w in weights.values()]))
 # **Et le reste ?** Poids, activations, sommes, gradients : lequel, selon vous, déborde en FP16 ? Lequel disparaît ?
 
 # %%
-values = ch3.collect(colibri, windows[:2])
-ch3.half_census(values)
+seen_values = ch3.collect(colibri, calibration[:2])
+ch3.half_census(seen_values)
 
 # %% [markdown]
 # Les poids et les activations tiennent à l'aise. Ce qui menace FP16, ce sont les calculs intermédiaires : un LayerNorm
@@ -162,7 +162,7 @@ ch3.half_census(values)
 # mais se trompe huit fois plus.
 
 # %%
-ch3.magnitudes(values, ("poids", "entrées des couches", "gradients des poids"))
+ch3.magnitudes(seen_values, ("poids", "entrées des couches", "gradients des poids"))
 
 # %% [markdown]
 # Autre danger, à gauche : les gradients sont petits, et FP16 en arrondit une part à zéro. On les multiplie donc
@@ -172,8 +172,8 @@ ch3.magnitudes(values, ("poids", "entrées des couches", "gradients des poids"))
 # Et la perplexité ? On arrondit les poids et l'entrée de chaque couche linéaire, et l'on évalue.
 
 # %%
-tokens = scale().pick(essai=1024, cpu=3072, gpu=65536)
-ch3.formats_in_the_model(colibri, max_tokens=tokens)
+extract_tokens = atelier.scale().pick(essai=1024, cpu=3072, gpu=65536)
+ch3.formats_in_the_model(colibri, max_tokens=extract_tokens)
 
 # %% [markdown]
 # Pour **utiliser** Colibri, seize bits suffisent donc largement, et huit bits flottants presque. « Étiré à 448 » veut dire
@@ -370,11 +370,11 @@ def sqnr_db(r: torch.Tensor, r_hat: torch.Tensor) -> float:
 # La sortie d'une GELU ne descend guère sous zéro : c'est le cas d'école. **Combien de décibels pariez-vous ?**
 
 # %%
-inputs = ch3.layer_inputs(colibri, windows)
+inputs_by_layer = ch3.layer_inputs(colibri, calibration)
 tensors = {
-    "sortie de la GELU, bloc 0": inputs["0.mlp.c_proj"],
-    "entrée de Q, K, V, bloc 0": inputs["0.attn.c_attn"],
-    "poids de Q, K, V, bloc 0": weights["0.attn.c_attn"],
+    "sortie de la GELU, bloc 0": inputs_by_layer["0.mlp.c_proj"],
+    "entrée de Q, K, V, bloc 0": inputs_by_layer["0.attn.c_attn"],
+    "poids de Q, K, V, bloc 0": layer_weights["0.attn.c_attn"],
 }
 ch3.affine_or_symmetric(tensors, affine_qparams, quantize_affine, dequantize_affine, sqnr_db)
 
@@ -390,8 +390,11 @@ ch3.affine_or_symmetric(tensors, affine_qparams, quantize_affine, dequantize_aff
 # nombre par couche pour décider de la taille d'un cran, lequel prendriez-vous ?
 
 # %%
-w = weights["0.mlp.c_fc"]
-show(ch3.histogram(w, "Poids de la première couche MLP"), alt=ch3.spread_alt(w, "poids de la première couche MLP"))
+first_mlp = layer_weights["0.mlp.c_fc"]
+atelier.show(
+    ch3.histogram(first_mlp, "Poids de la première couche MLP"),
+    alt=ch3.spread_alt(first_mlp, "poids de la première couche MLP"),
+)
 
 # %% [markdown]
 # L'échelle verticale est logarithmique : presque tout est au centre, et quelques poids sont loin. Ce sont eux qui vont
@@ -437,7 +440,7 @@ def absmax_scale(r: torch.Tensor, bits: int = 8, full_range: bool = False) -> to
 # Combien coûte le poids le plus extrême ? Écartez les $k$ plus grands, et regardez l'échelle de tous les autres.
 
 # %%
-ch3.explore_outliers(w, scale=absmax_scale, k=(0, 1, 10, 100, 1000))
+ch3.explore_outliers(first_mlp, scale=absmax_scale, k=(0, 1, 10, 100, 1000))
 
 # %% [markdown]
 # ??? q="outliers"
@@ -448,7 +451,7 @@ ch3.explore_outliers(w, scale=absmax_scale, k=(0, 1, 10, 100, 1000))
 # trois codes et quatre ?
 
 # %%
-ch3.full_range_or_not(weights, absmax_scale, quantize_affine, dequantize_affine, sqnr_db)
+ch3.full_range_or_not(layer_weights, absmax_scale, quantize_affine, dequantize_affine, sqnr_db)
 
 # %% [markdown]
 # Quand les codes sont rares, la forme de la diapositive rapporte nettement : écrêter un seul poids coûte moins cher que
@@ -457,7 +460,7 @@ ch3.full_range_or_not(weights, absmax_scale, quantize_affine, dequantize_affine,
 # Et combien rapporte un bit de plus ?
 
 # %%
-ch3.six_db_per_bit(weights, absmax_scale, quantize_affine, dequantize_affine, sqnr_db)
+ch3.six_db_per_bit(layer_weights, absmax_scale, quantize_affine, dequantize_affine, sqnr_db)
 
 # %% [markdown]
 # Un bit de plus divise le pas par deux, donc l'énergie de l'erreur par quatre : $10 \log_{10} 4 \approx 6$ dB. La règle se
@@ -468,7 +471,7 @@ ch3.six_db_per_bit(weights, absmax_scale, quantize_affine, dequantize_affine, sq
 
 # %%
 last = len(colibri.transformer.h) - 1
-ch3.channel_peaks(inputs, ["0.attn.c_attn", "0.mlp.c_fc", f"{last}.mlp.c_proj"])
+ch3.channel_peaks(inputs_by_layer, ["0.attn.c_attn", "0.mlp.c_fc", f"{last}.mlp.c_proj"])
 
 # %% [markdown]
 # Quelques composantes dépassent les autres, et une seule échelle se règle sur elles. Dans les très grands modèles, c'est bien
@@ -507,7 +510,7 @@ def absmax_per_channel(w: torch.Tensor, bits: int = 8, axis: int = 0) -> torch.T
 
 
 # %%
-ch3.channel_scales(w, absmax_scale, absmax_per_channel, "Première couche MLP, 8 bits")
+ch3.channel_scales(first_mlp, absmax_scale, absmax_per_channel, "Première couche MLP, 8 bits")
 
 # %% [markdown]
 # Rien n'oblige à s'arrêter là : on peut donner une échelle à chaque **groupe** de 64 poids d'une ligne. Cela coûte
@@ -517,16 +520,16 @@ ch3.channel_scales(w, absmax_scale, absmax_per_channel, "Première couche MLP, 8
 # appliquer une échelle par ligne avec vos fonctions, on divise d'abord : `quantize_affine(w / S, 1.0, 0, bits)`.
 
 # %%
-bits = scale().pick(essai=(4,), cpu=(8, 4, 3, 2), gpu=(8, 4, 3, 2))
-mine = (absmax_scale, absmax_per_channel, quantize_affine, dequantize_affine)
-rtn = ch3.rtn_sweep(colibri, *mine, bits=bits, max_tokens=tokens)
+bit_widths = atelier.scale().pick(essai=(4,), cpu=(8, 4, 3, 2), gpu=(8, 4, 3, 2))
+my_rounding = (absmax_scale, absmax_per_channel, quantize_affine, dequantize_affine)
+rtn_results = ch3.rtn_sweep(colibri, *my_rounding, bits=bit_widths, max_tokens=extract_tokens)
 
 # %% [markdown]
 # Lisez le tableau par colonne. À 8 bits, tout se vaut ou presque. Plus les bits sont rares, plus le grain compte : à 4 bits,
 # une seule échelle par tenseur ruine déjà le modèle. Une perplexité est un nombre ; lisez aussi les phrases.
 
 # %%
-ch3.sentences(colibri, tokenizer, "Le salarié peut demander", *mine, bits=bits)
+ch3.sentences(colibri, tokenizer, "Le salarié peut demander", *my_rounding, bits=bit_widths)
 
 # %% [markdown]
 # ## 3.8 Ce que font PyTorch et ONNX
@@ -535,7 +538,7 @@ ch3.sentences(colibri, tokenizer, "Le salarié peut demander", *mine, bits=bits)
 # `torch.ao`, par `torchao` et par le quantificateur d'`onnxruntime`. **Pariez :** combien d'échelles différentes ?
 
 # %%
-ch3.library_scales(w, absmax_scale, quantize_affine)
+ch3.library_scales(first_mlp, absmax_scale, quantize_affine)
 
 # %% [markdown]
 # Trois échelles : $|r|_{\max}$ divisé par 127, par 127,5 ou par 128. L'écart est de moins d'un pour cent, mais il change
@@ -599,7 +602,7 @@ def int8_linear(
 # Votre produit, dans chaque couche de Colibri. Où l'erreur est-elle la plus forte ?
 
 # %%
-ch3.w8a8_errors(colibri, windows, int8_linear, absmax_per_channel, quantize_affine, sqnr_db)
+ch3.w8a8_errors(colibri, calibration, int8_linear, absmax_per_channel, quantize_affine, sqnr_db)
 
 # %% [markdown]
 # Quantifier les activations coûte plus que quantifier les poids, et la version statique paie de plus ses mauvaises
@@ -623,7 +626,7 @@ ch3.own_product_time(int8_linear, absmax_per_channel, quantize_affine)
 # machine. En voici, sur les vraies tailles d'une couche de GPT-2, avec des poids au hasard : le temps n'en dépend pas.
 
 # %%
-ch3.linear_times(sizes=scale().pick(essai=("small",), cpu=("small", "xl"), gpu=("small", "xl")))
+ch3.linear_times(sizes=atelier.scale().pick(essai=("small",), cpu=("small", "xl"), gpu=("small", "xl")))
 
 # %% [markdown]
 # Deux régimes. Avec **un jeton**, quand on génère, chaque poids n'est lu que pour une multiplication : on attend la
@@ -706,7 +709,7 @@ ch3.row_int4(colibri, *four_bits)
 # $\lVert XW^\top - X\widehat{W}^\top\rVert^2$. Voici deux vrais poids de Colibri, dont les entrées vont ensemble.
 
 # %%
-ch3.two_weights(weights["0.mlp.c_fc"], inputs["0.mlp.c_fc"], bits=3)
+ch3.two_weights(layer_weights["0.mlp.c_fc"], inputs_by_layer["0.mlp.c_fc"], bits=3)
 
 # %% [markdown]
 # L'erreur est une vallée en biais : se tromper sur un poids se rattrape en se trompant sur l'autre, dans l'autre
@@ -778,7 +781,7 @@ def gptq_quantize(w: torch.Tensor, x: torch.Tensor, bits: int = 4, damp: float =
 # les deux premières colonnes.
 
 # %%
-ch3.gptq_layer_errors(colibri, windows, gptq_quantize, absmax_per_channel, quantize_affine, dequantize_affine)
+ch3.gptq_layer_errors(colibri, calibration, gptq_quantize, absmax_per_channel, quantize_affine, dequantize_affine)
 
 # %% [markdown]
 # GPTQ se trompe **davantage** sur les poids, et bien moins sur la sortie : c'est exactement ce qu'on lui a demandé.
@@ -788,10 +791,12 @@ ch3.gptq_layer_errors(colibri, windows, gptq_quantize, absmax_per_channel, quant
 # chaque fois les colonnes suivantes rattraper l'erreur.
 
 # %%
-results = ch3.gptq_sweep(colibri, windows, gptq_quantize, rtn, bits=bits, max_tokens=tokens)
+gptq_results = ch3.gptq_sweep(
+    colibri, calibration, gptq_quantize, rtn_results, bits=bit_widths, max_tokens=extract_tokens
+)
 
 # %%
-ch3.row_gptq(colibri, windows, gptq_quantize, *four_bits)
+ch3.row_gptq(colibri, calibration, gptq_quantize, *four_bits)
 
 # %% [markdown]
 # ## 3.12 À côté de l'article
@@ -803,7 +808,7 @@ ch3.row_gptq(colibri, windows, gptq_quantize, *four_bits)
 ch3.paper_tables()
 
 # %%
-ch3.beside_the_paper(results, colibri.num_parameters(), gptq_quantize)
+ch3.beside_the_paper(gptq_results, colibri.num_parameters(), gptq_quantize)
 
 # %% [markdown]
 # ??? q="rtn_66b"
@@ -817,7 +822,7 @@ ch3.beside_the_paper(results, colibri.num_parameters(), gptq_quantize)
 # Et chez nous ? Le tableau suivant prend les affirmations de l'article une à une.
 
 # %%
-ch3.verdicts(results, gptq_quantize)
+ch3.verdicts(gptq_results, gptq_quantize)
 
 # %% [markdown]
 # L'effondrement de RTN à 3 bits est celui d'OPT. Chez BLOOM, sauf à 176B, la perplexité n'est multipliée que par quelques
@@ -842,7 +847,7 @@ atelier.board()
 # demander aux poids voisins de compenser que d'arrondir chacun pour soi.
 
 # %%
-progress()
+atelier.progress()
 
 # %% [markdown]
 # **Références.** IEEE 754-2019 · Micikevicius et al., *FP8 Formats for Deep Learning*, 2022, arXiv 2209.05433 · Jacob et al., CVPR

@@ -23,7 +23,7 @@
 
 # %%
 import atelier
-from atelier import check, hint, progress, quiz, scale
+from atelier import check, hint, progress, quiz
 from atelier.figures import ch4
 
 atelier.describe_machine()
@@ -38,7 +38,7 @@ from transformers import GPT2LMHeadModel
 # %%
 colibri = atelier.load_model("colibri")
 tokenizer = atelier.load_tokenizer("colibri")
-tokens = scale().pick(essai=1024, cpu=8192, gpu=65536)
+extract_tokens = atelier.scale().pick(essai=1024, cpu=8192, gpu=65536)
 
 # %% [markdown]
 # ## 4.1 Où nous en sommes
@@ -72,7 +72,7 @@ ch4.dark_knowledge(colibri, tokenizer, sentence, rank=4)
 # base 2.
 
 # %%
-ch4.what_labels_say(colibri, tokens)
+ch4.what_labels_say(colibri, extract_tokens)
 
 # %% [markdown]
 # ??? q="soft_label"
@@ -239,7 +239,7 @@ def build_student(teacher: GPT2LMHeadModel, layers: list[int]) -> GPT2LMHeadMode
 # Rien n'a encore appris. Que reste-t-il de Colibri, bloc après bloc ?
 
 # %%
-ch4.depths_before(colibri, build_student, student_layers, tokens=scale().pick(essai=512, cpu=2048, gpu=8192))
+ch4.depths_before(colibri, build_student, student_layers, tokens=atelier.scale().pick(essai=512, cpu=2048, gpu=8192))
 
 # %% [markdown]
 # Avec tous ses blocs, l'élève est Colibri : c'est votre vérification. Le nombre de paramètres baisse peu à peu, la perplexité
@@ -248,7 +248,7 @@ ch4.depths_before(colibri, build_student, student_layers, tokens=scale().pick(es
 # Et parmi les dix façons de garder deux blocs ?
 
 # %%
-ch4.pairs_before(colibri, build_student, tokens=scale().pick(essai=512, cpu=2048, gpu=8192))
+ch4.pairs_before(colibri, build_student, tokens=atelier.scale().pick(essai=512, cpu=2048, gpu=8192))
 
 # %% [markdown]
 # Un bloc ne sert pas seul : il lit ce que les précédents ont écrit. Le premier écrit ce que tous les autres lisent, le dernier ce
@@ -360,8 +360,8 @@ def combined_loss(
 # étiquettes dures, à qui l'avantage est donc laissé. **Pariez sur l'ordre d'arrivée.**
 
 # %%
-lessons = ch4.three_lessons(
-    colibri, build_student, combined_loss, steps=scale().pick(essai=3, cpu=75, gpu=150), tokens=tokens
+lesson_results = ch4.three_lessons(
+    colibri, build_student, combined_loss, steps=atelier.scale().pick(essai=3, cpu=75, gpu=150), tokens=extract_tokens
 )
 
 # %% [markdown]
@@ -372,7 +372,7 @@ lessons = ch4.three_lessons(
 # **durée** égale : les étiquettes dures ont droit à plus de pas.
 
 # %%
-ch4.equal_cost(lessons, build_student, combined_loss)
+ch4.equal_cost(lesson_results, build_student, combined_loss)
 
 # %% [markdown]
 # Deux élèves dont les graines se mêlent ne sont pas départagés, quel que soit l'ordre de leurs moyennes. C'est la question à
@@ -395,7 +395,7 @@ print(f"les {kept} plus probables, et leurs numéros : {kept * text_tokens * (2
 # jetons y tombent.
 
 # %%
-ch4.calibrations(colibri, lessons, build_student, combined_loss, tokens)
+ch4.calibrations(colibri, lesson_results, build_student, combined_loss, extract_tokens)
 
 # %% [markdown]
 # Un point sous la diagonale : le modèle se croyait plus sûr qu'il ne l'est ; au-dessus, il était trop modeste. Lisez surtout
@@ -440,8 +440,8 @@ ch4.grid(
     combined_loss,
     my_temperature,
     my_alpha,
-    steps=scale().pick(essai=2, cpu=75, gpu=75),
-    tokens=tokens,
+    steps=atelier.scale().pick(essai=2, cpu=75, gpu=75),
+    tokens=extract_tokens,
 )
 
 # %% [markdown]
@@ -476,7 +476,7 @@ def ensemble_probs(logits: torch.Tensor) -> torch.Tensor:
 # Vos trois élèves, consultés ensemble. **Pariez :** l'ensemble fait-il mieux que le meilleur des trois ?
 
 # %%
-ch4.live_ensemble(lessons, build_student, combined_loss, ensemble_probs, tokens)
+ch4.live_ensemble(lesson_results, build_student, combined_loss, ensemble_probs, extract_tokens)
 
 # %% [markdown]
 # Son avance sur le meilleur est-elle plus grande que l'écart entre deux graines ? Et ces trois-là n'ont pas eu les mêmes
@@ -549,8 +549,8 @@ ch4.straight_through()
 # **Pariez :** en quarante pas, un Colibri sur 3 bits retrouve-t-il la perplexité de GPTQ sur 4 bits ?
 
 # %%
-repaired = ch4.repair(
-    colibri, combined_loss, bits=3, steps=scale().pick(essai=2, cpu=40, gpu=40), tokens=tokens, lr=5e-4
+repaired_student = ch4.repair(
+    colibri, combined_loss, bits=3, steps=atelier.scale().pick(essai=2, cpu=40, gpu=40), tokens=extract_tokens, lr=5e-4
 )
 
 # %% [markdown]
@@ -572,8 +572,8 @@ repaired = ch4.repair(
 # uns contre les autres.
 
 # %%
-ch4.row_student(lessons, build_student, combined_loss)
-ch4.row_repaired(repaired, combined_loss, bits=3)
+ch4.row_student(lesson_results, build_student, combined_loss)
+ch4.row_repaired(repaired_student, combined_loss, bits=3)
 
 # %%
 atelier.board()
@@ -589,7 +589,7 @@ atelier.board()
 # pareil, enseigne ; mais il faut compter ce qu'il a coûté. Et la distillation sait aussi réparer, jusqu'à un certain point.
 
 # %%
-progress()
+atelier.progress()
 
 # %% [markdown]
 # **Références.** Hinton, Vinyals et Dean, *Distilling the Knowledge in a Neural Network*, 2015, arXiv 1503.02531 · Kullback et

@@ -23,7 +23,7 @@
 
 # %%
 import atelier
-from atelier import check, corpus_tokens, hint, progress, quiz, scale
+from atelier import check, hint, quiz
 from atelier.figures import ch5
 
 atelier.describe_machine()
@@ -45,9 +45,9 @@ ch5.three_compressions(here=5)
 # %%
 colibri = atelier.load_model("colibri")
 tokenizer = atelier.load_tokenizer("colibri")
-windows = ch5.calibration_ids(colibri, tokenizer, scale().pick(essai=2, cpu=8, gpu=32))
-tokens = scale().pick(essai=512, cpu=4096, gpu=4096)
-few_tokens = scale().pick(essai=512, cpu=1536, gpu=4096)
+calibration = ch5.calibration_ids(colibri, tokenizer, atelier.scale().pick(essai=2, cpu=8, gpu=32))
+extract_tokens = atelier.scale().pick(essai=512, cpu=4096, gpu=4096)
+short_extract = atelier.scale().pick(essai=512, cpu=1536, gpu=4096)
 ch5.what_is_pruned(colibri)
 
 # %% [markdown]
@@ -124,16 +124,18 @@ def magnitude_mask(w: torch.Tensor, amount: float) -> torch.Tensor:
 # la somme des carrés est partie avec eux ?
 
 # %%
-weights = ch5.linear_weights(colibri)
-ch5.threshold(weights["0.mlp.c_fc"], magnitude_mask)
+layer_weights = ch5.linear_weights(colibri)
+ch5.threshold(layer_weights["0.mlp.c_fc"], magnitude_mask)
 
 # %% [markdown]
 # La moitié des poids porte bien peu. Voilà l'espoir de l'élagage. Que dit la perplexité ? **Pariez :** à 50 %, de combien
 # monte-t-elle ? Et si l'on tirait les poids au hasard ?
 
 # %%
-amounts = scale().pick(essai=(0.5,), cpu=(0.35, 0.5, 0.65), gpu=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9))
-ch5.sweep_magnitude(colibri, magnitude_mask, amounts, tokens)
+sparsity_levels = atelier.scale().pick(
+    essai=(0.5,), cpu=(0.35, 0.5, 0.65), gpu=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+)
+ch5.sweep_magnitude(colibri, magnitude_mask, sparsity_levels, extract_tokens)
 
 # %% [markdown]
 # L'axe vertical est logarithmique. Au hasard, un poids sur dix coûte déjà plus que les plus petits à quatre sur dix.
@@ -142,7 +144,7 @@ ch5.sweep_magnitude(colibri, magnitude_mask, amounts, tokens)
 
 # %%
 ch5.sentences(
-    colibri, tokenizer, "Le salarié peut demander", magnitude_mask, n_new=scale().pick(essai=6, cpu=20, gpu=40)
+    colibri, tokenizer, "Le salarié peut demander", magnitude_mask, n_new=atelier.scale().pick(essai=6, cpu=20, gpu=40)
 )
 
 # %% [markdown]
@@ -179,7 +181,7 @@ def global_magnitude_masks(weights: dict[str, torch.Tensor], amount: float) -> d
 
 
 # %%
-ch5.sweep_global(colibri, global_magnitude_masks, amounts, tokens)
+ch5.sweep_global(colibri, global_magnitude_masks, sparsity_levels, extract_tokens)
 
 # %% [markdown]
 # Moins bien, dans toute la zone où Colibri parle encore. Regardez qui paie :
@@ -195,7 +197,7 @@ ch5.global_shares(colibri, global_magnitude_masks)
 # étaient-elles les moins utiles ?
 
 # %%
-ch5.sensitivity(colibri, magnitude_mask, tokens=few_tokens)
+ch5.sensitivity(colibri, magnitude_mask, tokens=short_extract)
 
 # %% [markdown]
 # Comparez les deux cartes, ligne par ligne. Quel bloc le classement global dégarnit-il le plus ? Lequel le supporte le
@@ -247,16 +249,16 @@ def wanda_mask(w: torch.Tensor, x: torch.Tensor, amount: float) -> torch.Tensor:
 # Un point par poids d'une couche. La magnitude coupe à l'horizontale ; comment Wanda coupe-t-il ?
 
 # %%
-inputs = ch5.layer_inputs(colibri, windows)
+inputs = ch5.layer_inputs(colibri, calibration)
 layer = "1.attn.c_attn"
-ch5.weight_and_input(weights[layer], inputs[layer], magnitude_mask, wanda_mask, layer)
+ch5.weight_and_input(layer_weights[layer], inputs[layer], magnitude_mask, wanda_mask, layer)
 
 # %% [markdown]
 # Wanda garde de petits poids dont l'entrée est grande, et les paie de poids moyens dont l'entrée est faible. Il abîme donc
 # **davantage** les poids. Et la sortie de la couche, sur un texte qui n'a pas servi à régler ?
 
 # %%
-ch5.layer_errors(colibri, windows, magnitude_mask, wanda_mask)
+ch5.layer_errors(colibri, calibration, magnitude_mask, wanda_mask)
 
 # %% [markdown]
 # C'est la même leçon qu'avec GPTQ : ce qui compte n'est pas l'erreur sur les poids mais l'erreur sur la sortie.
@@ -264,7 +266,7 @@ ch5.layer_errors(colibri, windows, magnitude_mask, wanda_mask)
 # tout le modèle, bloc après bloc, comme dans l'article.
 
 # %%
-ch5.sweep_wanda(colibri, windows, wanda_mask, amounts, tokens)
+ch5.sweep_wanda(colibri, calibration, wanda_mask, sparsity_levels, extract_tokens)
 
 # %% [markdown]
 # La dernière courbe, **SparseGPT** (Frantar et Alistarh, 2023), fait à l'élagage ce que GPTQ fait à l'arrondi : quand
@@ -275,7 +277,7 @@ ch5.sweep_wanda(colibri, windows, wanda_mask, amounts, tokens)
 # perplexités, le classement des méthodes n'a plus guère de sens.
 
 # %%
-ch5.row_wanda(colibri, windows, wanda_mask)
+ch5.row_wanda(colibri, calibration, wanda_mask)
 
 # %% [markdown]
 # ## 5.5 À côté des articles
@@ -343,14 +345,14 @@ def nm_mask(w: torch.Tensor, n: int = 2, m: int = 4) -> torch.Tensor:
 
 
 # %%
-ch5.nm_picture(weights["0.mlp.c_fc"], nm_mask, magnitude_mask)
+ch5.nm_picture(layer_weights["0.mlp.c_fc"], nm_mask, magnitude_mask)
 
 # %% [markdown]
 # Plus les groupes sont petits, moins l'on choisit. Votre fonction ne sait pas ce que sont les nombres qu'on lui donne :
 # avec les importances de Wanda à la place des poids, elle fait un Wanda 2:4.
 
 # %%
-ch5.nm_price(colibri, windows, nm_mask, tokens)
+ch5.nm_price(colibri, calibration, nm_mask, extract_tokens)
 
 # %% [markdown]
 # Voilà le prix. (Vos deux lignes de Wanda et celles de l'auteur n'ont pas lu les mêmes textes d'étalonnage, ni autant :
@@ -358,10 +360,10 @@ ch5.nm_price(colibri, windows, nm_mask, tokens)
 # jusqu'à deux fois plus d'opérations par seconde (Mishra et al., 2021). À vérifier sur la carte, si vous en avez une :
 
 # %%
-ch5.nm_kernels(size=scale().pick(essai="small", cpu="small", gpu="xl"))
+ch5.nm_kernels(size=atelier.scale().pick(essai="small", cpu="small", gpu="xl"))
 
 # %%
-ch5.row_two_four(colibri, windows, nm_mask)
+ch5.row_two_four(colibri, calibration, nm_mask)
 
 # %% [markdown]
 # ## 5.7 Ce que cela fait gagner : de la place ?
@@ -400,7 +402,7 @@ def sparse_bytes(numel: int, amount: float, value_bytes: int = 2, index_bytes: i
 # répétitions. Même couche, votre masque, six fichiers, pesés :
 
 # %%
-ch5.formats(weights["0.mlp.c_fc"], magnitude_mask, sparse_bytes)
+ch5.formats(layer_weights["0.mlp.c_fc"], magnitude_mask, sparse_bytes)
 
 # %% [markdown]
 # À 50 %, seuls le bitmap et zip font mieux que le dense, et ils approchent de la moitié sans l'atteindre. Huit bits par
@@ -417,9 +419,9 @@ ch5.formats(weights["0.mlp.c_fc"], magnitude_mask, sparse_bytes)
 # %%
 ch5.products(
     size="small",
-    tokens=scale().pick(essai=(1,), cpu=(1, 128), gpu=(1, 512)),
-    amounts=scale().pick(essai=(0.5, 0.9, 0.99), cpu=ch5.TIMED, gpu=ch5.TIMED),
-    repeats=scale().pick(essai=2, cpu=7, gpu=21),
+    tokens=atelier.scale().pick(essai=(1,), cpu=(1, 128), gpu=(1, 512)),
+    amounts=atelier.scale().pick(essai=(0.5, 0.9, 0.99), cpu=ch5.TIMED, gpu=ch5.TIMED),
+    repeats=atelier.scale().pick(essai=2, cpu=7, gpu=21),
 )
 
 # %% [markdown]
@@ -445,7 +447,7 @@ ch5.same_bits()
 # taire une à une.
 
 # %%
-scores = ch5.head_scores(colibri, windows[:4])
+head_importances = ch5.head_scores(colibri, calibration[:4])
 
 # %% [markdown]
 # « Are Sixteen Heads Really Better than One? », demandaient Michel et al. (2019) : dans leurs modèles, beaucoup de
@@ -490,7 +492,7 @@ def prune_heads(
 # L'épreuve : faire taire des têtes (leurs poids mis à zéro) et les retirer doivent donner les mêmes logits.
 
 # %%
-ch5.silenced_or_removed(colibri, windows[:2], prune_heads, ch5.least_useful(scores, 6))
+ch5.silenced_or_removed(colibri, calibration[:2], prune_heads, ch5.least_useful(head_importances, 6))
 
 # %% [markdown]
 # Mêmes réponses, moins de paramètres. Allons plus loin, les moins utiles d'abord. **Attention :** leurs coûts ont été
@@ -499,10 +501,10 @@ ch5.silenced_or_removed(colibri, windows[:2], prune_heads, ch5.least_useful(scor
 # %%
 ch5.head_curve(
     colibri,
-    scores,
+    head_importances,
     prune_heads,
-    counts=scale().pick(essai=(0, 6), cpu=(0, 3, 6, 10, 15), gpu=(0, 3, 6, 10, 15, 20)),
-    tokens=few_tokens,
+    counts=atelier.scale().pick(essai=(0, 6), cpu=(0, 3, 6, 10, 15), gpu=(0, 3, 6, 10, 15, 20)),
+    tokens=short_extract,
 )
 
 # %% [markdown]
@@ -513,10 +515,10 @@ ch5.head_curve(
 # égal :
 
 # %%
-thinner = ch5.three_ways(colibri, windows, scores, prune_heads, tokens=few_tokens)
+headless_colibri = ch5.three_ways(colibri, calibration, head_importances, prune_heads, tokens=short_extract)
 
 # %%
-ch5.rows_structure(thinner, prune_heads)
+ch5.rows_structure(headless_colibri, prune_heads)
 
 # %% [markdown]
 # ??? q="reload"
@@ -526,7 +528,7 @@ ch5.rows_structure(thinner, prune_heads)
 # `from_pretrained`, et l'on compare les logits.
 
 # %%
-ch5.save_and_reload(colibri, windows, scores, prune_heads, tokens=few_tokens)
+ch5.save_and_reload(colibri, calibration, head_importances, prune_heads, tokens=short_extract)
 
 # %% [markdown]
 # Neurones et blocs ont leur mot dans la configuration (`n_inner`, `n_layer`) : n'importe qui peut relire le fichier, à
@@ -543,8 +545,8 @@ ch5.save_and_reload(colibri, windows, scores, prune_heads, tokens=few_tokens)
 # ??? q="mask_or_not"
 
 # %%
-text = corpus_tokens("a_train", scale().pick(essai=20_000, cpu=None, gpu=None))
-ch5.forgotten(colibri, text, magnitude_mask, steps=scale().pick(essai=1, cpu=4, gpu=10))
+sample_text = atelier.corpus_tokens("a_train", atelier.scale().pick(essai=20_000, cpu=None, gpu=None))
+ch5.forgotten(colibri, sample_text, magnitude_mask, steps=atelier.scale().pick(essai=1, cpu=4, gpu=10))
 
 # %% [markdown]
 # On repose donc le masque après chaque pas. (Sans lui, la perplexité est meilleure que celle que vous verrez plus bas,
@@ -584,8 +586,13 @@ ch5.schedule_plot(cubic_schedule)
 # retirés d'un coup puis, sur les mêmes jetons et en autant de pas, peu à peu. **Pariez** sur le gagnant.
 
 # %%
-recovered = ch5.recover(
-    colibri, text, magnitude_mask, cubic_schedule, steps=scale().pick(essai=4, cpu=100, gpu=100), tokens=tokens
+recovery_results = ch5.recover(
+    colibri,
+    sample_text,
+    magnitude_mask,
+    cubic_schedule,
+    steps=atelier.scale().pick(essai=4, cpu=100, gpu=100),
+    tokens=extract_tokens,
 )
 
 # %%
@@ -614,7 +621,7 @@ ch5.recovery_rates()
 # qui gagnerait.
 
 # %%
-ch5.row_recovered(recovered, magnitude_mask, cubic_schedule)
+ch5.row_recovered(recovery_results, magnitude_mask, cubic_schedule)
 
 # %% [markdown]
 # ## 5.11 Élaguer et quantifier
@@ -624,7 +631,7 @@ ch5.row_recovered(recovered, magnitude_mask, cubic_schedule)
 # respecte-t-il les zéros ?
 
 # %%
-ch5.orders(colibri, windows, wanda_mask, tokens)
+ch5.orders(colibri, calibration, wanda_mask, extract_tokens)
 
 # %% [markdown]
 # Quatre lectures :
@@ -639,7 +646,7 @@ ch5.orders(colibri, windows, wanda_mask, tokens)
 #   bits ».
 
 # %%
-ch5.row_both(colibri, windows, wanda_mask)
+ch5.row_both(colibri, calibration, wanda_mask)
 
 # %% [markdown]
 # ## 5.12 Où en est Colibri
@@ -656,7 +663,7 @@ atelier.board()
 # Il reste une chose que ni l'un ni l'autre ne fait : apprendre à Colibri ce qu'il ne sait pas. C'est le chapitre 6.
 
 # %%
-progress()
+atelier.progress()
 
 # %% [markdown]
 # **Références.** Han et al., *Learning both Weights and Connections for Efficient Neural Networks*, 2015, arXiv

@@ -21,30 +21,21 @@
 # vous comparerez l'ajustement de tout le modèle à celui de sa seule tête, et vous compterez ce que cela coûte. Deux heures.
 
 # %%
-from atelier import (
-    board,
-    check,
-    describe_machine,
-    hint,
-    load_model,
-    load_tokenizer,
-    progress,
-    quiz,
-    scale,
-)
+import atelier
+from atelier import check, hint, progress, quiz
 from atelier.figures import ch6
 
-describe_machine()
+atelier.describe_machine()
 
 # %% tags=["setup"]
 import torch
 from torch import nn
 
 # %%
-colibri = load_model("colibri")
-tokenizer = load_tokenizer("colibri")
-tokens = scale().pick(essai=512, cpu=2048, gpu=16384)
-ch6.three_texts(colibri, tokenizer, max_tokens=tokens)
+colibri = atelier.load_model("colibri")
+tokenizer = atelier.load_tokenizer("colibri")
+extract_tokens = atelier.scale().pick(essai=512, cpu=2048, gpu=16384)
+ch6.three_texts(colibri, tokenizer, max_tokens=extract_tokens)
 
 # %% [markdown]
 # Les deux derniers textes ne faisaient pas partie de ce que Colibri a lu : la **fantasy** du jeu *Battle for Wesnoth* (B) et
@@ -57,14 +48,17 @@ ch6.three_texts(colibri, tokenizer, max_tokens=tokens)
 # 8 fenêtres entendrez-vous la différence ?
 
 # %%
-steps = scale().pick(essai=3, cpu=60, gpu=400)
-fantasy = ch6.new_voice("b", steps)
-verse = ch6.new_voice("bprime", steps)
+training_steps = atelier.scale().pick(essai=3, cpu=60, gpu=400)
+fantasy_tuning = ch6.new_voice("b", training_steps)
+verse_tuning = ch6.new_voice("bprime", training_steps)
 
 # %%
-models = {"Colibri": colibri, "ajusté sur la fantasy": fantasy, "ajusté sur les vers": verse}
+tuned_models = {"Colibri": colibri, "ajusté sur la fantasy": fantasy_tuning, "ajusté sur les vers": verse_tuning}
 ch6.side_by_side(
-    models, tokenizer, ["Le roi", "Vous pouvez demander", "Mon cœur"], n_new=scale().pick(essai=6, cpu=32, gpu=48)
+    tuned_models,
+    tokenizer,
+    ["Le roi", "Vous pouvez demander", "Mon cœur"],
+    n_new=atelier.scale().pick(essai=6, cpu=32, gpu=48),
 )
 
 # %% [markdown]
@@ -76,7 +70,7 @@ ch6.side_by_side(
 # textes : sur lequel a-t-elle baissé ? Sur lequel a-t-elle monté ?
 
 # %%
-ch6.perplexity_grid(models, max_tokens=tokens)
+ch6.perplexity_grid(tuned_models, max_tokens=extract_tokens)
 
 # %% [markdown]
 # Chaque modèle ajusté a gagné sur son texte, et perdu sur celui d'origine. (Et le troisième texte, qu'il n'a jamais
@@ -182,9 +176,9 @@ def pool_last_token(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch
 # %%
 ch6.transfer(
     pool_last_token,
-    n=scale().pick(essai=24, cpu=200, gpu=1600),
-    steps=scale().pick(essai=2, cpu=80, gpu=300),
-    n_test=scale().pick(essai=24, cpu=200, gpu=427),
+    n=atelier.scale().pick(essai=24, cpu=200, gpu=1600),
+    steps=atelier.scale().pick(essai=2, cpu=80, gpu=300),
+    n_test=atelier.scale().pick(essai=24, cpu=200, gpu=427),
 )
 
 # %% [markdown]
@@ -263,8 +257,8 @@ ch6.head_alone(
     colibri,
     pool_last_token,
     train_head,
-    sizes=scale().pick(essai=(16, 32), cpu=(50, 200, 800), gpu=(50, 200, 800, 3200)),
-    n_test=scale().pick(essai=24, cpu=427, gpu=427),
+    sizes=atelier.scale().pick(essai=(16, 32), cpu=(50, 200, 800), gpu=(50, 200, 800, 3200)),
+    n_test=atelier.scale().pick(essai=24, cpu=427, gpu=427),
 )
 
 # %% [markdown]
@@ -417,9 +411,9 @@ def align_labels(word_ids: list[int | None], word_labels: list[int]) -> list[int
 # %%
 ch6.tagging(
     align_labels,
-    n=scale().pick(essai=24, cpu=800, gpu=2400),
-    steps=scale().pick(essai=2, cpu=100, gpu=600),
-    n_test=scale().pick(essai=16, cpu=150, gpu=300),
+    n=atelier.scale().pick(essai=24, cpu=800, gpu=2400),
+    steps=atelier.scale().pick(essai=2, cpu=100, gpu=600),
+    n_test=atelier.scale().pick(essai=16, cpu=150, gpu=300),
 )
 
 # %% [markdown]
@@ -487,9 +481,9 @@ def lm_labels(input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_leng
 # %%
 ch6.translation(
     lm_labels,
-    n=scale().pick(essai=24, cpu=None, gpu=None),
-    steps=scale().pick(essai=2, cpu=80, gpu=800),
-    n_test=scale().pick(essai=6, cpu=40, gpu=191),
+    n=atelier.scale().pick(essai=24, cpu=None, gpu=None),
+    steps=atelier.scale().pick(essai=2, cpu=80, gpu=800),
+    n_test=atelier.scale().pick(essai=6, cpu=40, gpu=191),
 )
 
 # %% [markdown]
@@ -623,10 +617,10 @@ ch6.storage(finetuning_storage_bytes)
 # oubli : même taille, même temps, moins bonne place.
 
 # %%
-ch6.board_row(fantasy, steps)
+ch6.board_row(fantasy_tuning, training_steps)
 
 # %%
-board()
+atelier.board()
 
 # %% [markdown]
 # **Ce que vous savez maintenant.** Un modèle déjà entraîné apprend une tâche nouvelle en quelques pas, là où le même
@@ -636,7 +630,7 @@ board()
 # en garder une copie par tâche 2, et cent tâches cent fois.
 
 # %%
-progress()
+atelier.progress()
 
 # %% [markdown]
 # **Références.** Radford et al., *Improving Language Understanding by Generative Pre-Training*, 2018 · Radford et al.,

@@ -23,10 +23,11 @@
 # en dépendent montrent le résultat de l'auteur et le disent.
 
 # %%
-from atelier import board, check, describe_machine, hint, load_model, load_tokenizer, progress, quiz, scale
+import atelier
+from atelier import check, hint, progress, quiz
 from atelier.figures import ch7
 
-describe_machine()
+atelier.describe_machine()
 
 # %% tags=["setup"]
 import torch
@@ -35,8 +36,8 @@ from torch import nn
 from transformers import GPT2LMHeadModel
 
 # %%
-colibri = load_model("colibri")
-tokenizer = load_tokenizer("colibri")
+colibri = atelier.load_model("colibri")
+tokenizer = atelier.load_tokenizer("colibri")
 
 # %% [markdown]
 # ## 7.1 Un modèle, cent tâches
@@ -106,7 +107,7 @@ class Adapter(nn.Module):
 # notée $\|\nabla\|$ : lequel des trois modules n'apprendra presque rien, lequel a déjà abîmé le modèle ?
 
 # %%
-ch7.three_starts(colibri, Adapter, steps=scale().pick(essai=3, cpu=20, gpu=50))
+ch7.three_starts(colibri, Adapter, steps=atelier.scale().pick(essai=3, cpu=20, gpu=50))
 
 # %% [markdown]
 # Si tout est nul, la perte baisse un peu quand même : le biais de la remontée est seul à bouger. L'article tire les
@@ -202,11 +203,11 @@ ch7.same_start(colibri, insert_adapters)
 # ??? q="forgetting"
 
 # %%
-voices = ch7.learn_voices(
+voice_results = ch7.learn_voices(
     colibri,
     insert_adapters,
-    steps=scale().pick(essai=3, cpu=100, gpu=600),
-    max_tokens=scale().pick(essai=512, cpu=2048, gpu=8192),
+    steps=atelier.scale().pick(essai=3, cpu=100, gpu=600),
+    max_tokens=atelier.scale().pick(essai=512, cpu=2048, gpu=8192),
 )
 
 # %% [markdown]
@@ -216,7 +217,9 @@ voices = ch7.learn_voices(
 
 # %%
 openings = ["Seigneur, vous", "Les soldats"]
-ch7.swap_voices(colibri, tokenizer, insert_adapters, voices, openings, n_new=scale().pick(essai=8, cpu=40, gpu=60))
+ch7.swap_voices(
+    colibri, tokenizer, insert_adapters, voice_results, openings, n_new=atelier.scale().pick(essai=8, cpu=40, gpu=60)
+)
 
 # %% [markdown]
 # Trois millions de paramètres ne font pas un écrivain. Mais comparez, d'une ligne à l'autre, à qui ces phrases
@@ -226,7 +229,7 @@ ch7.swap_voices(colibri, tokenizer, insert_adapters, voices, openings, n_new=sca
 # Que garde-t-on sur le disque ? **Pariez** sur le rapport entre le fichier d'une voix et une copie du modèle.
 
 # %%
-ch7.weigh_voices(colibri, insert_adapters, voices)
+ch7.weigh_voices(colibri, insert_adapters, voice_results)
 
 # %% [markdown]
 # Cent tâches tiennent dans la place de quelques copies. Voilà ce que les adaptateurs ont d'incontestable.
@@ -252,14 +255,14 @@ ch7.voices_measured()
 # une autre graine et le même nombre de pas. Changez `bottleneck` et relancez.
 
 # %%
-bottleneck = 24
+chosen_bottleneck = 24
 ch7.widths_measured(
     colibri,
     insert_adapters,
     adapter_num_params,
-    bottleneck,
-    steps=scale().pick(essai=3, cpu=None, gpu=None),
-    max_tokens=scale().pick(essai=512, cpu=4096, gpu=4096),
+    chosen_bottleneck,
+    steps=atelier.scale().pick(essai=3, cpu=None, gpu=None),
+    max_tokens=atelier.scale().pick(essai=512, cpu=4096, gpu=4096),
 )
 
 # %% [markdown]
@@ -288,7 +291,7 @@ ch7.paper_table()
 # majoritaire, et ceux du haut comptent plus que ceux du bas. Refaisons-le.
 
 # %%
-ch7.who_works(colibri, insert_adapters, voices, max_tokens=scale().pick(essai=256, cpu=2048, gpu=8192))
+ch7.who_works(colibri, insert_adapters, voice_results, max_tokens=atelier.scale().pick(essai=256, cpu=2048, gpu=8192))
 
 # %% [markdown]
 # Comparez le bloc du haut aux autres, et le MLP à l'attention. Aucun bloc ne porte la voix à lui seul : en faire
@@ -314,7 +317,7 @@ ch7.quantized_measured()
 # perte. Au tableau du cours, base et adaptateur compris :
 
 # %%
-ch7.repair(colibri, insert_adapters, steps=scale().pick(essai=2, cpu=40, gpu=300))
+ch7.repair(colibri, insert_adapters, steps=atelier.scale().pick(essai=2, cpu=40, gpu=300))
 
 # %% [markdown]
 # ## 7.8 Est-ce plus rapide ? Compter
@@ -421,8 +424,8 @@ ch7.memory(colibri, insert_adapters, optimizer_state_bytes)
 ch7.step_time(
     colibri,
     insert_adapters,
-    repeats=scale().pick(essai=1, cpu=7, gpu=20),
-    size=scale().pick(essai=None, cpu=None, gpu="small"),
+    repeats=atelier.scale().pick(essai=1, cpu=7, gpu=20),
+    size=atelier.scale().pick(essai=None, cpu=None, gpu="small"),
 )
 
 # %% [markdown]
@@ -485,7 +488,7 @@ ch7.overheads(colibri, insert_adapters, adapter_overhead)
 # ??? q="serving"
 
 # %%
-ch7.serving_time(colibri, insert_adapters, repeats=scale().pick(essai=3, cpu=40, gpu=100))
+ch7.serving_time(colibri, insert_adapters, repeats=atelier.scale().pick(essai=3, cpu=40, gpu=100))
 
 # %% [markdown]
 # Le surcoût mesuré sur un jeton dépasse de loin le surcoût compté : ce sont des appels de plus, l'un après l'autre,
@@ -500,7 +503,7 @@ ch7.serving_time(colibri, insert_adapters, repeats=scale().pick(essai=3, cpu=40,
 # qu'il pèse.
 
 # %%
-board()
+atelier.board()
 
 # %% [markdown]
 # **Ce que vous savez maintenant.** Un adaptateur est une correction à travers un goulot, qui commence par ne rien
@@ -510,7 +513,7 @@ board()
 # complet ; plus le modèle est grand, moins il pèse en proportion.
 
 # %%
-progress()
+atelier.progress()
 
 # %% [markdown]
 # **Références.** Houlsby et al., *Parameter-Efficient Transfer Learning for NLP*, ICML 2019, arXiv 1902.00751 ·

@@ -24,7 +24,7 @@
 
 # %%
 import atelier
-from atelier import check, hint, progress, quiz, scale
+from atelier import check, hint, progress, quiz
 from atelier.figures import ch8
 
 atelier.describe_machine()
@@ -40,11 +40,11 @@ from transformers import GPT2LMHeadModel
 # %%
 colibri = atelier.load_model("colibri")
 tokenizer = atelier.load_tokenizer("colibri")
-tokens = scale().pick(essai=512, cpu=2048, gpu=65536)
-steps = scale().pick(essai=4, cpu=80, gpu=80)
+extract_tokens = atelier.scale().pick(essai=512, cpu=2048, gpu=65536)
+training_steps = atelier.scale().pick(essai=4, cpu=80, gpu=80)
 
-print("sur la langue générale (A) :", atelier.evaluate_perplexity(colibri, max_tokens=tokens))
-print("sur la fantasy (B)         :", atelier.evaluate_perplexity(colibri, "b_validation", max_tokens=tokens))
+print("sur la langue générale (A) :", atelier.evaluate_perplexity(colibri, max_tokens=extract_tokens))
+print("sur la fantasy (B)         :", atelier.evaluate_perplexity(colibri, "b_validation", max_tokens=extract_tokens))
 
 # %% [markdown]
 # Colibri n'a jamais lu de fantasy, et cela se voit. Tout le chapitre tient dans cet écart : le réduire, avec le moins de
@@ -56,8 +56,8 @@ print("sur la fantasy (B)         :", atelier.evaluate_perplexity(colibri, "b_va
 # chaque bloc apprennent ; tables, biais et LayerNorm restent gelés.
 
 # %%
-tuned = ch8.fine_tune(colibri, steps=scale().pick(essai=4, cpu=60, gpu=80))
-ch8.size_of_change(colibri, tuned)
+fully_tuned = ch8.fine_tune(colibri, steps=atelier.scale().pick(essai=4, cpu=60, gpu=80))
+ch8.size_of_change(colibri, fully_tuned)
 
 # %% [markdown]
 # Appelons $\Delta W$ ce changement, une matrice par couche. La dernière colonne dit sa taille ; est-il **riche**, ou
@@ -103,10 +103,10 @@ def low_rank(w: torch.Tensor, rank: int) -> tuple[torch.Tensor, float]:
 # %%
 ch8.truncate(
     colibri,
-    tuned,
+    fully_tuned,
     low_rank,
-    ranks=scale().pick(essai=(1, 8), cpu=(1, 4, 16, 64), gpu=(1, 2, 4, 8, 16, 32, 64)),
-    max_tokens=tokens,
+    ranks=atelier.scale().pick(essai=(1, 8), cpu=(1, 4, 16, 64), gpu=(1, 2, 4, 8, 16, 32, 64)),
+    max_tokens=extract_tokens,
 )
 
 # %% [markdown]
@@ -360,12 +360,14 @@ def inject_lora(model: GPT2LMHeadModel, rank: int, alpha: float, target: str = "
 
 # %% [markdown]
 # Votre LoRA, entraîné sur la fantasy avec le même protocole que les mesures de l'auteur ; votre point se pose sur sa
-# courbe. Changez `rank` et recommencez. (La perplexité est prise sur un texte qui a déjà servi à choisir le taux
+# courbe. Changez `chosen_rank` et recommencez. (La perplexité est prise sur un texte qui a déjà servi à choisir le taux
 # d'apprentissage, comme tous les points de cette figure.)
 
 # %%
-rank = 16
-lora = ch8.train_lora(colibri, inject_lora, rank, steps, max_tokens=scale().pick(essai=512, cpu=4096, gpu=4096))
+chosen_rank = 16
+lora_colibri = ch8.train_lora(
+    colibri, inject_lora, chosen_rank, training_steps, max_tokens=atelier.scale().pick(essai=512, cpu=4096, gpu=4096)
+)
 
 # %%
 ch8.ranks_table()
@@ -390,7 +392,9 @@ ch8.targets()
 
 # %%
 prompts = ["Le vieux mage leva son bâton et", "La nuit tombait sur", "« Qui êtes-vous ? » demanda"]
-ch8.voices(colibri, lora, tokenizer, prompts, n_new=scale().pick(essai=6, cpu=24, gpu=48), inject=inject_lora)
+ch8.voices(
+    colibri, lora_colibri, tokenizer, prompts, n_new=atelier.scale().pick(essai=6, cpu=24, gpu=48), inject=inject_lora
+)
 
 # %% [markdown]
 # ## 8.5 Fusionner
@@ -417,8 +421,10 @@ def merge_lora(weight: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: fl
 
 
 # %%
-windows = ch8.calibration_ids(colibri, tokenizer, 2)
-ch8.merged_speed(colibri, windows, inject_lora, merge_lora, rank=8, repeats=scale().pick(essai=1, cpu=7, gpu=15))
+example_windows = ch8.calibration_ids(colibri, tokenizer, 2)
+ch8.merged_speed(
+    colibri, example_windows, inject_lora, merge_lora, rank=8, repeats=atelier.scale().pick(essai=1, cpu=7, gpu=15)
+)
 
 # %% [markdown]
 # Fusionné, c'est un Colibri ordinaire : mêmes formes, mêmes opérations, donc même vitesse ; l'écart entre la première
@@ -431,7 +437,7 @@ ch8.merged_speed(colibri, windows, inject_lora, merge_lora, rank=8, repeats=scal
 # Et la bibliothèque d'usage, **peft** ? Mettez-y les mêmes $A$ et $B$ : elle doit répondre la même chose.
 
 # %%
-ch8.beside_peft(colibri, windows, inject_lora, merge_lora)
+ch8.beside_peft(colibri, example_windows, inject_lora, merge_lora)
 
 # %% [markdown]
 # Les écarts sont ceux des arrondis en FP32 : comparez-les à l'écart-type des logits. Remarquez l'option
@@ -472,8 +478,8 @@ ch8.step_here(
     colibri,
     inject_lora,
     rank=8,
-    repeats=scale().pick(essai=1, cpu=9, gpu=15),
-    sizes=scale().pick(essai=(), cpu=(), gpu=("small", "medium")),
+    repeats=atelier.scale().pick(essai=1, cpu=9, gpu=15),
+    sizes=atelier.scale().pick(essai=(), cpu=(), gpu=("small", "medium")),
 )
 
 # %% [markdown]
@@ -490,8 +496,8 @@ ch8.cache_here(
     colibri,
     inject_lora,
     rank=8,
-    n_windows=scale().pick(essai=8, cpu=64, gpu=512),
-    passes_=scale().pick(essai=1, cpu=3, gpu=5),
+    n_windows=atelier.scale().pick(essai=8, cpu=64, gpu=512),
+    passes_=atelier.scale().pick(essai=1, cpu=3, gpu=5),
 )
 
 # %% [markdown]
@@ -613,7 +619,7 @@ def nf4_quantize(w: torch.Tensor, block_size: int = 64) -> tuple[torch.Tensor, t
 
 
 # %%
-ch8.four_bits(colibri, nf4_quantize, NF4_LEVELS, max_tokens=tokens)
+ch8.four_bits(colibri, nf4_quantize, NF4_LEVELS, max_tokens=extract_tokens)
 
 # %% [markdown]
 # Les codes servent plus également avec NF4 qu'avec une grille régulière, sans que ce soit parfait : diviser par le plus
@@ -682,7 +688,7 @@ ch8.final_figure()
 # Votre LoRA fusionné rejoint le tableau du cours, sur la langue générale : c'est son oubli que l'on y lit.
 
 # %%
-ch8.row_lora(colibri, lora, inject_lora, merge_lora, rank, n_bytes=4 * colibri.num_parameters())
+ch8.row_lora(colibri, lora_colibri, inject_lora, merge_lora, chosen_rank, n_bytes=4 * colibri.num_parameters())
 
 # %%
 atelier.board()
@@ -698,7 +704,7 @@ atelier.board()
 # Il reste tout ce que ce cours n'a pas dit : c'est à vous de l'exposer, au chapitre 9.
 
 # %%
-progress()
+atelier.progress()
 
 # %% [markdown]
 # **Références.** Hu et al., *LoRA: Low-Rank Adaptation of Large Language Models*, ICLR 2022, arXiv 2106.09685 · Eckart
