@@ -41,6 +41,8 @@ def _handler(shell: Any, kind: type, error: BaseException, trace: Any, tb_offset
 
         shell.showtraceback((CheckFailed, CheckFailed(text), None), tb_offset=tb_offset)
         return
+    if _message(error) is None:  # IPython, qui veut l'afficher, s'y perdrait
+        kind, error = Exception, Exception(f"{kind.__name__}, dont le message ne s'affiche pas")
     shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
     if gloss := explain(error, shell.user_ns):
         from .display import wrapped
@@ -60,16 +62,20 @@ def explain(error: BaseException, space: dict[str, Any]) -> str:
     """La phrase qui accompagne cette erreur ; vide s'il n'y en a pas de juste. space : les noms du carnet."""
     if type(error).__module__.partition(".")[0] == "atelier":
         return ""
-    names = [c.__name__ for c in type(error).__mro__]
-    try:
-        message = str(error)[:500]
-    except Exception:
-        return ""
+    names, message = [c.__name__ for c in type(error).__mro__], _message(error) or ""
     if isinstance(error, SyntaxError):
         return glosses.explain_syntax(names, str(error.msg), error.text or "")
     if raised_by_statement(error.__traceback__):
         return ""
     return _hidden_name(message, source_line(error.__traceback__), space) or glosses.explain(names, message)
+
+
+def _message(error: BaseException) -> str | None:
+    """Le message d'une erreur ; None si elle ne sait pas l'écrire."""
+    try:
+        return str(error)[:500]
+    except Exception:
+        return None
 
 
 def _hidden_name(message: str, line: str, space: dict[str, Any]) -> str:
