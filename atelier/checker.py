@@ -25,7 +25,7 @@ from .display import WIDTH, wrapped
 from .exercise import Tolerance
 from .frames import source_line
 from .limits import time_limit
-from .naming import exercise_of
+from .naming import exercise_of, written
 from .probes import Interruption, run_case
 
 SECONDS = 5.0
@@ -73,6 +73,12 @@ def _refuse(fn: Any) -> CheckFailed:
         advice = f"check attend la fonction elle-même, sans guillemets\u00a0: check({fn})."
         return CheckFailed(advice if known else journal.unknown_name(fn, "exercises"))
     if not callable(fn):
+        name = written()
+        if name in packs.names("exercises"):
+            return CheckFailed(
+                f"«\u00a0{name}\u00a0» désigne maintenant {describe(fn)}, et non plus votre fonction\u00a0: exécutez à "
+                f"nouveau la cellule qui définit {name}, et donnez un autre nom à votre variable."
+            )
         return CheckFailed(
             f"check attend la fonction elle-même, sans parenthèses, par exemple check(absmax_scale)\u202f; "
             f"il a reçu {describe(fn)}."

@@ -162,9 +162,9 @@ def recorded(key: str, needs: Sequence[str]) -> Callable[[Callable[..., Any]], C
             from atelier import passed
 
             bound = signature.bind(*args, **kwargs).arguments
-            missing = [bound[name] for name in needs if name in bound and not passed(bound[name])]
+            missing = {name: bound[name] for name in needs if name in bound and not passed(bound[name])}
             if missing:
-                _replay(key, [exercise_of(f) or getattr(f, "__name__", str(f)) for f in missing])
+                _replay(key, [exercise_of(f) or getattr(f, "__name__", name) for name, f in missing.items()])
                 return None
             return function(*args, **kwargs)
 

@@ -90,10 +90,13 @@ def hints_opened(state: State, chapter: str, exercise: str) -> int:
 # --- Indices ---------------------------------------------------------------------------------------------------------
 
 
-def hint(exercise: Any) -> None:
+def hint(exercise: Any = "") -> None:
     """Ouvre l'indice suivant d'un exercice : `hint(absmax_scale)` ou `hint("absmax_scale")`."""
     from .display import wrapped
 
+    if isinstance(exercise, str) and not exercise:
+        print("hint ouvre les indices d'un exercice, un à un\u00a0: écrivez son nom, par exemple hint(absmax_scale).")
+        return
     name = exercise if isinstance(exercise, str) else exercise_of(exercise)
     name = name or str(getattr(exercise, "__name__", type(exercise).__name__))
     found = packs.find("exercises", name)

@@ -9,7 +9,7 @@ import sys
 from types import FrameType
 from typing import Any
 
-from . import packs
+from . import packs, paths
 
 
 def exercise_of(value: Any) -> str | None:
@@ -42,8 +42,13 @@ def _caller() -> FrameType | None:
 def _scopes(frame: FrameType | None) -> list[dict[str, Any]]:
     """Là où chercher des noms : chez l'appelant, puis dans le carnet (d'un bouton, l'appelant est une bibliothèque)."""
     found = [frame.f_locals, frame.f_globals] if frame else []
-    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    shell = paths.shell()
     return [*found, shell.user_ns] if shell else found
+
+
+def written() -> str:
+    """Le nom que l'appel en cours écrit : « f » pour `check(f)` ; vide si l'on n'en sait rien."""
+    return _written(_caller())
 
 
 def _written(frame: FrameType | None) -> str:

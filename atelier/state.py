@@ -91,7 +91,7 @@ def _places(start: Path) -> Iterator[Path]:
     notebooks = paths.root() / "notebooks"
     if start.is_relative_to(paths.root()) or (paths.root().is_relative_to(start) and os.access(notebooks, os.W_OK)):
         yield notebooks / FOLDER
-    elif start.name in paths.chapter_titles():
+    elif any(start.name in (title, title.partition("_")[0]) for title in paths.chapter_titles()):
         yield start.parent / FOLDER
     yield start / FOLDER
     yield start.parent / FOLDER

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import linecache
 import math
 import os
 import re
@@ -489,6 +490,14 @@ def test_passed_does_not_remember_what_it_cannot_read():
     assert not passed(answer)
 
 
+def test_an_exercise_whose_name_a_variable_took_says_so():
+    space = {"check": check, "count": 0.5}
+    with pytest.raises(CheckFailed, match="count.* désigne maintenant 0,5"):
+        cell = "check(count)"
+        linecache.cache["<cellule>"] = (len(cell), None, [cell], "<cellule>")
+        exec(compile(cell, "<cellule>", "exec"), space)
+
+
 def test_without_packs_the_message_says_what_to_do(course, monkeypatch, tmp_path):
     empty = tmp_path / "vide"
     empty.mkdir()
@@ -785,6 +794,8 @@ def test_hints_open_one_at_a_time_and_are_counted(capsys):
 
 
 def test_hint_of_an_unknown_exercise(capsys):
+    hint()
+    assert "hint(absmax_scale)" in capsys.readouterr().out
     hint("paek")
     assert "Vouliez-vous dire peak" in capsys.readouterr().out
 

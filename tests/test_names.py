@@ -60,30 +60,45 @@ def test_no_cell_of_ours_reads_a_name_that_a_student_would_take(name):
 
 
 SOME = ["ch3_quantification"]
+EACH = pytest.mark.parametrize("name", [n if n in SOME else pytest.param(n, marks=pytest.mark.lent) for n in CHAPTERS])
 
 
-@pytest.mark.parametrize("name", [n if n in SOME else pytest.param(n, marks=pytest.mark.lent) for n in CHAPTERS])
-def test_every_cell_still_runs_when_the_student_took_these_names(name, tmp_path):
-    """Le carnet résolu, où une cellule de l'étudiant, après chaque `check`, prend tous les noms naturels."""
-    chapter = load_chapter(name, ROOT)
+def run_solved(name, folder, taking):
+    """Le carnet résolu, exécuté avec, après chaque `check`, la cellule `taking(exercice)` d'un étudiant.
+
+    Rend les cellules du carnet, dans l'ordre, et ce que chacune a affiché ou levé.
+    """
     notebook = nbformat.read(ROOT / "solutions" / name / f"{name}.ipynb", as_version=4)
-    taking = "import torch\n" + " = ".join(sorted(natural(chapter))) + " = torch.tensor(0.5)"
     cells = []
     for cell in notebook.cells:
         cells.append(cell)
-        if cell.cell_type == "code" and (cell.source.startswith("check(") or len(cells) == 2):
-            cells.append(nbformat.v4.new_code_cell(taking))
+        if cell.source.startswith("check("):
+            cells.append(nbformat.v4.new_code_cell(taking(cell.source[len("check(") : -1])))
     notebook.cells = cells
-    env = {**os.environ, "COURS_ECHELLE": "essai", "COURS_ETAT": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    env = {**os.environ, "COURS_ECHELLE": "essai", "COURS_ETAT": str(folder), "PYTHONPATH": str(ROOT)}
     client = NotebookClient(notebook, kernel_name="python3", timeout=600, allow_errors=True)
-    client.execute(env={**env, "COURS_SANS_WIDGETS": "1"}, cwd=str(tmp_path))
-    failed = [
-        (c.source, o.evalue) for c in cells if c.cell_type == "code" for o in c.outputs if o.output_type == "error"
-    ]
-    assert not failed
+    client.execute(env={**env, "COURS_SANS_WIDGETS": "1"})
+    return [c for c in cells if c.cell_type == "code"]
+
+
+def errors(cells):
+    return [(c.source, o.evalue) for c in cells for o in c.outputs if o.output_type == "error"]
+
+
+@EACH
+def test_every_cell_still_runs_when_the_student_took_these_names(name, tmp_path):
+    chapter = load_chapter(name, ROOT)
+    taking = "import torch\n" + " = ".join(sorted(natural(chapter))) + " = torch.tensor(0.5)"
+    cells = run_solved(name, tmp_path, lambda exercise: taking)
+    assert not errors(cells)
     ticks = ["".join(o.get("text", "") for o in c.outputs) for c in cells if c.source.startswith("check(")]
     assert len(ticks) == len(chapter.exercises) and all(text.startswith("✔") for text in ticks)
-    assert any(c.source == taking for c in cells)
+
+
+@EACH
+def test_a_figure_goes_back_to_the_author_when_a_variable_took_the_exercises_name(name, tmp_path):
+    cells = run_solved(name, tmp_path, lambda exercise: f"{exercise} = 0.5")
+    assert not [e for e in errors(cells) if not e[0].startswith("check(")]
 
 
 def test_a_command_alone_in_its_cell_is_the_courses(tmp_path):

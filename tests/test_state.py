@@ -99,13 +99,14 @@ def test_in_the_course_one_place_whatever_the_folder(clone, tmp_path):
 
 def test_fetched_assignments_share_one_place_beside_them(tmp_path):
     course = tmp_path / "course"
-    for name in ("ch1_rappel_gpt2", CHAPTER):
+    for name in ("ch1_rappel_gpt2", CHAPTER, "ch4"):
         (course / name).mkdir(parents=True)
     expected = str(course / ".atelier")
     vscode = f"__vsc_ipynb_file__ = {str(course / CHAPTER / 'ch3.ipynb')!r}"
     seen = [
         kernel([KEPT], course / "ch1_rappel_gpt2"),
         kernel([KEPT], course / CHAPTER),
+        kernel([KEPT], course / "ch4"),
         kernel([KEPT], course),
         kernel([KEPT], tmp_path),
         kernel(["import os; os.chdir('/tmp')", KEPT], course / CHAPTER),
