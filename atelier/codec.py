@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from typing import Any, BinaryIO
 
@@ -18,7 +19,11 @@ from safetensors.torch import load as load_tensors
 MAX_MESSAGE = 256 * 1024 * 1024
 MAX_NAMES = 1024 * 1024
 """Octets de la table des tenseurs d'un message : des milliers de tenseurs, pas des millions."""
+MAX_OBJECTS = 20_000
+"""Valeurs d'un message. Un cas honnête en a moins de cent ; un JSON de 4 Mio en compterait un million."""
+TOO_MANY = f"un résultat de plus de {MAX_OBJECTS} valeurs"
 MAX_DEPTH = 40
+MAX_DIMENSIONS = 64
 _VIEWS = {
     "bfloat16": (torch.bfloat16, torch.int16),
     "float8_e4m3fn": (torch.float8_e4m3fn, torch.uint8),
@@ -48,14 +53,33 @@ def _plain(x: torch.Tensor) -> torch.Tensor:
     return x.detach().to("cpu").resolve_neg().contiguous()
 
 
+STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?', re.DOTALL)
+"""Une chaîne de JSON ; une chaîne jamais refermée va jusqu'au bout, pour n'être lue qu'une fois."""
+
+
+def count_values(text: str) -> int:
+    """Un majorant du nombre de valeurs d'un texte JSON, compté d'un trait, sans le lire ni rien construire."""
+    bare = STRING.sub("", text)
+    return 1 + sum(bare.count(mark) for mark in "[{,:")
+
+
+_MARKS = 10
+"""Signes de JSON par valeur, au plus, dans ce qu'écrit `encode`."""
+
+
 def encode(value: Any) -> tuple[Any, dict[str, torch.Tensor]]:
     """Valeur → (arbre JSON, tenseurs, qui peuvent partager sa mémoire).
 
     Lève `CodecError` sur tout ce qui n'est pas une donnée.
     """
     tensors: dict[str, torch.Tensor] = {}
+    count = 0
 
     def walk(v: Any, depth: int) -> Any:
+        nonlocal count
+        count += 1
+        if count > MAX_OBJECTS:
+            raise CodecError(TOO_MANY)
         if depth > MAX_DEPTH:
             raise CodecError("structure trop profonde")
         if v is None or isinstance(v, (bool, str)) and type(v) in (bool, str):
@@ -90,8 +114,15 @@ def encode(value: Any) -> tuple[Any, dict[str, torch.Tensor]]:
 
 def decode(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
     """Inverse de `encode`. Lève `CodecError` sur un arbre mal formé."""
+    left = dict(tensors)  # chacun ne sert qu'une fois : mille renvois au même en feraient mille copies
+
+    count = 0
 
     def walk(v: Any, depth: int) -> Any:
+        nonlocal count
+        count += 1
+        if count > MAX_OBJECTS:
+            raise CodecError(TOO_MANY)
         if depth > MAX_DEPTH:
             raise CodecError("structure trop profonde")
         if isinstance(v, list):
@@ -105,8 +136,10 @@ def decode(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
             return int(body, 16)
         if kind == "float" and body in ("nan", "inf", "-inf"):
             return float(body)
-        if kind == "tensor" and isinstance(body, str) and body in tensors:
-            x = tensors[body]
+        if kind == "tensor" and isinstance(body, str) and body in left:
+            x = left.pop(body)
+            if x.dim() > MAX_DIMENSIONS:
+                raise CodecError(f"tenseur de plus de {MAX_DIMENSIONS} dimensions")
             if x.dtype == torch.bool:  # un octet de booléen peut mentir : 2 n'est ni vrai ni faux
                 x = x.view(torch.uint8) != 0
             if "dtype" in v:
@@ -144,7 +177,7 @@ def dumps(value: Any) -> bytes:
 def loads(data: bytes, max_json: int = MAX_MESSAGE) -> Any:
     """Inverse de `dumps`. Lève `CodecError` si les octets ne sont pas ceux d'une valeur.
 
-    max_json : octets de JSON acceptés ; un petit JSON peut occuper, une fois lu, trente fois sa taille.
+    max_json : octets de JSON acceptés. Les valeurs sont comptées avant de rien construire.
     """
     try:
         (n,) = struct.unpack_from("<Q", data)
@@ -152,12 +185,15 @@ def loads(data: bytes, max_json: int = MAX_MESSAGE) -> Any:
             raise CodecError("message tronqué")
         if n > max_json:
             raise CodecError(f"{n} octets de JSON, limite {max_json}")
-        tree = json.loads(data[8 : 8 + n].decode())
+        text = data[8 : 8 + n].decode()
+        if count_values(text) > _MARKS * MAX_OBJECTS:
+            raise CodecError(TOO_MANY)
+        tree = json.loads(text)
         body = data[8 + n :]
         if len(body) >= 8 and struct.unpack_from("<Q", body)[0] > MAX_NAMES:
             raise CodecError("trop de tenseurs")
         return decode(tree, load_tensors(bytes(body)) if body else {})
-    except CodecError:
+    except (CodecError, MemoryError):  # la mémoire qui manque ici n'est pas la faute de ces octets
         raise
     except Exception as error:
         raise CodecError(f"message illisible : {type(error).__name__}") from error

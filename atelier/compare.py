@@ -172,6 +172,8 @@ def compare(expected: Outcome, got: Outcome, inputs: Mapping[str, Any], toleranc
     """Juge le résultat `got` d'un cas face à celui de la référence. Formes et types d'abord, puis valeurs."""
     try:
         return _compare(expected, got, inputs, tolerance)
+    except MemoryError:  # ce n'est pas dire que la réponse est fausse
+        raise
     except Exception as error:  # `got` peut venir d'un processus qui ment
         return Verdict(False, "untransportable", f"réponse illisible ({type(error).__name__})")
 
@@ -439,6 +441,8 @@ def diagnose(
             return generic
         mixed = _best([e for e in evidence if e.has_first and e.explained >= 2 and not e.contradicted])
         return Diagnosis(mixed, messages[mixed]) if mixed else None
+    except MemoryError:
+        raise
     except Exception:  # comme `compare` : des données étranges ne font rien échouer
         return None
 
@@ -543,14 +547,25 @@ def _only(value: Any) -> torch.Tensor | None:
     return value.detach().to(torch.float64) if isinstance(value, torch.Tensor) else None
 
 
+SIZE_MAX = 100_000
+"""Éléments d'une réponse bien plus grande que celle qu'on attend, au-delà desquels aucune règle ne l'examine."""
+
+
+def _size(value: Any) -> int:
+    return value.numel() if isinstance(value, torch.Tensor) else len(value) if isinstance(value, (list, tuple)) else 1
+
+
 def _answers(cases: Sequence[CaseResult]) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """(attendu, obtenu) des cas où les deux se lisent comme un tenseur ; liste vide si un seul y échappe."""
     pairs = []
     for c in cases:
         if c.expected["status"] != "value" or c.got.get("status") != "value":
             return []
-        a, b = _only(c.expected["value"]), _only(c.got["value"])
-        if a is None or b is None:
+        a = _only(c.expected["value"])
+        if a is None or _size(c.got["value"]) > max(2 * a.numel(), SIZE_MAX):
+            return []
+        b = _only(c.got["value"])
+        if b is None:
             return []
         pairs.append((a, b))
     return pairs
