@@ -20,6 +20,7 @@ from grader.marks import CopyMarks, points_changed, points_when_graded, read_mar
 from grader.record import read_graded
 from grader.similarity import Pair, similar_pairs, without_docstring
 from grader.submission import KEY, notes_text
+from grader.syntax import parsed
 
 MIN_FOR_ITEMS = 10
 """En dessous de ce nombre de copies, une discrimination n'est que du bruit."""
@@ -230,13 +231,15 @@ def mistakes(rows: Sequence[Row], id: str) -> list[Mistake]:
 
 def anonymous(row: Row, id: str) -> str:
     """La réponse d'un étudiant sans commentaire, sans docstring, sans son nom ; "" si elle n'est pas du Python."""
+    tree = parsed(row.sources.get(id, ""))
+    if tree is None:
+        return ""
     try:
-        tree = ast.parse(row.sources.get(id, ""))
         for node in ast.walk(tree):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 node.body = without_docstring(node.body) or [ast.Pass()]
         text = ast.unparse(tree)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    except (ValueError, RecursionError, MemoryError):
         return ""
     for word in {row.student, *row.name.split(), *re.split(r"[-._]", row.student)}:
         if len(word) > 2:

@@ -7,16 +7,18 @@ courte, ou que beaucoup ont écrite, ne prouve rien : les unes sont laissées de
 from __future__ import annotations
 
 import ast
-import io
 import keyword
 import math
-import tokenize
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from rapidfuzz import process
 from rapidfuzz.distance import Indel
+
+from grader.syntax import parsed
 
 MIN_TOKENS = 40
 """En dessous, deux réponses justes se ressemblent d'elles-mêmes."""
@@ -24,7 +26,19 @@ THRESHOLD = 0.9
 COMMON = 0.15
 """Une réponse partagée par plus de cette part de la classe est la réponse naturelle, pas une copie."""
 MAX_PAIRS = 20
-_LAYOUT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+MAX_TOKENS = 5000
+"""Mots comparés, au plus : le temps d'une comparaison croît comme leur carré."""
+_WORD = re.compile(
+    r"""(?P<comment>\#[^\n]*+)
+    | \'\'\'(?:[^\\']|\\.|\'(?!\'\'))*+(?:\'\'\')?+
+    | \"\"\"(?:[^\\"]|\\.|\"(?!\"\"))*+(?:\"\"\")?+
+    | \'(?:[^\\'\n]|\\.)*+\'?+
+    | \"(?:[^\\"\n]|\\.)*+\"?+
+    | \w++(?:\.\d++)?+
+    | \S""",
+    re.VERBOSE | re.DOTALL,
+)
+"""Un mot de Python, lu d'un trait : `tokenize` met un temps carré sur un texte jamais refermé."""
 
 
 @dataclass
@@ -39,9 +53,8 @@ class Pair:
 
 def normalized(source: str, name: str) -> list[str]:
     """Les mots du corps de `name` : noms choisis remplacés par leur ordre d'apparition, textes et nombres gardés."""
-    try:
-        tree = ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    tree = parsed(source)
+    if tree is None:
         return words(source)
     kept: list[ast.stmt] = []
     for node in tree.body:
@@ -90,17 +103,13 @@ def words(text: str, chosen: set[str] | None = None) -> list[str]:
     """Les mots d'un texte Python. chosen : les noms à remplacer (tous ceux qui ne sont pas du langage, sinon)."""
     seen: dict[str, str] = {}
     found = []
-    try:
-        for token in tokenize.generate_tokens(io.StringIO(text).readline):
-            if token.type in _LAYOUT:
-                continue
-            word = token.string
-            ours = word in chosen if chosen is not None else not keyword.iskeyword(word)
-            if token.type == tokenize.NAME and ours:
-                word = seen.setdefault(word, f"n{len(seen)}")
+    for token in islice(_WORD.finditer(text), MAX_TOKENS):
+        word = token[0]
+        ours = word in chosen if chosen is not None else not keyword.iskeyword(word)
+        if word[0].isidentifier() and word.isidentifier() and ours:
+            word = seen.setdefault(word, f"n{len(seen)}")
+        if token.lastgroup != "comment":
             found.append(word)
-    except (tokenize.TokenError, SyntaxError, ValueError):
-        pass
     return found
 
 

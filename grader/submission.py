@@ -24,13 +24,19 @@ import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_notebook
 
+from atelier.codec import STRING
 from grader.dialogue import Cell
+from grader.syntax import parsed
 
 MAX_FILE_BYTES = 100 * 1024 * 1024
 MAX_CELLS = 2000
-MAX_VALUES = 500_000
-"""Valeurs JSON d'un gros fichier. Au-delà, il occuperait des gigaoctets une fois lu."""
+MAX_TREE = 400 * 1024 * 1024
+"""Octets qu'un fichier occuperait une fois lu, d'après le compte de ses listes, dictionnaires et valeurs."""
 MAX_SOURCE = 200_000
+MAX_TEXT = 20_000
+"""Caractères d'une cellule de texte, que nbgrader mettra en page (certains Markdown s'y lisent en temps carré)."""
+MAX_SOURCES = 8_000_000
+"""Caractères de toutes les cellules d'un carnet."""
 MAX_OUTPUT_TEXT = 20_000
 MAX_IMAGE = 1_000_000
 MAX_OUTPUTS = 20
@@ -71,27 +77,23 @@ def read_data(path: Path) -> bytes:
 
 def read_notebook(data: bytes) -> NotebookNode:
     """Octets → carnet propre au format 4.5, réduit à ce qui est compris ; `Unreadable` sinon."""
-    if not data.strip(b" \t\r\n\0"):
-        raise Unreadable("le fichier est vide")
-    try:
-        text = decode_text(data)
-        if len(text) > MAX_VALUES and count_values(text) > MAX_VALUES:
-            raise Unreadable(f"le fichier contient plus de {MAX_VALUES} valeurs, ce n'est pas un carnet")
-        tree = json.loads(text)
-    except RecursionError:
-        raise Unreadable("le fichier est imbriqué sans fin, ce n'est pas un carnet") from None
-    except ValueError as error:
-        where = f" (ligne {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
-        raise Unreadable(f"le fichier est abîmé ou coupé{where}\u00a0: Jupyter ne pourrait pas l'ouvrir") from None
-    cells = raw_cells(tree)
+    cells = raw_cells(read_json(data))
     if len(cells) > MAX_CELLS:
         raise Unreadable(f"le carnet a {len(cells)} cellules, la limite est de {MAX_CELLS}")
+    for cached in (plain, definitions):
+        cached.cache_clear()  # une copie ne laisse rien à la suivante
     notebook = new_notebook()
+    total = 0
     budget = MAX_NOTEBOOK_OUTPUTS
     for raw in cells:
         cell = clean_cell(raw)
         if cell is None:
             continue
+        total += len(cell.source)
+        if total > MAX_SOURCES:
+            raise Unreadable(
+                f"les cellules du carnet contiennent plus de {MAX_SOURCES // 10**6} millions de caractères"
+            )
         if cell.cell_type == "code":
             outputs = clean_outputs(raw.get("outputs"))
             size = sum(len(str(o)) for o in outputs)
@@ -102,18 +104,29 @@ def read_notebook(data: bytes) -> NotebookNode:
     return notebook
 
 
-_VALUES = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[{,:]', re.DOTALL)
+def read_json(data: bytes) -> Any:
+    """Octets → ce que dit leur JSON, compté avant d'être lu ; `Unreadable` sinon."""
+    if not data.strip(b" \t\r\n\0"):
+        raise Unreadable("le fichier est vide")
+    try:
+        text = decode_text(data)
+        if 10 * len(text) > MAX_TREE and tree_size(text) > MAX_TREE:
+            raise Unreadable(
+                "le fichier contient trop de valeurs pour être lu\u00a0: effacez les sorties (menu Édition) puis "
+                "rendez-le de nouveau"
+            )
+        return json.loads(text)
+    except RecursionError:
+        raise Unreadable("le fichier est imbriqué sans fin, ce n'est pas un carnet") from None
+    except ValueError as error:
+        where = f" (ligne {error.lineno})" if isinstance(error, json.JSONDecodeError) else ""
+        raise Unreadable(f"le fichier est abîmé ou coupé{where}\u00a0: Jupyter ne pourrait pas l'ouvrir") from None
 
 
-def count_values(text: str) -> int:
-    """Combien de valeurs un texte JSON contient, sans le lire vraiment ; s'arrête un peu après `MAX_VALUES`."""
-    if text.count("[") + text.count("{") + text.count(",") + text.count(":") < MAX_VALUES:
-        return 0
-    count = 0
-    for count, _ in enumerate(_VALUES.finditer(text), 1):  # noqa: B007 - seul le rang compte
-        if count > 2 * MAX_VALUES:
-            break
-    return count // 2
+def tree_size(text: str) -> int:
+    """Octets qu'occuperaient les objets d'un texte JSON, chaînes non comptées ; majorés, d'un trait, sans le lire."""
+    bare = STRING.sub("", text)
+    return sum(size * bare.count(mark) for mark, size in (("[", 100), ("{", 250), (",", 60), (":", 60)))
 
 
 def decode_text(data: bytes) -> str:
@@ -151,6 +164,8 @@ def clean_cell(raw: dict[str, Any]) -> NotebookNode | None:
         source = ""
     if len(source) > MAX_SOURCE:
         source = source[:1000] + "\n# … cellule de plus de 200 000 caractères, coupée à la correction"
+    if kind != "code" and len(source) > MAX_TEXT:
+        source = source[:MAX_TEXT] + "\n… texte de plus de 20 000 caractères, coupé à la correction"
     source = source.encode("utf-8", errors="replace").decode("utf-8")
     kind = "markdown" if kind == "heading" else kind
     if kind not in ("code", "markdown", "raw"):
@@ -200,14 +215,11 @@ def clean_data(mime: str, value: Any) -> str:
 
 def joined(value: Any) -> str:
     """Texte d'une sortie (chaîne ou liste de chaînes), borné et encodable."""
-    parts = value if isinstance(value, list) else [value]
-    text = ""
-    for part in parts:
-        if isinstance(part, str):
-            text += part
-        if len(text) > MAX_OUTPUT_TEXT:
-            text = text[:MAX_OUTPUT_TEXT] + "\n… sortie coupée à la correction …"
-            break
+    text = "".join(part for part in value if isinstance(part, str)) if isinstance(value, list) else value
+    if not isinstance(text, str):
+        return ""
+    if len(text) > MAX_OUTPUT_TEXT:
+        text = text[:MAX_OUTPUT_TEXT] + "\n… sortie coupée à la correction …"
     return text.encode("utf-8", errors="replace").decode("utf-8")
 
 
@@ -269,7 +281,7 @@ class Template:
         return nbformat.from_dict(json.loads(json.dumps(self.notebook)))
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=2 * MAX_CELLS)
 def plain(source: str) -> str:
     """Le texte d'une cellule sans ses blancs de fin : deux cellules de même texte sont la même."""
     return "\n".join(line.rstrip() for line in source.replace("\r\n", "\n").strip().split("\n"))
@@ -277,18 +289,17 @@ def plain(source: str) -> str:
 
 def defines(source: str, name: str) -> bool:
     """Vrai si la cellule définit `name` au premier niveau (même si elle n'est pas du Python correct)."""
-    return name in definitions(source)
+    return name in source and name in definitions(source)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=2 * MAX_CELLS)
 def definitions(source: str) -> frozenset[str]:
     """Les noms qu'une cellule définit au premier niveau."""
-    try:
-        nodes = ast.parse(source).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return frozenset(re.findall(r"^(?:async\s+def|def|class)\s+(\w+)", source, re.MULTILINE))
+    tree = parsed(source)
+    if tree is None:
+        return frozenset(re.findall(r"^(?:async[ \t]+def|def|class)[ \t]+(\w+)", source, re.MULTILINE))
     names = set()
-    for node in nodes:
+    for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             names.add(node.name)
         elif isinstance(node, ast.Assign):
