@@ -43,7 +43,7 @@ _NEW_MOUNT, _NEW_CGROUP, _NEW_UTS, _NEW_IPC = 0x00020000, 0x02000000, 0x04000000
 _NEW_USER, _NEW_PID, _NEW_NET = 0x10000000, 0x20000000, 0x40000000
 _NEW_ALL = _NEW_MOUNT | _NEW_CGROUP | _NEW_UTS | _NEW_IPC | _NEW_USER | _NEW_PID | _NEW_NET
 _NOSUID, _NODEV, _NOEXEC, _REC, _PRIVATE = 2, 4, 8, 0x4000, 0x40000
-_SET_DUMPABLE, _SET_NO_NEW_PRIVS, _SET_SECCOMP, _CAP_AMBIENT = 4, 38, 22, 47
+_SET_PDEATHSIG, _SET_DUMPABLE, _SET_NO_NEW_PRIVS, _SET_SECCOMP, _CAP_AMBIENT = 1, 4, 38, 22, 47
 _COLLAPSE = 25
 
 
@@ -261,6 +261,15 @@ def set_limits(limits: dict[str, int]) -> None:
             value = value if hard == resource.RLIM_INFINITY else min(value, hard)
             with contextlib.suppress(ValueError, OSError):
                 resource.setrlimit(kind, (value, value))
+
+
+def die_with_parent() -> None:
+    """Ce processus mourra avec celui dont il est né, même tué d'un coup. Sans effet ailleurs que sous Linux."""
+    parent = os.getppid()
+    with contextlib.suppress(ConfineError, AttributeError, OSError):
+        _call("fin avec le parent", "prctl", _SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+    if os.getppid() != parent:  # mort entre-temps
+        os._exit(1)
 
 
 def address_space() -> int:

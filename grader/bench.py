@@ -18,7 +18,7 @@ from nbformat import NotebookNode
 from atelier import paths
 from grader.chapters import chapter_names, load_chapter
 from grader.course import CONFIG, Course, prepare
-from grader.jobs import Failed, Graded, Here, Job, Pool, Processes, Setup
+from grader.jobs import Failed, Graded, Job, Pool, Processes, Setup
 from grader.marking import mark
 from grader.nbglue import Assignment, assignment
 
@@ -50,7 +50,7 @@ def measure_grading(chapter: str = "", copies: int = COPIES, whole: bool = True)
     with tempfile.TemporaryDirectory(prefix="mesure-", ignore_cleanup_errors=True) as scratch:
         course = crowd(Path(scratch, "notre"), name, full, copies)
         for i in range(ROUNDS):
-            for kind, pool in ((one, Here()), (ours, Processes(cores))):
+            for kind, pool in ((one, Processes(1)), (ours, Processes(cores))):
                 kind.append(Paced(pool))
                 grade_all(course, name, kind[-1])
             stock.append(stock_seconds(Path(scratch, f"origine-{i}"), name, exercises_only(full, given)))

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from grader import UserError
-from grader.jobs import Failed, Fatal, Graded, Job, Setup, checked, grade_job
+from grader.jobs import Failed, Fatal, Graded, Job, Setup, checked, grade_apart
 
 CONNECT_SECONDS = 15
 AHEAD = 2
@@ -63,7 +63,7 @@ class Cluster:
             def more(count: int) -> None:
                 for _ in range(count):
                     if (job := next(source, None)) is not None:
-                        future = client.submit(grade_job, setup, job, pure=False, retries=1)
+                        future = client.submit(grade_apart, setup, job, pure=False, retries=1)
                         students[future.key] = job.student
                         waiting.add(future)
 

@@ -97,7 +97,7 @@ def grade(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if options.jobs < 0:
         parser.error("--jobs demande un nombre positif")
-    if options.jobs != 1 and not options.dask and len(options.seulement) != 1:
+    if not options.dask:
         import_elsewhere()
     from grader import seal
     from grader.course import Course

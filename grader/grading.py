@@ -118,6 +118,8 @@ def draw(chapter: Chapter, seed: int | None = None) -> list[Drawn]:
         chosen = fresh_seed() if seed is None else seed
         try:
             cases = exercise.draw_cases(id, chosen, exercise.cases)
+        except MemoryError:
+            raise
         except Exception as error:
             text = f"{chapter.declarations_file}, {id}{NB}: le tirage échoue avec la graine {chosen}"
             raise GradingError(f"{text} ({type(error).__name__}{NB}: {error})") from error
@@ -209,12 +211,21 @@ def compare_cases(chapter: Chapter, drawn: Drawn, outcomes: Sequence[Outcome]) -
     cases = []
     for (group, inputs), got in zip(drawn.cases, outcomes, strict=True):
         expected = run_case(drawn.exercise.probe, reference, inputs)
+        if out_of_memory(expected):
+            raise MemoryError
         if expected["status"] not in ("value", "raised"):
             text = f"la référence répond «{NB}{expected['status']}{NB}» ({expected.get('message', '')})"
             raise GradingError(f"{chapter.file}, {drawn.id}, graine {drawn.seed}{NB}: {text}")
         verdict = compare(expected, got, inputs, drawn.exercise.tolerance)
         cases.append(CaseResult(group, inputs, expected, got, verdict))
     return cases
+
+
+def out_of_memory(outcome: Outcome) -> bool:
+    """Vrai si c'est la mémoire qui a manqué à la référence : rien n'est alors à conclure."""
+    return outcome["status"] == "raised" and (
+        outcome["error"] == "MemoryError" or "allocate memory" in str(outcome.get("message", ""))
+    )
 
 
 def explain(chapter: Chapter, drawn: Drawn, cases: Sequence[CaseResult]) -> Diagnosis | None:

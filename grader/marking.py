@@ -23,9 +23,9 @@ from atelier.compare import format_number
 from grader import UserError
 from grader.course import Course
 from grader.grading import NB, THIN, VERDICTS, Result, grade_refused
-from grader.jobs import Failed, Graded, Here, Job, Pool, Processes, Setup
+from grader.jobs import Failed, Graded, Job, Pool, Processes, Setup
 from grader.marks import CopyMarks, out_of, sentence
-from grader.nbglue import Assignment, assignment, blank_copy, hooks, open_copy
+from grader.nbglue import Assignment, assignment, blank_copy, hooks, open_apart
 from grader.record import PenaltyError, Recorder, entries, follows_nbgrader, read_graded
 from grader.submission import KEY, Unreadable, notes_text, read_data
 
@@ -110,8 +110,7 @@ def mark(
         setup = Setup(name, given.fingerprint, points, recorder.cells, recorder.kernelspec, seed)
         batch = Batch(course, given, recorder, marked, redo or seed is not None)
         if pool is None:
-            count = min(jobs or os.cpu_count() or 1, len(students))
-            pool = Processes(count) if count > 1 else Here()
+            pool = Processes(min(jobs or os.cpu_count() or 1, len(students)))
         with batch.bar, closing(pool.run(setup, batch.todo(students))) as outcomes:
             for outcome in outcomes:
                 batch.finish(outcome)
@@ -255,11 +254,11 @@ def expected_file(folder: Path, given: Assignment) -> tuple[Path, list[str]]:
         return path, [f"autres carnets laissés de côté{NB}: {', '.join(others)}."] if others else []
     candidates = sorted(folder.glob("*.ipynb"), key=lambda p: (p.lstat().st_mtime, p.name))
     for candidate in reversed(candidates):
-        if not open_copy(candidate, given).metadata[KEY].get("refused"):
+        if not open_apart(candidate, given).metadata[KEY].get("refused"):
             path.write_bytes(candidate.read_bytes())
             return path, [f"carnet rendu sous le nom «{NB}{candidate.name}{NB}», corrigé comme {path.name}."]
     if candidates:
-        reason = open_copy(candidates[-1], given).metadata[KEY]["refused"]
+        reason = open_apart(candidates[-1], given).metadata[KEY]["refused"]
         reason = f"{candidates[-1].name}{NB}: {reason}"
     else:
         files = sorted(p.name for p in folder.iterdir() if p.is_file())

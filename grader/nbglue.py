@@ -17,14 +17,28 @@ from typing import Any
 import nbformat
 from nbconvert.exporters import NotebookExporter
 from nbformat import NotebookNode
+from nbformat.v4 import reads_json, writes_json
 from nbgrader.preprocessors import NbGraderPreprocessor, SaveAutoGrades
 
 from atelier import paths
 from grader import seal
+from grader.apart import Died, Exceeded, apart
 from grader.chapters import Chapter, load_chapter
+from grader.dialogue import shown
 from grader.grading import GradingError, Result, grade_copy, grade_refused
 from grader.sandbox import Sandbox
-from grader.submission import KEY, Notes, Template, Unreadable, claimed, plan, read_data, read_notebook, repair
+from grader.submission import (
+    KEY,
+    Notes,
+    Template,
+    Unreadable,
+    claimed,
+    plan,
+    read_data,
+    read_json,
+    read_notebook,
+    repair,
+)
 
 REFUSED_KEY = "atelier_refus"
 """Dans une copie blanche écrite à la place d'une copie absente : la raison du refus."""
@@ -65,6 +79,13 @@ def assignment(name: str) -> Assignment:
     return Assignment(chapter, template)
 
 
+def current_assignment(name: str, fingerprint: str) -> Assignment:
+    """Le devoir `name`, relu si celui que ce processus a gardé n'est plus celui-là."""
+    if assignment(name).fingerprint != fingerprint:
+        assignment.cache_clear()
+    return assignment(name)
+
+
 def shared_sandbox() -> Sandbox:
     """Le processus tiède de cette session, arrêté à la sortie."""
     return _sandbox(seal.wanted())
@@ -73,8 +94,18 @@ def shared_sandbox() -> Sandbox:
 @cache
 def _sandbox(sealed: bool) -> Sandbox:
     sandbox = Sandbox(sealed)
+    _started.append(sandbox)
     atexit.register(sandbox.close)
     return sandbox
+
+
+def close_sandboxes() -> None:
+    """Arrête le processus tiède, s'il y en a un ; le prochain usage en lancera un autre."""
+    for sandbox in _started:
+        sandbox.close()
+
+
+_started: list[Sandbox] = []
 
 
 def one_thread() -> None:
@@ -109,7 +140,7 @@ class TolerantExporter(NotebookExporter):
         if getattr(self.parent, "_sanitizing", False) and resources and "nbgrader" in resources:
             name, student = resources["nbgrader"]["assignment"], resources["nbgrader"]["student"]
             ready = hooks.ready.get((name, student))
-            notebook = ready[0] if ready else open_copy(path, assignment(name))
+            notebook = ready[0] if ready else open_apart(path, assignment(name))
         else:
             notebook = nbformat.read(path, as_version=4)
         return self.from_notebook_node(notebook, resources=resources, **kw)
@@ -121,6 +152,18 @@ def open_copy(path: Path, given: Assignment) -> NotebookNode:
         return open_data(read_data(path), given)
     except Unreadable as error:
         return open_data(b"", given, str(error))
+
+
+def open_apart(path: Path, given: Assignment) -> NotebookNode:
+    """Comme `open_copy`, à part : ce que lit un processus qui a une base ou un serveur à tenir."""
+    try:
+        return reads_json(apart(_opened, path.absolute(), given.chapter.name, given.fingerprint))
+    except (Exceeded, Died) as error:
+        return open_data(b"", given, str(error))
+
+
+def _opened(path: Path, name: str, fingerprint: str) -> str:
+    return writes_json(open_copy(path, current_assignment(name, fingerprint)))
 
 
 def open_data(data: bytes, given: Assignment, refused: str = "") -> NotebookNode:
@@ -155,8 +198,8 @@ def refusal(data: bytes) -> str:
     if REFUSED_KEY.encode() not in data[-5000:]:
         return ""
     try:
-        return str(nbformat.reads(data.decode("utf-8"), as_version=4).metadata.get(REFUSED_KEY, ""))[:500]
-    except Exception:  # une copie peut porter ce mot sans en être une
+        return shown(str(read_json(data)["metadata"].get(REFUSED_KEY, "")), 500)
+    except (Unreadable, LookupError, TypeError, AttributeError):  # une copie peut porter ce mot sans en être une
         return ""
 
 
@@ -179,9 +222,7 @@ class GradeCells(NbGraderPreprocessor):
         if ready := hooks.ready.pop((name, student), None):
             results = ready[1]
         else:
-            given = assignment(name)
-            one_thread()
-            results = grade_notebook(nb, given, points_of(nb, given.template), shared_sandbox(), hooks.seed)
+            results = judge_apart(nb, assignment(name))
         write_results(nb, results)
         return nb, resources
 
@@ -212,6 +253,21 @@ def grade_notebook(
         about.get("notes"),
         seed,
     )
+
+
+def judge_apart(nb: NotebookNode, given: Assignment) -> list[Result]:
+    """Les notes d'une copie réparée, jugée à part ; refusée si elle ne tient pas dans ses limites."""
+    points = points_of(nb, given.template)
+    try:
+        return apart(_judged, writes_json(nb), given.chapter.name, given.fingerprint, points, hooks.seed)
+    except (Exceeded, Died) as error:
+        nb.metadata[KEY] = {**nb.metadata.get(KEY, {}), "refused": str(error)}
+        return grade_refused(given.chapter, points, str(error))
+
+
+def _judged(text: str, name: str, fingerprint: str, points: dict[str, float], seed: int | None) -> list[Result]:
+    one_thread()
+    return grade_notebook(reads_json(text), current_assignment(name, fingerprint), points, shared_sandbox(), seed)
 
 
 def points_of(nb: NotebookNode, template: Template) -> dict[str, float]:

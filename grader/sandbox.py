@@ -27,7 +27,7 @@ from typing import Any
 
 from atelier.codec import dumps
 from atelier.runner import can_fork
-from grader import UserError, cgroups, seal
+from grader import UserError, apart, cgroups, seal
 from grader.dialogue import (
     COPY_SECONDS,
     DIED,
@@ -236,7 +236,7 @@ class Sandbox:
             self._cgroup = cgroups.create(seal.UID if os.geteuid() == 0 else None)
         ours, theirs = socket.socketpair()
         log = self.home() / "journal.txt"
-        with open(log, "wb") as errors:
+        with open(log, "wb") as errors, apart.lifted():
             self._server = subprocess.Popen(
                 self.command("--serve", str(theirs.fileno())),
                 env=self.environment(),
@@ -340,15 +340,16 @@ class PlainChild(Child):
     def __init__(self, sandbox: Sandbox, folder: str) -> None:
         sandbox.furnish()
         environment = {**sandbox.environment(), "HOME": folder, "TMPDIR": folder, "TEMP": folder, "TMP": folder}
-        self.process = subprocess.Popen(
-            sandbox.command("--once"),
-            env=environment,
-            cwd=folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        with apart.lifted():
+            self.process = subprocess.Popen(
+                sandbox.command("--once"),
+                env=environment,
+                cwd=folder,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         assert self.process.stdin is not None and self.process.stdout is not None
         self.sink = self.process.stdin
         self.stream = PipeStream(self.process.stdout)
