@@ -85,7 +85,7 @@ class Worker:
     def start(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.deadline = time.monotonic() + WALL_SECONDS
         try:
-            self.pipe.send((function, arguments, dict(os.environ)))
+            self.pipe.send((function, arguments, dict(os.environ), CPU_SECONDS, MEMORY_BYTES))
         except OSError:
             pass  # déjà mort : la lecture le dira
 
@@ -190,9 +190,9 @@ def work(pipe: Connection, scratch: str) -> None:
     tempfile.tempdir = scratch
     try:
         while True:
-            function, arguments, environment = pipe.recv()
+            function, arguments, environment, seconds, memory = pipe.recv()
             surround(environment)
-            pipe.send(limited(function, arguments))
+            pipe.send(limited(function, arguments, seconds, memory))
     except (EOFError, OSError):
         pass
     finally:
@@ -213,12 +213,12 @@ def surround(environment: dict[str, str]) -> None:
             cached.cache_clear()
 
 
-def limited(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Reply:
+def limited(function: Callable[..., Any], arguments: tuple[Any, ...], seconds: float, memory: int) -> Reply:
     """L'appel, sous ses deux limites. Le temps dépassé, le noyau tue ce processus."""
     timer = getattr(signal, "setitimer", None)
-    before = limit_memory()
+    before = limit_memory(memory)
     if timer:
-        timer(signal.ITIMER_PROF, CPU_SECONDS)
+        timer(signal.ITIMER_PROF, seconds)
     try:
         return Reply("done", function(*arguments))
     except MemoryError:
@@ -239,14 +239,14 @@ _before: list[tuple[int, int]] = []
 """La limite de mémoire à remettre, pendant un appel."""
 
 
-def limit_memory() -> tuple[int, int] | None:
-    """Borne la mémoire adressable de ce processus ; rend ce qu'était la borne."""
+def limit_memory(more: int) -> tuple[int, int] | None:
+    """Borne ce que ce processus peut encore prendre de mémoire adressable ; rend ce qu'était la borne."""
     from atelier.confine import address_space
 
     if resource is None or not (now := address_space()):
         return None
     before = resource.getrlimit(resource.RLIMIT_AS)
-    asked = now + MEMORY_BYTES
+    asked = now + more
     if before[0] != resource.RLIM_INFINITY:
         asked = min(asked, before[0])
     resource.setrlimit(resource.RLIMIT_AS, (asked, before[1]))

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from grader import UserError
 from grader.apart import Died, Exceeded, Worker, apart, hire, release
+from grader.dialogue import shown
 from grader.grading import NB, Result
 from grader.record import Entries, SourceCell, entries, overwrite, render
 
@@ -103,7 +104,7 @@ def grade_job(setup: Setup, job: Job) -> Graded | Failed | Fatal:
     except MemoryError:  # `grader.apart` en fait une limite dépassée
         raise
     except Exception as error:  # une copie imprévue ne doit pas arrêter les autres
-        return Failed(job.student, f"{type(error).__name__}{NB}: {error}")
+        return Failed(job.student, shown(f"{type(error).__name__}{NB}: {error}", 300))
 
 
 def checked(outcome: Graded | Failed | Fatal) -> Graded | Failed:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from atelier.compare import format_number
 from grader import UserError
 from grader.course import Course
+from grader.dialogue import shown
 from grader.grading import NB, THIN, VERDICTS, Result, grade_refused
 from grader.jobs import Failed, Graded, Job, Pool, Processes, Setup
 from grader.marks import CopyMarks, out_of, sentence
@@ -250,18 +251,18 @@ def expected_file(folder: Path, given: Assignment) -> tuple[Path, list[str]]:
     name = given.template.name
     path = folder / f"{name}.ipynb"
     if path.exists():
-        others = sorted(p.name for p in folder.glob("*.ipynb") if p != path)
-        return path, [f"autres carnets laissés de côté{NB}: {', '.join(others)}."] if others else []
+        others = sorted(shown(p.name, 80) for p in folder.glob("*.ipynb") if p != path)
+        return path, [f"autres carnets laissés de côté{NB}: {', '.join(others[:5])}."] if others else []
     candidates = sorted(folder.glob("*.ipynb"), key=lambda p: (p.lstat().st_mtime, p.name))
     for candidate in reversed(candidates):
         if not open_apart(candidate, given).metadata[KEY].get("refused"):
             path.write_bytes(candidate.read_bytes())
-            return path, [f"carnet rendu sous le nom «{NB}{candidate.name}{NB}», corrigé comme {path.name}."]
+            return path, [f"carnet rendu sous le nom «{NB}{shown(candidate.name, 80)}{NB}», corrigé comme {path.name}."]
     if candidates:
         reason = open_apart(candidates[-1], given).metadata[KEY]["refused"]
-        reason = f"{candidates[-1].name}{NB}: {reason}"
+        reason = f"{shown(candidates[-1].name, 80)}{NB}: {reason}"
     else:
-        files = sorted(p.name for p in folder.iterdir() if p.is_file())
+        files = sorted(shown(p.name, 80) for p in folder.iterdir() if p.is_file())
         reason = "le dossier rendu ne contient aucun carnet" + (f" ({', '.join(files[:5])})" if files else "")
     nbformat.write(blank_copy(given.template, reason), path)
     return path, [f"{reason}{THIN}; une copie blanche a été déposée à la place."]

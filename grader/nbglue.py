@@ -38,6 +38,7 @@ from grader.submission import (
     read_json,
     read_notebook,
     repair,
+    shortened,
 )
 
 REFUSED_KEY = "atelier_refus"
@@ -285,6 +286,7 @@ def write_results(nb: NotebookNode, results: list[Result]) -> None:
     """Chaque cellule de vérification reçoit le retour (texte) puis les points (ce que lit nbgrader)."""
     by_test = {f"test_{result.exercise}": result for result in results}
     for cell in nb.cells:
+        cell.source = shortened(cell.source)
         result = by_test.get(claimed(cell))
         if result is None or cell.cell_type != "code":
             continue

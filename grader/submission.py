@@ -35,7 +35,7 @@ MAX_TREE = 400 * 1024 * 1024
 MAX_SOURCE = 200_000
 MAX_TEXT = 20_000
 """Caractères d'une cellule de texte, que nbgrader mettra en page (certains Markdown s'y lisent en temps carré)."""
-MAX_SOURCES = 8_000_000
+MAX_SOURCES = 2_000_000
 """Caractères de toutes les cellules d'un carnet."""
 MAX_OUTPUT_TEXT = 20_000
 MAX_IMAGE = 1_000_000
@@ -110,7 +110,7 @@ def read_json(data: bytes) -> Any:
         raise Unreadable("le fichier est vide")
     try:
         text = decode_text(data)
-        if 10 * len(text) > MAX_TREE and tree_size(text) > MAX_TREE:
+        if 110 * len(text) > MAX_TREE and tree_size(text) > MAX_TREE:
             raise Unreadable(
                 "le fichier contient trop de valeurs pour être lu\u00a0: effacez les sorties (menu Édition) puis "
                 "rendez-le de nouveau"
@@ -421,6 +421,19 @@ def insert_missing(notebook: NotebookNode, template: Template, placed: dict[str,
             if wanted.role == "solution":
                 note(notes, wanted.exercise, "sa cellule n'était plus dans la copie\u202f; elle y a été remise, vide.")
         previous = cell
+
+
+MAX_LINE, MAX_SHOWN = 2000, 20_000
+"""Caractères d'une ligne et d'une cellule montrées : la coloration du code lit une longue ligne en temps carré."""
+
+
+def shortened(source: str) -> str:
+    """Une cellule telle que la copie corrigée la montre ; la copie rendue, elle, reste entière."""
+    if len(source) <= MAX_LINE:
+        return source
+    cut = " … ligne coupée à la correction"
+    text = "\n".join(x if len(x) <= MAX_LINE else x[:MAX_LINE] + cut for x in source.split("\n"))
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "\n… cellule coupée à la correction"
 
 
 _HARMFUL = (
