@@ -12,8 +12,11 @@ import json
 import math
 import socket
 import struct
+import sys
 import threading
 import time
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import nbformat
@@ -23,13 +26,28 @@ from essai import SOLVED, as_bytes, filled, load_assignment, write_course
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atelier.codec import CodecError, dumps, loads
+from atelier.codec import CodecError, count_values, dumps, loads
 from atelier.compare import compare, describe, diagnose
 from atelier.text import legible
-from grader import dialogue
-from grader.dialogue import Broken, Cell, PipeStream, Report, Stream, Task, follow, read_outcome
+from grader import dialogue, submission
+from grader.dialogue import (
+    Broken,
+    Cell,
+    CellReport,
+    PipeStream,
+    Report,
+    Stream,
+    Task,
+    TaskReport,
+    cell_report,
+    follow,
+    read_outcome,
+    shown,
+)
+from grader.grading import Answer, draw, judge
 from grader.nbglue import Assignment, open_data
-from grader.submission import claimed, count_values, harmless, plan
+from grader.similarity import words
+from grader.submission import Unreadable, claimed, definitions, harmless, plan, read_notebook, shortened
 
 EXAMPLES = 1000
 
@@ -176,9 +194,7 @@ def test_counting_values_never_undercounts_much(tree):
         inner = v.values() if isinstance(v, dict) else v if isinstance(v, list) else ()
         return 1 + sum(map(values, inner))
 
-    text = json.dumps([tree] * 3)
-    big = text.replace("[", "[" + "0," * 10, 1)
-    assert count_values(big) == 0 or 2 * count_values(big) + 2 >= values(json.loads(big))
+    assert count_values(json.dumps([tree] * 3)) >= values([tree] * 3)
 
 
 # --- des messages -----------------------------------------------------------------------------------------------------
@@ -366,6 +382,186 @@ def test_silence_and_trickle_end_at_the_hour_said():
     with theirs, ours, pytest.raises(Broken) as broken:
         Stream(ours, end=time.monotonic() + 0.2).frame(math.inf)
     assert broken.value.status == "timeout"
+
+
+def tensor_table(names: dict, body: bytes = b"") -> bytes:
+    head = json.dumps(names).encode()
+    return struct.pack("<Q", len(head)) + head + body
+
+
+U8 = {"t0": {"dtype": "U8", "shape": [1 << 20], "data_offsets": [0, 1 << 20]}}
+BOMBS = {
+    "listes": message([[]] * 1_300_000),
+    "dictionnaires": message([{"$": "dict", "v": {}}] * 100_000),
+    "clés": message({"$": "dict", "v": {str(i): 0 for i in range(100_000)}}),
+    "nombres": message([0] * 100_000),
+    "profond": struct.pack("<Q", 10**6) + b"[" * 10**6,
+    "jamais refermé": struct.pack("<Q", 2 * 10**6 + 1) + b'"' + b'\\"' * 10**6,
+    "entier": struct.pack("<Q", 10**6) + b"1" * 10**6,
+    "entier en texte": message({"$": "int", "v": "f" * 10**6}),
+    "même tenseur": message([{"$": "tensor", "v": "t0"}] * 15_000, tensor_table(U8, bytes(1 << 20))),
+    "dimensions": message(
+        {"$": "tensor", "v": "t0"},
+        tensor_table({"t0": {"dtype": "F32", "shape": [1] * 300_000, "data_offsets": [0, 4]}}, bytes(4)),
+    ),
+    "vide immense": message(
+        {"$": "tensor", "v": "t0", "strided": True},
+        tensor_table({"t0": {"dtype": "F32", "shape": [0, 2**62, 4], "data_offsets": [0, 0]}}),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_refused_before_it_is_built(name):
+    tracemalloc.start()
+    try:
+        with pytest.raises(CodecError):
+            loads(BOMBS[name])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 6 * len(BOMBS[name]) + (16 << 20)
+    assert read_outcome(BOMBS[name])["status"] == "untransportable"
+
+
+def test_an_answer_is_counted_where_it_is_written_too():
+    with pytest.raises(CodecError, match="valeurs"):
+        dumps([[]] * 1_300_000)
+    assert loads(dumps([0] * 10_000)) == [0] * 10_000
+
+
+# --- du temps linéaire ------------------------------------------------------------------------------------------------
+
+
+def seconds(work: Callable[[str], object], text: str) -> float:
+    """Le temps de calcul le plus court de cinq essais."""
+    found = []
+    for _ in range(5):
+        definitions.cache_clear()
+        start = time.process_time()
+        work(text)
+        found.append(time.process_time() - start)
+    return min(found)
+
+
+def refused(text: str) -> None:
+    with contextlib.suppress(Unreadable):
+        read_notebook(text.encode())
+
+
+OPEN = '{"cells": [{"cell_type": "code", "source": "'
+WORKS: dict[str, tuple[Callable[[str], object], tuple[str, ...]]] = {
+    "lire": (
+        refused,
+        (OPEN + '@\\"', OPEN + "@\\\\", '{"cells": [@"a",', "[@[],", '@{"a":', OPEN + '"@"', "@\\u0041", '{"a": "@é'),
+    ),
+    "compter": (count_values, ('"@\\"', '@"\\', '@"', "@\\", "@[")),
+    "définitions": (
+        definitions,
+        ("f'@{a}", "@a;", "@def ", "@def \n", "def @ ", "@async ", "@(", "@a.", "@'\\", "@not ", "@[],", "@'a"),
+    ),
+    "ressemblances": (lambda text: words(text), ("@'\\", '"""@"', "@\\'", "@# ", "@a.", "@1.", "'@\\\n", "@''")),
+    "texte": (harmless, ("@](", "](@ ", "](@a", "@](a", "@<a", "@![", "@\\href", "@]:", "](@a/.")),
+    "montrer": (shown, ("@\n", "@\u0301", "@\u202e", "@a", "@/root")),
+    "couper": (shortened, ("@a.", "@\n", "@a\n")),
+}
+SHAPES = [(name, shape) for name, (_, shapes) in WORKS.items() for shape in shapes]
+
+
+@pytest.mark.parametrize(("name", "shape"), SHAPES)
+def test_time_grows_like_the_text(name, shape):
+    """Quatre fois plus long prend quatre fois plus de temps, pas seize. L'arobase : ce qui est répété."""
+    work = WORKS[name][0]
+    before, _, again = shape.partition("@")
+    size = 50_000
+    while (small := seconds(work, before + again * (size // len(again)))) < 0.004 and size < 800_000:
+        size *= 4
+    large = seconds(work, before + again * (4 * size // len(again)))
+    assert large < 9 * small + 0.02
+
+
+def test_an_honest_figure_is_read_whole_and_refused_cut():
+    figure = {"application/vnd.plotly.v1+json": {"data": [{"y": [i / 7 for i in range(700_000)], "name": 'a "b"'}]}}
+    output = {"output_type": "display_data", "data": figure | {"text/plain": "Figure"}, "metadata": {}}
+    data = json.dumps(
+        {"cells": [{"cell_type": "code", "source": "x = 1", "metadata": {}, "outputs": [output]}]}
+    ).encode()
+    (cell,) = read_notebook(data).cells
+    assert cell.source == "x = 1" and cell.outputs[0].data == {"text/plain": "Figure"}
+    with pytest.raises(Unreadable, match="coupé"):
+        read_notebook(data[: len(data) * 9 // 10])
+
+
+@pytest.mark.parametrize("many", ["{},", "[],", '{"a":0},', '"a",'])
+def test_a_file_that_would_fill_memory_is_refused_before_it_is_read(many, monkeypatch):
+    monkeypatch.setattr(json, "loads", lambda _: pytest.fail("lu"))
+    text = '{"cells": [' + many * (2 * submission.MAX_TREE // (60 * len(many))) + "0]}"
+    with pytest.raises(Unreadable, match="trop de valeurs"):
+        read_notebook(text.encode())
+
+
+# --- ce qui est montré ------------------------------------------------------------------------------------------------
+
+NASTY = (
+    "Erreur\n✔ spread\u00a0: 3 / 3\r\n\x1b[2J\x1b[32m\u202e\u200b\u2066\x85\u2028\u3164"
+    + "\u0301" * 40
+    + f" {sys.prefix}/x"
+)
+
+
+def clean(text: str) -> None:
+    """Rien de ce qu'une copie peut vouloir dire de plus que des mots sur une ligne."""
+    assert not set(text) & set("\r\x1b\u202e\u200b\u2066\x85\u2028\u3164\0")
+    assert "\u0301" * 4 not in text and sys.prefix not in text
+    assert not [line for line in text.split("\n") if line.lstrip().startswith("✔ spread\u00a0: 3")]
+
+
+ENTRIES: dict[str, dict] = {
+    "erreur": {"status": "raised", "error": NASTY, "mro": [NASTY], "message": NASTY, "where": NASTY, "printed": NASTY},
+    "à faire": {"status": "todo", "message": NASTY, "printed": NASTY},
+    "intransportable": {"status": "untransportable", "message": NASTY, "printed": NASTY},
+    "texte": {"status": "value", "value": NASTY, "modified": [NASTY], "printed": NASTY},
+    "clé": {"status": "value", "value": {NASTY: NASTY}, "modified": [], "printed": NASTY},
+    "liste": {"status": "value", "value": [NASTY, [NASTY]], "modified": [], "printed": NASTY},
+}
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_what_a_copy_says_never_stages_its_feedback(essai, name):
+    outcome = read_outcome(dumps(ENTRIES[name]))
+    drawn = next(d for d in draw(essai.chapter, 3) if d.id == "spread")
+    task = TaskReport("done", [outcome] * len(drawn.cases))
+    cell = Cell("copie-1", "", "solution", "spread")
+    result = judge(essai.chapter, drawn, Answer(cell, CellReport("ok"), task), 3.0)
+    assert result.score == 0 and "\n" not in result.message
+    clean(result.message)
+    clean(result.feedback)
+    assert not [line for line in result.feedback.split("\n")[1:] if line[:1] not in (" ", "")]
+
+
+def test_what_a_cell_says_never_stages_its_feedback(essai):
+    said = dumps({"event": "cell", "cell": "a", "status": "raised", "error": NASTY, "message": NASTY, "line": 3})
+    report = cell_report(loads(said))
+    drawn = next(d for d in draw(essai.chapter, 3) if d.id == "spread")
+    answer = Answer(Cell("a", "", "solution", "spread"), report, TaskReport("undefined", []))
+    result = judge(essai.chapter, drawn, answer, 3.0)
+    assert result.verdict == "error" and "\n" not in result.message
+    clean(result.message)
+    clean(result.feedback)
+
+
+def test_the_reason_of_a_refusal_written_in_a_copy_is_cleaned(essai):
+    blank = essai.template.blank()
+    blank.metadata["atelier_refus"] = NASTY
+    clean(open_data(as_bytes(blank), essai).metadata["atelier"]["refused"])
+
+
+@fuzz(500)
+@given(st.text(max_size=80))
+def test_legible_text_is_one_line_and_stays_so(text):
+    once = legible(text)
+    assert legible(once) == once and len(once.splitlines()) <= 1
+    assert all(c.isprintable() or c in "\u00a0\u202f\u2009\ufffd" for c in once)
 
 
 def test_a_small_json_cannot_become_a_big_value():
