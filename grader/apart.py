@@ -185,6 +185,7 @@ def work(pipe: Connection, scratch: str) -> None:
     from atelier.confine import die_with_parent
     from grader.nbglue import close_sandboxes
 
+    let_go_of_forkserver()
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C : c'est l'autre bout qui ferme
     tempfile.tempdir = scratch
@@ -197,6 +198,21 @@ def work(pipe: Connection, scratch: str) -> None:
         pass
     finally:
         close_sandboxes()
+
+
+def let_go_of_forkserver() -> None:
+    """Ferme le tube qui dit au père de ce processus qu'on a encore besoin de lui.
+
+    `multiprocessing` le donne à chacun de ceux qu'il engendre : après la mort de qui a tout lancé, eux et lui se
+    garderaient en vie l'un l'autre.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return
+    from multiprocessing.forkserver import _forkserver
+
+    if (fd := getattr(_forkserver, "_forkserver_alive_fd", None)) is not None:
+        os.close(fd)
+        _forkserver._forkserver_alive_fd = None  # type: ignore[attr-defined]
 
 
 def surround(environment: dict[str, str]) -> None:

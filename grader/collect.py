@@ -19,8 +19,8 @@ from atelier import paths
 from grader import UserError
 from grader.chapters import chapter_names
 from grader.course import Course
-from grader.nbglue import Assignment, assignment
-from grader.submission import MAX_FILE_BYTES, Unreadable, claimed, defines, read_notebook
+from grader.nbglue import Assignment, assignment, read_apart
+from grader.submission import MAX_FILE_BYTES, Unreadable, claimed, defines
 
 MAX_FILES = 20_000
 MAX_TOTAL_BYTES = 4 * 1024**3
@@ -207,7 +207,7 @@ def recognise(received: list[Incoming], known: dict[str, Assignment], done: Coll
 
 def best_match(data: bytes, known: dict[str, Assignment]) -> str:
     """Le devoir dont le carnet porte le plus d'identifiants, ou de définitions ; "" si aucun."""
-    notebook = read_notebook(data)
+    notebook = read_apart(data)
     scores = {}
     for name, given in known.items():
         ids = {c.grade_id for c in given.template.graded}

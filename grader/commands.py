@@ -55,6 +55,7 @@ def collect(argv: list[str]) -> int:
     parser.add_argument("source", metavar="ARCHIVE|DOSSIER", type=Path, help="l'archive .zip, ou le dossier")
     add_course(parser)
     options = parser.parse_args(argv)
+    import_elsewhere()
     from grader.collect import collect as sort_copies
     from grader.course import Course
 

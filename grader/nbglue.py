@@ -155,6 +155,18 @@ def open_copy(path: Path, given: Assignment) -> NotebookNode:
         return open_data(b"", given, str(error))
 
 
+def read_apart(data: bytes) -> NotebookNode:
+    """`read_notebook`, à part : `Unreadable` aussi pour ce qui n'y tient pas."""
+    try:
+        return reads_json(apart(_read, data))
+    except Died as error:
+        raise Unreadable(str(error)) from None
+
+
+def _read(data: bytes) -> str:
+    return writes_json(read_notebook(data))
+
+
 def open_apart(path: Path, given: Assignment) -> NotebookNode:
     """Comme `open_copy`, à part : ce que lit un processus qui a une base ou un serveur à tenir."""
     try:
