@@ -459,17 +459,13 @@ def test_the_template_of_nbgrader_has_all_that_we_replace():
 # ── Une remarque sur toute la copie ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_remark_about_the_whole_copy_reaches_teacher_and_student(course, monkeypatch, capsys):
-    from grader import nbglue
-
-    honest = nbglue.repair
-
-    def repair(notebook, template):
-        notebook, notes = honest(notebook, template)
-        return notebook, {**notes, "": ["deux cellules <i>illisibles</i> ont été laissées de côté."]}
-
-    monkeypatch.setattr(nbglue, "repair", repair)
-    grade(course, "--seulement", "di", "--refaire")
+def test_a_remark_about_the_whole_copy_reaches_teacher_and_student(course, capsys):
+    path = course.path("autograded", "di", NAME) / f"{NAME}.ipynb"
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    notebook["metadata"]["atelier"]["notes"][""] = ["deux cellules <i>illisibles</i> ont été laissées de côté."]
+    path.chmod(0o644)
+    path.write_text(json.dumps(notebook), encoding="utf-8")
+    grade(course, "--seulement", "di")
     assert "di\u00a0: deux cellules <i>" in capsys.readouterr().out
     assert main(["report", NAME, "--course", str(course.folder)]) == 0
     rows = table((course.folder / "bilans" / NAME / "a_regarder.csv").read_bytes())
