@@ -11,12 +11,15 @@ ou en root qui devient l'utilisateur N.
 `python -m atelier.runner --once` : une seule copie, sur l'entrée et la sortie standard (sans isolement ni fork).
 
 Le travail est un message de `atelier.codec` :
-    {"cells": [{"id", "source", "kind": "setup|solution|extra", "exercise", "seconds"}],
+    {"cells": [{"id", "source", "kind": "setup|solution|extra", "exercise", "seconds", "light", "skip"}],
      "exercises": [{"id", "probe", "seconds", "budget", "cases": [entrées]}], "shared"}
 Les réponses, dans l'ordre, sont des messages précédés de leur longueur :
-    {"event": "start", "cell"}, {"event": "cell", "cell", "status": "ok|raised|timeout", "error", "message", "line"},
-    {"event": "exercise", "exercise", "defined"}, les résultats des cas, un par message, un message vide,
+    {"event": "start", "cell"}, {"event": "step", "cell", "line"} avant chaque instruction qui ne fait pas que définir,
+    {"event": "cell", "cell", "passed": [{"status": "raised|timeout|died", "error", "message", "line", "lost"}]},
+    {"event": "exercise", "exercise", "defined", "cell", "left", "differs"}, les résultats des cas, un par message, un
+    message vide,
     {"event": "exercise_end", "exercise", "status": "done|undefined|timeout|died|again"}, {"event": "end"}.
+`light` : n'exécuter que les définitions de la cellule ; `skip` : [ligne, raison] des instructions à passer.
 `shared` : les exercices s'exécutent dans le processus des cellules tant qu'aucun n'y laisse de trace, et le premier qui
 n'y aboutit pas est « again », à redemander ; sinon, chacun a le sien, né de l'état que laissent les cellules.
 """
@@ -31,11 +34,9 @@ import copy
 import gc
 import io
 import json
-import linecache
 import math
 import os
 import random
-import re
 import select
 import signal
 import socket
@@ -43,13 +44,13 @@ import struct
 import sys
 import threading
 import time
-import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
+from atelier.cells import QUIET, Notebook, time_limit, waited
+from atelier.cells import TimeUp as TimeUp
+
 MAX_CASE_BYTES = 32 * 1024 * 1024
-EXTRA_SECONDS_IN_ALL = 30.0
-"""Temps de toutes les cellules ajoutées par l'étudiant ; ensuite, elles sont passées."""
 HARD_GRACE = 2.0
 """Secondes entre la limite douce (une exception dans le code) et la limite dure (le processus est tué)."""
 SHARED_SECONDS = 1.0
@@ -57,65 +58,10 @@ SHARED_SECONDS = 1.0
 PATIENCE = 5.0
 """Sur une machine chargée, attendre un cœur ne compte pas dans la durée d'un cas, jusqu'à ce multiple de sa limite."""
 
-QUIET = ("check", "hint", "progress", "quiz", "show", "table", "board", "save_variant")
-"""Noms de l'atelier sans effet à la correction : ils affichent ou écrivent, aucun exercice n'en dépend."""
-
-
-_kept: list[types.ModuleType] = []
-"""Modules `__main__` remplacés, gardés en vie parce que leurs fonctions servent encore."""
-
-
-class TimeUp(BaseException):
-    """Limite douce atteinte. N'hérite pas d'`Exception`, pour traverser un `except Exception` de l'étudiant."""
-
 
 def can_fork() -> bool:
     """Vrai là où le processus tiède peut se dédoubler."""
     return hasattr(os, "fork") and hasattr(socket, "AF_UNIX")
-
-
-def waited(pid: int | str = "self") -> float:
-    """Secondes qu'un processus a passées à attendre un cœur (0 si le système ne le dit pas)."""
-    try:
-        with open(f"/proc/{pid}/schedstat", "rb") as f:
-            return int(f.read().split()[1]) / 1e9
-    except (OSError, ValueError, IndexError):
-        return 0.0
-
-
-@contextlib.contextmanager
-def time_limit(
-    seconds: float, error: type[BaseException] = TimeUp, patience: float = 1.0, before: float | None = None
-) -> Iterator[Callable[[], bool]]:
-    """Interrompt le bloc par `error` après `seconds`, attente d'un cœur non comptée (au plus `patience` fois autant).
-
-    before : l'attente déjà passée au début, si l'appelant la sait. Rend de quoi savoir si la limite a été atteinte.
-    """
-    fired = False
-    clock, late, alarm = time.monotonic, waited, signal.setitimer  # le code du bloc peut remplacer les vrais
-    start = clock()
-    before = waited() if before is None else before
-    if not hasattr(signal, "setitimer"):
-        yield lambda: False
-        return
-
-    def ring(*_: object) -> None:
-        nonlocal fired
-        elapsed = clock() - start
-        left = seconds - (elapsed - (late() - before))
-        if left > 0.01 and elapsed < patience * seconds:
-            alarm(signal.ITIMER_REAL, min(left, patience * seconds - elapsed) + 0.01)
-            return
-        fired = True
-        raise error
-
-    previous = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield lambda: fired
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
 
 
 class Channel:
@@ -141,7 +87,7 @@ class Channel:
         from atelier.codec import dumps
 
         self.keep(dumps({"event": event, **fields}))
-        if event in ("start", "exercise", "end"):
+        if event in ("start", "step", "exercise", "end"):
             self.stream.flush()
 
 
@@ -157,93 +103,20 @@ class Mute(io.TextIOBase):
 
 # ---------------------------------------------------------------------------------------------- cellules
 
-_MAGIC = re.compile(r"^(\s*)(?:[%!].*|.*\S\?{1,2}\s*)$")
 
-
-def compiled(source: str, filename: str) -> types.CodeType:
-    """La cellule, sans ses lignes propres à IPython (`%time`, `!pip`, `nom?`) si avec elles ce n'est pas du Python."""
-    try:
-        return compile(source, filename, "exec")
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        source = "\n".join(_MAGIC.sub(r"\1pass", line) for line in source.split("\n"))
-        return compile(source, filename, "exec")
-
-
-def fresh_namespace() -> dict[str, Any]:
-    """Un module `__main__` neuf, où les noms d'un carnet (`display`) existent sans rien faire."""
-    module = types.ModuleType("__main__")
-    _kept.append(sys.modules["__main__"])
-    sys.modules["__main__"] = module
-    space = vars(module)
-    space["display"] = lambda *_, **__: None
-    space["get_ipython"] = lambda: None
-    return space
-
-
-def run_cell(cell: dict[str, Any], space: dict[str, Any]) -> dict[str, Any]:
-    """Exécute une cellule ; rend `{"status", "error", "message", "line"}`, quoi que la cellule fasse d'ordinaire."""
-    filename = f"<cellule {cell['id']}>"
-    source = cell["source"]
-    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    fired: Callable[[], bool] = lambda: False  # noqa: E731
-    try:
-        with time_limit(cell["seconds"], patience=1.6) as fired:
-            exec(compiled(source, filename), space)
-    except TimeUp:
-        return {"status": "timeout", "error": "", "message": "", "line": 0}
-    except BaseException as error:
-        if fired():
-            return {"status": "timeout", "error": "", "message": "", "line": 0}
-        return {
-            "status": "raised",
-            "error": type(error).__name__[:100],
-            "message": _text(error),
-            "line": _line(error, filename),
-        }
-    return {"status": "timeout" if fired() else "ok", "error": "", "message": "", "line": 0}
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error.msg if isinstance(error, SyntaxError) else error)[:500]
-    except BaseException:
-        return ""
-
-
-def _line(error: BaseException, filename: str) -> int:
-    if isinstance(error, SyntaxError) and error.filename == filename:
-        return error.lineno or 0
-    found, step = 0, error.__traceback__
-    while step is not None:
-        if step.tb_frame.f_code.co_filename == filename:
-            found = step.tb_lineno
-        step = step.tb_next
-    return found
-
-
-def run_cells(cells: list[dict[str, Any]], channel: Channel) -> dict[str, Any]:
-    """Exécute les cellules dans l'ordre. Rend nom d'exercice → ce que sa cellule a défini (ou le dernier du nom)."""
-    space = fresh_namespace()
-    defined: dict[str, Any] = {}
-    spent = 0.0
+def run_cells(cells: list[dict[str, Any]], exercises: list[str], channel: Channel) -> Notebook:
+    """Exécute les cellules dans l'ordre, en rendant compte de chacune."""
+    notebook = Notebook(exercises, lambda cell, line: channel.send("step", cell=cell, line=line))
     for cell in cells:
         channel.send("start", cell=cell["id"])
-        if cell["kind"] == "extra" and spent > EXTRA_SECONDS_IN_ALL:
-            channel.send("cell", cell=cell["id"], status="timeout", error="", message="", line=0)
-            continue
-        start = time.monotonic()
-        name = cell["exercise"]
-        before = space.get(name) if name else None
-        result = run_cell(cell, space)
-        spent += time.monotonic() - start if cell["kind"] == "extra" else 0.0
-        after = space.get(name) if name else None
-        if name and cell["kind"] == "solution" and after is not None and after is not before:
-            defined[name] = after
-        channel.send("cell", cell=cell["id"], **result)
-    return {**{k: v for k, v in space.items() if callable(v)}, **defined}
+        channel.send("cell", cell=cell["id"], passed=notebook.run(cell))
+    return notebook
 
 
 # ---------------------------------------------------------------------------------------------- exercices
+
+
+_MISSING = object()
 
 
 class Baseline:
@@ -282,7 +155,7 @@ class Baseline:
         changed = False
         for place, names in self.kept:
             now = vars(place)
-            spoiled = [n for n, value in names.items() if now.get(n, _kept) is not value]
+            spoiled = [n for n, value in names.items() if now.get(n, _MISSING) is not value]
             if not spoiled and len(now) == len(names):
                 continue
             for name in spoiled:
@@ -469,15 +342,16 @@ class Fork:
 
 
 def run_exercises_forked(
-    exercises: list[dict[str, Any]], functions: dict[str, Any], channel: Channel, baseline: Baseline
+    exercises: list[dict[str, Any]], notebook: Notebook, channel: Channel, baseline: Baseline
 ) -> None:
     """Les exercices, chacun dans un processus né de l'état que laissent les cellules."""
     for exercise in exercises:
         name = exercise["id"]
-        channel.send("exercise", exercise=name, defined=name in functions)
+        function, about = notebook.answer(name)
+        channel.send("exercise", exercise=name, defined=function is not None, **about)
         status = "undefined"
-        if name in functions:
-            fork = Fork(exercise, functions[name], channel, baseline)
+        if function is not None:
+            fork = Fork(exercise, function, channel, baseline)
             status = fork.relay(channel)
             fork.close()
         channel.keep(b"")
@@ -485,7 +359,7 @@ def run_exercises_forked(
 
 
 def run_exercises_here(
-    exercises: list[dict[str, Any]], functions: dict[str, Any], channel: Channel, baseline: Baseline, shared: bool
+    exercises: list[dict[str, Any]], notebook: Notebook, channel: Channel, baseline: Baseline, shared: bool
 ) -> None:
     """Les exercices, l'un après l'autre, dans ce processus même.
 
@@ -498,13 +372,14 @@ def run_exercises_here(
     over = shared and (before[0] > 1 or before[2])  # les cellules ont laissé un fil ou un enfant
     for exercise in exercises:
         name = exercise["id"]
-        channel.send("exercise", exercise=name, defined=name in functions)
+        function, about = notebook.answer(name)
+        channel.send("exercise", exercise=name, defined=function is not None, **about)
         status = "again" if over else "undefined"
-        if name in functions and not over:
+        if function is not None and not over:
             limits = {"seconds": min(SHARED_SECONDS, exercise["seconds"]), "budget": SHARED_SECONDS} if shared else {}
             start = clock()
             write = channel.keep if shared else channel.raw  # un résultat partagé ne compte que si tout aboutit
-            status = run_cases({**exercise, **limits}, functions[name], write)
+            status = run_cases({**exercise, **limits}, function, write)
             spoiled = baseline.restore() or held() != before
             over = shared and spoiled
             if shared and (status != "done" or clock() - start > SHARED_SECONDS):
@@ -519,11 +394,11 @@ def run_job(job: dict[str, Any], channel: Channel) -> None:
     """Un travail entier : les cellules, puis les exercices."""
     sys.stdout = sys.stderr = Mute()
     baseline = Baseline()
-    functions = {k: v for k, v in run_cells(job["cells"], channel).items() if v is not None}
+    notebook = run_cells(job["cells"], [exercise["id"] for exercise in job["exercises"]], channel)
     if job["shared"] or not can_fork():
-        run_exercises_here(job["exercises"], functions, channel, baseline, job["shared"])
+        run_exercises_here(job["exercises"], notebook, channel, baseline, job["shared"])
     else:
-        run_exercises_forked(job["exercises"], functions, channel, baseline)
+        run_exercises_forked(job["exercises"], notebook, channel, baseline)
     channel.send("end")
 
 

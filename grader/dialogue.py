@@ -14,13 +14,14 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from atelier import paths
+from atelier.cells import MAX_PASSED, MAX_STEPS
 from atelier.codec import CodecError, loads
 from atelier.runner import MAX_CASE_BYTES, PATIENCE, SHARED_SECONDS
 from atelier.text import legible
@@ -51,12 +52,17 @@ DIED: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Cell:
-    """Une cellule à exécuter. kind : setup, solution ou extra ; exercise : ce qu'elle doit définir."""
+    """Une cellule à exécuter. kind : setup, solution ou extra ; exercise : ce qu'elle doit définir.
+
+    light : n'en exécuter que les définitions ; skip : [ligne, raison] de ce qui, déjà essayé, arrête tout.
+    """
 
     id: str
     source: str
     kind: str
     exercise: str = ""
+    light: bool = False
+    skip: tuple[tuple[int, str], ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -69,6 +75,8 @@ class Cell:
             "kind": self.kind,
             "exercise": self.exercise,
             "seconds": self.seconds,
+            "light": self.light,
+            "skip": [list(pair) for pair in self.skip],
         }
 
 
@@ -96,26 +104,56 @@ class Task:
         }
 
 
-@dataclass
-class CellReport:
-    """Ce qu'une cellule est devenue. status : ok, raised, timeout ou died."""
+@dataclass(frozen=True)
+class Passed:
+    """Une instruction qui ne s'est pas exécutée. status : raised, timeout ou died.
+
+    line : 0 pour toute la cellule ; error : vide si Python n'a rien levé ; lost : les noms qu'elle aurait donnés.
+    """
 
     status: str
     error: str = ""
     message: str = ""
     line: int = 0
+    lost: tuple[str, ...] = ()
+
+
+@dataclass
+class CellReport:
+    """Ce qu'une cellule est devenue : ce qui en a été passé. stopped : tout s'est arrêté à la dernière."""
+
+    passed: list[Passed] = field(default_factory=list)
+    stopped: bool = False
+
+    @property
+    def first(self) -> Passed:
+        return self.passed[0] if self.passed else Passed("ok")
+
+    @property
+    def status(self) -> str:
+        """ok, ou la première raison : raised, timeout, died."""
+        return self.first.status
+
+    @property
+    def message(self) -> str:
+        return self.first.message
 
 
 @dataclass
 class TaskReport:
     """Ce qu'un exercice a rendu. status : done, undefined, timeout ou died ; un résultat par cas, dans l'ordre.
 
-    alone : faux si d'autres exercices ont pu s'exécuter avant lui dans son processus.
+    alone : faux si d'autres exercices ont pu s'exécuter avant lui dans son processus. cell : la cellule qui a donné ce
+    qui est noté ; left : ce que le nom est devenu ensuite, si ce n'est plus elle (gone, value, stub) ; differs : vrai
+    si la propre cellule de l'exercice avait donné autre chose.
     """
 
     status: str
     outcomes: list[dict[str, Any]]
     alone: bool = True
+    cell: str = ""
+    left: str = ""
+    differs: bool = False
 
 
 @dataclass
@@ -237,45 +275,67 @@ def follow(stream: Stream, cells: Sequence[Cell], tasks: Sequence[Task], report:
     """
     wait = START_SECONDS
     for cell in cells:
+        line = 0
         try:
             expect(stream.event(time.monotonic() + wait), "start", "cell", cell.id)
-            message = expect(stream.event(time.monotonic() + cell.seconds + GRACE), "cell", "cell", cell.id)
-            report.cells[cell.id] = cell_report(message)
+            end = time.monotonic() + 2 * cell.seconds + GRACE
+            for _ in range(MAX_STEPS + 1):
+                message = stream.event(min(end, time.monotonic() + cell.seconds + GRACE))
+                if message["event"] != "step":
+                    break
+                line = line_of(expect(message, "step", "cell", cell.id))
+            report.cells[cell.id] = cell_report(expect(message, "cell", "cell", cell.id))
             wait = GRACE
         except Broken as broken:
-            report.cells[cell.id] = CellReport(broken.status)
+            report.cells[cell.id] = CellReport([Passed(broken.status, line=line)], stopped=True)
             return False
+    known = {cell.id for cell in cells}
     for task in tasks:
         outcomes: list[dict[str, Any]] = []
+        about: dict[str, Any] = {}
         try:
-            status = follow_task(stream, task, outcomes, shared)
+            status = follow_task(stream, task, outcomes, about, shared)
         except Broken as broken:
             if not shared:
-                report.tasks[task.id] = TaskReport(broken.status, filled(outcomes, task, broken.status))
+                missing = filled(outcomes, task, broken.status)
+                report.tasks[task.id] = TaskReport(broken.status, missing, **origin(about, known))
             return False
         if shared and status not in ("done", "undefined"):
             return False
-        report.tasks[task.id] = TaskReport(status, filled(outcomes, task, status), not shared or status == "undefined")
+        alone = not shared or status == "undefined"
+        report.tasks[task.id] = TaskReport(status, filled(outcomes, task, status), alone, **origin(about, known))
     return True
 
 
-def follow_task(stream: Stream, task: Task, outcomes: list[dict[str, Any]], shared: bool = False) -> str:
-    """Lit les résultats d'un exercice dans `outcomes` ; rend la façon dont il a fini."""
+def follow_task(
+    stream: Stream, task: Task, outcomes: list[dict[str, Any]], about: dict[str, Any], shared: bool = False
+) -> str:
+    """Lit les résultats d'un exercice dans `outcomes`, son annonce dans `about` ; rend la façon dont il a fini."""
     allowed = PATIENCE * SHARED_SECONDS if shared else PATIENCE * (task.budget + task.seconds) + 2 * GRACE
     end = time.monotonic() + allowed
-    first = expect(stream.event(min(end, time.monotonic() + GRACE)), "exercise", "exercise", task.id)
+    about |= expect(stream.event(min(end, time.monotonic() + GRACE)), "exercise", "exercise", task.id)
     while body := stream.frame(min(end, time.monotonic() + PATIENCE * task.seconds + GRACE)):
-        if first.get("defined") is not True or len(outcomes) == len(task.cases):
+        if about.get("defined") is not True or len(outcomes) == len(task.cases):
             raise Broken("died", "un résultat de trop")
         outcomes.append(read_outcome(body))
     message = expect(stream.event(min(end, time.monotonic() + GRACE)), "exercise_end", "exercise", task.id)
     if message.get("status") == "again":
         return "again"
-    if first.get("defined") is not True:
+    if about.get("defined") is not True:
         return "undefined"
     if message.get("status") == "timeout":
         return "timeout"
     return "done" if len(outcomes) == len(task.cases) else "died"
+
+
+def origin(about: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """D'où vient ce qui est noté, tel que la copie le dit : de quoi écrire une phrase, rien d'autre."""
+    cell, left = about.get("cell"), about.get("left")
+    return {
+        "cell": cell if isinstance(cell, str) and cell in known else "",
+        "left": left if left in ("gone", "value", "stub") else "",
+        "differs": about.get("differs") is True,
+    }
 
 
 def filled(outcomes: list[dict[str, Any]], task: Task, status: str) -> list[dict[str, Any]]:
@@ -291,16 +351,29 @@ def expect(message: dict[str, Any], event: str, key: str, value: str) -> dict[st
     return message
 
 
+def line_of(message: dict[str, Any]) -> int:
+    line = message.get("line")
+    return line if type(line) is int and 0 <= line < 10**6 else 0
+
+
 def cell_report(message: dict[str, Any]) -> CellReport:
     """Compte rendu d'une cellule, chaque champ ramené à ce qu'il doit être."""
-    status = message.get("status")
-    line = message.get("line")
-    return CellReport(
-        status if status in ("ok", "raised", "timeout") else "raised",
-        short(message, "error", 100),
-        short(message, "message", 500),
-        line if type(line) is int and 0 <= line < 10**6 else 0,
-    )
+    found = message.get("passed")
+    report = CellReport()
+    for entry in found[:MAX_PASSED] if isinstance(found, list) else []:
+        if isinstance(entry, dict):
+            status, lost = entry.get("status"), entry.get("lost")
+            names = [n for n in lost[:10] if isinstance(n, str)] if isinstance(lost, list) else []
+            report.passed.append(
+                Passed(
+                    status if status in ("raised", "timeout", "died") else "raised",
+                    short(entry, "error", 100),
+                    short(entry, "message", 500),
+                    line_of(entry),
+                    tuple(n[:40] for n in names if n.isidentifier()),
+                )
+            )
+    return report
 
 
 _STATUSES = ("value", "raised", "todo", "untransportable", "timeout")

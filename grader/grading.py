@@ -19,6 +19,7 @@ from atelier.probes import clean_room, run_case
 from grader import UserError
 from grader.chapters import Chapter
 from grader.dialogue import Cell, CellReport, Report, Task, TaskReport
+from grader.telling import Telling
 
 NB = "\u00a0"
 THIN = "\u202f"
@@ -164,12 +165,14 @@ class Answer:
     cell: Cell | None
     report: CellReport | None
     task: TaskReport
+    telling: Telling
     notes: Sequence[str] = ()
 
 
-def answer_of(id: str, answers: Mapping[str, Cell], report: Report, notes: Mapping[str, Sequence[str]]) -> Answer:
-    cell = answers.get(id)
-    return Answer(cell, report.cells.get(cell.id) if cell else None, report.tasks[id], notes.get(id, ()))
+def answer_of(id: str, cells: Sequence[Cell], report: Report, notes: Mapping[str, Sequence[str]]) -> Answer:
+    cell = next((c for c in cells if c.exercise == id), None)
+    telling = Telling({c.id: c for c in cells}, report)
+    return Answer(cell, report.cells.get(cell.id) if cell else None, report.tasks[id], telling, notes.get(id, ()))
 
 
 def judge(chapter: Chapter, drawn: Drawn, answer: Answer, points: float) -> Result:
@@ -249,34 +252,34 @@ def explain(chapter: Chapter, drawn: Drawn, cases: Sequence[CaseResult]) -> Diag
 
 def without_answer(drawn: Drawn, answer: Answer, points: float) -> Result:
     """Rien à appeler : réponse absente, ou cellule qui ne définit pas le nom demandé."""
-    report = answer.report
     result = Result(drawn.id, 0.0, points, "", "", seed=str(drawn.seed))
+    passed = answer.report.passed if answer.report else []
+    first = next((p for p in passed if drawn.id in p.lost or p.error == "SyntaxError"), passed[0] if passed else None)
     if answer.cell is None:
-        result.verdict, result.message = (
-            "missing",
-            f"Exercice non fait{NB}: la cellule est vide ou encore celle de l'énoncé.",
-        )
-    elif report is not None and report.status == "timeout":
+        why = " ".join(answer.notes) or "la cellule est vide ou encore celle de l'énoncé."
+        result.verdict, result.message = "missing", f"Exercice non fait{NB}: {why}"
+    elif first is None:
+        result.verdict = "error"
+        result.message = f"La cellule s'exécute mais ne définit pas de fonction ou de classe «{NB}{drawn.id}{NB}»."
+    elif first.status == "timeout":
         result.verdict = "timeout"
         result.message = (
             f"La cellule ne s'est pas terminée en {seconds_text(answer.cell.seconds)}{NB}: elle ne doit que "
             "définir, les essais vont dans une autre cellule."
         )
-    elif report is not None and report.status == "died":
+    elif first.status == "died":
         result.verdict = "error"
         result.message = (
             f"L'exécution de la cellule a arrêté Python d'un coup{THIN}; l'exercice n'a pas pu être essayé."
         )
-    elif report is not None and report.status == "raised":
-        where = f", ligne {report.line}" if report.line else ""
-        text = f" {report.message}" if report.message else ""
-        result.verdict = "error"
-        result.message = f"La cellule ne s'exécute pas ({report.error}{where}){NB}:{text}".rstrip(f"{NB}:")
-        if gloss := glosses.explain([report.error], report.message):
-            result.message += f". Autrement dit{NB}: {gloss}"
     else:
+        where = f", ligne {first.line}" if first.line else ""
+        about = f" ({first.error}{where})" if first.error else ""
+        text = f" {first.message}" if first.message else ""
         result.verdict = "error"
-        result.message = f"La cellule s'exécute mais ne définit pas de fonction ou de classe «{NB}{drawn.id}{NB}»."
+        result.message = f"La cellule ne s'exécute pas{about}{NB}:{text}".rstrip(f"{NB}:")
+        if gloss := glosses.explain([first.error], first.message):
+            result.message += f". Autrement dit{NB}: {gloss}"
     result.feedback = feedback(drawn, result, [], None, answer)
     return result
 
@@ -315,7 +318,8 @@ def feedback(
     """Le texte que l'étudiant lit sous son exercice."""
     mark = "✔" if result.score == result.max_score and result.verdict == "correct" else "✗"
     lines = [f"{mark} {result.exercise}{NB}: {format_number(result.score)} / {format_number(result.max_score)}"]
-    lines += [f"  Note{NB}: {text}" for text in answer.notes]
+    said = () if answer.cell is None and not cases else answer.notes  # déjà dites par le message
+    lines += [f"  Note{NB}: {text}" for text in (*said, *answer.telling.exercise(result.exercise, result.verdict))]
     if not cases or result.verdict in ("missing", "correct"):
         return "\n".join([*lines, f"  {result.message}"])
     lines.append(f"  {credit(result)}")
@@ -388,14 +392,15 @@ _trusted = threading.Lock()
 def grade_copy(
     chapter: Chapter,
     run: Callable[[Sequence[Task], bool], Report],
-    answers: Mapping[str, Cell],
+    cells: Sequence[Cell],
     points: Mapping[str, float],
-    notes: Mapping[str, Sequence[str]] | None = None,
+    notes: dict[str, list[str]],
     seed: int | None = None,
 ) -> list[Result]:
     """Note une copie entière. run : exécute ses cellules et des exercices, qui partagent ou non un processus.
 
-    points : barème, par exercice.
+    points : barème, par exercice. notes : ce que la réparation a dit, par exercice ou de la copie ("") ; complétées de
+    ce que l'exécution apprend.
     """
     with _trusted, clean_room():
         drawn = draw(chapter, seed)
@@ -403,7 +408,7 @@ def grade_copy(
 
     def judged(some: Sequence[Drawn]) -> dict[str, Result]:
         with _trusted, clean_room():
-            return {d.id: judge(chapter, d, answer_of(d.id, answers, report, notes or {}), points[d.id]) for d in some}
+            return {d.id: judge(chapter, d, answer_of(d.id, cells, report, notes), points[d.id]) for d in some}
 
     results = judged(drawn)
     doubtful = [d for d in drawn if results[d.id].verdict != "correct" and not report.tasks[d.id].alone]
@@ -411,7 +416,16 @@ def grade_copy(
         again = confirmed(run, [d.task for d in doubtful], shared=False)
         report = Report(again.cells, report.tasks | again.tasks)
         results |= judged(doubtful)
+    telling = Telling({c.id: c for c in cells}, report)
+    for id, result in results.items():
+        add(notes, id, telling.exercise(id, result.verdict))
+    add(notes, "", telling.copy({id: result.verdict for id, result in results.items()}))
     return list(results.values())
+
+
+def add(notes: dict[str, list[str]], exercise: str, texts: Sequence[str]) -> None:
+    if texts:
+        notes[exercise] = [*notes.get(exercise, ()), *texts]
 
 
 def confirmed(run: Callable[[Sequence[Task], bool], Report], tasks: Sequence[Task], shared: bool) -> Report:

@@ -253,19 +253,16 @@ class SaveGrades(SaveAutoGrades):
 def grade_notebook(
     nb: NotebookNode, given: Assignment, points: dict[str, float], sandbox: Sandbox, seed: int | None = None
 ) -> list[Result]:
-    """Les notes d'une copie réparée. points : barème, par exercice."""
+    """Les notes d'une copie réparée, où s'ajoute ce que l'exécution apprend. points : barème, par exercice."""
     about = nb.metadata.get(KEY, {})
     if about.get("refused"):
         return grade_refused(given.chapter, points, about["refused"])
-    todo = plan(nb, given.template)
-    return grade_copy(
-        given.chapter,
-        lambda tasks, shared: sandbox.run(todo.cells, tasks, shared),
-        todo.answers,
-        points,
-        about.get("notes"),
-        seed,
-    )
+    cells = plan(nb, given.template).cells
+    notes: Notes = {exercise: list(texts) for exercise, texts in about.get("notes", {}).items()}
+    run = lambda tasks, shared: sandbox.run(cells, tasks, shared)  # noqa: E731
+    results = grade_copy(given.chapter, run, cells, points, notes, seed)
+    nb.metadata[KEY] = {**about, "notes": notes}
+    return results
 
 
 def judge_apart(nb: NotebookNode, given: Assignment) -> list[Result]:

@@ -22,6 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,9 @@ from grader.dialogue import (
 
 MAX_ATTEMPTS = 9
 ATTEMPTS_WITH_EXTRAS = 4
-"""Au-delà, les cellules ajoutées par l'étudiant ne sont plus essayées."""
+"""Au-delà, seules les définitions des cellules ajoutées par l'étudiant sont essayées ; deux essais plus loin, rien."""
+MAX_SKIPPED = 3
+"""Instructions d'une même cellule qui peuvent tout arrêter avant que la cellule entière ne soit mise de côté."""
 
 
 QUIET = {
@@ -115,18 +118,18 @@ class Sandbox:
                 if self._control is None:
                     self._start()
         end = time.monotonic() + COPY_SECONDS
+        todo = list(cells)
         for attempt in range(MAX_ATTEMPTS):
             if time.monotonic() >= end:
                 break
-            kept = [
-                c
-                for c in cells
-                if report.cells.get(c.id, CellReport("ok")).status not in ("timeout", "died")
-                and not (attempt >= ATTEMPTS_WITH_EXTRAS and c.kind == "extra")
-            ]
-            if self._attempt(kept, pending, report, end, shared and attempt == 0):
+            if attempt == ATTEMPTS_WITH_EXTRAS:
+                todo = [replace(c, light=True) if c.kind == "extra" else c for c in todo]
+            elif attempt == ATTEMPTS_WITH_EXTRAS + 2:
+                todo = [c for c in todo if c.kind != "extra"]
+            if self._attempt(todo, pending, report, end, shared and attempt == 0):
                 break
             pending = [t for t in pending if t.id not in report.tasks]
+            todo = [kept for c in todo if (kept := relaunched(c, report.cells.get(c.id)))]
         status, missing = ("timeout", TIMEOUT) if time.monotonic() >= end else ("died", DIED)
         for task in tasks:
             if task.id not in report.tasks:
@@ -282,6 +285,16 @@ class Sandbox:
         if self._cgroup is not None:
             cgroups.remove(self._cgroup)
             self._cgroup = None
+
+
+def relaunched(cell: Cell, report: CellReport | None) -> Cell | None:
+    """La cellule à essayer de nouveau, sans l'instruction où tout s'est arrêté ; None si cela ne suffit pas."""
+    if report is None or not report.stopped:
+        return cell
+    line = report.first.line
+    if not line or line in dict(cell.skip) or len(cell.skip) == MAX_SKIPPED:
+        return None
+    return replace(cell, skip=(*cell.skip, (line, report.status)))
 
 
 class Child:

@@ -1,17 +1,17 @@
 """Lire la copie d'un étudiant comme une donnée, la rapprocher du carnet publié, dire ce qui doit être exécuté.
 
 Une copie peut avoir perdu ses métadonnées, ses cellules ou sa forme. `read_notebook` ne garde que ce qui est compris ;
-`repair` retrouve les cellules notées et remet celles qui manquent. Règles, dans l'ordre :
-- une cellule de réponse est retrouvée par son identifiant nbgrader, ou à défaut parce qu'elle définit le nom demandé,
-  qu'elle soit de code ou devenue du texte ;
-- s'il y en a plusieurs, celle qui définit le nom et n'est plus l'énoncé l'emporte, puis celle qui a l'identifiant,
-  puis la dernière du carnet : c'est elle que garde un carnet exécuté de haut en bas ;
-- les cellules de vérification et les cellules verrouillées sont celles du carnet publié, quoi qu'en dise la copie.
+`repair` rend à nbgrader les cellules notées et remet celles qui manquent ; `plan` dit ce qui s'exécute. Règles :
+- ce qui est noté est ce que les cellules de code, de haut en bas, laissent sous le nom de l'exercice : l'exécution en
+  décide (`atelier.cells`), jamais le texte ; une cellule de texte, ou brute, n'est pas exécutée, donc pas notée ;
+- pour nbgrader, la cellule de réponse est celle qui a l'identifiant et n'est plus l'énoncé ; à défaut, une qui semble
+  définir le nom demandé ; de plusieurs, la dernière ;
+- les cellules de vérification et les cellules verrouillées sont celles du carnet publié ; ce qu'un étudiant y a écrit
+  est gardé dans une cellule à part, juste avant.
 """
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -26,7 +26,6 @@ from nbformat.v4 import new_notebook
 
 from atelier.codec import STRING
 from grader.dialogue import Cell
-from grader.syntax import parsed
 
 MAX_FILE_BYTES = 100 * 1024 * 1024
 MAX_CELLS = 2000
@@ -287,24 +286,24 @@ def plain(source: str) -> str:
     return "\n".join(line.rstrip() for line in source.replace("\r\n", "\n").strip().split("\n"))
 
 
+_DEFINED = re.compile(
+    r"^[ \t]*(?:async[ \t]+)?(?:def|class)[ \t]+(\w+)"  # même sous un `if` ou un `try`
+    r"|^(\w+(?:[ \t]*,[ \t]*\w+)*)[ \t]*(?::[^=\n]*)?=(?!=)"
+    r"|\b(?:import|as)[ \t]+(\w+)",
+    re.MULTILINE,
+)
+
+
 def defines(source: str, name: str) -> bool:
-    """Vrai si la cellule définit `name` au premier niveau (même si elle n'est pas du Python correct)."""
+    """Vrai si la cellule semble donner ce nom. Une présomption, lue sans rien exécuter ni analyser."""
     return name in source and name in definitions(source)
 
 
 @lru_cache(maxsize=2 * MAX_CELLS)
 def definitions(source: str) -> frozenset[str]:
-    """Les noms qu'une cellule définit au premier niveau."""
-    tree = parsed(source)
-    if tree is None:
-        return frozenset(re.findall(r"^(?:async[ \t]+def|def|class)[ \t]+(\w+)", source, re.MULTILINE))
-    names = set()
-    for node in tree.body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names.add(node.name)
-        elif isinstance(node, ast.Assign):
-            names.update(t.id for t in node.targets if isinstance(t, ast.Name))
-    return frozenset(names)
+    """Les noms qu'une cellule semble donner."""
+    found = (name for groups in _DEFINED.findall(source) for part in groups for name in part.split(","))
+    return frozenset(name.strip() for name in found)
 
 
 # ---------------------------------------------------------------------------------------------- réparer
@@ -329,6 +328,7 @@ def repair(notebook: NotebookNode, template: Template) -> tuple[NotebookNode, No
     placed = {grade_id: notebook.cells[index] for grade_id, index in matched.items()}
     for wanted in template.graded:
         if wanted.grade_id in placed:
+            keep_aside(notebook, placed[wanted.grade_id], wanted)
             adopt(placed[wanted.grade_id], wanted)
     insert_missing(notebook, template, placed, notes)
     published = {plain(c.source) for c in template.cells}
@@ -354,28 +354,44 @@ def find_cell(
 
     name = wanted.exercise
     exercises = {c.exercise for c in template.cells if c.role == "solution"}
-    candidates = []
+    candidates, texts = [], []
     for i, (owner, cell) in enumerate(zip(owners, notebook.cells, strict=True)):
         defined = defines(cell.source, name)
         elsewhere = owner in exercises and owner != name and defines(cell.source, owner)
         if owner == name or (defined and not elsewhere and not owner.startswith("test_")):
-            written = defined and plain(cell.source) != plain(wanted.source)
-            candidates.append(((written, owner == name, defined, i), i))
+            written = plain(cell.source) != plain(wanted.source) and (defined or (owner == name and has_code(cell)))
+            if cell.cell_type == "code":
+                candidates.append((written, owner == name, defined, i))
+            elif written:
+                texts.append(i)
+    best = max(candidates, default=(False, False, False, -1))
+    if texts and not best[0]:
+        note(notes, name, TEXT_CELL)
     if not candidates:
         return None
-    index = max(candidates)[1]
-    cell = notebook.cells[index]
+    index = best[3]
+    claims = sum(owners[i] == name for *_, i in candidates)
     if owners[index] != name:
-        note(
-            notes,
-            name,
-            "sa cellule avait perdu son identifiant\u202f; elle a été retrouvée par le nom qu'elle définit.",
-        )
-    elif sum(owners[i] == name for _, i in candidates) > 1:
-        note(notes, name, "plusieurs cellules portaient cet identifiant\u202f; la dernière qui répond a été retenue.")
-    if cell.cell_type != wanted.cell_type:
-        note(notes, name, "sa cellule n'était plus une cellule de code\u202f; elle a été lue comme du code.")
+        note(notes, name, MOVED if claims else UNNAMED)
+    elif claims > 1:
+        note(notes, name, SEVERAL)
     return index
+
+
+TEXT_CELL = (
+    "sa cellule n'était plus une cellule de code\u00a0: Jupyter n'exécute pas une cellule de texte (Markdown), ni une "
+    "cellule brute, elle n'est donc pas notée. Remettez-la en code (touche Y), puis rendez de nouveau le carnet."
+)
+UNNAMED = "sa cellule avait perdu son identifiant\u202f; elle a été retrouvée par le nom qu'elle définit."
+MOVED = "sa cellule est restée celle de l'énoncé\u202f; la réponse est dans une autre cellule, qui définit ce nom."
+SEVERAL = (
+    "plusieurs cellules portaient cet identifiant\u202f; est noté ce que laisse l'exécution du carnet de haut en bas."
+)
+
+
+def has_code(cell: NotebookNode) -> bool:
+    """Vrai si la cellule contient autre chose que des blancs et des commentaires."""
+    return any(line.strip() and not line.lstrip().startswith("#") for line in cell.source.split("\n"))
 
 
 def claimed(cell: NotebookNode) -> str:
@@ -405,6 +421,17 @@ def adopt(cell: NotebookNode, wanted: TemplateCell) -> None:
         cell.source = wanted.source
 
 
+def keep_aside(notebook: NotebookNode, cell: NotebookNode, wanted: TemplateCell) -> None:
+    """Garde, juste avant une cellule verrouillée, le code que l'étudiant y a écrit : il compte comme un autre."""
+    if wanted.role == "solution" or {cell.cell_type, wanted.cell_type} != {"code"}:
+        return
+    if plain(cell.source) not in ("", plain(wanted.source)):
+        at = next(i for i, c in enumerate(notebook.cells) if c is cell)
+        aside = nbformat.v4.new_code_cell(cell.source)
+        aside.id = f"a-part-{wanted.index}"
+        notebook.cells.insert(at, aside)
+
+
 def insert_missing(notebook: NotebookNode, template: Template, placed: dict[str, NotebookNode], notes: Notes) -> None:
     """Remet les cellules notées absentes, chacune après la cellule notée qui la précède dans le carnet publié."""
     previous: NotebookNode | None = None
@@ -418,7 +445,7 @@ def insert_missing(notebook: NotebookNode, template: Template, placed: dict[str,
             at = 0 if previous is None else 1 + next(i for i, c in enumerate(notebook.cells) if c is previous)
             notebook.cells.insert(at, cell)
             placed[wanted.grade_id] = cell
-            if wanted.role == "solution":
+            if wanted.role == "solution" and wanted.exercise not in notes:
                 note(notes, wanted.exercise, "sa cellule n'était plus dans la copie\u202f; elle y a été remise, vide.")
         previous = cell
 

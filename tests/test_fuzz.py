@@ -276,10 +276,15 @@ TASKS = [Task("f", "call", 0.05, [{"x": 1}, {"x": 2}]), Task("g", "call", 0.05, 
 CELLS = [Cell("a", "", "extra"), Cell("b", "", "solution", "f")]
 RIGHT: list[dict | None] = [
     {"event": "start", "cell": "a"},
-    {"event": "cell", "cell": "a", "status": "ok", "error": "", "message": "", "line": 0},
+    {"event": "step", "cell": "a", "line": 1},
+    {"event": "cell", "cell": "a", "passed": []},
     {"event": "start", "cell": "b"},
-    {"event": "cell", "cell": "b", "status": "raised", "error": "E", "message": "\x1b[1m", "line": -3},
-    {"event": "exercise", "exercise": "f", "defined": True},
+    {
+        "event": "cell",
+        "cell": "b",
+        "passed": [{"status": "raised", "error": "E", "message": "\x1b[1m", "line": -3, "lost": ["x", "a b", 3]}],
+    },
+    {"event": "exercise", "exercise": "f", "defined": True, "cell": "b", "left": "gone", "differs": True},
     {"status": "value", "value": 1, "modified": []},
     {"status": "todo", "message": ""},
     None,  # un message vide
@@ -338,7 +343,9 @@ def test_any_conversation_ends_in_a_report(data):
             for outcome in found.outcomes:
                 heard(outcome)
     for cell in report.cells.values():
-        assert cell.status in ("ok", "raised", "timeout", "died") and legible(cell.message) == cell.message
+        for passed in cell.passed:
+            assert passed.status in ("raised", "timeout", "died") and legible(passed.message) == passed.message
+            assert passed.line >= 0 and all(name.isidentifier() for name in passed.lost)
 
 
 @pytest.mark.parametrize("heard_on", [heard_on_socket, heard_on_pipe])
