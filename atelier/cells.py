@@ -177,6 +177,8 @@ def from_ipython(source: str, filename: str) -> ast.Module:
 # ---------------------------------------------------------------------------------------------- instructions
 
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom)
+_DEFINITIONS_ONLY = re.compile(r"(?:(?:(?:async |def |class |import |from )|[@# \t)\]}])[^\n]*(?:\n|$)|\n)*")
+"""Une cellule ordinaire : chacune de ses lignes définit, ou est dans une définition."""
 _COMPREHENSIONS = (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 _SCOPES = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, *_COMPREHENSIONS)
 _WORK = (ast.Call, ast.Await, *_COMPREHENSIONS)
@@ -284,9 +286,10 @@ class Notebook:
         self.spent += time.monotonic() - start if extra else 0.0
         return run.passed
 
-    def execute(self, node: ast.stmt, filename: str) -> None:
+    def execute(self, what: ast.stmt | str, filename: str) -> None:
         flags = self.flags | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-        code = compile(ast.Module([node], []), filename, "exec", flags, dont_inherit=True)
+        source = what if isinstance(what, str) else ast.Module([what], [])
+        code = compile(source, filename, "exec", flags, dont_inherit=True)
         self.flags |= code.co_flags & _FUTURES  # `from __future__ import …` vaut pour la suite du carnet
         waiting = eval(code, self.space)
         if code.co_flags & inspect.CO_COROUTINE:
@@ -343,6 +346,8 @@ class _CellRun:
     def go(self) -> None:
         source: str = self.cell["source"]
         linecache.cache[self.filename] = (len(source), None, source.splitlines(keepends=True), self.filename)
+        if _DEFINITIONS_ONLY.fullmatch(source) and not (self.skip or self.light) and self.at_once(source):
+            return
         if source.lstrip().startswith("%%"):
             source = body_of(source)
         try:
@@ -350,6 +355,7 @@ class _CellRun:
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             tree = None
             transform()  # se charge hors de la limite de temps
+        ready = False
         left = float(self.cell["seconds"])
         for _ in range(MAX_TIMEOUTS):
             fired: Callable[[], bool] = lambda: False  # noqa: E731
@@ -357,7 +363,8 @@ class _CellRun:
                 with time_limit(left, patience=1.6) as fired:
                     if tree is None:
                         tree = from_ipython(source, self.filename)
-                    if self.current is None:
+                    if not ready:
+                        ready = True
                         self.todo.extend(tree.body)
                     while self.todo and not fired():
                         self.step(self.todo.popleft())
@@ -369,6 +376,16 @@ class _CellRun:
             self.passes(TimeUp(), self.current)
             self.notebook.watch(self.cell)
             left = AFTER_SECONDS
+
+    def at_once(self, source: str) -> bool:
+        """Exécute d'un coup une cellule qui ne fait que définir ; faux si elle est à reprendre, sans dommage."""
+        try:
+            with time_limit(float(self.cell["seconds"]), patience=1.6):
+                self.notebook.execute(source, self.filename)
+        except BaseException:
+            return False
+        self.notebook.watch(self.cell)
+        return True
 
     def step(self, node: ast.stmt) -> None:
         self.current = node
