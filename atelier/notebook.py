@@ -43,7 +43,8 @@ def _handler(shell: Any, kind: type, error: BaseException, trace: Any, tb_offset
         return
     if _message(error) is None:  # IPython, qui veut l'afficher, s'y perdrait
         kind, error = Exception, Exception(f"{kind.__name__}, dont le message ne s'affiche pas")
-    shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+    running = bool(source_line(trace))  # sinon la cellule elle-même n'a pas pu être lue
+    shell.showtraceback((kind, error, trace), tb_offset=tb_offset, running_compiled_code=running)
     if gloss := explain(error, shell.user_ns):
         from .display import wrapped
 

@@ -376,6 +376,7 @@ CELLS = [
     "class Odd(Exception):\n    def __str__(self): raise TypeError\nraise Odd",
     "raise MemoryError",
     "x = [0] * 10**18",
+    "open('casse.py', 'w').write('y = 5 \u2212 2')\nimport casse",
     "y",
 ]
 
@@ -385,7 +386,8 @@ def outputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("carnet")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CELLS])
     env = {**os.environ, "PYTHONPATH": str(ROOT), "COURS_ETAT": str(folder / "état")}
-    client = NotebookClient(notebook, kernel_name="python3", timeout=120, allow_errors=True)
+    place = {"metadata": {"path": str(folder)}}
+    client = NotebookClient(notebook, kernel_name="python3", timeout=120, allow_errors=True, resources=place)
     client.execute(env=env)
     return {c.source: c.outputs for c in notebook.cells}
 
@@ -411,6 +413,12 @@ def test_in_a_notebook_the_gloss_comes_under_the_ordinary_error(outputs, source,
     assert error.ename == kind and outputs[source][0] is error
     text = " ".join(said(outputs[source]).split())
     assert text.startswith("Autrement dit") and words in said(outputs[source]).replace("\n", " ")
+
+
+def test_in_a_notebook_a_broken_file_of_theirs_shows_where_it_is_imported(outputs):
+    (error,) = [o for o in outputs[CELLS[13]] if o.output_type == "error"]
+    assert "casse.py" in "".join(error.traceback) and "In[" in "".join(error.traceback)
+    assert "signe moins" in said(outputs[CELLS[13]])
 
 
 def test_in_a_notebook_what_is_theirs_or_odd_stays_as_it_is(outputs):
