@@ -338,6 +338,15 @@ def test_damage_is_seen():
     assert "a modifié r" in text and "ses données abîmées" in text.replace("\n" + " " * 11, " ")
 
 
+@pytest.mark.parametrize("change", [torch.tensor, "int64", "float32"])
+def test_a_right_integer_of_another_kind_is_told_by_its_kind(change):
+    import numpy
+
+    make = change if callable(change) else getattr(numpy, change)
+    text = failure(named("count", lambda n, d: make(n * d)))
+    assert "un entier" in text and "int(…)" in text and "unité" not in text
+
+
 def test_wrong_dtype_is_told_before_the_value():
     text = failure(named("peak", lambda r, bits=8: torch.tensor(9.0, dtype=torch.float64)))
     assert "float32" in text and "float64" in text and "0,02" not in text

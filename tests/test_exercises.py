@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -22,8 +24,10 @@ from grader.chapters import Chapter, chapter_names, load_chapter
 from grader.grading import earned, score_groups
 from grader.packs import PUBLIC_SEED
 
-SEEDS = [2**61 + 977 * i for i in range(20)]
-DIAGNOSED = SEEDS[:10]
+SEEDS = [2**61 + 977 * i for i in range(int(os.environ.get("COURS_GRAINES", "20")))]
+"""Graines rejouées pour chaque style juste ; COURS_GRAINES=60 en rejoue davantage."""
+DIAGNOSED = SEEDS[: max(10, len(SEEDS) // 2)]
+"""Celles où chaque idée fausse est reconnue."""
 
 Answer = Callable[..., Any]
 Cases = Sequence[tuple[str, Inputs, Outcome]]
@@ -130,7 +134,11 @@ def test_cases_are_replayed_from_their_seed_and_differ_between_seeds(name: str, 
 
 @each_exercise
 def test_every_misconception_is_refused_and_named(name: str, id: str) -> None:
-    """Sur les cas visibles et sur ceux de dix corrections, chaque idée fausse est reconnue, et pour elle-même."""
+    """Sur les cas visibles et sur ceux de dix corrections, chaque idée fausse est reconnue, et pour elle-même.
+
+    Elle a la même note quelle que soit la graine.
+    """
+    marks: dict[str, dict[float, Any]] = {}
     exercise, sentences = declaration(name, id), {m.name: m.message for m in declaration(name, id).misconceptions}
     answers = {known: chapter(name).wrong(id, known) for known in sentences}
     for where, cases in [("visibles", visible(name, id)), *((s, hidden(name, id, s)) for s in DIAGNOSED)]:
@@ -148,9 +156,11 @@ def test_every_misconception_is_refused_and_named(name: str, id: str) -> None:
             found = diagnose(results, sentences, exercise.tolerance)
             assert found is not None and found.name == known, f"{known} passe pour {found} ({where})"
             if where != "visibles":
+                marks.setdefault(known, {}).setdefault(mark(exercise, results), where)
                 typical = [r for r in results if r.group == next(iter(exercise.groups))]
                 stopped = all(r.verdict.kind == "raised" for r in typical)
                 assert not stopped, f"{known} s'arrête sur tous les cas courants ({where})"
+    assert {known: found for known, found in marks.items() if len(found) > 1} == {}
 
 
 @functools.cache
@@ -273,6 +283,35 @@ def test_right_values_of_the_wrong_kind_are_refused(name: str, id: str, change: 
         got = run_case(exercise.probe, lambda *a: _changed(reference(*a), note), inputs)  # noqa: B023
         verdict = compare(expected, got, inputs, exercise.tolerance)
         assert verdict.kind in kinds if any(touched) else verdict.ok, (group, verdict)
+
+
+def _int_to_tensor(value: Any) -> Any:
+    return torch.tensor(value) if type(value) is int else value
+
+
+def _int_to_numpy(value: Any) -> Any:
+    return np.int64(value) if type(value) is int and abs(value) < 2**63 else value
+
+
+def _float_to_numpy(value: Any) -> Any:
+    return np.float32(value) if type(value) is float else value
+
+
+def _number_to_python(value: Any) -> Any:
+    return value.item() if isinstance(value, torch.Tensor) and value.ndim == 0 else value
+
+
+@pytest.mark.parametrize(("name", "id"), plain_functions())
+@pytest.mark.parametrize("change", [_int_to_tensor, _int_to_numpy, _float_to_numpy, _number_to_python])
+def test_right_numbers_of_another_kind_are_told_by_their_kind(name: str, id: str, change: Callable[[Any], Any]) -> None:
+    """Un entier juste, dans un tenseur ou de NumPy : c'est le genre qui est nommé, jamais une unité de trop."""
+    exercise, reference = declaration(name, id), chapter(name).reference(id)
+    for cases in (visible(name, id), hidden(name, id, SEEDS[0])):
+        results = judge(exercise, cases, lambda *a: _changed(reference(*a), change))
+        if all(r.verdict.ok for r in results):
+            continue
+        found = diagnose(results, {m.name: m.message for m in exercise.misconceptions}, exercise.tolerance)
+        assert found is not None and found.name in ("container", "numpy"), (found, messages(results))
 
 
 @pytest.mark.parametrize(("name", "id"), functions_of_tensors())

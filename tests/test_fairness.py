@@ -202,12 +202,26 @@ def callable_object(parts: Parts) -> Written:
     return [], code([*parts.imports, *parts.helpers, hidden]) + textwrap.dedent(wrapper)
 
 
+def bound_otherwise(parts: Parts) -> Written:
+    """Le nom demandé désigne une lambda, un `partial`, une fonction décorée ou une autre, selon l'exercice."""
+    hidden = Renamed({parts.id: f"_calcul_{parts.id}"}).visit(copy(parts.answer))
+    decorator = "def _bavard(f):\n    def enveloppe(*v, **o):\n        return f(*v, **o)\n    return enveloppe\n"
+    forms = [
+        f"{parts.id} = _calcul_{parts.id}",
+        f"import functools\n{parts.id} = functools.partial(_calcul_{parts.id})",
+        f"{parts.id} = lambda *v, **o: _calcul_{parts.id}(*v, **o)",
+        f"{decorator}\n{parts.id} = _bavard(_calcul_{parts.id})",
+    ]
+    return [], code([*parts.imports, *parts.helpers, hidden]) + "\n\n" + forms[len(parts.id) % len(forms)]
+
+
 WAYS: list[Callable[[Parts], Written]] = [
     all_in_the_cell,
     helper_in_another_cell,
     imports_inside,
     french_names,
     callable_object,
+    bound_otherwise,
 ]
 
 

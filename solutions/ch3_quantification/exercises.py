@@ -332,7 +332,8 @@ affine_qparams = Exercise(
 def draw_quantize(d: Draw, group: str) -> Inputs:
     if group == "demis":
         scale, bits, signed = d.choice([0.5, 0.25, 2.0]), d.turn([8, 6]), d.turn([True, True, False])
-        zero_point = d.turn([5, -4, 9, -7, 3, 21])  # impair, ou l'ordre des gestes ne se verrait pas
+        # Impair, l'ordre des gestes se voit ; sur 8 bits, torch.quantize_per_tensor décale d'abord : pair, il passe.
+        zero_point = d.turn([4, -5, 8, 7, -6, 21])
         halves = torch.arange(-6, 6)[torch.randperm(12, generator=d.generator)] + 0.5
         r = (halves * scale).view(3, 4)
         return {"r": r, "scale": scale, "zero_point": zero_point, "bits": bits, "signed": signed}
@@ -348,6 +349,8 @@ def draw_quantize(d: Draw, group: str) -> Inputs:
     codes = d.integers(q_min, q_max, *shape) - zero_point
     flat = codes.view(-1)
     flat[:4] = torch.tensor([q_min, q_max, q_min + 1, q_max - 1]) - zero_point
+    if group == "formes et types":  # la dernière, seule gardée à 0 dimension, ne tient que dans la bonne plage
+        flat[-1] = q_max - 1 - zero_point
     if group == "bornes":
         far = [q_max + 1, q_min - 1, q_max + 2**bits // 3, q_min - 2**bits // 3, q_max + 2**bits, q_min - 2**bits]
         flat[4:10] = torch.tensor(far) - zero_point
@@ -470,7 +473,7 @@ quantize_affine = Exercise(
     examples=[
         {"r": torch.tensor([-1.0, 0.0, 0.26, 0.9, 40.0]), "scale": 0.1, "zero_point": 5},
         {"r": torch.tensor([-1.0, 0.0, 0.26, 0.9, 40.0]), "scale": 0.1, "zero_point": 5, "bits": 4, "signed": False},
-        {"r": torch.tensor([0.25, 0.75, -0.25, -0.75, 1.25]), "scale": 0.5, "zero_point": 3},
+        {"r": torch.tensor([0.25, 0.75, -0.25, -0.75, 1.25]), "scale": 0.5, "zero_point": 3, "bits": 6},
     ],
     misconceptions=_QUANTIZE_WRONG,
 )
@@ -1190,21 +1193,26 @@ unpack_int4 = Exercise(
 # --- gptq_quantize --------------------------------------------------------------------------------------------------
 
 
-def _gptq_positions(w: torch.Tensor, x: torch.Tensor, bits: int, damp: float) -> np.ndarray:
+def _gptq_positions(
+    w: torch.Tensor, x: torch.Tensor, bits: int, damp: float, mistake: str = "", absolute: bool = False
+) -> np.ndarray:
     """Ce que chaque poids, corrigé, vaut en pas au moment d'être arrondi (mise à jour OBQ).
 
+    mistake : « inverse » pour qui ne met pas H⁻¹ à jour, « erreur » pour qui mesure celle-ci sur w.
     En NumPy : sur d'aussi petites matrices, dix fois plus vite qu'en torch, et un tirage en demande des dizaines.
     """
-    rest, q_max = w.double().numpy().copy(), 2 ** (bits - 1) - 1
-    scale = _row_scale(rest, q_max)
+    plain, q_max = w.double().numpy(), 2 ** (bits - 1) - 1
+    rest, scale = plain.copy(), _row_scale(plain, q_max)
     activations = x.double().numpy()
     hessian = 2 * activations.T @ activations
-    hessian += damp * hessian.diagonal().mean() * np.eye(len(hessian))
+    hessian += damp * (1.0 if absolute else hessian.diagonal().mean()) * np.eye(len(hessian))
     inverse = np.linalg.inv(hessian if hessian.any() else np.eye(len(hessian)))
     for j in range(w.shape[1]):
         codes = np.clip(np.rint(rest[:, j] / scale[:, 0]), -q_max - 1, q_max)
-        rest[:, j + 1 :] -= np.outer((rest[:, j] - codes * scale[:, 0]) / inverse[j, j], inverse[j, j + 1 :])
-        inverse = inverse - np.outer(inverse[:, j], inverse[j]) / inverse[j, j]
+        error = (plain if mistake == "erreur" else rest)[:, j] - codes * scale[:, 0]
+        rest[:, j + 1 :] -= np.outer(error / inverse[j, j], inverse[j, j + 1 :])
+        if mistake != "inverse":
+            inverse = inverse - np.outer(inverse[:, j], inverse[j]) / inverse[j, j]
     return rest / scale
 
 
@@ -1260,21 +1268,30 @@ def _tells(
     w: torch.Tensor, x: torch.Tensor, bits: int, damp: float, position: np.ndarray, few: bool, edge: str
 ) -> bool:
     """Ce cas sépare-t-il les fautes que son groupe doit séparer, et elles seules ?"""
-    if edge == "deux bits":
-        return _leaves_grid(position)
     q_max = 2 ** (bits - 1) - 1
 
     def same(other: np.ndarray) -> bool:
         return np.array_equal(*(np.rint(p).clip(-q_max - 1, q_max) for p in (position, other)))
 
-    plain = w.double().numpy()
-    if not (np.abs(position) < q_max + 0.4).all() or not edge and same(plain / _row_scale(plain, q_max)):
+    if edge == "deux bits" and not _leaves_grid(position):
         return False
-    if few and damp != 0.01 and same(_gptq_positions(w, x, bits, 0.01)):
+    if edge != "deux bits" and not (np.abs(position) < q_max + 0.4).all():
         return False
-    return edge == "x nul" or all(
-        same(_gptq_positions(w, x, bits, factor * damp)) is not few for factor in (w.shape[1], 0.25)
-    )
+    if not edge or edge == "float16":
+        plain = w.double().numpy()
+        wrong = [plain / _row_scale(plain, q_max)]
+        wrong += [_gptq_positions(w, x, bits, damp, mistake) for mistake in ("inverse", "erreur")]
+        if any(same(p) for p in wrong):
+            return False
+    if edge == "x nul":
+        return True
+    damped = [_gptq_positions(w, x, bits, w.shape[1] * damp), _gptq_positions(w, x, bits, damp, absolute=True)]
+    if few:
+        damped += [_gptq_positions(w, x, bits, 0.01)] if damp != 0.01 else []
+        return not any(same(p) for p in damped)
+    if edge != "ligne et colonne nulles":  # sans amortissement, H n'y est pas inversible
+        damped.append(_gptq_positions(w, x, bits, 0.0))
+    return all(same(p) for p in damped)
 
 
 def _leaves_grid(position: np.ndarray) -> bool:

@@ -162,10 +162,16 @@ def quantize_scale_in_own_type(r, scale, zero_point, bits=8, signed=True):
     return codes.clamp_(low, high).to(_storage(bits, signed))
 
 
-def quantize_shift_first(r, scale, zero_point, bits=8, signed=True):
+def quantize_bounds_first(r, scale, zero_point, bits=8, signed=True):
     low, high = _bounds(bits, signed)
     r = r.double().clamp((low - zero_point) * scale, (high - zero_point) * scale)
-    return (r / scale + zero_point).round().to(_storage(bits, signed))
+    return ((r / scale).round() + zero_point).to(_storage(bits, signed))
+
+
+def quantize_fake(r, scale, zero_point, bits=8, signed=True):
+    low, high = _bounds(bits, signed)
+    decoded = torch.fake_quantize_per_tensor_affine(r.float(), scale, zero_point, low, high)
+    return ((decoded / scale).round() + zero_point).to(_storage(bits, signed))
 
 
 def quantize_library(r, scale, zero_point, bits=8, signed=True):
@@ -504,7 +510,8 @@ STYLES = {
         quantize_own_type,
         quantize_tensor_scale,
         quantize_scale_in_own_type,
-        quantize_shift_first,
+        quantize_bounds_first,
+        quantize_fake,
         quantize_library,
     ],
     "dequantize_affine": [
