@@ -286,7 +286,7 @@ def test_right_values_of_the_wrong_kind_are_refused(name: str, id: str, change: 
 
 
 def _int_to_tensor(value: Any) -> Any:
-    return torch.tensor(value) if type(value) is int else value
+    return torch.tensor(value) if type(value) is int and abs(value) < 2**63 else value
 
 
 def _int_to_numpy(value: Any) -> Any:

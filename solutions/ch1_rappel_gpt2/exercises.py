@@ -605,8 +605,11 @@ _TINY = {"n_layer": 2, "n_head": 2, "n_embd": 8, "vocab_size": 23, "n_positions"
 def _telling(model: Any, ids: torch.Tensor, n_new: int) -> list[int]:
     """Les amorces dont la suite la plus probable est sans ambiguïté, variée, et différente des autres."""
     length, sure = ids.shape[1], torch.ones(len(ids), dtype=torch.bool)
-    for _ in range(n_new):
-        best = model(ids, use_cache=False).logits[:, -1].topk(2, dim=-1)
+    for step in range(n_new):
+        logits = model(ids, use_cache=False).logits
+        best = logits[:, -1].topk(2, dim=-1)
+        if step == 0 and length > 1:  # la première position ne dit pas la même chose que la dernière
+            sure &= logits[:, 0].argmax(dim=-1) != best.indices[:, 0]
         sure &= best.values[:, 0] - best.values[:, 1] > 0.02
         ids = torch.cat([ids, best.indices[:, :1]], dim=1)
     first: dict[tuple[int, ...], int] = {}

@@ -377,8 +377,8 @@ _QUANTIZE_WRONG = [
     Misconception(
         "shift_before_round",
         swap(("torch.round(r / scale) + zero_point", "torch.round(r / scale + zero_point)")),
-        "Sur les demis exacts, vous décalez avant d'arrondir : le pair le plus proche n'est alors plus le même. "
-        "Dans quel ordre l'énoncé met-il ces gestes ?",
+        "Sur les demis exacts, vous décalez avant d'arrondir : le pair le plus proche n'est alors plus le même. "
+        "Dans quel ordre l'énoncé met-il ces gestes ?",
     ),
     Misconception(
         "half_up",
