@@ -345,4 +345,7 @@ def explain_unknown_name(cell: str, name: str, known: Sequence[str]) -> str:
 
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
     renamed = f" Vous avez défini {near[0]}\u00a0: l'auriez-vous renommée\u202f?" if near else ""
-    return f"✗ {name} n'existe pas encore\u00a0: exécutez d'abord la cellule qui la définit (Maj + Entrée).{renamed}"
+    return (
+        f"✗ {name} n'existe pas encore\u00a0: exécutez d'abord la cellule qui la définit (Maj + Entrée). "
+        f"Si le noyau vient d'être redémarré, toutes celles du haut aussi.{renamed}"
+    )

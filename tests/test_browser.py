@@ -261,3 +261,22 @@ def test_the_welcome_page_leads_to_the_chapters_and_corrects_a_function(page, ad
         }"""
     )
     assert "✔ midpoint" in json.dumps(run_all(page), ensure_ascii=False)
+
+
+def test_after_a_restart_a_cell_run_too_early_says_so_in_french(page, address):
+    """Noyau redémarré, cellules du haut pas réexécutées : ni « check », ni torch n'existent plus."""
+    open_notebook(page, address, "ch3_quantification")
+    page.evaluate("jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    for start, name in (("check(absmax_scale)", "absmax_scale"), ("def absmax_scale", "torch")):
+        said = page.evaluate(
+            """async start => {
+              const content = jupyterapp.shell.currentWidget.content;
+              const found = content.widgets.findIndex(w => w.model.sharedModel.getSource().startsWith(start));
+              content.activeCellIndex = found;
+              content.deselectAll();
+              await jupyterapp.commands.execute("notebook:run-cell");
+              return JSON.stringify(content.widgets[found].model.outputs.toJSON());
+            }""",
+            start,
+        )
+        assert name in said and "redémarr" in said, said

@@ -51,6 +51,7 @@ def variables(python: Path, root: Path, token: str) -> dict[str, str]:
     env["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, [str(CONFIG), env.get("JUPYTER_CONFIG_PATH")]))
     env["JUPYTERLAB_WORKSPACES_DIR"] = str(root / "notebooks" / ".atelier" / "lab")
     env["JUPYTER_TOKEN"] = token
+    env["PYTHONSTARTUP"] = str(CONFIG / "noyau.py")
     env["COURS_RACINE"] = str(root)
     return env
 
