@@ -50,9 +50,12 @@ def publish(argv: list[str]) -> int:
 def collect(argv: list[str]) -> int:
     """`collect ARCHIVE|DIR [--course DIR]`."""
     parser = FrenchParser(
-        "python -m grader collect", "Range dans submitted/ une archive Moodle ou un dossier de carnets."
+        "python -m grader collect",
+        "Range dans submitted/ une archive (Moodle, Canvas, GitHub…) ou un dossier de carnets.",
+        "Code de sortie\u00a0: 0 si chaque carnet a trouvé son étudiant, 1 si l'un d'eux n'est à personne, ou si rien "
+        "n'a été rangé.",
     )
-    parser.add_argument("source", metavar="ARCHIVE|DOSSIER", type=Path, help="l'archive .zip, ou le dossier")
+    parser.add_argument("source", metavar="ARCHIVE|DOSSIER", type=Path, help="l'archive (.zip, .tar…), ou le dossier")
     add_course(parser)
     options = parser.parse_args(argv)
     import_elsewhere()
@@ -62,10 +65,13 @@ def collect(argv: list[str]) -> int:
     done = sort_copies(Course(options.course), options.source)
     for (student, assignment), origin in sorted(done.stored.items()):
         print(f"{student} → {assignment} ({origin})")
+    for student, assignment in sorted(done.refused):
+        print(f"{student} → {assignment}\u00a0: aucun carnet, refusé")
     for text in done.remarks:
         print(f"À savoir\u00a0: {text}", file=sys.stderr)
-    print(f"{len(done.stored)} copies rangées.")
-    return 0 if done.stored else 1
+    count = len(done.stored)
+    print(f"{count} copie{'s' * (count > 1)} rangée{'s' * (count > 1)}.")
+    return 1 if done.unnamed or not done.stored else 0
 
 
 def grade(argv: list[str]) -> int:

@@ -1,54 +1,122 @@
-"""Ranger les copies : archives Moodle, dossiers de toutes formes, archives piégées."""
+"""Ranger les copies : qui est qui, laquelle garder, archives de toutes formes et de tous systèmes, archives piégées."""
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import json
+import lzma
 import os
+import shutil
 import stat
+import struct
+import tarfile
+import time
+import unicodedata
 import zipfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled, load_assignment
+from essai import CHAPTER, EXERCISES, NAME, SOLVED, as_bytes, build_root, course_root, filled, load_assignment
+from nbgrader.utils import parse_utc
 
-from grader import UserError
+from grader import UserError, archives
+from grader.__main__ import main
+from grader.build import build_chapter, write
 from grader.collect import collect, moodle_numbers, slug
 from grader.course import Course, prepare
+from grader.nbglue import assignment
+
+OTHER = "ch2_autre"
+RENAMED = {"scale_up": "stretch", "count_true": "tally", "spread": "extent"}
+
+
+def rename(text: str) -> str:
+    for old, new in RENAMED.items():
+        text = text.replace(old, new)
+    return text
 
 
 @pytest.fixture(scope="module")
 def essai(tmp_path_factory: pytest.TempPathFactory):
     root = build_root(tmp_path_factory.mktemp("racine"))
+    with (root / "course.toml").open("a", encoding="utf-8") as out:
+        out.write(f'\n[[chapters]]\nname = "{OTHER}"\ntitle = "Autre"\nsubject = "trois autres"\n')
+    (root / "solutions" / OTHER).mkdir()
+    (root / "solutions" / OTHER / "chapter.py").write_text(rename(CHAPTER), encoding="utf-8")
+    (root / "solutions" / OTHER / "exercises.py").write_text(rename(EXERCISES), encoding="utf-8")
     folder = tmp_path_factory.mktemp("cours") / "cours"
     with course_root(root):
+        assert not write(build_chapter(OTHER, root), root, execute=False)
         prepare(folder)
-        yield Course(folder), as_bytes(filled(load_assignment(root).template, SOLVED))
+        template = load_assignment(root).template
+        second = {rename(id): rename(source) for id, source in SOLVED.items()}
+        copies = {
+            "right": filled(template, SOLVED),
+            "half": filled(template, {"count_true": SOLVED["count_true"]}),
+            "blank": template.blank(),
+            "other": filled(assignment(OTHER).template, second),
+        }
+        yield Course(folder), {kind: as_bytes(notebook) for kind, notebook in copies.items()}
 
 
 @pytest.fixture
 def course(essai) -> Course:
     """Le cours, vidé de ses copies."""
-    import shutil
-
-    shutil.rmtree(essai[0].folder / "submitted", ignore_errors=True)
-    shutil.rmtree(essai[0].folder / "moodle", ignore_errors=True)
+    for name in ("submitted", "moodle", "mis_de_cote"):
+        shutil.rmtree(essai[0].folder / name, ignore_errors=True)
+    with essai[0].gradebook() as book:
+        for student in book.students:
+            book.remove_student(student.id)
     return essai[0]
 
 
 @pytest.fixture
-def copy(essai) -> bytes:
+def copies(essai) -> dict[str, bytes]:
+    """Une copie juste, à moitié faite, blanche, d'un autre devoir."""
     return essai[1]
 
 
-def archive(path: Path, files: dict[str, bytes]) -> Path:
+@pytest.fixture
+def copy(essai) -> bytes:
+    return essai[1]["right"]
+
+
+def archive(path: Path, files: dict[str, bytes], when: tuple[int, ...] | None = None) -> Path:
+    """Une archive zip. when : la date de toutes ses entrées."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
         for name, data in files.items():
-            out.writestr(name, data)
+            info = zipfile.ZipInfo(name, when or time.localtime()[:6])
+            info.compress_type = zipfile.ZIP_DEFLATED
+            out.writestr(info, data)
+    return path
+
+
+def folder_of(path: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
     return path
 
 
 def stored(course: Course) -> dict[str, bytes]:
+    """Les carnets rangés."""
     root = course.folder / "submitted"
-    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    return {p.relative_to(root).as_posix(): p.read_bytes() for p in root.rglob("*.ipynb") if p.is_file()}
+
+
+def students(course: Course, name: str = NAME) -> set[str]:
+    return {path.split("/")[0] for path in stored(course) if path.split("/")[1] == name}
+
+
+def timestamp(course: Course, student: str, name: str = NAME) -> str:
+    return (course.path("submitted", student, name) / "timestamp.txt").read_text(encoding="utf-8").strip()
+
+
+def said(done) -> str:
+    return "\n".join(done.remarks)
 
 
 def test_a_moodle_archive_in_folders_and_flat(course, copy, tmp_path):
@@ -77,21 +145,18 @@ def test_homonyms_keep_their_number(course, copy, tmp_path):
         | {"Bo Li_3_assignsubmission_file_/tp.ipynb": copy},
     )
     collect(course, source)
-    assert {p.split("/")[0] for p in stored(course)} == {"ana-silva-1", "ana-silva-2", "bo-li"}
+    assert students(course) == {"ana-silva-1", "ana-silva-2", "bo-li"}
 
 
 def test_folders_of_notebooks_whatever_their_shape(course, copy, tmp_path):
-    for name in (
+    names = (
         "camille/tp1.ipynb",
         f"dominique/{NAME}/{NAME}.ipynb",
         "Élise Roy.ipynb",
         f"farid_{NAME} (2).ipynb",
         "camille/.ipynb_checkpoints/tp1-checkpoint.ipynb",
-    ):
-        path = tmp_path / "copies" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(copy)
-    done = collect(course, tmp_path / "copies")
+    )
+    done = collect(course, folder_of(tmp_path / "copies", dict.fromkeys(names, copy)))
     assert {student for student, _ in done.stored} == {"camille", "dominique", "elise-roy", "farid"}
     assert done.remarks == []
 
@@ -124,9 +189,10 @@ def test_what_is_not_a_copy_is_said_and_what_is_broken_is_kept(course, copy, tmp
     )
     done = collect(course, source)
     assert {student for student, _ in done.stored} == {"ida-un", "ida-deux"}
-    said = "\n".join(done.remarks)
+    assert {student for student, _ in done.refused} == {"ida-trois", "ida-quatre"}
     for word in ("coupe.ipynb", "recette.ipynb", "rapport.pdf", "de qui"):
-        assert word in said
+        assert word in said(done)
+    assert done.unnamed == [f"{NAME}.ipynb"]
     assert stored(course)[f"ida-deux/{NAME}/{NAME}.ipynb"] == copy[:-100]
 
 
@@ -183,3 +249,671 @@ def test_links_bombs_and_damaged_archives(course, copy, tmp_path, monkeypatch):
 )
 def test_slugs_are_safe_names(name, expected):
     assert slug(name) == expected
+
+
+# ---------------------------------------------------------------------------------------------- qui est qui
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (
+            ["tp3-A/notebooks/NAME.ipynb", "tp3-B/notebooks/NAME.ipynb", "tp3-C/notebooks/NAME.ipynb"],
+            "tp3-A tp3-B tp3-C",
+        ),
+        (["A/rendu/x.ipynb", "B/rendu/x.ipynb"], "A B"),
+        (["etudiant1/mon travail/x.ipynb", "etudiant2/mon travail/x.ipynb"], "etudiant1 etudiant2"),
+        (["promo/groupe A/ana/x.ipynb", "promo/groupe A/bo/x.ipynb", "promo/groupe B/cy/rendu/x.ipynb"], "ana bo cy"),
+        (["Lyon/ana/x.ipynb", "Lyon/bo/x.ipynb", "Paris/cy/x.ipynb", "Paris/dé/x.ipynb"], "ana bo cy de"),
+        (["submitted/ana/NAME/NAME.ipynb", "submitted/bo/NAME/NAME.ipynb"], "ana bo"),
+        (["NAME/ana/x.ipynb", "NAME/bo/x.ipynb"], "ana bo"),
+        (["ana+NAME+2026-03-04 05:06:07 UTC+x1/NAME.ipynb", "bo+NAME+2026-03-04 05:06:07 UTC/NAME.ipynb"], "ana bo"),
+        (["silvaana_12345_67890_NAME.ipynb", "libo_LATE_12346_67891_NAME-1.ipynb"], "silvaana libo"),
+        (
+            ["tp_NAME_ana_attempt_2026-03-04-05-06-07_NAME.ipynb", "tp_NAME_bo_attempt_2026-03-04-05-06-07.ipynb"],
+            "ana bo",
+        ),
+        (["copies/SILVA Ana - ch1.ipynb", "copies/LI Bo - ch1.ipynb"], "silva-ana li-bo"),
+        (["Copie de SILVA Ana - NAME.ipynb", "NAME_li_bo (2).ipynb"], "silva-ana li_bo"),
+        (["TD 1/SILVA Ana - ch1.ipynb", "TD 1/LI Bo - ch1.ipynb", "TD 2/ROY Cy - ch1.ipynb"], "silva-ana li-bo roy-cy"),
+        (["groupe1/NAME.ipynb", "groupe2/NAME.ipynb"], "groupe1 groupe2"),
+        (["21503456/NAME.ipynb", "21503457/NAME.ipynb"], "21503456 21503457"),
+        (["ana/v1/x.ipynb", "ana/v2/x.ipynb", "bo/x.ipynb"], "ana bo"),
+        (["ana/quantif.ipynb", "ana/autre essai.ipynb", "bo/x.ipynb"], "ana bo"),
+        (["cours-ana-main/notebooks/x.ipynb", "cours-bo-main/notebooks/x.ipynb"], "cours-ana-main cours-bo-main"),
+        (["ana.zip/x.ipynb"], "ana.zip"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["archive", "dossier"])
+def test_the_path_element_that_tells_copies_apart_is_the_name(course, copy, tmp_path, paths, expected, kind):
+    files = {path.replace("NAME", NAME): copy + b" " * i for i, path in enumerate(paths)}
+    done = collect(
+        course, archive(tmp_path / "a.zip", files) if kind == "archive" else folder_of(tmp_path / "d", files)
+    )
+    assert students(course) == {s.removesuffix(".zip") for s in expected.split()}, said(done)
+    assert done.unnamed == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Copie de NAME.ipynb",
+        "Copy of NAME.ipynb",
+        "Copie de Copie de NAME.ipynb",
+        "Untitled.ipynb",
+        "Untitled1.ipynb",
+        "Sans titre.ipynb",
+        "Sans titre 3.ipynb",
+        "mon_tp_v3.ipynb",
+        "MonTPfinal.ipynb",
+        "NAME (1).ipynb",
+        "NAME-Copy1.ipynb",
+        "ch1-corrigé-final.ipynb",
+        "rendu/NAME.ipynb",
+        "notebooks/tp1.ipynb",
+        "groupe A/Copie de NAME.ipynb",
+        "NAME_20261129_1530.ipynb",
+    ],
+)
+def test_what_names_nobody_is_asked_for(course, copy, tmp_path, name):
+    source = tmp_path / "copies"
+    folder_of(source, {name.replace("NAME", NAME): copy, "SILVA Ana - ch1.ipynb": copy})
+    if "/" in name:
+        folder_of(source, {name.replace("NAME", NAME).replace(".ipynb", " (2).ipynb"): copy})
+    done = collect(course, source)
+    assert students(course) == {"silva-ana"}
+    assert name.replace("NAME", NAME) in done.unnamed
+    assert "de qui" in said(done) and "dossier au nom de l'étudiant" in said(done)
+    assert main(["collect", str(source), "--course", str(course.folder)]) == 1
+
+
+def moodle(*people: str, file: str = "tp.ipynb") -> list[str]:
+    return [f"{person}_assignsubmission_file_/{file}" for person in people]
+
+
+def put(course: Course, path: Path, people: dict[str, bytes]) -> dict[str, str]:
+    """Ramasse une archive Moodle ; rend personne → identifiant, d'après le contenu rangé."""
+    files = {moodle(person)[0]: data for person, data in people.items()}
+    collect(course, archive(path, files))
+    by_data = {data: path.split("/")[0] for path, data in stored(course).items()}
+    return {person: by_data.get(data, "") for person, data in people.items()}
+
+
+def versions(copy: bytes, count: int) -> list[bytes]:
+    return [copy + b"\n" * i for i in range(count)]
+
+
+@pytest.mark.parametrize(
+    "people",
+    [
+        ("Ana Silva_12", "Ana Silva_13"),
+        ("Ana Silva 12_40", "Ana Silva_12", "Ana Silva_13"),
+        ("Émile Roy_1", "Emile Roy_2"),
+        ("李 X_1", "王 X_2"),
+        ("李明_1", "王明_2"),
+        (f"{'Jean ' * 20}Un_1", f"{'Jean ' * 20}Deux_2"),
+        ("ANA SILVA_1", "ana silva_2", "Ana-Silva_3"),
+        ("Ana\u200bSilva_1", "AnaSilva_2"),
+        ("Participant_1", "Participant_2"),
+        ("=1+1_1", "＝1+1_2"),
+    ],
+)
+@pytest.mark.parametrize("together", [True, False])
+def test_two_people_never_share_an_identifier(course, copy, tmp_path, people, together):
+    data = dict(zip(people, versions(copy, len(people)), strict=True))
+    if together:
+        found = put(course, tmp_path / "a.zip", data)
+    else:
+        found = {}
+        for i, person in enumerate(people):
+            found |= put(course, tmp_path / f"{i}.zip", {person: data[person]})
+    assert len(set(found.values())) == len(people) and "" not in found.values()
+    assert len({id.casefold() for id in found.values()}) == len(people)
+    assert all(len(id) <= 60 for id in found.values())
+    numbers = moodle_numbers(course, NAME)
+    assert {id: p["number"] for id, p in numbers.items()} == {found[p]: p.rsplit("_", 1)[1] for p in people}
+    assert put(course, tmp_path / "encore.zip", data) == found
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("Ana Silva", "Ána Silva"), ("李 X", "王 X"), ("zoe", "Zoe"), ("李明", "王明"), ("x" * 70, "x" * 71)],
+)
+def test_folders_of_different_names_are_different_people(course, copy, tmp_path, first, second):
+    one, two = versions(copy, 2)
+    collect(course, archive(tmp_path / "a.zip", {f"{first}/tp.ipynb": one, f"{second}/tp.ipynb": two}))
+    assert sorted(stored(course).values()) == sorted([one, two])
+    assert len({s.casefold() for s in students(course)}) == 2
+    before = stored(course)
+    collect(course, archive(tmp_path / "b.zip", {f"{second}/tp.ipynb": two, "autre/tp.ipynb": copy}))
+    assert before.items() <= stored(course).items()
+
+
+def test_composed_and_decomposed_accents_are_one_person(course, copy, tmp_path):
+    for i, form in enumerate(("NFC", "NFD")):
+        name = unicodedata.normalize(form, "Zoé Lefèvre")
+        collect(course, archive(tmp_path / f"{i}.zip", {f"{name}/tp.ipynb": copy, f"Bo{form}/tp.ipynb": copy}))
+    assert students(course) == {"zoe-lefevre", "BoNFC", "BoNFD"}
+
+
+def test_the_number_decides_from_one_archive_and_assignment_to_the_next(course, copies, tmp_path):
+    one, two = versions(copies["right"], 2)
+    found = put(course, tmp_path / "a.zip", {"Ana Silva_1": one, "Ana Silva_2": two, "Bo Li_3": one + b" "})
+    other = versions(copies["other"], 3)
+    alone = put(course, tmp_path / "b.zip", {"Ana Silva_2": other[0]})
+    assert alone == {"Ana Silva_2": found["Ana Silva_2"]}
+    married = put(course, tmp_path / "c.zip", {"Ana Silva Roy_1": other[1], "Bo Li_3": other[2]})
+    assert married == {"Ana Silva Roy_1": found["Ana Silva_1"], "Bo Li_3": found["Bo Li_3"]}
+    new = put(course, tmp_path / "d.zip", {"Bo Li_4": copies["other"] + b"  "})
+    assert new["Bo Li_4"] not in found.values()
+    assert moodle_numbers(course, NAME)[found["Ana Silva_2"]]["number"] == "2"
+
+
+def test_moodle_numbers_each_assignment_apart(course, copies, tmp_path):
+    """Les numéros de Moodle sont par devoir : une classe entière qui en change est la même classe."""
+    people = ["Ana Silva", "Bo Li", "Cy Dé"]
+    first = put(
+        course,
+        tmp_path / "a.zip",
+        dict(zip([f"{p}_{i}" for i, p in enumerate(people)], versions(copies["right"], 3), strict=True)),
+    )
+    second = put(
+        course,
+        tmp_path / "b.zip",
+        dict(zip([f"{p}_{i + 50}" for i, p in enumerate(people)], versions(copies["other"], 3), strict=True)),
+    )
+    assert sorted(first.values()) == sorted(second.values()) == ["ana-silva", "bo-li", "cy-de"]
+    assert moodle_numbers(course, NAME)["ana-silva"]["number"] == "0"
+    assert moodle_numbers(course, OTHER)["ana-silva"]["number"] == "50"
+    late = put(course, tmp_path / "c.zip", {"Cy Dé_52": copies["other"] + b" "})
+    assert late == {"Cy Dé_52": "cy-de"}
+
+
+def test_a_name_known_from_moodle_names_a_folder_and_an_identifier_too(course, copies, tmp_path):
+    put(course, tmp_path / "a.zip", {"Zoé Roy_1": copies["right"], "Ana Silva_2": copies["right"] + b" "})
+    collect(
+        course, folder_of(tmp_path / "d", {"Zoé Roy/x.ipynb": copies["other"], "ana-silva/x.ipynb": copies["other"]})
+    )
+    assert students(course) == students(course, OTHER) == {"zoe-roy", "ana-silva"}
+
+
+def test_students_already_in_the_gradebook_are_recognised(course, copy, tmp_path):
+    with course.gradebook() as book:
+        book.add_student("asilva", first_name="Ana", last_name="SILVA")
+        book.add_student("bo-li", first_name="Bo", last_name="Li")
+        book.add_student("bo-li-2", first_name="Bo", last_name="Li")
+        book.add_student("21503456")
+    names = ("Silva Ana_1", "Bo Li_2", "Bo Li_3", "Cy Roy_4")
+    found = put(course, tmp_path / "a.zip", dict(zip(names, versions(copy, 4), strict=True)))
+    assert list(found.values()) == ["asilva", "bo-li-2", "bo-li-3", "cy-roy"]
+    collect(course, folder_of(tmp_path / "d", {"21503456/x.ipynb": copy, "bo-li-2/x.ipynb": copy}))
+    assert students(course) == {*found.values(), "21503456"}
+
+
+def test_homonyms_without_a_number_are_asked_for(course, copies, tmp_path):
+    found = put(
+        course, tmp_path / "a.zip", dict(zip(("Ana Silva_1", "Ana Silva_2"), versions(copies["right"], 2), strict=True))
+    )
+    before = stored(course)
+    done = collect(
+        course, folder_of(tmp_path / "d", {"Ana Silva/x.ipynb": copies["half"], "bo/x.ipynb": copies["right"]})
+    )
+    assert all(id in said(done) for id in found.values()) and len(done.unnamed) == 1
+    assert before.items() <= stored(course).items()
+
+
+def test_homonyms_of_two_groups(course, copy, tmp_path):
+    one, two, three = versions(copy, 3)
+    files = {"Groupe 1/Ana Silva/x.ipynb": one, "Groupe 2/Ana Silva/x.ipynb": two, "Groupe 2/Bo/x.ipynb": three}
+    collect(course, archive(tmp_path / "a.zip", files))
+    assert sorted(stored(course).values()) == sorted([one, two, three])
+    before = stored(course)
+    collect(course, archive(tmp_path / "b.zip", files))
+    assert stored(course) == before
+
+
+def test_the_same_students_in_two_deliveries_are_the_same(course, copies, tmp_path):
+    files = {
+        f"remise {n}/{who}/x.ipynb": copies[kind] for n, kind in ((1, "half"), (2, "right")) for who in ("ana", "bo")
+    }
+    collect(course, archive(tmp_path / "a.zip", files))
+    assert stored(course) == {f"{who}/{NAME}/{NAME}.ipynb": copies["right"] for who in ("ana", "bo")}
+
+
+def test_github_repositories_hold_every_chapter(course, copies, tmp_path):
+    files = {}
+    for who in ("ana", "bo"):
+        files[f"tp1-{who}/notebooks/{NAME}.ipynb"] = copies["right"]
+        files[f"tp1-{who}/notebooks/{OTHER}.ipynb"] = copies["other"]
+        files |= {f"tp1-{who}/atelier/m{i}.py": b"x = 1\n" for i in range(30)}
+    done = collect(course, archive(tmp_path / "a.zip", files))
+    assert set(done.stored) == {(f"tp1-{who}", name) for who in ("ana", "bo") for name in (NAME, OTHER)}
+    assert len(done.remarks) <= 4 and not done.refused
+    more = {f"tp2-{who}/notebooks/{OTHER}.ipynb": copies["other"] + b" " for who in ("ana", "bo", "cy")}
+    collect(course, archive(tmp_path / "b.zip", more))
+    assert students(course, OTHER) == {"tp1-ana", "tp1-bo", "tp2-cy"}
+
+
+# ---------------------------------------------------------------------------------------------- laquelle garder
+
+OLD, NEW = (2026, 3, 4, 5, 6, 8), (2026, 3, 5, 5, 6, 8)
+PATH = "Ana Silva_1_assignsubmission_file_/tp.ipynb"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [
+        (("right", NEW), ("half", OLD), "right"),
+        (("half", NEW), ("right", OLD), "half"),
+        (("right", OLD), ("half", NEW), "half"),
+        (("right", OLD), ("half", OLD), "right"),
+        (("half", OLD), ("right", OLD), "right"),
+        (("right", OLD), ("blank", OLD), "right"),
+        (("blank", OLD), ("right", OLD), "right"),
+        (("right", OLD), ("broken", NEW), "right"),
+        (("broken", NEW), ("right", OLD), "right"),
+    ],
+)
+@pytest.mark.parametrize("together", [True, False])
+def test_the_copy_that_is_kept(course, copies, tmp_path, first, second, kept, together):
+    contents = {**copies, "broken": copies["right"][:-50]}
+    if together:
+        with zipfile.ZipFile(tmp_path / "a.zip", "w") as out:
+            for i, (kind, when) in enumerate((first, second)):
+                out.writestr(zipfile.ZipInfo(f"Ana Silva_1_assignsubmission_file_/{i}.ipynb", when), contents[kind])
+        results = [collect(course, tmp_path / "a.zip")]
+    else:
+        results = [
+            collect(course, archive(tmp_path / f"{i}.zip", {PATH: contents[kind]}, when))
+            for i, (kind, when) in enumerate((first, second))
+        ]
+    loser = next(kind for kind, _ in (first, second) if kind != kept)
+    assert stored(course) == {f"ana-silva/{NAME}/{NAME}.ipynb": contents[kept]}
+    aside = [p.read_bytes() for p in (course.folder / "mis_de_cote").rglob("*.ipynb")]
+    assert aside == [contents[loser]]
+    assert any("laissé de côté" in text or "remplace celle déjà rangée" in text for text in results[-1].remarks)
+    when = next(when for kind, when in (first, second) if kind == kept)
+    assert parse_utc(timestamp(course, "ana-silva")) == datetime.fromtimestamp(
+        time.mktime((*when, 0, 0, -1)), UTC
+    ).replace(tzinfo=None)
+
+
+def test_collecting_again_changes_nothing_and_an_older_archive_neither(course, copies, tmp_path):
+    old = archive(
+        tmp_path / "old.zip", {PATH: copies["half"], "Bo Li_2_assignsubmission_file_/x.ipynb": copies["half"]}, OLD
+    )
+    new = archive(tmp_path / "new.zip", {PATH: copies["right"]}, NEW)
+
+    def everything() -> dict[str, bytes]:
+        return {
+            str(p.relative_to(course.folder)): p.read_bytes()
+            for top in ("submitted", "moodle", "mis_de_cote")
+            for p in (course.folder / top).rglob("*")
+            if p.is_file()
+        }
+
+    collect(course, old)
+    first = collect(course, new)
+    after = everything()
+    assert collect(course, new).stored == first.stored and everything() == after
+    again = collect(course, old)
+    assert everything() == after
+    assert any("ana-silva" in t and "laissé de côté" in t for t in again.remarks)
+    assert set(again.stored) == {("ana-silva", NAME), ("bo-li", NAME)}
+    assert not list(course.folder.glob(".collecte-*")) and not list(course.folder.rglob("*.partiel"))
+
+
+def test_a_copy_never_takes_another_assignments_place(course, copies, tmp_path):
+    collect(course, archive(tmp_path / "a.zip", {PATH: copies["right"]}, OLD))
+    wrong = f"Ana Silva_1_assignsubmission_file_/{NAME}.ipynb"
+    collect(course, archive(tmp_path / "b.zip", {wrong: copies["other"]}, NEW))
+    assert stored(course) == {
+        f"ana-silva/{NAME}/{NAME}.ipynb": copies["right"],
+        f"ana-silva/{OTHER}/{OTHER}.ipynb": copies["other"],
+    }
+
+
+def test_a_teachers_file_is_not_lost(course, copies, tmp_path):
+    """Une copie rangée sans `collect` (échange nbgrader, main de l'enseignant) obéit aux mêmes règles."""
+    target = folder_of(course.path("submitted", "ana", NAME), {f"{NAME}.ipynb": copies["right"]})
+    (target / "timestamp.txt").write_text("2026-03-05 00:00:00 UTC", encoding="utf-8")
+    collect(
+        course,
+        folder_of(tmp_path / "d", {"ana/x.ipynb": copies["half"], "ana/timestamp.txt": b"2026-03-04 00:00:00 UTC"}),
+    )
+    assert stored(course)[f"ana/{NAME}/{NAME}.ipynb"] == copies["right"]
+    assert timestamp(course, "ana") == "2026-03-05 00:00:00 UTC"
+
+
+def test_an_interrupted_collection_loses_nothing(course, copies, tmp_path, monkeypatch):
+    names = ("Ana Silva_1", "Ana Silva_2", "Bo Li_3")
+    data = dict(zip(names, versions(copies["right"], 3), strict=True))
+    source = archive(tmp_path / "a.zip", {moodle(p)[0]: d for p, d in data.items()})
+    real, count = os.replace, [0]
+
+    def stop(*arguments) -> None:
+        count[0] += 1
+        if count[0] == 4:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    monkeypatch.setattr(os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        collect(course, source)
+    monkeypatch.undo()
+    found = put(course, tmp_path / "a.zip", data)
+    assert len(set(found.values())) == 3 and len(stored(course)) == 3
+
+
+# ---------------------------------------------------------------------------------------------- dates
+
+
+def test_dates_travel_to_nbgrader(course, copy, tmp_path):
+    info = zipfile.ZipInfo("Un Un_1_assignsubmission_file_/x.ipynb", NEW)
+    info.extra = struct.pack("<HHBi", 0x5455, 5, 1, int(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC).timestamp()))
+    unknown = zipfile.ZipInfo("Deux Deux_2_assignsubmission_file_/x.ipynb", (1980, 1, 1, 0, 0, 0))
+    future = zipfile.ZipInfo("Trois Trois_3_assignsubmission_file_/x.ipynb", (2090, 1, 1, 0, 0, 0))
+    forged = zipfile.ZipInfo("Quatre Quatre_4_assignsubmission_file_/x.ipynb", OLD)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as out:
+        for entry in (info, unknown, future, forged):
+            out.writestr(entry, copy)
+        out.writestr("Quatre Quatre_4_assignsubmission_file_/timestamp.txt", "2020-01-01 00:00:00 UTC")
+    collect(course, tmp_path / "a.zip")
+    assert timestamp(course, "un-un") == "2026-01-02 03:04:05 UTC"
+    assert not (course.path("submitted", "deux-deux", NAME) / "timestamp.txt").exists()
+    assert not (course.path("submitted", "trois-trois", NAME) / "timestamp.txt").exists()
+    assert timestamp(course, "quatre-quatre").startswith("2026-03-04")
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("2026-03-04 05:06:07.123456 UTC", True),
+        ("2026-03-04 05:06:07 Europe/Paris\n", True),
+        ("hier", False),
+        ("\x1b[2J", False),
+        ("2026-99-99 00:00:00 UTC", False),
+        ("", False),
+    ],
+)
+def test_a_timestamp_beside_the_copy_is_kept(course, copy, tmp_path, text, kept):
+    files = {f"ana/{NAME}/{NAME}.ipynb": copy, f"ana/{NAME}/timestamp.txt": text.encode(), "bo/x.ipynb": copy}
+    done = collect(course, folder_of(tmp_path / "submitted", files))
+    path = course.path("submitted", "ana", NAME) / "timestamp.txt"
+    assert path.exists() is kept
+    if kept:
+        assert path.read_text(encoding="utf-8").strip() == text.strip()
+        assert course.directory.get_existing_timestamp(str(path.parent)) is not None
+    else:
+        assert "timestamp.txt" in said(done) and "\x1b" not in said(done)
+    assert not (course.path("submitted", "bo", NAME) / "timestamp.txt").exists()  # la date d'un fichier ne prouve rien
+
+
+# ---------------------------------------------------------------------------------------------- ce qui arrive
+
+
+def zipped(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def tarred(files: dict[str, bytes], mode: str = "w:gz") -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode=mode) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(data), 1_772_600_000
+            archive.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+WAYS = {
+    "x.ipynb": lambda c: c,
+    "X.IPYNB": lambda c: c,
+    "x.ipynb.txt": lambda c: c,
+    "x.txt": lambda c: b"\xef\xbb\xbf" + c,
+    "x.json": lambda c: json.dumps(json.loads(c), indent=1).encode(),
+    "x.ipynb.json": lambda c: c,
+    "sans extension": lambda c: c,
+    "rendu.zip": lambda c: zipped({"dossier/x.ipynb": c, "dossier/.DS_Store": b"", "__MACOSX/._x.ipynb": b"\0"}),
+    "double.zip": lambda c: zipped({"rendu.zip": zipped({"x.ipynb": c})}),
+    "faux.ipynb": lambda c: zipped({"x.ipynb": c}),
+    "rendu.tar": lambda c: tarred({"x.ipynb": c}, "w"),
+    "rendu.tgz": lambda c: tarred({"a/x.ipynb": c}),
+    "x.ipynb.gz": gzip.compress,
+    "x.ipynb.xz": lzma.compress,
+    "x.ipynb.bz2": bz2.compress,
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_a_notebook_is_found_however_it_was_sent(course, copy, tmp_path, name):
+    files = {
+        f"Ana Silva_1_assignsubmission_file_/{name}": WAYS[name](copy),
+        "Bo Li_2_assignsubmission_file_/x.ipynb": copy,
+    }
+    done = collect(course, archive(tmp_path / "a.zip", files))
+    assert set(done.stored) == {("ana-silva", NAME), ("bo-li", NAME)}, said(done)
+    assert json.loads(stored(course)[f"ana-silva/{NAME}/{NAME}.ipynb"].decode("utf-8-sig")) == json.loads(copy)
+
+
+SENT = {
+    "devoir.py": (b"def f(): pass", "programme Python"),
+    "page.html": (b"<html>", "page HTML"),
+    "rapport.pdf": (b"%PDF", "PDF"),
+    "vide.py": (b"", "vide"),
+    "donnees.json": (b'{"cells": 3}', "donnees.json"),
+    "autre.ipynb": (b'{"cells": [], "nbformat": 4, "nbformat_minor": 5}', "pas le carnet d'un devoir"),
+    "x.7z": (b"7z\xbc\xaf\x27\x1c rien", "7z"),
+    "x.rar": (b"Rar!\x1a\x07 rien", "RAR"),
+    "vide.zip": (zipped({}), "archive"),
+    "casse.zip": (zipped({"x.ipynb": b"x" * 999})[:-30], "archive illisible"),
+    "pdf.zip": (zipped({"rapport.pdf": b"%PDF"}), "rapport.pdf"),
+    "emboite.zip": (
+        zipped({"a.zip": zipped({"b.zip": zipped({"c.zip": zipped({"d.zip": zipped({"e": b"e"})})})})}),
+        "emboîtées",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SENT)
+def test_whoever_sent_something_else_is_refused_by_name(course, copy, tmp_path, name):
+    data, word = SENT[name]
+    files = {f"Ana Silva_1_assignsubmission_file_/{name}": data, "Bo Li_2_assignsubmission_file_/x.ipynb": copy}
+    done = collect(course, archive(tmp_path / "a.zip", files))
+    assert set(done.refused) == {("ana-silva", NAME)} and set(done.stored) == {("bo-li", NAME)}
+    assert word in done.refused["ana-silva", NAME]
+    assert moodle_numbers(course, NAME)["ana-silva"]["number"] == "1"
+    before = stored(course)
+    collect(course, tmp_path / "a.zip")
+    assert stored(course) == before
+    collect(course, archive(tmp_path / "b.zip", {PATH: copy}, (2001, 1, 1, 0, 0, 0)))
+    assert stored(course)[f"ana-silva/{NAME}/{NAME}.ipynb"] == copy
+
+
+def test_an_online_text_and_an_empty_notebook_are_refused_by_name(course, copy, tmp_path):
+    files = {
+        "Ana Silva_1_assignsubmission_onlinetext_/onlinetext.html": b"<p>voir mon Colab</p>",
+        "Bo Li_2_assignsubmission_onlinetext_onlinetext.html": b"<p>x</p>",
+        "Cy Roy_3_assignsubmission_file_/x.ipynb": b"",
+        "Di Roy_4_assignsubmission_file_/x.ipynb": copy,
+        "Di Roy_4_assignsubmission_onlinetext_/onlinetext.html": b"<p>bonjour</p>",
+    }
+    done = collect(course, archive(tmp_path / "a.zip", files))
+    assert set(done.refused) == {("ana-silva", NAME), ("bo-li", NAME)}
+    assert all("texte écrit dans Moodle" in text for text in done.refused.values())
+    assert set(done.stored) == {("cy-roy", NAME), ("di-roy", NAME)} and "le fichier est vide" in said(done)
+    assert students(course) == {"ana-silva", "bo-li", "cy-roy", "di-roy"}
+
+
+def test_a_refusal_never_takes_a_copys_place(course, copy, tmp_path):
+    collect(course, archive(tmp_path / "a.zip", {PATH: copy}, OLD))
+    done = collect(course, archive(tmp_path / "b.zip", {PATH.replace("tp.ipynb", "rapport.pdf"): b"%PDF"}, NEW))
+    assert stored(course) == {f"ana-silva/{NAME}/{NAME}.ipynb": copy} and "rapport.pdf" in said(done)
+
+
+# ---------------------------------------------------------------------------------------------- d'où elles viennent
+
+
+def raw_zip(path: Path, entries: dict[bytes, bytes], flag: int = 0) -> Path:
+    """Une archive dont les noms sont ces octets, sans la marque UTF-8 (sauf si flag la met)."""
+    files = {f"{i:0{len(raw)}d}"[: len(raw)]: (raw, data) for i, (raw, data) in enumerate(entries.items())}
+    content = zipped({short: data for short, (_, data) in files.items()})
+    for short, (raw, _) in files.items():
+        content = content.replace(short.encode(), raw)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda name: name.encode("utf-8"),
+        lambda name: unicodedata.normalize("NFD", name).encode("utf-8"),
+        lambda name: name.encode("cp850"),
+        lambda name: name.encode("cp437"),
+        lambda name: name.encode("cp1252"),
+    ],
+)
+@pytest.mark.parametrize("name", ["Zoé Lefèvre", "Éloïse Garçon", "François Müller", "Anaïs Côté"])
+def test_accents_come_back_whatever_made_the_archive(course, copy, tmp_path, encode, name):
+    try:
+        raw = encode(f"{name}_4711_assignsubmission_file_/tp.ipynb")
+    except UnicodeEncodeError:
+        pytest.skip("cette page de code n'a pas ces lettres")
+    collect(course, raw_zip(tmp_path / "a.zip", {raw: copy}))
+    (student,) = students(course)
+    assert student == slug(name) and moodle_numbers(course, NAME)[student]["name"] == name
+
+
+def test_archives_of_macos_and_windows(course, copy, tmp_path):
+    files = {
+        "tp\\Ana Silva_1_assignsubmission_file_\\tp.ipynb": copy,
+        "__MACOSX/tp/Ana Silva_1_assignsubmission_file_/._tp.ipynb": b"\0\5\x16\7",
+        "tp/.DS_Store": b"\0",
+        "tp/Thumbs.db": b"\0",
+        "tp/Bo Li_2_assignsubmission_file_/": b"",
+        "tp/Bo Li_2_assignsubmission_file_/tp.ipynb": copy,
+    }
+    done = collect(course, archive(tmp_path / "a.zip", files))
+    assert students(course) == {"ana-silva", "bo-li"} and done.remarks == []
+
+
+def damaged(path: Path, method: int, copy: bytes) -> Path:
+    """Trois copies, celle du milieu abîmée."""
+    with zipfile.ZipFile(path, "w", method) as out:
+        for i, who in enumerate(("Ana Un_1", "Ana Deux_2", "Ana Trois_3")):
+            out.writestr(f"{who}_assignsubmission_file_/tp.ipynb", copy + b" " * i)
+        start = out.infolist()[1].header_offset
+    content = bytearray(path.read_bytes())
+    for i in range(start + 120, start + 400):
+        content[i] ^= 0x5A
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_damaged_entry_stops_nobody(course, copy, tmp_path, method):
+    done = collect(course, damaged(tmp_path / "a.zip", method, copy))
+    assert {s for s, _ in done.stored} == {"ana-un", "ana-trois"}
+    assert set(done.refused) == {("ana-deux", NAME)} and "abîmé" in done.refused["ana-deux", NAME]
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda entry: entry.__setitem__(slice(6, 8), b"\x01\x00"), "mot de passe"),
+        (lambda entry: entry.__setitem__(slice(8, 10), b"\x63\x00"), "compressé"),
+    ],
+)
+def test_an_entry_python_cannot_read_is_refused_by_name(course, copy, tmp_path, change, word):
+    content = bytearray(
+        zipped({"Ana Un_1_assignsubmission_file_/tp.ipynb": copy, "Bo Li_2_assignsubmission_file_/x.ipynb": copy})
+    )
+    local = memoryview(content)[:30].obj
+    entry = bytearray(local[:30])
+    change(entry)
+    content[:30] = entry
+    central = content.index(b"PK\x01\x02")
+    header = bytearray(content[central + 2 : central + 32])  # les mêmes champs, deux octets plus loin
+    change(header)
+    content[central + 2 : central + 32] = header
+    (tmp_path / "a.zip").write_bytes(content)
+    done = collect(course, tmp_path / "a.zip")
+    assert set(done.stored) == {("bo-li", NAME)} and word in done.refused["ana-un", NAME]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
+def test_a_tar_archive_is_read(course, copy, tmp_path, mode):
+    (tmp_path / "a.tar").write_bytes(tarred({"classe/ana/x.ipynb": copy, "classe/bo/x.ipynb": copy}, mode))
+    collect(course, tmp_path / "a.tar")
+    assert students(course) == {"ana", "bo"} and timestamp(course, "ana").startswith("2026-03-04")
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"7z\xbc\xaf\x27\x1c" + b"x" * 100, "archive 7z"),
+        (b"Rar!\x1a\x07" + b"x" * 100, "archive RAR"),
+        (b'{"cells": [], "nbformat": 4}', "c'est un carnet"),
+        (b"n'importe quoi", "n'est pas une archive"),
+        (b"", "n'est pas une archive"),
+        (gzip.compress(b"n'importe quoi"), "n'est pas une archive"),
+    ],
+)
+def test_what_cannot_be_opened_is_explained(course, tmp_path, capsys, data, words):
+    (tmp_path / "a.bin").write_bytes(data)
+    assert main(["collect", str(tmp_path / "a.bin"), "--course", str(course.folder)]) == 2
+    error = capsys.readouterr().err
+    assert words in error and "Traceback" not in error
+
+
+HOSTILE = "\x1b[2J\x1b]0;pirate\x07Ana\nSilva\u202egnp.exe\u2066\u200f"
+
+
+def test_hostile_names_never_reach_the_terminal(course, copy, tmp_path, capsys):
+    files = {
+        f"{HOSTILE}_1_assignsubmission_file_/{HOSTILE}.ipynb": copy,
+        f"{HOSTILE}_1_assignsubmission_file_/{HOSTILE}.pdf": b"%PDF",
+        f"{HOSTILE}_2_assignsubmission_file_/{HOSTILE}.pdf": b"%PDF",
+        f"Copie de {NAME}\n\x1b[31m.ipynb": copy,
+        f"{HOSTILE}.txt": b"rien",
+    }
+    main(["collect", str(archive(tmp_path / "a.zip", files)), "--course", str(course.folder)])
+    out = "".join(capsys.readouterr())
+    assert len(moodle_numbers(course, NAME)) == 2
+    for text in (out, *(p["name"] for p in moodle_numbers(course, NAME).values()), *students(course)):
+        assert all(c.isprintable() or c in "\n\u00a0\u202f" for c in text)
+    with course.gradebook() as book:
+        names = [f"{s.first_name} {s.last_name}" for s in book.students]
+    assert all(name.isprintable() for name in names)
+
+
+def test_bombs_and_crowds_are_bounded(course, copy, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "MAX_NESTED_BYTES", 3_000_000)
+    monkeypatch.setattr(archives, "MAX_NESTED_FILES", 50)
+    zeros = b"{" + b"\0" * 2_000_000
+    files = {
+        "Ana Un_1_assignsubmission_file_/a.zip": zipped({f"{i}.ipynb": zeros for i in range(20)}),
+        "Ana Deux_2_assignsubmission_file_/a.zip": zipped({f"{i}.txt": b"" for i in range(100)}),
+        "Ana Trois_3_assignsubmission_file_/a.tgz": tarred({f"{i}.ipynb": zeros for i in range(20)}),
+        "Ana Quatre_4_assignsubmission_file_/a.ipynb.gz": gzip.compress(b"{" + b"\0" * 50_000_000),
+        "Bo Li_5_assignsubmission_file_/x.ipynb": copy,
+    }
+    done = collect(course, archive(tmp_path / "a.zip", files))
+    assert ("bo-li", NAME) in done.stored
+    people = {s for s, _ in (*done.stored, *done.refused)}
+    assert people == {"ana-un", "ana-deux", "ana-trois", "ana-quatre", "bo-li"}
+    assert stored(course)[f"bo-li/{NAME}/{NAME}.ipynb"] == copy
+    assert sum(p.stat().st_size for p in course.folder.rglob("*") if p.is_file()) < 60_000_000
+
+
+def test_a_damaged_register_of_people_is_explained(course, copy, tmp_path):
+    collect(course, archive(tmp_path / "a.zip", {PATH: copy}))
+    path = course.folder / "moodle" / "personnes.json"
+    path.write_text(path.read_text(encoding="utf-8")[:-20], encoding="utf-8")
+    with pytest.raises(UserError, match="personnes.json est abîmé"):
+        collect(course, tmp_path / "a.zip")
