@@ -93,7 +93,7 @@ class Origin:
         return Origin(f"{self.path}/{name}", self.order, self.date, self.depth + 1)
 
 
-def shown(text: str) -> str:
+def clean_name(text: str) -> str:
     """Un nom venu d'une copie, tel qu'on peut l'afficher : une ligne, sans code de terminal ni marque de sens."""
     return " ".join(legible(unicodedata.normalize("NFC", text)).replace(NEWLINE, " ").replace("\ufffd", "").split())
 
@@ -208,7 +208,7 @@ class Unpacking:
             head = stream.read(SNIFF)
         other = next((name for magic, name in OTHER_ARCHIVES.items() if head.startswith(magic)), "")
         if outer is not None:
-            reason = f"archive {other}, à décompresser" if other else f"archive illisible ({shown(str(error))})"
+            reason = f"archive {other}, à décompresser" if other else f"archive illisible ({clean_name(str(error))})"
             self.refuse(outer, reason)
         elif other:
             raise UserError(
@@ -452,7 +452,7 @@ def entry_problem(entry: zipfile.ZipInfo, error: Exception) -> str:
         return "protégé par un mot de passe"
     if isinstance(error, NotImplementedError):
         return "compressé d'une façon que Python ne connaît pas"
-    return f"illisible dans l'archive, abîmé ({shown(str(error)) or type(error).__name__})"
+    return f"illisible dans l'archive, abîmé ({clean_name(str(error)) or type(error).__name__})"
 
 
 # ---------------------------------------------------------------------------------------------- dates

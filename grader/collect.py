@@ -23,7 +23,7 @@ from nbgrader.utils import parse_utc
 
 from atelier import paths
 from grader import UserError
-from grader.archives import ARCHIVES, Received, is_notebook_name, plausible, seconds, shown, unpack
+from grader.archives import ARCHIVES, Received, clean_name, is_notebook_name, plausible, seconds, unpack
 from grader.chapters import chapter_names
 from grader.course import CONFIG, Course
 from grader.layout import Layout, Who
@@ -73,7 +73,7 @@ class Copy:
 
     @property
     def name(self) -> str:
-        return shown(self.item.path)
+        return clean_name(self.item.path)
 
     @property
     def short(self) -> str:
@@ -298,7 +298,7 @@ def date(copies: Iterable[Copy], stamps: dict[PurePosixPath, Received], done: Co
         if beside is not None and not (copy.who and copy.who.system):
             copy.stamp = stamp_text(beside.data()[:200].decode("utf-8", errors="replace"))
             if not copy.stamp:
-                done.remarks.append(f"{shown(beside.path)}\u00a0: ce n'est pas une date, ignoré.")
+                done.remarks.append(f"{clean_name(beside.path)}\u00a0: ce n'est pas une date, ignoré.")
         if not copy.stamp and copy.who and copy.who.date:
             copy.stamp = stamp_text(copy.who.date)
         if not copy.stamp and copy.item.date is not None:
@@ -307,7 +307,7 @@ def date(copies: Iterable[Copy], stamps: dict[PurePosixPath, Received], done: Co
 
 def stamp_text(text: str) -> str:
     """Une date telle que nbgrader la relira, ou "" : il s'arrêterait sur ce qui n'en est pas une."""
-    text = shown(text)
+    text = clean_name(text)
     try:
         when = parse_utc(text)
         return text if isinstance(when, datetime) and plausible(when) else ""

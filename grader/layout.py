@@ -15,7 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
-from grader.archives import ARCHIVES, shown
+from grader.archives import ARCHIVES, clean_name
 
 MOODLE = re.compile(r"(?P<name>.*?)_(?P<number>\d+)_assignsubmission_[a-z]+(?:_.*)?", re.DOTALL)
 CANVAS = re.compile(r"(?P<name>[^_/]+)(?:_late)?_(?P<number>\d{3,})_\d{3,}_.+", re.DOTALL | re.IGNORECASE)
@@ -75,7 +75,7 @@ class Who:
 def someone(raw: str, **known: str) -> Who | None:
     """Quelqu'un de ce nom ; None si le nom est vide. Deux noms qui s'affichent pareil restent deux noms."""
     text = " ".join(unicodedata.normalize("NFC", raw).split())
-    name = shown(text)
+    name = clean_name(text)
     if name != text:
         name = name or "?"
         text = f"{name} #{hashlib.sha256(text.encode('utf-8', 'replace')).hexdigest()[:8]}"

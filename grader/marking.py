@@ -20,6 +20,7 @@ import nbformat
 from tqdm import tqdm
 
 from atelier.compare import format_number
+from atelier.text import legible
 from grader import UserError
 from grader.course import Course
 from grader.dialogue import shown
@@ -27,6 +28,7 @@ from grader.grading import NB, THIN, VERDICTS, Result, grade_refused
 from grader.jobs import Failed, Graded, Job, Pool, Processes, Setup
 from grader.marks import CopyMarks, out_of, sentence
 from grader.nbglue import Assignment, assignment, blank_copy, hooks, open_apart
+from grader.people import slug
 from grader.record import PenaltyError, Recorder, entries, follows_nbgrader, read_graded
 from grader.submission import KEY, Unreadable, notes_text, read_data
 
@@ -47,10 +49,19 @@ class Marked:
     """Étudiants dont la correction précédente est encore bonne."""
     marks: dict[str, CopyMarks] = field(default_factory=dict)
     """Étudiant → sa note dans la base : c'est elle qui est montrée."""
+    names: dict[str, str] = field(default_factory=dict)
+    """Étudiant → son nom, pour ceux que la base connaît."""
+    absent: list[str] = field(default_factory=list)
+    """Inscrits qui n'ont rien rendu."""
     seconds: float = 0.0
 
+    def who(self, student: str) -> str:
+        """L'identifiant, et le nom s'il ne s'y lit pas."""
+        name = legible(self.names.get(student, ""))
+        return f"{legible(student)} ({name})" if name and slug(name) != student else legible(student)
+
     def remark(self, student: str, text: str) -> None:
-        self.remarks.setdefault(student, []).append(text)
+        self.remarks.setdefault(student, []).append(legible(text))
 
     def records(self) -> list[dict]:
         """Les fiches de `--json` : verdicts de la correction, points de la base."""
@@ -116,6 +127,9 @@ def mark(
             for outcome in outcomes:
                 batch.finish(outcome)
         batch.say_differences()
+    with course.gradebook() as book:
+        marked.names = {s.id: " ".join(filter(None, (s.first_name, s.last_name))) for s in book.students}
+    marked.absent = [] if only else sorted(marked.names.keys() - set(students))
     marked.seconds = time.monotonic() - start
     return marked
 
@@ -284,11 +298,14 @@ def summary(marked: Marked) -> str:
     for student in shown:
         results = marked.results[student]
         counts = Counter(r.verdict for r in results)
-        rows.append((student, out_of(*marked.total(student)), verdicts_text(counts)))
+        rows.append((marked.who(student), out_of(*marked.total(student)), verdicts_text(counts)))
     lines = table(("étudiant", "points", "exercices"), rows) if rows else []
     if marked.remarks:
         lines += ["", "À savoir\u00a0:"]
-        lines += [f"  {student}{NB}: {text}" for student in sorted(marked.remarks) for text in marked.remarks[student]]
+        for student in sorted(marked.remarks):
+            lines += [f"  {marked.who(student)}{NB}: {text}" for text in marked.remarks[student]]
+    if marked.absent:
+        lines += ["", f"Rien reçu de{NB}: {', '.join(map(marked.who, marked.absent))}"]
     counts = Counter(r.verdict for results in marked.results.values() for r in results)
     copies = len(everyone)
     said = f"{copies} copie{'s' if copies > 1 else ''}"

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from atelier import paths
+from atelier.text import legible
 from grader import UserError
 from grader.analysis import Row, Sheet
 
@@ -35,6 +36,7 @@ NAMES = {
     "name": ("nom complet", "full name"),
     "email": ("adresse de courriel", "adresse e-mail", "courriel", "email address", "email"),
     "max": ("note maximale", "maximum grade"),
+    "comment": ("feedback par commentaires", "feedback comments"),
 }
 """Colonne → ses noms, en français puis en anglais, sans accent ni majuscule."""
 ENCODINGS = ("utf-8-sig", "cp1252", "mac_roman", "cp850")
@@ -49,8 +51,9 @@ def decimal(value: float | None) -> str:
 
 
 def safe(text: str) -> str:
-    """Texte qu'un tableur ne prendra pas pour une formule."""
-    return "'" + text if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+    """Texte qu'un tableur ne prendra pas pour une formule, même large (« ＝ »), même derrière des blancs invisibles."""
+    text = legible(text).replace("\ufffd", "")
+    return "'" + text if unicodedata.normalize("NFKC", text.lstrip()[:1]) in ("=", "+", "-", "@") else text
 
 
 def render_csv(rows: Iterable[Iterable[str]], delimiter: str) -> bytes:
@@ -72,13 +75,17 @@ def beyond(sheet: Sheet, row: Row) -> bool:
 
 
 def moodle_csv(sheet: Sheet, numbers: Mapping[str, Mapping[str, str]]) -> bytes:
-    """Feuille d'évaluation pour Moodle en français : « Participant4711 », note à virgule entre guillemets."""
+    """Feuille d'évaluation pour Moodle en français : « Participant4711 », note à virgule entre guillemets.
+
+    Qui n'a rien rendu y est, sans note : Moodle saute sa ligne.
+    """
     out_of = float(paths.course()["mark_out_of"])
     rows: list[list[str]] = [list(COLUMNS)]
-    for row in sheet.graded:
+    for row in sheet.rows:
         if person := numbers.get(row.student):
             id, name = f"Participant{person['number']}", safe(person["name"])
-            rows.append([id, name, decimal(mark_within(sheet, row, out_of)), decimal(out_of), "-"])
+            mark = None if row.score is None else mark_within(sheet, row, out_of)
+            rows.append([id, name, decimal(mark), decimal(out_of), "-"])
     return render_csv(rows, ",")
 
 
@@ -186,6 +193,8 @@ class Filled:
     data: bytes
     filled: int
     remarks: list[str] = field(default_factory=list)
+    absent: list[tuple[str, str]] = field(default_factory=list)
+    """(numéro, nom) des participants dont aucune copie n'est notée, si la feuille est bien celle de ce devoir."""
 
 
 def fill_worksheet(sheet: Sheet, numbers: Mapping[str, Mapping[str, str]], path: Path) -> Filled:
@@ -193,6 +202,7 @@ def fill_worksheet(sheet: Sheet, numbers: Mapping[str, Mapping[str, str]], path:
     worksheet = read_worksheet(path)
     found, doubtful = match(sheet, numbers, worksheet)
     above, used = [], set()
+    names = [worksheet.cell(cells, "name") for cells in worksheet.people]
     for row, cells in zip(found, worksheet.people, strict=True):
         if "name" in worksheet.columns:
             cells[worksheet.columns["name"]] = safe(worksheet.cell(cells, "name"))
@@ -201,6 +211,8 @@ def fill_worksheet(sheet: Sheet, numbers: Mapping[str, Mapping[str, str]], path:
         maximum = worksheet.maximum(cells, float(paths.course()["mark_out_of"]))
         text = decimal(mark_within(sheet, row, maximum))
         cells[worksheet.columns["grade"]] = text if worksheet.comma else text.replace(",", ".")
+        if row.refused and "comment" in worksheet.columns and not worksheet.cell(cells, "comment"):
+            cells[worksheet.columns["comment"]] = safe(f"Copie refusée{NB}: {row.refused}.")
         used.add(row.student)
         above += [row.student] if beyond(sheet, row) else []
     said = {
@@ -209,7 +221,12 @@ def fill_worksheet(sheet: Sheet, numbers: Mapping[str, Mapping[str, str]], path:
         "note ramenée au maximum, que Moodle ne laisse pas dépasser": above,
     }
     remarks = [f"{what}{NB}: {', '.join(who)}" for what, who in said.items() if who]
-    return Filled(render_csv(worksheet.rows, ","), len(found) - found.count(None), remarks)
+    absent = [
+        (worksheet.number(cells), name)
+        for cells, name, row in zip(worksheet.people, names, found, strict=True)
+        if row is None and worksheet.number(cells) and used and not doubtful
+    ]
+    return Filled(render_csv(worksheet.rows, ","), len(found) - found.count(None), remarks, absent)
 
 
 def match(

@@ -22,7 +22,7 @@ from sqlalchemy import select
 
 from grader import UserError
 from grader.course import Course
-from grader.layout import Who
+from grader.layout import Who, someone
 
 FILE = "personnes.json"
 LENGTH = 60
@@ -148,14 +148,17 @@ class People:
             if who not in found:
                 groups[who.key if not who.label else who.label].append(who)
         used = set(found.values())
+        by_key = {who.key: id for who, id in found.items() if who.key}
         crowded = Counter(base(w) for w in self.apart(wanted))
         for label, rivals in groups.items():
             same = self.candidates(label, rivals[0])
             for who in rivals:
-                id = self.match(who, rivals, same, used, assignments, renumbered)
+                id = by_key.get(who.key) if who.key else None
+                id = id or self.match(who, rivals, same, used, assignments, renumbered)
                 if id is None:
                     id = self.create(who, crowded[base(who)] > 1)
                 found[who] = id
+                by_key |= {who.key: id} if who.key else {}
                 used.add(id)
         for who, id in found.items():
             if id:
@@ -307,12 +310,20 @@ class People:
         """Retient le numéro que Moodle donne à cette personne pour ce devoir."""
         self.known[id].numbers.setdefault(assignment, number)
 
-    def enrol(self, assignment: str, participants: Iterable[tuple[str, str]]) -> None:
-        """Inscrit ceux d'une feuille d'évaluation de Moodle : (numéro, nom)."""
-        everyone = [Who(name, name, "moodle", number) for number, name in participants]
-        for who, id in self.resolve(everyone, [assignment]).items():
+    def enrol(self, assignment: str, participants: Iterable[tuple[str, str]], sure: bool) -> dict[str, str]:
+        """Inscrit ceux d'une feuille d'évaluation de Moodle, (numéro, nom) ; rend leurs identifiants et leurs noms.
+
+        sure : vrai si la feuille est à coup sûr celle de ce devoir. Sinon, un nom que porte déjà quelqu'un qui a un
+        autre numéro est laissé : ce n'est pas un homonyme, mais la feuille d'un autre devoir.
+        """
+        taken = {tuple(loose(label)) for p in self.known.values() if assignment in p.numbers for label in p.labels}
+        everyone = [someone(name, system="moodle", number=number) for number, name in participants]
+        everyone = [who for who in everyone if who and (sure or tuple(loose(who.label)) not in taken)]
+        found = self.resolve(everyone, [assignment])
+        for who, id in found.items():
             self.number(id, assignment, who.number)
         self.save()
+        return {id: self.known[id].name for id in found.values()}
 
 
 def fold(id: str) -> str:

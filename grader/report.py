@@ -7,12 +7,14 @@ from pathlib import Path
 
 from atelier import paths
 from atelier.compare import format_number
+from atelier.text import legible
 from grader.analysis import Row, Sheet, items, needs, read_sheet
 from grader.collect import moodle_numbers
 from grader.course import Course
 from grader.grading import NB, VERDICTS
 from grader.marking import table
 from grader.moodle import decimal, fill_worksheet, moodle_csv, render_csv, safe
+from grader.people import People
 from grader.report_page import render_page
 
 THIN = "\u202f"
@@ -108,15 +110,23 @@ def class_report(sheet: Sheet) -> str:
     lines += table(("exercice", "réussi", "moyenne", "sinon"), [row for _, row in sorted(rows, key=lambda r: r[0])])
     lines += misconceptions(sheet)
     refused = [row for row in sheet.graded if any(r.verdict == "refused" for r in row.results.values())]
-    absent = [row.student for row in sheet.rows if row.score is None]
+    absent = [row for row in sheet.rows if row.score is None]
     if refused:
         lines += ["", "Copies refusées"]
-        lines += [f"  {row.student}{NB}: {next(iter(row.results.values())).message}" for row in refused]
+        for row in refused:
+            name = f"{legible(row.name)}, " if row.name else ""
+            reason = legible(next(iter(row.results.values())).message)
+            lines.append(f"  {name}{row.student}{NB}: {reason}")
     if changed := [f"  {row.student}{NB}: {text}" for row in sheet.graded for text in row.differences]:
         lines += ["", "Notes changées après la correction automatique", *changed]
     if absent:
-        lines += ["", f"Rien reçu de{NB}: {', '.join(absent)}"]
+        lines += ["", f"Rien reçu de{NB}: {', '.join(full_name(row) for row in absent)}"]
     return "\n".join(lines) + "\n"
+
+
+def full_name(row: Row) -> str:
+    """L'identifiant, et le nom s'il est connu."""
+    return f"{row.student} ({legible(row.name)})" if row.name else row.student
 
 
 def misconceptions(sheet: Sheet) -> list[str]:
@@ -143,6 +153,12 @@ def write_report(course: Course, name: str, folder: Path, worksheet: Path | None
     sheet = read_sheet(course, name)
     numbers = moodle_numbers(course, name)
     filled = fill_worksheet(sheet, numbers, worksheet) if worksheet is not None else None
+    if filled is not None and filled.absent:
+        sure = 2 * filled.filled >= len(numbers)
+        enrolled = People(course).enrol(name, filled.absent, sure)
+        known = {row.student for row in sheet.rows}
+        sheet.rows += [Row(id, full, None, {}, {}) for id, full in enrolled.items() if id not in known]
+        sheet.rows.sort(key=lambda row: row.student)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
 
