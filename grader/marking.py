@@ -28,7 +28,7 @@ from grader.grading import NB, THIN, VERDICTS, Result, grade_refused
 from grader.jobs import Failed, Graded, Job, Pool, Processes, Setup
 from grader.marks import CopyMarks, out_of, sentence
 from grader.nbglue import Assignment, assignment, blank_copy, hooks, open_apart
-from grader.people import slug
+from grader.people import People, slug
 from grader.record import PenaltyError, Recorder, entries, follows_nbgrader, read_graded
 from grader.submission import KEY, Unreadable, notes_text, read_data
 
@@ -127,8 +127,10 @@ def mark(
             for outcome in outcomes:
                 batch.finish(outcome)
         batch.say_differences()
+    people = People(course)
+    marked.names = {id: person["name"] for id, person in people.numbers(name).items()}
     with course.gradebook() as book:
-        marked.names = {s.id: " ".join(filter(None, (s.first_name, s.last_name))) for s in book.students}
+        marked.names |= {s.id: " ".join(filter(None, (s.first_name, s.last_name))) for s in book.students}
     marked.absent = [] if only else sorted(marked.names.keys() - set(students))
     marked.seconds = time.monotonic() - start
     return marked

@@ -70,6 +70,8 @@ class People:
         self.path = course.folder / "moodle" / FILE
         self.known: dict[str, Person] = {}
         self.remarks: list[str] = []
+        self.came: set[str] = set()
+        """Ceux dont on a reçu quelque chose cette fois : eux seuls entrent dans la base."""
         self._read()
         with course.gradebook() as book:
             for student in book.students:
@@ -112,7 +114,7 @@ class People:
         people = {id: p.as_data() for id, p in sorted(self.known.items()) if p.labels or p.keys}
         text = json.dumps(people, ensure_ascii=False, indent=1)
         write_atomically(self.path, (text + "\n").encode("utf-8", "replace"))
-        fresh = {id: p.name for id, p in self.known.items() if p.name and p.name != id and id not in self.named}
+        fresh = {id: p.name for id, p in self.known.items() if p.name and p.name != id and id in self.came - self.named}
         if fresh:
             with self.course.gradebook() as book:
                 for id, name in fresh.items():
@@ -163,6 +165,7 @@ class People:
         for who, id in found.items():
             if id:
                 self.learn(id, who)
+        self.came |= set(found.values())
         return found
 
     def by_number(self, wanted: Iterable[Who], assignments: Collection[str]) -> dict[Who, str]:
@@ -310,8 +313,8 @@ class People:
         """Retient le numéro que Moodle donne à cette personne pour ce devoir."""
         self.known[id].numbers.setdefault(assignment, number)
 
-    def enrol(self, assignment: str, participants: Iterable[tuple[str, str]], sure: bool) -> dict[str, str]:
-        """Inscrit ceux d'une feuille d'évaluation de Moodle, (numéro, nom) ; rend leurs identifiants et leurs noms.
+    def enrol(self, assignment: str, participants: Iterable[tuple[str, str]], sure: bool) -> None:
+        """Retient ceux d'une feuille d'évaluation de Moodle : (numéro, nom).
 
         sure : vrai si la feuille est à coup sûr celle de ce devoir. Sinon, un nom que porte déjà quelqu'un qui a un
         autre numéro est laissé : ce n'est pas un homonyme, mais la feuille d'un autre devoir.
@@ -322,8 +325,8 @@ class People:
         found = self.resolve(everyone, [assignment])
         for who, id in found.items():
             self.number(id, assignment, who.number)
+        self.came -= set(found.values())
         self.save()
-        return {id: self.known[id].name for id in found.values()}
 
 
 def fold(id: str) -> str:

@@ -155,10 +155,11 @@ def write_report(course: Course, name: str, folder: Path, worksheet: Path | None
     filled = fill_worksheet(sheet, numbers, worksheet) if worksheet is not None else None
     if filled is not None and filled.absent:
         sure = 2 * filled.filled >= len(numbers)
-        enrolled = People(course).enrol(name, filled.absent, sure)
-        known = {row.student for row in sheet.rows}
-        sheet.rows += [Row(id, full, None, {}, {}) for id, full in enrolled.items() if id not in known]
-        sheet.rows.sort(key=lambda row: row.student)
+        People(course).enrol(name, filled.absent, sure)
+        numbers = moodle_numbers(course, name)
+    known = {row.student for row in sheet.rows}
+    sheet.rows += [Row(id, person["name"], None, {}, {}) for id, person in numbers.items() if id not in known]
+    sheet.rows.sort(key=lambda row: row.student)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
 
