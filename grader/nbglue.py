@@ -269,15 +269,22 @@ def judge_apart(nb: NotebookNode, given: Assignment) -> list[Result]:
     """Les notes d'une copie réparée, jugée à part ; refusée si elle ne tient pas dans ses limites."""
     points = points_of(nb, given.template)
     try:
-        return apart(_judged, writes_json(nb), given.chapter.name, given.fingerprint, points, hooks.seed)
+        text = writes_json(nb)
+        results, nb.metadata[KEY] = apart(_judged, text, given.chapter.name, given.fingerprint, points, hooks.seed)
+        return results
     except (Exceeded, Died) as error:
         nb.metadata[KEY] = {**nb.metadata.get(KEY, {}), "refused": str(error)}
         return grade_refused(given.chapter, points, str(error))
 
 
-def _judged(text: str, name: str, fingerprint: str, points: dict[str, float], seed: int | None) -> list[Result]:
+def _judged(
+    text: str, name: str, fingerprint: str, points: dict[str, float], seed: int | None
+) -> tuple[list[Result], dict[str, Any]]:
+    """Les notes, et ce que les métadonnées de la copie en disent."""
     one_thread()
-    return grade_notebook(reads_json(text), current_assignment(name, fingerprint), points, shared_sandbox(), seed)
+    nb = reads_json(text)
+    results = grade_notebook(nb, current_assignment(name, fingerprint), points, shared_sandbox(), seed)
+    return results, nb.metadata.get(KEY, {})
 
 
 def points_of(nb: NotebookNode, template: Template) -> dict[str, float]:

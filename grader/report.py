@@ -68,7 +68,7 @@ def attention_csv(sheet: Sheet) -> bytes:
         elif row.refused:
             add(row, "copie refusée", row.refused)
         elif row.notes:
-            add(row, "copie réparée", " ".join(row.notes))
+            add(row, "à savoir", " ".join(row.notes))
         for text in row.differences:
             add(row, "note changée", text)
     for need in needs(sheet):

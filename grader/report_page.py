@@ -62,7 +62,7 @@ def render_page(sheet: Sheet) -> str:
         ("exercices", "Les exercices, du moins au mieux réussi", exercises(found)),
         ("idees", "Les idées fausses", misconceptions(found)),
         ("aide", "Qui a besoin d'aide", help_table(sheet, helped)),
-        ("copies", "Copies absentes, refusées ou réparées", copies(sheet)),
+        ("copies", "Copies absentes, refusées, réparées ou exécutées en partie", copies(sheet)),
         ("changees", "Notes changées à la main ou par un retard", differences(sheet)),
         ("ressemblances", "Ressemblances entre réponses", similarities(sheet, sheet.pairs)),
         ("tous", "Toutes les notes", marks_table(sheet)),
@@ -243,7 +243,7 @@ def copies(sheet: Sheet) -> str:
     if absent:
         parts.append(f"<h3>Rien reçu ({len(absent)})</h3><p>{', '.join(absent)}</p>")
     if repaired:
-        parts += ["<h3>Réparées puis notées</h3>", grid(("étudiant", "ce qui a été réparé"), repaired)]
+        parts += ["<h3>Réparées, ou exécutées en partie, puis notées</h3>", grid(("étudiant", "à savoir"), repaired)]
     return "".join(parts) or "<p>Toutes les copies attendues sont là et lisibles.</p>"
 
 

@@ -304,6 +304,16 @@ def test_what_was_repaired_is_said(batch):
         assert any(word in r.feedback for r in marked.results[student]), student
 
 
+def test_nbgrader_alone_says_it_too(batch):
+    course, _, _ = batch
+    student = "import-inexistant"
+    path = Path(course.path("autograded", student, NAME)) / f"{NAME}.ipynb"
+    before = nbformat.read(path, as_version=4).metadata["atelier"]["notes"]
+    assert course.autograde(NAME, student) == ""
+    after = nbformat.read(path, as_version=4).metadata["atelier"]
+    assert after["notes"] == before and "module_qui_n_existe_pas" in str(before)
+
+
 def test_nothing_submitted_is_touched(batch):
     assert batch[2] == []
 

@@ -176,7 +176,7 @@ def test_the_tables_say_the_same_as_the_page(sheet):
     assert exercises[0][:4] == ["exercice", "barème", "moyenne", "facilité"] and exercises[1][0] == "gptq"
     assert exercises[1][-2:] == ["unsigned", "7"]
     attention = {(r[0], r[3]) for r in read(attention_csv(sheet))[1:]}
-    assert {("absent", "rien reçu"), ("broken", "copie refusée"), ("e-15", "copie réparée"), ("e-00", "à aider")} <= (
+    assert {("absent", "rien reçu"), ("broken", "copie refusée"), ("e-15", "à savoir"), ("e-00", "à aider")} <= (
         attention
     )
     assert read(similarities_csv(sheet))[1] == ["e-20", "e-21", "gptq", "1,00"]
