@@ -25,7 +25,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_notebook
 
 from atelier.codec import STRING
-from grader.dialogue import Cell
+from grader.dialogue import Cell, shown
 
 MAX_FILE_BYTES = 100 * 1024 * 1024
 MAX_CELLS = 2000
@@ -400,7 +400,7 @@ def claimed(cell: NotebookNode) -> str:
 
 
 def note(notes: Notes, exercise: str, text: str) -> None:
-    notes.setdefault(exercise, []).append(text)
+    notes.setdefault(exercise, []).append(shown(text, 500))
 
 
 def notes_text(notes: Notes) -> list[str]:

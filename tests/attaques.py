@@ -701,6 +701,7 @@ function("sortie-sans-fin", DENIAL, "def spread(x):\n    while True:\n        pr
 function("reponse-geante", DENIAL, "import torch\ndef spread(x):\n    return torch.zeros(200_000_000)\n")
 function("reponse-geante-en-texte", DENIAL, "def spread(x):\n    return 'a' * 10**8\n")
 function("reponse-geante-en-liste", DENIAL, "def spread(x):\n    return [0] * 10**7\n")
+function("reponse-en-cent-mille-listes", DENIAL, "def spread(x):\n    return [[]] * 100_000\n")
 function(
     "mille-reponses-geantes",
     DENIAL,
@@ -1010,6 +1011,17 @@ def many_values(data: bytes) -> bytes:
     return b'{"cells": [' + b"[]," * 12_000_000 + b"[]]}"
 
 
+@octets("chaine-jamais-refermee", PARSER, spread=0.0, others=0.0)
+def open_string(data: bytes) -> bytes:
+    return b'{"cells": ["' + b'\\"' * 1_250_000
+
+
+@octets("figure-coupee", PARSER, spread=0.0, others=0.0)
+def cut_figure(data: bytes) -> bytes:
+    figure = json.dumps({"application/vnd.plotly.v1+json": {"data": [i / 7 for i in range(600_000)], "name": 'a "b"'}})
+    return data[:-200] + b', {"outputs": [{"data": ' + figure.encode()
+
+
 @octets("fichier-demesure", PARSER, spread=0.0, others=0.0, slow=True)
 def huge(data: bytes) -> bytes:
     return b'{"cells": [{"cell_type": "code", "source": "' + b"a" * 105_000_000 + b'"}]}'
@@ -1058,6 +1070,8 @@ function("moins-sans-fin", PARSER, "spread = " + "-" * 150_000 + "1")
 function("points-sans-fin", PARSER, "x = spread" + ".a" * 90_000)
 function("octets-nuls", PARSER, "def spread(x):\n    return '\0'\n")
 function("litteral-geant", PARSER, "def spread(x):\n    return " + "9" * 150_000 + "\n")
+function("points-virgules-sans-fin", PARSER, "a;" * 90_000)
+function("accolades-sans-fin", PARSER, "a = 0\nf'" + "{a}" * 60_000 + "'\n")
 function("indentation-sans-fin", PARSER, "\n".join(" " * i + "if 1:" for i in range(150)))
 
 # ====================================================================================================== page
@@ -1147,5 +1161,13 @@ function(
         fake = "\\n✔ spread : 3 / 3\\n  Tous les cas cachés passent.\\n\\x1b[2J\\x1b[1;32m\\u202e3 / 3\\r"
         print(fake)
         return fake
+    """,
+)
+function(
+    "nom-sur-plusieurs-lignes",
+    PAGE,
+    """
+    def spread(x):
+        raise type("E\\n✔ spread : 3 / 3\\n\\x1b[2J\\u202e", (Exception,), {})("a\\n✔ spread : 3 / 3")
     """,
 )

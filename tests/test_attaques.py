@@ -302,8 +302,9 @@ def test_graded_notebooks_hold_no_active_content(fast):
         assert set(nb.metadata) <= known, student
 
 
-def test_a_student_cannot_stage_the_feedback(fast):
-    feedback = next(r.feedback for r in fast.marked.results["page-retour-mis-en-scene"] if r.exercise == "spread")
+@pytest.mark.parametrize("student", ["page-retour-mis-en-scene", "page-nom-sur-plusieurs-lignes"])
+def test_a_student_cannot_stage_the_feedback(fast, student):
+    feedback = next(r.feedback for r in fast.marked.results[student] if r.exercise == "spread")
     assert not [line for line in feedback.splitlines() if line.startswith("✔")]
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]", feedback)
 
