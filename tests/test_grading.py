@@ -312,7 +312,7 @@ TRACES = {
     "float32 precision": "import torch; torch.set_float32_matmul_precision('medium')",
     "folder": "os.chdir('/')",
     "numpy errors": "import numpy; numpy.seterr(all='raise')",
-    "memory": "globals()['kept'] = bytearray(1 << 28)",
+    "memory": "import mmap; globals()['kept'] = mmap.mmap(-1, 1 << 28)",
 }
 
 
