@@ -567,7 +567,7 @@ wanda_mask = Exercise(
 def draw_nm(d: Draw, group: str) -> Inputs:
     if group == "égalités":
         w = d.integers(1, 2, *d.turn([(3, 8), (16,), (2, 12), (4, 8)])).float() * d.choice([-1.0, 1.0])
-        w.view(-1)[:4] = torch.tensor([1.0, -1.0, 1.0, -1.0])
+        w.view(-1)[:4] = torch.tensor([-1.0, 1.0, -1.0, 1.0])  # le signe n'y est jamais indifférent
         n = d.integer(1, 3)
         return {"w": w, "n": n, "m": 4}
     if group == "refus":
@@ -811,8 +811,7 @@ def _attention(d: Draw, n_head: int, size: int, heads: list[int]) -> Inputs:
 def draw_heads(d: Draw, group: str) -> Inputs:
     n_head, size = d.turn([(4, 2), (5, 3), (6, 2), (4, 3)])
     heads = d.random.sample(range(n_head - 1), d.turn([2, 3, 1, 2]))
-    if d.index % 2 == 0:
-        heads.sort(reverse=True)
+    heads.sort(reverse=d.index % 2 == 0)  # croissantes, qui les retire une à une sans renuméroter se trompe toujours
     if group == "bords":
         return d.turn(
             [
