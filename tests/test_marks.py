@@ -154,7 +154,8 @@ def test_every_mark_shown_is_the_one_nbgrader_exports(course, capsys):
     status, records = grade(course)
     said = capsys.readouterr().out
     assert status == 0
-    shown = {m[1]: number(m[2]) for m in re.finditer(r"^(\w+) +([\d,]+)\u00a0/\u00a06 ", said, re.MULTILINE)}
+    lines = re.finditer(r"^(\w+)(?: \(.*\))? +([\d,]+)\u00a0/\u00a06 ", said, re.MULTILINE)
+    shown = {line[1]: number(line[2]) for line in lines}
     assert shown == wanted
     assert main(["report", NAME, "--course", str(course.folder)]) == 0
     folder = course.folder / "bilans" / NAME
@@ -190,7 +191,7 @@ def test_what_differs_from_the_automatic_mark_is_said_to_all(course, capsys):
     said = capsys.readouterr().out
     hand = "note mise à la main, 1,5\u00a0/\u00a03 (la correction automatique donne 3\u00a0/\u00a03)"
     late = "retard\u00a0: 2 points en moins, 2,25\u00a0/\u00a06 au lieu de 4,25"
-    assert f"ana\u00a0: spread\u00a0: {hand}" in said and f"bo\u00a0: {late}" in said
+    assert f"ana (Ana Silva)\u00a0: spread\u00a0: {hand}" in said and f"bo\u00a0: {late}" in said
     assert "di\u00a0:" not in said and "fay\u00a0:" not in said
     messages = {(r["student"], r["exercise"]): r["message"] for r in records}
     assert "à la main, 1,5" in messages["ana", "spread"] and "à la main" not in messages["ana", "scale_up"]
