@@ -21,6 +21,8 @@ Sondes et entrées (les noms en capitales sont ceux du chapitre, dans l'ordre de
 | `gpt2_call` | `config`, `seed`, `args` | `fn(model, *args)`, le modèle ayant des paramètres gelés |
 | `generate` | `config`, `seed`, `input_ids`, `n_new` | jetons produits, jetons lus en trop |
 | `freeze` | `config`, `seed`, `args` | valeur rendue, noms des paramètres qui apprennent |
+
+Là où une sonde bâtit un module ou un modèle, une entrée de plus, `device`, peut dire sur quel appareil.
 """
 
 from __future__ import annotations
@@ -165,6 +167,8 @@ def to_data(value: Any, place: str = "", depth: int = 0) -> Any:
         if isinstance(value, kind):
             return {int: int.__int__, float: float.__float__, str: str.__str__}[kind](value)
     if isinstance(value, torch.Tensor):
+        if value.device.type not in ("cpu", "meta"):  # calculé sur une carte : on n'en juge que les valeurs
+            value = value.detach().cpu()
         if type(value) not in (torch.Tensor, nn.Parameter):
             raise NotData(f"un tenseur d'un genre particulier ({type(value).__name__}) ; on attend un torch.Tensor")
         odd = {
@@ -328,12 +332,18 @@ def _build(spec: Any) -> Any:
     return layer
 
 
-def _construct(fn: Callable[..., Any], init: dict[str, Any]) -> tuple[nn.Module, dict[str, nn.Module]]:
-    given = {name: _build(spec) for name, spec in init.items()}
+def _placed(model: nn.Module, inputs: dict[str, Any]) -> nn.Module:
+    """Le module, là où l'entrée `device` le demande."""
+    return model.to(inputs["device"]) if "device" in inputs else model
+
+
+def _construct(fn: Callable[..., Any], inputs: dict[str, Any]) -> tuple[nn.Module, dict[str, nn.Module]]:
+    given = {name: _build(spec) for name, spec in inputs["init"].items()}
+    given = {name: _placed(v, inputs) if isinstance(v, nn.Module) else v for name, v in given.items()}
     made = fn(*given.values())
     if not isinstance(made, nn.Module):
         raise NotData(f"{_name_of(made)} ; on attend un nn.Module")
-    return made, {name: v for name, v in given.items() if isinstance(v, nn.Module)}
+    return _placed(made, inputs), {name: v for name, v in given.items() if isinstance(v, nn.Module)}
 
 
 def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -362,7 +372,7 @@ def module(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
     x : entrée. weights : nom → poids posés après la construction. out_grad : pondération de la sortie dans la
     perte, somme(sortie · out_grad). watch : noms des paramètres dont on regarde s'ils partent de zéro.
     """
-    made, given = _construct(fn, inputs["init"])
+    made, given = _construct(fn, inputs)
     parameters, own = _trainable(made), dict(made.named_parameters())
     result: dict[str, Any] = {
         "paramètres entraînés": {name: list(p.shape) for name, p in sorted(parameters.items())},
@@ -387,7 +397,7 @@ def train_steps(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any
 
     La perte est l'erreur quadratique moyenne. Rend les pertes, les paramètres entraînés et les modules reçus.
     """
-    made, given = _construct(fn, inputs["init"])
+    made, given = _construct(fn, inputs)
     result: dict[str, Any] = {
         "paramètres entraînés": {name: list(p.shape) for name, p in sorted(_trainable(made).items())}
     }
@@ -428,7 +438,7 @@ def tiny_gpt2(config: dict[str, int], seed: int, std: float = 0.4) -> nn.Module:
 
 
 def _model_of(inputs: dict[str, Any]) -> nn.Module:
-    return tiny_gpt2(inputs["config"], inputs["seed"])
+    return _placed(tiny_gpt2(inputs["config"], inputs["seed"]), inputs)
 
 
 def _state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -521,7 +531,7 @@ def gpt2_transform(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, 
     with _replaced(fn, inputs.get("stand_ins", {})):
         returned = fn(model, *inputs.get("args", {}).values())
     result: dict[str, Any] = {"rend le modèle reçu": returned is model}
-    model = returned if isinstance(returned, nn.Module) else model
+    model = _placed(returned if isinstance(returned, nn.Module) else model, inputs)
     parameters = [p for p in model.parameters() if p.requires_grad]
     result["formes entraînées"] = sorted(list(p.shape) for p in parameters)
     result["nombre de paramètres"] = sum(p.numel() for p in model.parameters())
@@ -532,7 +542,7 @@ def gpt2_transform(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, 
             p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(seed)))
     logits = model(ids).logits
     result["logits avec les poids donnés"] = logits
-    weighting = torch.randn(logits.shape, generator=torch.Generator().manual_seed(inputs["seed"]))
+    weighting = torch.randn(logits.shape, generator=torch.Generator().manual_seed(inputs["seed"])).to(logits.device)
     found = _gradients((logits * weighting).sum(), {str(i): p for i, p in enumerate(parameters)})
     result["tenseurs qui reçoivent un gradient"] = sum(bool(g.any()) for g in found.values())
     by_shape: dict[str, torch.Tensor] = {}
@@ -610,7 +620,7 @@ def freeze(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
 
 def talkative_gpt2(inputs: dict[str, Any]) -> nn.Module:
     """Le petit GPT-2 de ces entrées, dont la suite la plus probable n'est pas toujours le même jeton."""
-    model = tiny_gpt2(inputs["config"], inputs["seed"], 0.25)
+    model = _placed(tiny_gpt2(inputs["config"], inputs["seed"], 0.25), inputs)
     with torch.no_grad():
         model.transformer.wpe.weight.mul_(4)  # sinon la tête, liée à la table des mots, répète le dernier jeton
     return model
