@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
 from typing import Any
 
 from atelier import paths as paths  # retient le dossier où le noyau a commencé, avant tout os.chdir
@@ -15,6 +16,9 @@ from atelier import paths as paths  # retient le dossier où le noyau a commenc�
 # Les fils de calcul de torch s'attendent en dormant et non en boucle : sur une machine déjà occupée, Colibri va ainsi
 # quatre à cinq fois plus vite. Lu par OpenMP quand torch se charge ; cours.py et grader le transmettent aux noyaux.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Ce que la carte d'un Mac (MPS) ne sait pas encore calculer (valeurs singulières…) se fait sur le processeur.
+if sys.platform == "darwin":
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
 
 # transformers charge torchao s'il est là, qui se plaint alors de noyaux faits pour d'autres machines.
 for _noisy in ("torchao", "torch.utils._pytree"):

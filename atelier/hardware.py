@@ -6,12 +6,14 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch import nn
 
 T = TypeVar("T")
 SCALES = ("essai", "cpu", "gpu")
@@ -27,6 +29,35 @@ def device() -> torch.device:
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def home(model: nn.Module) -> torch.device:
+    """L'appareil où sont les poids d'un modèle : là où vont ses lots, et ce qu'on lui ajoute."""
+    return next(model.parameters()).device
+
+
+def beside(model: nn.Module, batch: Any) -> Any:
+    """Le lot, mis sur l'appareil des poids de `model` : tenseur, liste, n-uplet, dictionnaire, ou objet qui a `.to`."""
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(beside(model, part) for part in batch)
+    if isinstance(batch, dict):
+        return {name: beside(model, part) for name, part in batch.items()}
+    return batch.to(home(model)) if hasattr(batch, "to") else batch
+
+
+@cache
+def has_float64(where: torch.device) -> bool:
+    """Faux sur la carte d'un Mac (MPS), que les exercices du chapitre 3 prendraient en défaut."""
+    try:
+        torch.zeros(0, dtype=torch.float64, device=where)
+    except TypeError:
+        return False
+    return True
+
+
+def for_float64(x: torch.Tensor) -> torch.Tensor:
+    """Le tenseur, ramené sur le processeur si son appareil ne connaît pas float64."""
+    return x if has_float64(x.device) else x.cpu()
 
 
 @dataclass(frozen=True)
@@ -52,8 +83,7 @@ def machine() -> str:
     """Une ligne : processeur ou carte, mémoire, système, versions."""
     d = device()
     if d.type == "cuda":
-        props = torch.cuda.get_device_properties(d)
-        what = f"GPU {props.name}, {props.total_memory / 2**30:.0f} Gio"
+        what = f"GPU {card_name()}, {torch.cuda.get_device_properties(d).total_memory / 2**30:.0f} Gio"
     elif d.type == "mps":
         what = f"GPU Apple ({platform.machine()})"
     else:
@@ -72,12 +102,46 @@ def describe_machine() -> None:
     print(f"Échelle : « {scale().name} » ({sense[scale().name]})")
 
 
+def card_name() -> str:
+    """Le nom de la carte CUDA en service ; vide s'il n'y en a pas."""
+    return torch.cuda.get_device_name(device()) if device().type == "cuda" else ""
+
+
+def card_capability() -> tuple[int, int]:
+    """La génération de la carte CUDA : (7, 5) Turing (T4), (8, 0) Ampere, (8, 9) Ada, (9, 0) Hopper ; (0, 0) sans."""
+    return torch.cuda.get_device_capability(device()) if device().type == "cuda" else (0, 0)
+
+
 def synchronize() -> None:
     """Attend la fin des calculs lancés sur la carte ; sans effet sur CPU."""
     if device().type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device())
     elif device().type == "mps":
         torch.mps.synchronize()
+
+
+@dataclass
+class CardMemory:
+    """Octets pris sur la carte avant, après et au plus haut ; None là où torch ne les compte pas (CPU, MPS)."""
+
+    before: int | None = None
+    after: int | None = None
+    peak: int | None = None
+
+
+@contextmanager
+def card_memory() -> Iterator[CardMemory]:
+    """La mémoire de la carte autour du bloc, poids déjà en place compris ; à lire une fois le bloc fini."""
+    found, counted = CardMemory(), device().type == "cuda"
+    if counted:
+        synchronize()
+        torch.cuda.reset_peak_memory_stats(device())
+        found.before = torch.cuda.memory_allocated(device())
+    yield found
+    if counted:
+        synchronize()
+        found.after = torch.cuda.memory_allocated(device())
+        found.peak = torch.cuda.max_memory_allocated(device())
 
 
 def median_seconds(run: Callable[[], object], repeats: int = 7, warmup: int = 2) -> float:

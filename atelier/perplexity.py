@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from atelier.hardware import scale
+from atelier.hardware import beside, scale
 from atelier.paths import asset
 
 if TYPE_CHECKING:
@@ -98,7 +98,6 @@ def evaluate_perplexity(
 
     was_training = model.training
     model.eval()
-    where = next(model.parameters()).device
     start, total, count = time.perf_counter(), 0.0, 0
     windows = _windows(len(ids) - 1, context, stride)
     for i in range(0, len(windows), batch_size):
@@ -110,10 +109,11 @@ def evaluate_perplexity(
             n = stop - begin
             inputs[row, :n] = ids[begin:stop]
             targets[row, n - new : n] = ids[stop - new + 1 : stop + 1]
-        logits = model(inputs.to(where)).logits.float()
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.to(where).flatten(), reduction="sum")
-        total += loss.item()
         count += int((targets != -100).sum())
+        inputs, targets = beside(model, (inputs, targets))
+        logits = model(inputs).logits.float()
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
+        total += loss.item()
     if was_training:
         model.train()
     end = tokenizer.convert_tokens_to_ids(END)

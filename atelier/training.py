@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atelier.hardware import device, synchronize
+from atelier.hardware import beside, device, synchronize
 from atelier.models import load_tokenizer
 from atelier.perplexity import encode_documents, extract
 
@@ -48,7 +48,8 @@ def _windows(ids: Tensor, batch_size: int, length: int, seed: int) -> Iterator[T
 
 
 def lm_loss(model: nn.Module, ids: Tensor) -> Tensor:
-    """Entropie croisée moyenne du jeton suivant ; ids (B, T) → scalaire, en nats."""
+    """Entropie croisée moyenne du jeton suivant ; ids (B, T), où qu'ils soient → scalaire, en nats."""
+    ids = beside(model, ids)
     logits = model(ids, use_cache=False).logits
     return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
 

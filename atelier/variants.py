@@ -14,7 +14,7 @@ from safetensors.torch import load, save
 
 from atelier import state
 from atelier.display import note, number, show, table
-from atelier.hardware import device, median_seconds, scale
+from atelier.hardware import device, home, median_seconds, scale
 from atelier.models import load_model
 from atelier.paths import asset, chapter_titles
 from atelier.perplexity import evaluate_perplexity
@@ -72,7 +72,7 @@ def rows() -> list[Row]:
 def window_milliseconds(model: torch.nn.Module) -> float:
     """Durée médiane d'une fenêtre de 256 jetons (ou du contexte du modèle, s'il est plus court), en millisecondes."""
     context = min(model.config.n_positions, 256)
-    ids = torch.arange(context, device=next(model.parameters()).device)[None] % model.config.vocab_size
+    ids = torch.arange(context, device=home(model))[None] % model.config.vocab_size
     return 1000 * median_seconds(lambda: model(ids), repeats=25)
 
 

@@ -12,6 +12,7 @@ from atelier.compare import CaseResult, compare, diagnose
 from atelier.display import _display, number, show
 from atelier.exercise import Tolerance
 from atelier.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, canvas
+from atelier.hardware import home
 from atelier.probes import run_case
 
 PARTS = {
@@ -111,7 +112,7 @@ def write_on(beginning: str, tokens: int = 40, seed: int = 0) -> None:
     from atelier.perplexity import END
 
     model, tokenizer = load_model("colibri"), load_tokenizer("colibri")
-    ids = torch.tensor([tokenizer.convert_tokens_to_ids(END), *tokenizer(beginning)["input_ids"]], device=model.device)
+    ids = torch.tensor([tokenizer.convert_tokens_to_ids(END), *tokenizer(beginning)["input_ids"]], device=home(model))
     torch.manual_seed(seed)
     written = model.generate(
         ids[None],

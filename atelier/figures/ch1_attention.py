@@ -12,6 +12,7 @@ from atelier.display import note, number, recorded, show, table
 from atelier.figures.ch1_tokens import NBSP, eager, token_text
 from atelier.figures.controls import Slider, explore
 from atelier.figures.style import canvas
+from atelier.hardware import beside
 from atelier.perplexity import evaluate_perplexity
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def attention_inside(
     model: GPT2LMHeadModel, ids: Tensor, split_heads: Any, causal_attention: Any, **evaluation: Any
 ) -> None:
     """Les logits de Colibri avec l'attention de la bibliothèque, puis avec celle de l'étudiant dans chaque bloc."""
-    ids, own = ids.to(model.device), copy.deepcopy(model)
+    ids, own = beside(model, ids), copy.deepcopy(model)
     for block in own.transformer.h:
         block.attn = OwnAttention(block.attn, split_heads, causal_attention)
     theirs, yours = model(ids, use_cache=False).logits, own(ids, use_cache=False).logits
@@ -76,7 +77,7 @@ def attention_inside(
 def attentions(model: GPT2LMHeadModel, ids: Tensor) -> Tensor:
     """Poids d'attention (L, B, H, T, T) de tous les blocs."""
     with eager(model):
-        return torch.stack(model(ids.to(model.device), output_attentions=True, use_cache=False).attentions).cpu()
+        return torch.stack(model(beside(model, ids), output_attentions=True, use_cache=False).attentions).cpu()
 
 
 def attention_map(model: GPT2LMHeadModel, tokenizer: Any, text: str, layer: int = 0, head: int = 0) -> None:

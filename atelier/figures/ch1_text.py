@@ -19,7 +19,7 @@ from atelier.figures.ch1_counts import GPT3
 from atelier.figures.ch1_tokens import NBSP, end_token, token_text
 from atelier.figures.controls import Shown, live, picture, show_live
 from atelier.figures.style import BLUE, ORANGE, SERIES, canvas, french
-from atelier.hardware import device, synchronize
+from atelier.hardware import beside, card_memory, home, synchronize
 from atelier.models import GPT2_SIZES, gpt2_shape
 from atelier.perplexity import encode_documents, evaluate_perplexity, extract
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 @torch.inference_mode()
 def surprises(model: GPT2LMHeadModel, tokenizer: Any, text: str) -> tuple[Tensor, Tensor]:
     """Jetons d'un texte (T,) et surprise de chacun, −log₂ p, en bits (T,). Le premier est deviné d'après rien."""
-    ids = torch.tensor([[end_token(tokenizer), *tokenizer(text)["input_ids"]]], device=model.device)
+    ids = torch.tensor([[end_token(tokenizer), *tokenizer(text)["input_ids"]]], device=home(model))
     logits = model(ids, use_cache=False).logits[0, :-1].float()
     return ids[0, 1:], F.cross_entropy(logits, ids[0, 1:], reduction="none") / math.log(2)
 
@@ -97,8 +97,9 @@ def surprise_by_rank(model: GPT2LMHeadModel, tokenizer: Any, n_windows: int) -> 
     windows = ids[: len(ids) // context * context].reshape(-1, context)
     losses = []
     for batch in windows.split(16):
-        logits = model(batch.to(model.device), use_cache=False).logits[:, :-1].float()
-        targets = batch[:, 1:].to(model.device)
+        batch = beside(model, batch)
+        logits = model(batch, use_cache=False).logits[:, :-1].float()
+        targets = batch[:, 1:]
         losses.append(F.cross_entropy(logits.transpose(1, 2), targets, reduction="none").cpu())
     bits = torch.cat(losses).mean(0) / math.log(2)
     n = len(bits)
@@ -141,7 +142,7 @@ def protocols(model: GPT2LMHeadModel, tokenizer: Any, perplexity: Any, max_token
     lengths = [longest // k for k in (16, 8, 4, 2, 1)]
     yours: dict[int, float] = {}
     for n in lengths:
-        windows = text[: len(text) // n * n].reshape(-1, n).to(model.device)
+        windows = beside(model, text[: len(text) // n * n].reshape(-1, n))
         yours[n] = float(perplexity(model(windows, use_cache=False).logits.float(), windows))
     evaluated = {
         (n, stride): evaluate_perplexity(
@@ -200,7 +201,7 @@ def greedy_text(model: GPT2LMHeadModel, tokenizer: Any, prompts: Sequence[str], 
     """La suite la plus probable de quelques amorces par la fonction de l'étudiant, et celle de `model.generate`."""
     rows, equal = [], True
     for prompt in prompts:
-        ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
+        ids = beside(model, tokenizer(prompt, return_tensors="pt")["input_ids"])
         mine = greedy(model, ids, n_new)
         theirs = model.generate(
             ids, attention_mask=torch.ones_like(ids), do_sample=False, min_new_tokens=n_new, max_new_tokens=n_new,
@@ -239,7 +240,7 @@ def _play(
     n_new: int,
 ) -> tuple[Any, str, list[str]]:  # fmt: skip
     """La figure du premier tirage, son texte alternatif, et trois suites."""
-    ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
+    ids = beside(model, tokenizer(prompt, return_tensors="pt")["input_ids"])
     logits = model(ids, use_cache=False).logits[0, -1].float().cpu()
     plain, kept = torch.softmax(logits, -1), _filtered(logits, temperature, top_k, top_p)
     shown = plain.topk(12).indices.tolist()
@@ -336,7 +337,7 @@ def settings_compared(model: GPT2LMHeadModel, tokenizer: Any, prompt: str, n_new
         "T = 1, sans filtre": (1.0, 0, 1.0),
         "T = 1,5, sans filtre": (1.5, 0, 1.0),
     }
-    ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
+    ids = beside(model, tokenizer(prompt, return_tensors="pt")["input_ids"])
     rows = []
     for name, values in settings.items():
         sampling = {"do_sample": False}
@@ -368,7 +369,7 @@ def settings_compared(model: GPT2LMHeadModel, tokenizer: Any, prompt: str, n_new
 
 def _cache_after(model: GPT2LMHeadModel, n_tokens: int) -> Any:
     """Le cache d'un modèle qui a lu n_tokens jetons."""
-    ids = torch.arange(n_tokens, device=model.device)[None] % model.config.vocab_size
+    ids = torch.arange(n_tokens, device=home(model))[None] % model.config.vocab_size
     return model(ids, use_cache=True)[1]
 
 
@@ -432,7 +433,7 @@ def _median(run: Callable[[Any], Any], given: Sequence[Any]) -> float:
 @torch.inference_mode()
 def _step_times(model: GPT2LMHeadModel, n_tokens: int, repeats: int) -> tuple[float, float]:
     """Secondes pour produire le jeton qui suit n_tokens : avec le cache des n_tokens − 1 premiers, puis sans."""
-    ids = torch.arange(n_tokens, device=model.device)[None] % model.config.vocab_size
+    ids = torch.arange(n_tokens, device=home(model))[None] % model.config.vocab_size
     cache = _cache_after(model, n_tokens - 1)
     caches = [copy.deepcopy(cache) for _ in range(repeats + 1)]
     with_cache = _median(lambda c: model(ids[:, -1:], c, use_cache=True), caches)
@@ -476,20 +477,17 @@ def cache_times(model: GPT2LMHeadModel, lengths: Sequence[int], repeats: int = 7
         header=["modèle", "jetons déjà écrits", "ms avec le cache", "ms sans", "rapport sans / avec"],
         caption=f"Médiane de {repeats} mesures",
     )
-    if device().type == "cuda":
-        _cuda_memory(models)
+    _card_memory(models)
 
 
-def _cuda_memory(models: dict[str, tuple[GPT2LMHeadModel, list[int]]]) -> None:
+def _card_memory(models: dict[str, tuple[GPT2LMHeadModel, list[int]]]) -> None:
     """Mémoire de la carte prise par le cache d'une phrase de la plus grande longueur mesurée."""
     for name, (m, lengths) in models.items():
-        with torch.inference_mode():
-            torch.cuda.empty_cache()
-            before = torch.cuda.memory_allocated()
+        with torch.inference_mode(), card_memory() as card:
             cache = _cache_after(m, max(lengths))
-            held = torch.cuda.memory_allocated() - before
-            peak = torch.cuda.max_memory_allocated()
+        if card.peak is None:
+            return
         note(
             f"{name}, {max(lengths)} jetons{NBSP}: le cache compte {_size(_bytes(cache))}, la carte en garde "
-            f"{_size(held)} ; au plus haut, {_size(peak)} étaient pris."
+            f"{_size(card.after - card.before)} ; au plus haut, {_size(card.peak)} étaient pris."
         )

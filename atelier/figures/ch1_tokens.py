@@ -14,6 +14,7 @@ from torch import Tensor
 from atelier.display import _display, note, number, show, table
 from atelier.figures.controls import Shown, live, show_live
 from atelier.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, canvas, french
+from atelier.hardware import beside
 from atelier.perplexity import END, extract
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def eager(model: GPT2LMHeadModel) -> Iterator[None]:
 @torch.inference_mode()
 def follow(model: GPT2LMHeadModel, tokenizer: Any, text: str) -> None:
     """La forme de chaque tenseur que la phrase traverse, relevée pendant un vrai passage."""
-    ids = tokenizer(text, return_tensors="pt")["input_ids"].to(model.device)
+    ids = beside(model, tokenizer(text, return_tensors="pt")["input_ids"])
     c = model.config
     rows = [[step, name, " × ".join(map(str, shape)), what] for step, name, shape, what in _shapes(model, ids)]
     table(
@@ -297,7 +298,7 @@ def architecture(model: GPT2LMHeadModel, n_tokens: int) -> None:
 @torch.inference_mode()
 def next_token(model: GPT2LMHeadModel, tokenizer: Any, text: str, k: int = 10) -> None:
     """Les k jetons les plus probables après `text`."""
-    ids = tokenizer(text, return_tensors="pt")["input_ids"].to(model.device)
+    ids = beside(model, tokenizer(text, return_tensors="pt")["input_ids"])
     probabilities = torch.softmax(model(ids).logits[0, -1].float(), dim=-1)
     best = probabilities.topk(k)
     names = [token_text(tokenizer, i) for i in best.indices.tolist()]
@@ -324,7 +325,7 @@ def next_token(model: GPT2LMHeadModel, tokenizer: Any, text: str, k: int = 10) -
 @torch.inference_mode()
 def block_by_block(model: GPT2LMHeadModel, tokenizer: Any, text: str, k: int = 3) -> None:
     """Ce que le modèle prédirait s'il s'arrêtait après chaque bloc (la « logit lens » de nostalgebraist, 2020)."""
-    ids = tokenizer(text, return_tensors="pt")["input_ids"].to(model.device)
+    ids = beside(model, tokenizer(text, return_tensors="pt")["input_ids"])
     out = model(ids, output_hidden_states=True)
     final = torch.log_softmax(out.logits[0, -1].float(), dim=-1)
     winner = int(final.argmax())

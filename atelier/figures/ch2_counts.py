@@ -13,6 +13,7 @@ from atelier.display import note, number, recorded, show, table
 from atelier.figures.ch1_counts import GPT3
 from atelier.figures.controls import Pick, Slider, explore
 from atelier.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SERIES, canvas, french, stacked_shares
+from atelier.hardware import home
 from atelier.models import GPT2_SIZES
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _counting() -> Iterator[Any]:
 def _window(model: GPT2LMHeadModel, n_tokens: int) -> dict[str, Any]:
     """Une fenêtre à lire, masque compris : il est donné tout fait, pour qu'un modèle sans nombres (appareil « meta »)
     puisse aussi être compté."""
-    where = next(model.parameters()).device
+    where = home(model)
     return {
         "input_ids": torch.zeros(1, n_tokens, dtype=torch.long, device=where),
         "attention_mask": torch.zeros(1, 1, n_tokens, n_tokens, device=where),

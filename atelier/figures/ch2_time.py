@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +18,7 @@ from atelier.figures.ch1_counts import GPT3
 from atelier.figures.ch2_counts import NBSP, flops_text, shape_only
 from atelier.figures.controls import Slider, explore
 from atelier.figures.style import BLACK, BLUE, GREEN, ORANGE, SERIES, canvas, french
-from atelier.hardware import device, median_seconds, synchronize
+from atelier.hardware import card_capability, card_memory, card_name, device, median_seconds, synchronize
 from atelier.measures import load_measures
 from atelier.models import gpt2_shape
 from atelier.paths import asset
@@ -44,9 +44,14 @@ ANNOUNCED = {
     "V100": {"float32": 15.7, "float16": 125},
     "L4": {"float32": 30.3, "TF32": 60, "bfloat16": 121, "float16": 121},
     "A100": {"float32": 19.5, "TF32": 156, "bfloat16": 312, "float16": 312},
-    "H100": {"float32": 67, "TF32": 494, "bfloat16": 989, "float16": 989},
+    "H100 PCIe": {"float32": 51, "TF32": 378, "bfloat16": 756, "float16": 756},
+    "H100 HBM3": {"float32": 67, "TF32": 494, "bfloat16": 989, "float16": 989},
+    "H200": {"float32": 67, "TF32": 494, "bfloat16": 989, "float16": 989},
 }
-"""Pointes annoncées par NVIDIA, en TFLOP/s, sans creux 2:4 : fiches techniques (H100 : version SXM)."""
+"""Pointes annoncées par NVIDIA, en TFLOP/s, sans creux 2:4 : fiches techniques. « H100 HBM3 » : la version SXM.
+
+Une clé désigne la carte dont le nom contient tous ses mots.
+"""
 
 GPT3_PARAMS, GPT3_TOKENS = 175 * 10**9, 300 * 10**9
 """Brown et al., 2020, tableau 2.1."""
@@ -80,10 +85,17 @@ def product_speed(size: int, dtype: torch.dtype, precision: str = "highest", rep
     return 2 * size**3 / seconds
 
 
+def formats() -> dict[str, tuple[torch.dtype, str]]:
+    """Les formats de cette machine. Une carte d'avant Ampere n'a ni TF32 ni bfloat16 : torch les imite, lentement."""
+    found = FORMATS.get(device().type, FORMATS["cpu"])
+    old = device().type == "cuda" and card_capability() < (8, 0)
+    return {name: f for name, f in found.items() if not (old and name in ("TF32", "bfloat16"))}
+
+
 def speeds(sizes: Sequence[int], repeats: int = 5, budget: float = 2.0) -> dict[str, dict[int, float]]:
     """Format → côté → FLOP/s. Un format trop lent (plus de `budget` secondes) s'arrête avant."""
     found: dict[str, dict[int, float]] = {}
-    for name, (dtype, precision) in FORMATS[device().type].items():
+    for name, (dtype, precision) in formats().items():
         found[name] = {}
         for size in sizes:
             known = list(found[name].values())
@@ -100,10 +112,8 @@ def rate_text(value: float) -> str:
 
 def _announced() -> dict[str, float]:
     """Les pointes annoncées de la carte, en FLOP/s, si on la connaît."""
-    if device().type != "cuda":
-        return {}
-    name = torch.cuda.get_device_name()
-    found = next((peaks for card, peaks in ANNOUNCED.items() if card in name.replace("-", " ").split()), {})
+    words = card_name().replace("-", " ").split()
+    found = next((peaks for card, peaks in ANNOUNCED.items() if all(word in words for word in card.split())), {})
     return {label: value * 1e12 for label, value in found.items()}
 
 
@@ -162,7 +172,7 @@ def step_times(model: GPT2LMHeadModel, batch_size: int, steps: int, half: bool =
     for _ in range(steps + 1):
         optimizer.zero_grad(set_to_none=True)
         marks = [_now()]
-        with torch.autocast(device().type, torch.bfloat16, enabled=half):
+        with torch.autocast(device().type, torch.bfloat16) if half else nullcontext():
             loss = lm_loss(model, ids)
         marks.append(_now())
         loss.backward()
@@ -191,10 +201,10 @@ def training_step(
     context = min(c.n_positions, 1024)
     tokens = batch_size * context
     useful = 3 * forward(c.n_layer, c.n_embd, context, c.vocab_size) * tokens
-    formats = {"float32": False} | ({"bfloat16": True} if device().type == "cuda" else {})
+    asked = {"float32": False} | ({"bfloat16": True} if device().type == "cuda" and "bfloat16" in peak else {})
     rows, bars = [], {}
-    for name, half in formats.items():
-        with _precision("highest"):
+    for name, half in asked.items():
+        with card_memory() as card, _precision("highest"):
             times = step_times(learner, batch_size, steps, half)
         bars[name] = times
         speed = useful / times["pas"]
@@ -209,8 +219,8 @@ def training_step(
         caption=f"{who}, un pas de {number(tokens)} jetons{NBSP}: {flops_text(useful)} utiles (trois fois votre "
         "passage avant, par jeton)",
     )
-    if device().type == "cuda":
-        note(f"Mémoire de la carte, au plus haut{NBSP}: {number(torch.cuda.max_memory_allocated() / 2**30, 3)} Gio.")
+    if card.peak is not None:
+        note(f"Mémoire de la carte, au plus haut, en {name}{NBSP}: {number(card.peak / 2**30, 3)} Gio.")
     fig, ax = canvas(8.0, 0.9 + 0.6 * len(bars))
     parts = {"aller": (BLUE, ""), "retour": (ORANGE, "//"), "optimiseur": (GREEN, "..")}
     for i, times in enumerate(bars.values()):

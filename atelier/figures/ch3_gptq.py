@@ -33,6 +33,7 @@ def two_weights(w: Tensor, x: Tensor, bits: int = 3) -> None:
     w : (sortie, entrée) ; x : (n, entrée). On choisit les deux entrées les plus corrélées, et la ligne où compenser
     change le plus l'erreur.
     """
+    w, x = w.cpu(), x.cpu()  # deux poids et un dessin : rien qui demande la carte
     corr = torch.corrcoef(x.double().T).abs().nan_to_num().fill_diagonal_(0)
     i, j = divmod(int(corr.argmax()), corr.shape[1])
     h = x[:, [i, j]].double().T @ x[:, [i, j]].double()

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from atelier.display import note, number, recorded, show, table
 from atelier.figures.layers import KINDS, layer_inputs, linear_layers, replace_weights, weight_of
 from atelier.figures.style import SERIES, canvas, french, percent, progress_bar
-from atelier.hardware import device, median_seconds
+from atelier.hardware import beside, card_capability, card_name, device, for_float64, has_float64, home, median_seconds
 from atelier.models import GPT2_SIZES
 from atelier.perplexity import evaluate_perplexity
 from atelier.variants import save_variant
@@ -110,7 +110,7 @@ def sentences(
 ) -> None:
     """La suite la plus probable que Colibri donne à `prompt`, une fois arrondi au plus proche, par canal."""
     use = rounder("canal", per_tensor, per_channel, quantize, dequantize)
-    ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
+    ids = beside(model, tokenizer(prompt, return_tensors="pt")["input_ids"])
     options = {"do_sample": False, "max_new_tokens": n_new, "pad_token_id": model.config.eos_token_id}
     rows = []
     for b in (None, *bits):
@@ -133,11 +133,12 @@ class Int8Layer(nn.Module):
         w = weight_of(layer)
         self.w_scale = per_channel(w, 8, 0)
         self.w_q = quantize(w / self.w_scale, 1.0, 0, 8)
-        self.bias = layer.bias.detach()
+        self.bias = for_float64(layer.bias.detach())
         self.product = int8_linear
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.product(x.flatten(0, -2), self.w_q, self.w_scale, self.bias).reshape(*x.shape[:-1], -1)
+        y = self.product(for_float64(x.flatten(0, -2)), self.w_q, self.w_scale, self.bias)
+        return y.to(x.device).reshape(*x.shape[:-1], -1)
 
 
 def to_int8(model: GPT2LMHeadModel, int8_linear: Any, per_channel: Any, quantize: Any) -> GPT2LMHeadModel:
@@ -165,7 +166,7 @@ def w8a8_errors(
     half = len(ids) // 2
     known, inputs, rows = layer_inputs(model, ids[:half]), layer_inputs(model, ids[half:]), []
     for name, layer in linear_layers(model).items():
-        w, x, b = weight_of(layer), inputs[name], layer.bias.detach()
+        w, x, b = weight_of(layer), inputs[name], for_float64(layer.bias.detach())
         s = per_channel(w, 8, 0)
         codes = quantize(w / s, 1.0, 0, 8)
         exact = x @ w.T + b
@@ -228,17 +229,16 @@ def _cpu_contenders(x: Tensor, layer: nn.Linear) -> dict[str, Callable[[], Any]]
 
 
 def _gpu_contenders(x: Tensor, layer: nn.Linear) -> dict[str, Callable[[], Any]]:
-    half, brain = copy.deepcopy(layer).half(), copy.deepcopy(layer).bfloat16()
-    xh, xb = x.half(), x.bfloat16()
-    a, b = _random_int8(*x.shape), _random_int8(*layer.weight.shape).T
-    found: dict[str, Callable[[], Any]] = {
-        "fp32": lambda: layer(x),
-        "fp16": lambda: half(xh),
-        "bf16": lambda: brain(xb),
-    }
-    if len(x) > 16:  # contrainte de torch._int_mm sur CUDA
+    """Les noyaux d'une carte : ceux de CUDA selon sa génération ; sur MPS ou ailleurs, fp32 et fp16 seulement."""
+    half, xh = copy.deepcopy(layer).half(), x.half()
+    found: dict[str, Callable[[], Any]] = {"fp32": lambda: layer(x), "fp16": lambda: half(xh)}
+    if card_capability() >= (8, 0):  # Turing (T4) ne fait qu'imiter bfloat16
+        brain, xb = copy.deepcopy(layer).bfloat16(), x.bfloat16()
+        found["bf16"] = lambda: brain(xb)
+    if card_name() and len(x) > 16:  # torch._int_mm : plus de 16 lignes, les autres côtés multiples de 8
+        a, b = _random_int8(*x.shape), _random_int8(*layer.weight.shape).T
         found["int8, produit nu"] = lambda: torch._int_mm(a, b)
-    if torch.cuda.get_device_capability() >= (8, 9) and len(x) > 16:
+    if card_capability() >= (8, 9) and len(x) > 16:
         x8, w8 = x.to(torch.float8_e4m3fn), layer.weight.detach().to(torch.float8_e4m3fn).T
         one = torch.ones((), device=x.device)
         found["fp8 E4M3, produit nu"] = lambda: torch._scaled_mm(x8, w8, one, one, out_dtype=torch.bfloat16)
@@ -261,7 +261,7 @@ def linear_times(sizes: Sequence[str] = ("small", "xl"), tokens: Sequence[int] =
         d = GPT2_SIZES[size][1]
         layer = nn.Linear(d, 4 * d, device=device())
         x = torch.randn(n, d, device=device())
-        contenders = _gpu_contenders(x, layer) if device().type == "cuda" else _cpu_contenders(x, layer)
+        contenders = _cpu_contenders(x, layer) if device().type == "cpu" else _gpu_contenders(x, layer)
         results[size, n] = {}
         for name, run in contenders.items():
             try:
@@ -331,7 +331,8 @@ def _explain_times(results: dict[tuple[str, int], dict[str, float]], tokens: Seq
 def own_product_time(int8_linear: Any, per_channel: Any, quantize: Any, size: str = "small", tokens: int = 512) -> None:
     """Votre int8_linear contre la couche en fp32, à une vraie taille de GPT-2."""
     d = GPT2_SIZES[size][1]
-    layer, x = nn.Linear(d, 4 * d, device=device()), torch.randn(tokens, d, device=device())
+    layer = nn.Linear(d, 4 * d, device=device() if has_float64(device()) else "cpu")
+    x = torch.randn(tokens, d, device=home(layer))
     with torch.inference_mode():
         s = per_channel(layer.weight, 8, 0)
         codes = quantize(layer.weight / s, 1.0, 0, 8)

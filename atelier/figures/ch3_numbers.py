@@ -16,6 +16,7 @@ from atelier.display import _display, note, number, recorded, show, table
 from atelier.figures.controls import Shown, live, show_live
 from atelier.figures.layers import layer_inputs, linear_layers, replace_weights
 from atelier.figures.style import BLACK, BLUE, SERIES, canvas, exponent, french, middle, percent
+from atelier.hardware import beside, for_float64
 from atelier.perplexity import evaluate_perplexity
 
 if TYPE_CHECKING:
@@ -323,7 +324,7 @@ def collect(model: GPT2LMHeadModel, ids: Tensor) -> dict[str, Tensor]:
     norms = [m for m in model.modules() if isinstance(m, torch.nn.LayerNorm)]
     hooks = [m.register_forward_pre_hook(lambda _, args: stream.append(args[0].detach())) for m in norms]
     model.zero_grad()
-    ids = ids.to(model.device)
+    ids = beside(model, ids)
     with torch.enable_grad():
         logits = model(ids).logits
         torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
@@ -389,7 +390,7 @@ def magnitudes(values: dict[str, Tensor], names: tuple[str, ...]) -> None:
     f = FORMATS["FP16"]
     fig, ax = canvas(8.4, 3.6)
     for name, look in zip(names, SERIES, strict=False):
-        logs = values[name].abs().double().log2()
+        logs = for_float64(values[name]).abs().double().log2()
         heights, edges = torch.histogram(logs.float().cpu(), bins=90, range=(-50.0, 20.0))
         share = 100 * heights / heights.sum()
         centres = 2.0 ** ((edges[:-1] + edges[1:]) / 2)

@@ -14,7 +14,7 @@ from atelier.display import note, number, recorded, show, table
 from atelier.figures.ch4_students import SPACED, held_out
 from atelier.figures.controls import Slider, explore
 from atelier.figures.style import BLACK, BLUE, GREEN, ORANGE, RED, canvas, french, percent
-from atelier.hardware import device
+from atelier.hardware import beside, device, home
 
 SHOWN = 12
 """Mots montrés dans une barre de probabilités."""
@@ -27,7 +27,7 @@ SHOWN = 12
 def _next_logits(model: GPT2LMHeadModel, tokenizer: Any, text: str) -> tuple[list[int], Tensor]:
     """Les jetons du texte, et les scores (n, V) de ce qui suit chacun."""
     ids = tokenizer(text)["input_ids"]
-    return ids, model(torch.tensor([ids], device=model.device)).logits[0].float().cpu()
+    return ids, model(torch.tensor([ids], device=home(model))).logits[0].float().cpu()
 
 
 def _word(tokenizer: Any, token: int) -> str:
@@ -82,7 +82,7 @@ def what_labels_say(model: GPT2LMHeadModel, tokens: int) -> None:
     """En moyenne, sur un texte que Colibri n'a pas lu : combien de mots une étiquette douce tient pour possibles."""
     rows: dict[str, list[Tensor]] = {}
     for ids in held_out(tokens).split(8):
-        probs = model(ids[:, :-1].to(model.device)).logits.softmax(-1).cpu()
+        probs = model(beside(model, ids[:, :-1])).logits.softmax(-1).cpu()
         truth = ids[:, 1:, None]
         rank = (probs > probs.gather(-1, truth)).sum(-1)
         for name, value in (

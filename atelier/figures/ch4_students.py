@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from atelier.hardware import beside
 from atelier.models import load_tokenizer
 from atelier.perplexity import encode_documents, evaluate_perplexity, extract
 from atelier.training import Log, corpus_tokens, train, windows
@@ -136,10 +137,9 @@ class Calibration:
 @torch.inference_mode()
 def calibration(model: nn.Module, tokens: int = 8192, n_bins: int = 10) -> Calibration:
     """Erreur de calibration (ECE, Guo et al., 2017) du jeton le plus probable, sur l'extrait de validation."""
-    where = next(model.parameters()).device
     confidences, rights = [], []
     for ids in held_out(tokens).split(8):
-        ids = ids.to(where)
+        ids = beside(model, ids)
         probs = model(ids[:, :-1], use_cache=False).logits.softmax(-1)
         best, choice = probs.max(-1)
         confidences.append(best.flatten().cpu())

@@ -13,6 +13,7 @@ from atelier.figures.ch5_masks import linear_weights, magnitude_model, masked, r
 from atelier.figures.controls import Slider, explore
 from atelier.figures.layers import KINDS, calibration_ids, layer_inputs, layer_label, linear_layers, weight_of
 from atelier.figures.style import BLACK, BLUE, ORANGE, RED, SERIES, SKY, canvas, french, percent, progress_bar
+from atelier.hardware import beside
 from atelier.measures import load_measures
 from atelier.models import load_tokenizer
 from atelier.perplexity import evaluate_perplexity
@@ -87,7 +88,7 @@ def _threshold(w: Tensor, mask: Tensor, amount: float) -> tuple[Any, str]:
     ax.set_ylabel("nombre de poids")
     ax.legend(frameon=False)
     french(ax)
-    lost = (gone.double().square().sum() / w.double().square().sum()).item()
+    lost = (gone.double().square().sum() / w.cpu().double().square().sum()).item()
     limit = gone.abs().max().item() if len(gone) else 0.0
     ax.set_title(f"retirés : |w| ≤ {number(limit, 3)}, soit {percent(lost)} de la somme des carrés", fontsize=10)
     return fig, (
@@ -218,7 +219,7 @@ def sentences(
     n_new: int = 24,
 ) -> None:
     """La suite la plus probable que Colibri donne à `prompt`, une fois élagué."""
-    ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(model.device)
+    ids = beside(model, tokenizer(prompt, return_tensors="pt")["input_ids"])
     options = {"do_sample": False, "max_new_tokens": n_new, "pad_token_id": model.config.eos_token_id}
     rows = []
     for a in (0.0, *amounts):

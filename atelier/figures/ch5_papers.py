@@ -12,7 +12,7 @@ from atelier.display import note, number, recorded, show, table
 from atelier.figures.ch5_importance import CHAPTER, curve
 from atelier.figures.ch5_masks import by_blocks
 from atelier.figures.style import SERIES, canvas, french, percent, progress_bar
-from atelier.hardware import device, median_seconds
+from atelier.hardware import card_capability, card_name, device, median_seconds
 from atelier.measures import load_measures
 from atelier.models import GPT2_SIZES
 from atelier.perplexity import evaluate_perplexity
@@ -193,7 +193,7 @@ def nm_kernels(size: str = "small", tokens: int = 2048, repeats: int = 20) -> No
     Sans carte qui convienne, dit ce qui tournerait.
     """
     d = GPT2_SIZES[size][1]
-    if device().type != "cuda" or torch.cuda.get_device_capability() < (8, 0):
+    if card_capability() < (8, 0):
         note(
             "Pas de cœurs 2:4 sur cette machine : il faut une carte NVIDIA Ampere (2020) ou plus récente. Cette "
             "cellule "
@@ -204,13 +204,15 @@ def nm_kernels(size: str = "small", tokens: int = 2048, repeats: int = 20) -> No
         return
     from torch.sparse import to_sparse_semi_structured
 
-    generator = torch.Generator(device="cuda").manual_seed(0)
-    w = torch.randn(4 * d, d, device="cuda", dtype=torch.float16, generator=generator)
-    x = torch.randn(tokens, d, device="cuda", dtype=torch.float16, generator=generator)
-    pruned = w * torch.tensor([1.0, 0.0, 0.0, 1.0], device="cuda", dtype=w.dtype).repeat(
-        d // 4
-    )  # le temps n'en dépend pas
-    compressed = to_sparse_semi_structured(pruned)
+    half = {"device": device(), "dtype": torch.float16}
+    w, x = torch.randn(4 * d, d, **half), torch.randn(tokens, d, **half)  # le temps ne dépend pas des valeurs
+    pruned = w * torch.tensor([1.0, 0.0, 0.0, 1.0], **half).repeat(d // 4)
+    try:
+        compressed = to_sparse_semi_structured(pruned)
+        nn.functional.linear(x, compressed)
+    except (RuntimeError, NotImplementedError) as error:  # torch sans cuSPARSELt (Windows), noyau absent de cette carte
+        note(f"{card_name()} a des cœurs 2:4, mais ce torch n'a pas leurs noyaux : {str(error).splitlines()[0][:100]}")
+        return
     with torch.inference_mode():
         dense = median_seconds(lambda: nn.functional.linear(x, pruned), repeats)
         sparse = median_seconds(lambda: nn.functional.linear(x, compressed), repeats)
@@ -223,6 +225,6 @@ def nm_kernels(size: str = "small", tokens: int = 2048, repeats: int = 20) -> No
             ["2:4", 1000 * sparse, flops / sparse / 1e12, w.numel() * 2 // 2 + w.numel() // 8],
         ],
         header=["couche", "ms", "TFLOP/s utiles, zéros comptés", "octets"],
-        caption=f"{torch.cuda.get_device_name()} : {d} → {4 * d}, {number(tokens)} jetons, FP16",
+        caption=f"{card_name()} : {d} → {4 * d}, {number(tokens)} jetons, FP16",
     )
     note(f"Le noyau 2:4 va {number(dense / sparse, 3)} fois plus vite ; écart relatif des sorties {number(gap, 2)}.")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from atelier.display import note, number, recorded, show, table
 from atelier.figures.style import BLACK, canvas, progress_bar
+from atelier.hardware import beside, home
 from atelier.perplexity import evaluate_perplexity
 from atelier.training import lm_loss
 from atelier.variants import window_milliseconds
@@ -108,6 +109,7 @@ def _resize(attention: nn.Module, c_attn: Tensor, bias: Tensor, c_proj: Tensor) 
 @torch.no_grad()
 def silenced_or_removed(model: GPT2LMHeadModel, ids: Tensor, prune_heads: PruneHeads, gone: Gone) -> None:
     """Les logits du modèle aux têtes muettes et du modèle sans ces têtes, et ce que chacun pèse."""
+    ids = beside(model, ids)
     quiet, small = silenced(model, gone), without_heads(model, prune_heads, gone)
     gap = (quiet(ids).logits - small(ids).logits).abs().max().item()
     table(
@@ -184,7 +186,7 @@ def without_neurons(model: GPT2LMHeadModel, ids: Tensor, removed: int) -> GPT2LM
         state[f"{prefix}.c_proj.weight"] = state[f"{prefix}.c_proj.weight"][kept]
     small = GPT2(config)
     small.load_state_dict(state, strict=False)
-    return small.to(model.device).eval()
+    return small.to(home(model)).eval()
 
 
 @torch.no_grad()
@@ -265,18 +267,19 @@ def save_and_reload(model: GPT2LMHeadModel, ids: Tensor, scores: Tensor, prune_h
 def _reload(kind: Any, folder: str, small: GPT2LMHeadModel, ids: Tensor, tokens: int) -> list[str]:
     def judged(load: Callable[[], GPT2LMHeadModel]) -> str:
         try:
-            again = load().to(small.device).eval()
+            again = load().to(home(small)).eval()
         except (RuntimeError, ValueError) as error:
             return f"refuse ({type(error).__name__})"
         with torch.no_grad():
             same = again.num_parameters() == small.num_parameters() and torch.allclose(
-                again(ids[:1]).logits, small(ids[:1]).logits, atol=1e-4
+                again(first).logits, small(first).logits, atol=1e-4
             )
         if same:
             return "le même modèle"
         perplexity = evaluate_perplexity(again, max_tokens=tokens).perplexity
         return f"un autre : {number(again.num_parameters())} paramètres, perplexité {number(perplexity, 4)}"
 
+    first = beside(small, ids[:1])
     torch.manual_seed(0)  # ce qui ne se relit pas est tiré au hasard
     return [
         judged(lambda: kind.from_pretrained(folder)),

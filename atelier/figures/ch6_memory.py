@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from atelier.display import note, number, recorded, show, table
 from atelier.figures.ch6_voices import CHAPTER, DEPTHS, SHOWN_DEPTHS, trainable
 from atelier.figures.style import BLUE, GREEN, ORANGE, PURPLE, SKY, canvas, french
-from atelier.hardware import device
+from atelier.hardware import card_memory, home
 from atelier.models import GPT2_SIZES, load_model
 from atelier.training import corpus_tokens, lm_loss, windows
 from atelier.variants import save_variant
@@ -87,7 +87,7 @@ def _without_data(size: str) -> GPT2LMHeadModel:
 
 def _explicit_loss(model: GPT2LMHeadModel, batch: int, length: int) -> Tensor:
     """Perte du jeton suivant, masque et positions donnés : rien n'est lu dans les tenseurs, ils peuvent être vides."""
-    where = next(model.parameters()).device
+    where = home(model)
     ids = torch.zeros(batch, length, dtype=torch.long, device=where)
     causal = torch.ones(batch, 1, length, length, dtype=torch.bool, device=where).tril()
     positions = torch.arange(length, device=where).expand(batch, -1)
@@ -172,15 +172,13 @@ def activation_bytes(model: GPT2LMHeadModel, freeze: Any, batch: int = 8, length
     shown: list[str] = []
     for y, name in enumerate(chosen):
         freeze(model, DEPTHS[name])
-        if device().type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-        found = training_bytes(model, lambda: lm_loss(model, ids))
+        with card_memory() as card:
+            found = training_bytes(model, lambda: lm_loss(model, ids))
         total = _bar(axes[0], y, found, 1e6)
         shown.append(SHOWN_DEPTHS.get(name, name))
         told.append(f"{shown[-1]}, {number(total, 3)} Mo dont {number(found['activations'] / 1e6, 3)} d'activations")
-        if device().type == "cuda":
-            peak = torch.cuda.max_memory_allocated() / 1e6
-            note(f"{shown[-1]} : pic mesuré sur la carte, {number(peak, 4)} Mo.")
+        if card.peak is not None:
+            note(f"{shown[-1]} : pic mesuré sur la carte, {number(card.peak / 1e6, 4)} Mo.")
     model.requires_grad_(True)
     axes[0].set_yticks(range(len(chosen)), shown)
     axes[0].invert_yaxis()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from atelier.hardware import device
+from atelier.hardware import beside, device, home
 from atelier.models import load_model, load_tokenizer
 from atelier.paths import asset
 from atelier.perplexity import END
@@ -144,7 +144,7 @@ class Reader(nn.Module):
     def __init__(self, model: GPT2LMHeadModel, n_outputs: int, pool: Pool | None = None) -> None:
         super().__init__()
         self.body, self.pool = model.transformer, pool
-        self.head = nn.Linear(model.config.n_embd, n_outputs).to(model.device)
+        self.head = nn.Linear(model.config.n_embd, n_outputs).to(home(model))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -307,7 +307,7 @@ def translate(model: GPT2LMHeadModel, english: Sequence[str], n_new: int = 32, s
     found = []
     for start in range(0, len(english), size):
         group = [[end, *tokenizer(prompt(en), verbose=False)["input_ids"]] for en in english[start : start + size]]
-        ids, mask = (t.to(model.device) for t in padded(group, side="left"))
+        ids, mask = beside(model, padded(group, side="left"))
         made = model.generate(
             ids, attention_mask=mask, do_sample=False, max_new_tokens=n_new, pad_token_id=end, eos_token_id=end
         )

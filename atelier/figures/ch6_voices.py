@@ -9,6 +9,7 @@ import torch
 
 from atelier.display import note, number, recorded, show, table
 from atelier.figures.style import BLUE, RED, SERIES, canvas, french
+from atelier.hardware import beside
 from atelier.measures import load_measures
 from atelier.models import load_model
 from atelier.perplexity import evaluate_perplexity, extract
@@ -93,14 +94,14 @@ def side_by_side(models: dict[str, GPT2LMHeadModel], tokenizer: Any, openings: S
     """Les mêmes débuts, continués par chaque modèle : même graine, température 0,8, 40 jetons les plus probables."""
     rows = []
     for opening in openings:
-        ids = tokenizer(opening, return_tensors="pt")["input_ids"]
         line = [opening]
         for model in models.values():
+            ids = beside(model, tokenizer(opening, return_tensors="pt")["input_ids"])
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(1)
                 made = model.generate(
-                    ids.to(model.device),
-                    attention_mask=torch.ones_like(ids).to(model.device),
+                    ids,
+                    attention_mask=torch.ones_like(ids),
                     do_sample=True,
                     temperature=0.8,
                     top_k=40,

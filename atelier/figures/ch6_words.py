@@ -13,6 +13,7 @@ from atelier.display import note, number, recorded, show, table
 from atelier.figures import ch6_tasks as tasks
 from atelier.figures.ch6_voices import measures, source
 from atelier.figures.style import BLUE, GREEN, ORANGE, RED, canvas, french
+from atelier.hardware import beside
 from atelier.models import load_model, load_tokenizer
 from atelier.training import train
 
@@ -144,7 +145,7 @@ def translation_sample(tokenizer: Any) -> None:
 @torch.inference_mode()
 def _answer_perplexity(model: GPT2LMHeadModel, labels: Any, couples: Sequence[tuple[str, str]]) -> float:
     """Perplexité des réponses seules, l'amorce étant donnée."""
-    batch = tasks.translation_examples(couples, labels).to(model.device)
+    batch = beside(model, tasks.translation_examples(couples, labels))
     return math.exp(tasks.next_token_loss(model, batch).item())
 
 

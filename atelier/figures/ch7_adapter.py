@@ -12,6 +12,7 @@ from torch import nn
 from atelier.display import note, number, recorded, show, table
 from atelier.figures.ch1_counts import _shape_only
 from atelier.figures.style import BLACK, BLUE, GREEN, ORANGE, SKY, canvas, percent
+from atelier.hardware import home
 from atelier.models import GPT2_SIZES
 from atelier.training import corpus_tokens, lm_loss, windows
 
@@ -153,7 +154,7 @@ def three_starts(
     for name, prepare in starts.items():
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            module = adapter(model.config.n_embd, bottleneck).to(model.device)
+            module = adapter(model.config.n_embd, bottleneck).to(home(model))
             prepare(module)
         rows.append([name, *_try_start(model, module, ids, steps)])
     table(

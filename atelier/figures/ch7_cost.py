@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import statistics
 import time
@@ -16,7 +17,7 @@ from atelier.display import note, number, recorded, show, table
 from atelier.figures.ch7_curves import _source
 from atelier.figures.ch7_voices import CHAPTER, WIDTH, Insert, adapted, adapters_of, all_trained, trained_count
 from atelier.figures.style import BLACK, BLUE, GREEN, ORANGE, SKY, canvas, french, percent
-from atelier.hardware import device, median_seconds, synchronize
+from atelier.hardware import card_memory, device, home, median_seconds, synchronize
 from atelier.measures import load_measures
 from atelier.models import GPT2_SIZES, gpt2_shape
 from atelier.training import lm_loss
@@ -41,7 +42,7 @@ def cases(model: GPT2LMHeadModel, insert: Insert, bottleneck: int = WIDTH) -> It
 
 def token_ids(model: GPT2LMHeadModel, batch: int, length: int) -> Tensor:
     """Des jetons quelconques (batch, length) : le temps et la mémoire n'en dépendent pas."""
-    ids = torch.arange(batch * length, device=model.device) * 37 % model.config.vocab_size
+    ids = torch.arange(batch * length, device=home(model)) * 37 % model.config.vocab_size
     return ids.reshape(batch, length)
 
 
@@ -190,11 +191,9 @@ def _silent_stderr() -> Iterator[None]:
 def peak_bytes(run: Callable[[], object]) -> int:
     """Octets alloués au plus fort de `run`, au-dessus de ce qui l'était avant. Mesuré, sur CPU comme sur CUDA."""
     if device().type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        run()
-        synchronize()
-        return torch.cuda.max_memory_allocated() - before
+        with card_memory() as card:
+            run()
+        return card.peak - card.before
     from torch.profiler import ProfilerActivity, profile
 
     with _silent_stderr(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
@@ -209,6 +208,8 @@ def peak_bytes(run: Callable[[], object]) -> int:
 
 def step_memory(model: GPT2LMHeadModel, ids: Tensor) -> dict[str, int]:
     """Octets d'un pas d'Adam : poids, gradients, moments, pic de l'aller et du retour au-dessus des poids."""
+    if home(model).type not in ("cpu", "cuda"):
+        model = copy.deepcopy(model).cpu()  # les seuls appareils où torch compte les octets ; ils y sont les mêmes
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=1e-5)
     model.train()

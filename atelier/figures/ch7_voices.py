@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from atelier.display import note, number, recorded, table
 from atelier.figures.style import percent
-from atelier.hardware import device, synchronize
+from atelier.hardware import beside, device, home, synchronize
 from atelier.perplexity import evaluate_perplexity
 from atelier.training import Log, corpus_tokens, train, windows
 
@@ -85,7 +85,7 @@ def adapters_of(model: GPT2LMHeadModel) -> list[nn.Module]:
     ]
     try:
         with torch.no_grad():
-            model(torch.zeros(1, 1, dtype=torch.long, device=model.device))
+            model(torch.zeros(1, 1, dtype=torch.long, device=home(model)))
     finally:
         for hook in hooks:
             hook.remove()
@@ -121,7 +121,7 @@ def imitate(teacher: GPT2LMHeadModel) -> Callable[[nn.Module, Tensor], Tensor]:
 
 def continuation(model: GPT2LMHeadModel, tokenizer: Any, opening: str, n_new: int, seed: int = 0) -> str:
     """Une suite tirée au hasard (température 0,7, top-k 20), toujours la même pour une même graine."""
-    ids = tokenizer(opening, return_tensors="pt")["input_ids"].to(model.device)
+    ids = beside(model, tokenizer(opening, return_tensors="pt")["input_ids"])
     options = {"do_sample": True, "temperature": 0.7, "top_k": 20, "pad_token_id": 0, "suppress_tokens": [0]}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atelier.hardware import device, synchronize
+from atelier.hardware import beside, card_memory, synchronize
 
 
 @torch.no_grad()
@@ -41,7 +41,7 @@ def cached_loss(top: int) -> Callable[[nn.Module, tuple[Tensor, Tensor]], Tensor
     """
 
     def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
-        hidden, ids = batch
+        hidden, ids = beside(model, batch)
         mask = _causal_mask(model, hidden)
         for block in model.transformer.h[len(model.transformer.h) - top :]:
             out = block(hidden, attention_mask=mask)
@@ -99,20 +99,19 @@ def step_times(model: nn.Module, batch: Any, loss: Callable[[nn.Module, Any], Te
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0.0)
     spent: dict[str, list[float]] = {"avant": [], "arrière": [], "optimiseur": []}
-    if device().type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-    for _ in range(repeats + 1):
-        optimizer.zero_grad(set_to_none=True)
-        marks = [_now()]
-        value = loss(model, batch)
-        marks.append(_now())
-        value.backward()
-        marks.append(_now())
-        optimizer.step()
-        marks.append(_now())
-        for part, begin, end in zip(spent, marks, marks[1:], strict=False):
-            spent[part].append(1000 * (end - begin))
-    peak = {"pic": torch.cuda.max_memory_allocated()} if device().type == "cuda" else {}
+    with card_memory() as card:
+        for _ in range(repeats + 1):
+            optimizer.zero_grad(set_to_none=True)
+            marks = [_now()]
+            value = loss(model, batch)
+            marks.append(_now())
+            value.backward()
+            marks.append(_now())
+            optimizer.step()
+            marks.append(_now())
+            for part, begin, end in zip(spent, marks, marks[1:], strict=False):
+                spent[part].append(1000 * (end - begin))
+    peak = {} if card.peak is None else {"pic": card.peak}
     optimizer.zero_grad(set_to_none=True)
     n = sum(p.numel() for p in trained)
     return {

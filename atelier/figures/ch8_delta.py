@@ -14,6 +14,7 @@ from torch import Tensor
 from atelier.display import note, number, recorded, show, table
 from atelier.figures.layers import KINDS, linear_layers, weight_of
 from atelier.figures.style import BLACK, SERIES, canvas, french, percent
+from atelier.hardware import for_float64
 from atelier.measures import load_measures
 from atelier.perplexity import evaluate_perplexity
 from atelier.training import corpus_tokens, train, windows
@@ -98,7 +99,7 @@ def size_of_change(before: GPT2LMHeadModel, after: GPT2LMHeadModel) -> None:
 
 def energy(values: Tensor) -> Tensor:
     """Part de ‖·‖² que portent les 1, 2, 3… premières valeurs singulières ; (n,) → (n,)."""
-    squares = values.double() ** 2
+    squares = for_float64(values).double() ** 2
     return torch.cumsum(squares, 0) / squares.sum()
 
 

@@ -14,7 +14,7 @@ from atelier.figures.ch8_cache import cached_loss, hidden_before, step_times
 from atelier.figures.ch8_delta import BATCH, LENGTH, from_measures, source
 from atelier.figures.ch8_train import everywhere
 from atelier.figures.style import SERIES, canvas, french, percent
-from atelier.hardware import device, synchronize
+from atelier.hardware import beside, synchronize
 from atelier.models import gpt2_shape
 from atelier.training import corpus_tokens, lm_loss, train, windows
 
@@ -48,7 +48,7 @@ def step_here(model: GPT2LMHeadModel, inject: Inject, rank: int, repeats: int, s
     rows = []
     for name, base in bases.items():
         ids = torch.randint(0, base.config.vocab_size, (BATCH, LENGTH), generator=torch.Generator().manual_seed(0))
-        ids = ids.to(device())
+        ids = beside(base, ids)
         plans = {
             "tout": lambda base=base: copy.deepcopy(base).requires_grad_(True),
             f"LoRA, r = {rank}, partout": lambda base=base: everywhere(base, inject, rank, 2.0 * rank),
@@ -62,7 +62,7 @@ def step_here(model: GPT2LMHeadModel, inject: Inject, rank: int, repeats: int, s
     table(
         rows,
         header=["modèle", "ce qui apprend", "avant (ms)", "arrière (ms)", "optimiseur (ms)", "pas (ms)",
-                "activations gardées", "gradients et Adam", *(["pic de mémoire"] if device().type == "cuda" else [])],
+                "activations gardées", "gradients et Adam", *["pic de mémoire" for _ in peak]],
         caption=f"Un pas de {BATCH} × {LENGTH} jetons, médianes sur cette machine",
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ from atelier.display import note, number, recorded, show, table
 from atelier.figures.ch8_delta import BATCH, LENGTH, from_measures, learned_ranks, source
 from atelier.figures.layers import linear_layers, weight_of
 from atelier.figures.style import BLACK, SERIES, canvas, french, percent
-from atelier.hardware import device, median_seconds
+from atelier.hardware import beside, for_float64, home, median_seconds
 from atelier.perplexity import evaluate_perplexity
 from atelier.training import corpus_tokens, train, windows
 
@@ -148,7 +148,7 @@ def everywhere(model: GPT2LMHeadModel, inject: Inject, rank: int, alpha: float) 
         inject(adapted, rank, alpha, target)
     for name, p in adapted.named_parameters():
         p.requires_grad_("lora_" in name)
-    return adapted.to(device())
+    return adapted.to(home(model))
 
 
 def trained_count(model: nn.Module) -> int:
@@ -164,7 +164,7 @@ def train_lora(
     torch.manual_seed(seed)
     adapted = everywhere(model, inject, rank, 2.0 * rank)
     before = evaluate_perplexity(adapted, "b_validation", max_tokens=max_tokens).perplexity
-    window = torch.arange(64, device=model.device)[None]
+    window = torch.arange(64, device=home(model))[None]
     with torch.inference_mode():
         gap = float((adapted(window).logits - model(window).logits).abs().max())
     batches = windows(corpus_tokens("b_train"), BATCH, LENGTH, seed=seed)
@@ -287,7 +287,7 @@ def merged_copy(
     layers = [layer for name, layer in linear_layers(copied).items() if name.endswith(target)]
     with torch.no_grad():
         for layer, (a, b) in zip(layers, pairs, strict=True):
-            layer.weight.copy_(merge(weight_of(layer), a.detach(), b.detach(), alpha).T)
+            layer.weight.copy_(merge(weight_of(layer), for_float64(a.detach()), for_float64(b.detach()), alpha).T)
     return copied
 
 
@@ -298,8 +298,8 @@ def beside_peft(
     """Le LoRA du lecteur et celui de peft, avec les mêmes poids : comptes, logits, logits après fusion."""
     from peft import LoraConfig, get_peft_model
 
-    alpha = 2.0 * rank
-    mine = inject(copy.deepcopy(model), rank, alpha, target)
+    ids, alpha = beside(model, ids), 2.0 * rank
+    mine = inject(copy.deepcopy(model), rank, alpha, target).to(home(model))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=[target], fan_in_fan_out=True)
@@ -336,8 +336,9 @@ def beside_peft(
 @recorded("ch8/merged_speed", needs=("inject", "merge"))
 def merged_speed(model: GPT2LMHeadModel, ids: Tensor, inject: Inject, merge: Any, rank: int, repeats: int) -> None:
     """Durée d'une fenêtre et d'un jeton : base, LoRA à part, LoRA fusionné."""
+    ids = beside(model, ids)
     apart = everywhere(model, inject, rank, 2.0 * rank)
-    first = inject(copy.deepcopy(model), rank, 2.0 * rank, "c_attn")
+    first = inject(copy.deepcopy(model), rank, 2.0 * rank, "c_attn").to(home(model))
     fused = merged_copy(model, factors(first, rank), 2.0 * rank, merge, "c_attn")
     models = {"base": model, "LoRA à part, partout": apart, "LoRA fusionné": fused}
     spent: dict[str, tuple[list[float], list[float]]] = {label: ([], []) for label in models}
@@ -365,7 +366,7 @@ def voices(
     """Les mêmes débuts, continués par la base et par le modèle adapté (tirage fixé) ; inject dit d'où vient LoRA."""
     rows = []
     for prompt in prompts:
-        ids = tokenizer(prompt, return_tensors="pt")["input_ids"].to(base.device)
+        ids = beside(base, tokenizer(prompt, return_tensors="pt")["input_ids"])
         options = {"do_sample": True, "temperature": 0.8, "top_k": 40, "max_new_tokens": n_new, "min_new_tokens": n_new}
         for label, m in (("Colibri", base), ("avec LoRA", adapted)):
             torch.manual_seed(3)

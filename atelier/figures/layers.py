@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
+from atelier.hardware import beside, for_float64
 from atelier.perplexity import encode_documents, extract
 
 KINDS = {
@@ -34,8 +35,8 @@ def linear_layers(model: GPT2LMHeadModel) -> dict[str, Conv1D]:
 
 
 def weight_of(layer: Conv1D) -> Tensor:
-    """Poids (sortie, entrée) d'une couche : GPT-2 les range à l'envers, en (entrée, sortie)."""
-    return layer.weight.detach().T
+    """Poids (sortie, entrée) d'une couche : GPT-2 les range à l'envers, en (entrée, sortie). Prêt pour float64."""
+    return for_float64(layer.weight.detach()).T
 
 
 def replace_weights(model: GPT2LMHeadModel, change: Callable[[str, Tensor], Tensor]) -> GPT2LMHeadModel:
@@ -49,16 +50,16 @@ def replace_weights(model: GPT2LMHeadModel, change: Callable[[str, Tensor], Tens
 
 @torch.inference_mode()
 def layer_inputs(model: GPT2LMHeadModel, ids: Tensor, names: Iterable[str] | None = None) -> dict[str, Tensor]:
-    """Ce qui entre dans chaque couche linéaire quand le modèle lit ids (B, T) : nom → (B·T, entrée)."""
+    """Ce qui entre dans chaque couche linéaire quand le modèle lit ids (B, T) : nom → (B·T, entrée), float64 permis."""
     layers = linear_layers(model)
     seen: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[[Any, tuple[Tensor, ...]], None]:
-        return lambda _, inputs: seen.__setitem__(name, inputs[0].flatten(0, -2))
+        return lambda _, inputs: seen.__setitem__(name, for_float64(inputs[0].flatten(0, -2)))
 
     hooks = [layers[n].register_forward_pre_hook(keep(n)) for n in (names or layers)]
     try:
-        model.transformer(ids.to(model.device))  # la tête ne nous apprendrait rien
+        model.transformer(beside(model, ids))  # la tête ne nous apprendrait rien
     finally:
         for hook in hooks:
             hook.remove()
@@ -66,7 +67,10 @@ def layer_inputs(model: GPT2LMHeadModel, ids: Tensor, names: Iterable[str] | Non
 
 
 def calibration_ids(model: GPT2LMHeadModel, tokenizer: Any, windows: int) -> Tensor:
-    """Des fenêtres de texte (windows, contexte) pour observer les activations : jamais l'extrait qui sert à évaluer."""
+    """Des fenêtres de texte (windows, contexte), sur l'appareil du modèle, pour observer ses activations.
+
+    Jamais l'extrait qui sert à évaluer.
+    """
     context = min(model.config.n_positions, 1024)
     ids = encode_documents(extract("a_train"), tokenizer, windows * context)
-    return ids[: len(ids) // context * context].reshape(-1, context)[:windows]
+    return beside(model, ids[: len(ids) // context * context].reshape(-1, context)[:windows])
