@@ -9,57 +9,49 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 from datetime import date
 from pathlib import Path
 
 import pytest
+from test_exercises import chapter, each_exercise, visible
 
 from atelier import paths
+from atelier.exercise import Tolerance
 from grader.chapters import chapter_names
 
-PLAIN_RUN = textwrap.dedent(
-    """
-    import json, sys, time
-    from grader.chapters import load_chapter
 
-    space, start = {"__name__": "__main__"}, time.perf_counter()
-    for cell in load_chapter(sys.argv[1]).cells:
-        if cell.kind in ("code", "setup", "exercise"):
-            exec(compile(cell.source, f"{sys.argv[1]}, ligne {cell.line}", "exec"), space)
-    seconds = time.perf_counter() - start
-    import torch
-    cuda = torch.cuda.is_available()
-    print("MESURE", json.dumps({
-        "secondes": round(seconds, 1),
-        "carte": torch.cuda.get_device_name() if cuda else None,
-        "pic_octets": torch.cuda.max_memory_allocated() if cuda else None,
-    }))
-    """
-)
-
-
-def plain_run(chapter: str, state: Path, **env: str) -> dict:
+def plain_run(chapter: str, state: Path, *options: str, **env: str) -> dict:
     """Exécute toutes les cellules de code d'un chapitre résolu dans un processus neuf ; rend ce qu'il a mesuré."""
-    given = {**os.environ, "PYTHONPATH": str(paths.root()), "COURS_ETAT": str(state), "MPLBACKEND": "agg", **env}
-    done = subprocess.run(
-        [sys.executable, "-c", PLAIN_RUN, chapter], env=given, capture_output=True, text=True, cwd=paths.root()
-    )
+    command = [sys.executable, "-W", "ignore", str(Path(__file__).with_name("plain_run.py")), *options, chapter]
+    given = {**os.environ, "COURS_ETAT": str(state), "MPLBACKEND": "agg", **env}
+    done = subprocess.run(command, env=given, capture_output=True, text=True, cwd=paths.root())
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.rsplit("MESURE ", 1)[1])
+    return json.loads(done.stdout.splitlines()[-1])[chapter]
 
 
 def test_a_chapter_runs_in_plain_python(tmp_path):
-    assert plain_run("ch0_accueil", tmp_path, COURS_DEVICE="cpu")["secondes"] > 0
+    measured = plain_run("ch0_accueil", tmp_path, "--abrege", COURS_DEVICE="cpu")
+    assert measured["secondes"] > 0 and not measured["échecs"]
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("chapter", chapter_names())
 def test_every_chapter_runs_on_the_card(chapter, tmp_path):
     measured = plain_run(chapter, tmp_path, COURS_ECHELLE="gpu", COURS_DEVICE="cuda")
+    assert not measured.pop("échecs")
     assert measured["carte"] and (chapter == "ch0_accueil" or measured["pic_octets"] > 0)
     target = paths.asset("mesures", "gpu.json")
     known = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
     known[chapter] = {**measured, "date": date.today().isoformat()}
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(known, ensure_ascii=False, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+@pytest.mark.gpu
+@each_exercise
+def test_every_reference_answers_on_the_card(name, id):
+    """Une carte n'additionne pas dans l'ordre du processeur : l'écart admis est au moins celui de float32."""
+    from test_carte import refused
+
+    wide = Tolerance(rtol=1e-4, atol=1e-5)
+    assert not refused(name, id, visible(name, id), chapter(name).reference(id), "cuda", wide)

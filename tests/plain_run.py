@@ -1,0 +1,100 @@
+"""Des chapitres résolus en Python ordinaire, sans Jupyter : `python tests/plain_run.py [--abrege] CHAPITRE…`.
+
+L'appareil est dans COURS_DEVICE ; « carte » et « apple » sont la carte simulée (tests/carte.py), avec et sans float64.
+Une cellule qui échoue n'arrête pas les suivantes. La dernière ligne écrite est un JSON, une entrée par chapitre :
+durée, mémoire, échecs. --abrege : ce qui répète beaucoup fait peu, car c'est l'appareil que l'on éprouve, et non les
+valeurs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent), str(HERE)]
+
+STEPS, TOKENS = 2, 200
+
+
+def abridge() -> None:
+    """Deux pas d'apprentissage, deux cents jetons évalués, une mesure par durée, des figures remplies mais non peintes.
+
+    Les modules de figures prennent ces noms en se chargeant : à faire avant le premier chapitre.
+    """
+    from matplotlib.figure import Figure
+
+    import atelier
+    from atelier import hardware, perplexity, training
+
+    train, evaluate, seconds = training.train, perplexity.evaluate_perplexity, hardware.median_seconds
+
+    def short_train(model: Any, batches: Any, steps: int, *args: Any, **kwargs: Any) -> training.Log:
+        return train(model, batches, min(steps, STEPS), *args, **kwargs)
+
+    def short_evaluate(model: Any, *args: Any, max_tokens: int | None = None, **kwargs: Any) -> perplexity.Evaluation:
+        return evaluate(model, *args, max_tokens=min(max_tokens or TOKENS, TOKENS), **kwargs)
+
+    def once(run: Callable[[], object], repeats: int = 1, warmup: int = 0) -> float:
+        return seconds(run, 1, 0)
+
+    training.train, perplexity.evaluate_perplexity, hardware.median_seconds = short_train, short_evaluate, once
+    atelier.passed = lambda fn: True
+    Figure.savefig = lambda self, file, **_: file.write(bytes(24))
+
+
+def where(error: BaseException) -> str:
+    """Les dernières lignes du chapitre ou de l'atelier que l'erreur a traversées."""
+    ours = [f for f in traceback.extract_tb(error.__traceback__) if "-packages" not in f.filename]
+    ours = [f for f in ours if Path(f.filename).parent != HERE]
+    return " ← ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(ours[-3:]))
+
+
+def run(chapter: str) -> dict[str, Any]:
+    """Exécute toutes les cellules de code d'un chapitre résolu ; rend ce qui a été mesuré."""
+    import torch
+
+    from grader.chapters import load_chapter
+
+    space: dict[str, Any] = {"__name__": "__main__"}
+    failures, start, cuda = [], time.perf_counter(), torch.cuda.is_available()
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    for cell in load_chapter(chapter).cells:
+        if cell.kind not in ("code", "setup", "exercise"):
+            continue
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(cell.source, f"{chapter}, ligne {cell.line}", "exec"), space)
+        except Exception as error:
+            failures.append(f"ligne {cell.line} : {type(error).__name__} : {error}"[:300] + f" ({where(error)})")
+    return {
+        "secondes": round(time.perf_counter() - start, 1),
+        "carte": torch.cuda.get_device_name() if cuda else None,
+        "pic_octets": torch.cuda.max_memory_allocated() if cuda else None,
+        "échecs": failures,
+    }
+
+
+def main(arguments: list[str]) -> None:
+    if os.environ.get("COURS_DEVICE") in ("carte", "apple"):
+        import carte
+
+        carte.install(without_float64=os.environ["COURS_DEVICE"] == "apple")
+        os.environ["COURS_DEVICE"] = carte.NAME
+    if "--abrege" in arguments:
+        arguments.remove("--abrege")
+        abridge()
+    print(json.dumps({chapter: run(chapter) for chapter in arguments}))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
