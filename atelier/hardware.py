@@ -17,18 +17,36 @@ from torch import nn
 
 T = TypeVar("T")
 SCALES = ("essai", "cpu", "gpu")
+LARGE_CARD = 7 * 2**30
+"""Octets qu'il faut à une carte pour l'échelle « gpu » (une carte dite de 8 Go en montre un peu moins)."""
 
 
 @cache
 def device() -> torch.device:
-    """CUDA, sinon MPS, sinon CPU. `COURS_DEVICE` (« cpu », « cuda:1 ») l'emporte."""
+    """CUDA, sinon MPS, sinon CPU. `COURS_DEVICE` (« cpu », « cuda:1 ») l'emporte.
+
+    Lève `ValueError` si cet appareil n'existe pas ici.
+    """
     if given := os.environ.get("COURS_DEVICE"):
-        return torch.device(given)
+        return _asked(given)
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def _asked(name: str) -> torch.device:
+    try:
+        found = torch.device(name)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        cause = (str(error).splitlines() or [""])[0][:120]
+        raise ValueError(
+            f"COURS_DEVICE vaut «\u00a0{name}\u00a0», un appareil dont torch ne peut pas se servir ici ({cause}). "
+            "Écrivez cpu, cuda, cuda:1 ou mps, ou n'écrivez rien\u00a0: l'atelier choisira."
+        ) from None
+    return found
 
 
 def home(model: nn.Module) -> torch.device:
@@ -72,8 +90,8 @@ class Scale:
 
 
 def scale() -> Scale:
-    """L'échelle en cours : `COURS_ECHELLE` si elle est donnée, sinon « gpu » avec CUDA, sinon « cpu »."""
-    name = os.environ.get("COURS_ECHELLE") or ("gpu" if device().type == "cuda" else "cpu")
+    """L'échelle en cours : `COURS_ECHELLE` si elle est donnée, sinon « gpu » sur une carte assez grande, ou « cpu »."""
+    name = os.environ.get("COURS_ECHELLE") or ("gpu" if card_bytes() >= LARGE_CARD else "cpu")
     if name not in SCALES:
         raise ValueError(f"COURS_ECHELLE vaut « {name} » ; les échelles sont {', '.join(SCALES)}.")
     return Scale(name)
@@ -83,7 +101,7 @@ def machine() -> str:
     """Une ligne : processeur ou carte, mémoire, système, versions."""
     d = device()
     if d.type == "cuda":
-        what = f"GPU {card_name()}, {torch.cuda.get_device_properties(d).total_memory / 2**30:.0f} Gio"
+        what = f"GPU {card_name()}, {card_bytes() / 2**30:.0f} Gio"
     elif d.type == "mps":
         what = f"GPU Apple ({platform.machine()})"
     else:
@@ -105,6 +123,11 @@ def describe_machine() -> None:
 def card_name() -> str:
     """Le nom de la carte CUDA en service ; vide s'il n'y en a pas."""
     return torch.cuda.get_device_name(device()) if device().type == "cuda" else ""
+
+
+def card_bytes() -> int:
+    """La mémoire de la carte CUDA en service, en octets ; 0 s'il n'y en a pas."""
+    return torch.cuda.get_device_properties(device()).total_memory if device().type == "cuda" else 0
 
 
 def card_capability() -> tuple[int, int]:

@@ -40,7 +40,7 @@ def as_list(w: Tensor) -> Packed:
 
 def as_torch_coo(w: Tensor) -> Packed:
     """La liste de coordonnées de torch : deux indices int64, ligne et colonne, et une valeur (FP16)."""
-    sparse = w.half().to_sparse_coo().coalesce()
+    sparse = w.half().cpu().to_sparse_coo().coalesce()
     return {"indices": sparse.indices(), "valeurs": sparse.values()}
 
 
@@ -48,7 +48,7 @@ def as_csr(w: Tensor) -> Packed:
     """CSR : le début de chaque ligne (int32), puis une colonne (16 bits, il y en a moins de 65 536) et une valeur."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sparse = w.half().to_sparse_csr()
+        sparse = w.half().cpu().to_sparse_csr()
     return {
         "lignes": sparse.crow_indices().to(torch.int32),
         "colonnes": sparse.col_indices().to(torch.int16),
@@ -164,6 +164,15 @@ def _told(share: float | None) -> str:
 # --- Le temps ---------------------------------------------------------------------------------------------------------
 
 
+def _csr_place() -> torch.device:
+    """L'appareil du chapitre, s'il sait multiplier un CSR ; sinon (MPS) le processeur."""
+    try:
+        torch.eye(2, device=device()).to_sparse_csr() @ torch.ones(2, 1, device=device())
+    except (RuntimeError, NotImplementedError):
+        return torch.device("cpu")
+    return device()
+
+
 @torch.inference_mode()
 def products(
     size: str = "small",
@@ -180,11 +189,14 @@ def products(
     base = torch.randn(4 * d, d, generator=generator)
     order = torch.rand(4 * d, d, generator=generator)
     times: dict[int, dict[float, tuple[float, float]]] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        where = _csr_place()
     for n in tokens:
-        x = torch.randn(d, n, generator=generator).to(device())
+        x = torch.randn(d, n, generator=generator).to(where)
         times[n] = {}
         for a in progress_bar(amounts, f"{n} jeton(s)"):
-            w = (base * (order >= a)).to(device())
+            w = (base * (order >= a)).to(where)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 sparse = w.to_sparse_csr()
