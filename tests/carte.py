@@ -10,8 +10,9 @@ Ce qu'elle ne sait pas faire est essayé un à un dans test_carte.py (`LIMITS`).
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -141,6 +142,17 @@ def _refuse_float64(value: Any) -> None:
         )
 
 
+@contextlib.contextmanager
+def _normal_tensors() -> Iterator[None]:
+    """Hors d'inference_mode, où une enveloppe ne se laisserait plus modifier, et sans rouvrir les gradients."""
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+def _plain_tensors() -> contextlib.AbstractContextManager[None]:
+    return _normal_tensors() if torch.is_inference_mode_enabled() else contextlib.nullcontext()
+
+
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Une opération : refusée si elle mêle les appareils, sinon faite sur l'hôte et remise dans des enveloppes."""
     name = func._schema.name
@@ -162,7 +174,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         if not to_host:
             _refuse_float64(kwargs.get("dtype"))
     plain = [_mapped(a, _inner) for a in args]
-    with torch.inference_mode(False):  # une enveloppe faite sous inference_mode ne se laisserait plus modifier
+    with _plain_tensors():
         out = func(*plain, **kwargs)
 
         def wrap(value: Any) -> Any:
@@ -186,7 +198,7 @@ def _factory(op: Any) -> Callable[..., CardTensor]:
     def make(*args: Any, **kwargs: Any) -> CardTensor:
         _refuse_float64(kwargs.get("dtype"))
         kwargs = {k: v for k, v in kwargs.items() if k not in ("pin_memory", "device")}
-        with torch.inference_mode(False):
+        with _plain_tensors():
             return CardTensor(op(*args, **kwargs, device=HOST))
 
     return make

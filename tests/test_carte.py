@@ -17,6 +17,7 @@ import torch
 from test_exercises import Answer, Cases, chapter, declaration, each_exercise, styles, visible
 from torch import nn
 
+from atelier import hardware
 from atelier.compare import compare
 from atelier.exercise import EXACT, Tolerance
 from atelier.hardware import beside, home
@@ -28,8 +29,16 @@ CARD = carte.install()
 BUILDS = ("module", "train_steps", "gpt2_transform", "gpt2_new_model", "gpt2_call", "generate", "freeze")
 """Les sondes qui bâtissent un module ou un modèle : l'entrée `device` leur dit où."""
 
-HOST_ONLY: dict[str, str] = {}
-"""Styles justes que leur écriture retient sur le processeur, et pourquoi. Qui passe doit quitter ce tableau."""
+NUMPY = "to numpy"
+"""Les styles qui passent par NumPy s'arrêtent ainsi : NumPy ne lit pas la mémoire d'une carte, et le message le dit."""
+
+LEFT_OUT = {
+    "linear_own_type": "multiplie des matrices d'int32, que CUDA ne multiplie pas : l'énoncé le dit",
+    "inject_through_linear": "range par .data un tenseur de la carte dans une couche de l'hôte : torch ne le permet pas "
+    "à une carte écrite en Python",
+    "AdapterMatmul": "autograd croit ligne le biais d'un produit écrit à la main, quand il est une enveloppe",
+}
+"""Les autres styles justes qui n'y passent pas, et pourquoi. Qui passe doit quitter ce tableau."""
 
 
 def on_card(value: Any, where: str = carte.NAME) -> Any:
@@ -65,9 +74,9 @@ def test_reference_answers_on_the_card(name: str, id: str) -> None:
 @each_exercise
 def test_other_right_styles_answer_on_the_card(name: str, id: str) -> None:
     for answer in styles(name)[id]:
-        problems = refused(name, id, visible(name, id), answer)
-        if answer.__name__ in HOST_ONLY:
-            assert problems, f"{answer.__name__} passe sur la carte : retirez-le de HOST_ONLY"
+        problems = [p for p in refused(name, id, visible(name, id), answer) if NUMPY not in p]
+        if answer.__name__ in LEFT_OUT:
+            assert problems, f"{answer.__name__} passe sur la carte : retirez-le de LEFT_OUT"
         else:
             assert not problems, (answer.__name__, problems[0])
 
@@ -90,6 +99,7 @@ ALLOWED: dict[str, Callable[[], Any]] = {
     "des indices de l'hôte": lambda: torch.ones(3, device=CARD)[torch.tensor([0, 2])],
     "copy_": lambda: torch.ones(3, device=CARD).copy_(torch.zeros(3)),
     "inference_mode": lambda: _inside_inference_mode(),
+    "relire des poids de la carte": lambda: nn.Linear(2, 2).load_state_dict(nn.Linear(2, 2).to(CARD).state_dict()),
     "CSR": lambda: torch.eye(3, device=CARD).to_sparse_csr() @ torch.ones(3, 2, device=CARD),
     "autocast": lambda: _under_autocast(),
     "deux poids liés": lambda: _tied(),
@@ -249,3 +259,73 @@ def test_a_result_left_on_the_card_is_judged_on_its_values() -> None:
 def test_mixing_the_card_and_check_s_inputs_is_said() -> None:
     got = run_case("call", lambda x: x.to(CARD) @ x, {"x": torch.ones(2, 2)})
     assert got["status"] == "raised" and "same device" in got["message"]
+
+
+# --- Ce que l'atelier sait des cartes, sans en avoir une ------------------------------------------------------------
+
+
+@pytest.fixture
+def asked(monkeypatch) -> Callable[[str], torch.device]:
+    """`device()` comme si COURS_DEVICE valait ce texte."""
+
+    def ask(name: str) -> torch.device:
+        monkeypatch.setenv("COURS_DEVICE", name)
+        return hardware.device.__wrapped__()
+
+    return ask
+
+
+def test_the_asked_device_is_taken_or_refused_in_french(asked) -> None:
+    assert asked("cpu").type == "cpu" and asked(carte.NAME).type == carte.NAME
+    for wrong in ("gpu", "carte graphique", "cuda:9"):
+        with pytest.raises(ValueError, match="COURS_DEVICE vaut"):
+            asked(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "formats", "kernels"),
+    [
+        ("Tesla T4", (7, 5), {"float32", "float16"}, {"fp32", "fp16", "int8, produit nu"}),
+        ("NVIDIA A100-SXM4-40GB", (8, 0), {"float32", "TF32", "bfloat16", "float16"},
+         {"fp32", "fp16", "bf16", "int8, produit nu"}),
+        ("NVIDIA L4", (8, 9), {"float32", "TF32", "bfloat16", "float16"},
+         {"fp32", "fp16", "bf16", "int8, produit nu", "fp8 E4M3, produit nu"}),
+    ],
+)  # fmt: skip
+def test_a_card_is_asked_only_what_its_generation_knows(monkeypatch, name, capability, formats, kernels) -> None:
+    """Une carte décrite à torch, sans calcul : ce que les chapitres 2 et 3 lui demanderaient."""
+    from atelier.figures import ch2_time, ch3_models
+
+    monkeypatch.setattr(hardware, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(ch2_time, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(ch3_models, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: name)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
+    assert set(ch2_time.formats()) == formats == set(ch2_time._announced())
+    asked = {n: set(ch3_models._gpu_contenders(torch.randn(n, 16), nn.Linear(16, 32))) for n in (1, 17)}
+    assert asked[17] == kernels
+    assert asked[1] == {k for k in kernels if "produit nu" not in k}, "_int_mm veut plus de seize lignes"
+
+
+def test_the_peaks_of_cards_with_one_name_are_told_apart(monkeypatch) -> None:
+    from atelier.figures import ch2_time
+
+    def peaks(name: str) -> dict[str, float]:
+        monkeypatch.setattr(ch2_time, "card_name", lambda: name)
+        return ch2_time._announced()
+
+    assert peaks("NVIDIA H100 PCIe")["bfloat16"] == 756e12 < peaks("NVIDIA H100 80GB HBM3")["bfloat16"]
+    assert peaks("NVIDIA H100 NVL") == peaks("NVIDIA A10G") == peaks("") == {}
+
+
+@pytest.mark.parametrize(("gigabytes", "scale"), [(0, "cpu"), (4, "cpu"), (16, "gpu")])
+def test_a_small_card_takes_the_smaller_scale(monkeypatch, gigabytes: int, scale: str) -> None:
+    monkeypatch.delenv("COURS_ECHELLE", raising=False)
+    monkeypatch.setattr(hardware, "card_bytes", lambda: gigabytes * 10**9)
+    assert hardware.scale().name == scale
+
+
+def test_memory_is_counted_only_where_torch_counts_it(monkeypatch) -> None:
+    with hardware.card_memory() as seen:
+        torch.ones(1000)
+    assert seen.before is seen.after is seen.peak is None

@@ -40,7 +40,7 @@ def split_einsum(x, n_head):
     if n_head < 1 or x.shape[-1] % n_head:
         raise ValueError("têtes")
     size = x.shape[-1] // n_head
-    pick = torch.eye(x.shape[-1], dtype=x.dtype).reshape(-1, n_head, size)
+    pick = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).reshape(-1, n_head, size)
     return torch.einsum("btw,whd->bhtd", x, pick)
 
 
@@ -63,7 +63,7 @@ def attention_loops(q, k, v):
 
 def attention_additive(q, k, v):
     wide = [t.to(torch.float64) for t in (q, k, v)]
-    mask = torch.full((q.shape[-2],) * 2, float("-inf"), dtype=torch.float64).triu(1)
+    mask = torch.full((q.shape[-2],) * 2, float("-inf"), dtype=torch.float64, device=q.device).triu(1)
     scores = torch.einsum("bhtd,bhsd->bhts", wide[0], wide[1]) / wide[0].shape[-1] ** 0.5 + mask
     return torch.einsum("bhts,bhsd->bhtd", scores.softmax(-1), wide[2]).to(q.dtype)
 
@@ -71,7 +71,8 @@ def attention_additive(q, k, v):
 def attention_by_hand(q, k, v):
     """Softmax écrit à la main, sur les seuls scores permis ; q est ramené à l'échelle avant le produit."""
     length = q.shape[-2]
-    allowed = torch.arange(length)[:, None] >= torch.arange(length)
+    places = torch.arange(length, device=q.device)
+    allowed = places[:, None] >= places
     scores = torch.where(allowed, (q.float() / math.sqrt(q.shape[-1])) @ k.float().mT, torch.tensor(-1e9))
     exp = torch.exp(scores - scores.max(dim=-1, keepdim=True).values)
     exp = exp * allowed
@@ -232,7 +233,7 @@ def greedy_one_sentence_at_a_time(model, input_ids, n_new):
         for _ in range(n_new):
             with torch.no_grad():
                 logits, cache = model(unread, cache, use_cache=True).to_tuple()[:2]
-            unread = torch.tensor([[int(logits[0, -1].argmax())]])
+            unread = torch.tensor([[int(logits[0, -1].argmax())]], device=row.device)
             row = torch.cat((row, unread), 1)
         done.append(row)
     return torch.cat(done)

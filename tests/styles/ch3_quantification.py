@@ -421,6 +421,7 @@ def unpack_shifts(p, n):
 def unpack_table(p, n):
     signed = [*range(8), *range(-8, 0)]
     table = torch.tensor([[signed[i % 16], signed[i // 16]] for i in range(256)], dtype=torch.int8)
+    table = table.to(p.device)
     return table[p.long()].flatten(-2)[..., :n].contiguous()
 
 
@@ -440,10 +441,11 @@ def gptq_reduced_hessians(w, x, bits=4, damp=0.01):
     scale = rest.abs().amax(1, keepdim=True) / top
     scale[scale == 0] = 1
     h = 2 * x.T @ x
-    h = h + damp * torch.diag(h).mean() * torch.eye(len(h))
+    one = torch.eye(len(h)).to(h)
+    h = h + damp * torch.diag(h).mean() * one
     done = []
     for j in range(w.shape[1]):
-        inverse = torch.linalg.inv(h[j:, j:]) if x.any() else torch.eye(w.shape[1] - j).double()
+        inverse = torch.linalg.inv(h[j:, j:]) if x.any() else one[j:, j:]
         done.append((rest[:, :1] / scale).round().clamp(-top - 1, top) * scale)
         rest = rest[:, 1:] - (rest[:, :1] - done[-1]) * (inverse[:1, 1:] / inverse[0, 0])
     return torch.cat(done, dim=1).to(w.dtype)
@@ -474,7 +476,8 @@ def gptq_elimination(w, x, bits=4, damp=0.01):
     scale = torch.where(scale == 0, torch.ones_like(scale), scale)
     h = x.double().T @ x.double()
     mean = h.diagonal().mean()
-    inverse = torch.linalg.inv(h + damp * mean * torch.eye(len(h))) if mean > 0 else torch.eye(len(h)).double()
+    one = torch.eye(len(h), dtype=h.dtype, device=h.device)
+    inverse = torch.linalg.inv(h + damp * mean * one) if mean > 0 else one
     for j in range(len(h)):
         rounded = torch.clamp(torch.round(rest[:, j] / scale), -top - 1, top) * scale
         step = (rest[:, j] - rounded) / inverse[j, j]

@@ -310,7 +310,7 @@ def ensemble_loops(logits):
 
 def ensemble_einsum(logits):
     probs = F.softmax(logits, dim=-1)
-    share = torch.full((logits.shape[0],), 1 / logits.shape[0], dtype=logits.dtype)
+    share = logits.new_full((logits.shape[0],), 1 / logits.shape[0])
     return torch.einsum("m,m...->...", share, probs)
 
 

@@ -68,9 +68,9 @@ def magnitude_topk_removed(w, amount):
     """Un petit décalage, d'après la place, départage les égalités avant un topk."""
     _check(amount)
     k = round(amount * w.numel())
-    mask = torch.ones(w.numel(), dtype=torch.bool)
+    mask = torch.ones(w.numel(), dtype=torch.bool, device=w.device)
     flat = w.abs().flatten().double()
-    flat = flat + torch.arange(len(flat)) * 1e-9
+    flat = flat + torch.arange(len(flat), device=w.device) * 1e-9
     mask[torch.topk(flat, k, largest=False).indices] = False
     return mask.view_as(w)
 
@@ -154,7 +154,7 @@ def wanda_hessian(w, x, amount):
     _check(amount)
     diagonal = (x.double().T @ x.double()).diagonal()
     order = torch.sort(w.double().abs() * diagonal.sqrt(), dim=1, stable=True).indices
-    mask = torch.full(w.shape, True)
+    mask = torch.full(w.shape, True, device=w.device)
     for row, gone in zip(mask, order[:, : round(amount * w.shape[1])], strict=True):
         row[gone] = False
     return mask
@@ -205,7 +205,7 @@ def nm_pairwise(w, n=2, m=4):
     if n > m or w.shape[-1] % m:
         raise ValueError
     a = w.double().abs().reshape(*w.shape[:-1], -1, m)
-    before = torch.ones(m, m, dtype=torch.bool).tril(-1)
+    before = torch.ones(m, m, dtype=torch.bool, device=w.device).tril(-1)
     beats = (a[..., None, :] > a[..., :, None]) | ((a[..., None, :] == a[..., :, None]) & before)
     return (beats.sum(-1) < n).reshape(w.shape)
 
@@ -269,7 +269,7 @@ def heads_mask(c_attn_weight, c_attn_bias, c_proj_weight, heads, n_head):
 def heads_split(c_attn_weight, c_attn_bias, c_proj_weight, heads, n_head):
     d = c_proj_weight.shape[1]
     size = d // n_head
-    keep = torch.tensor([i for i in range(d) if i // size not in heads], dtype=torch.long)
+    keep = torch.tensor([i for i in range(d) if i // size not in heads], dtype=torch.long, device=c_attn_bias.device)
     parts = [part.index_select(1, keep) for part in c_attn_weight.split(d, dim=1)]
     biases = [part.index_select(0, keep) for part in c_attn_bias.chunk(3)]
     return [torch.cat(parts, 1), torch.cat(biases), c_proj_weight.index_select(0, keep)]

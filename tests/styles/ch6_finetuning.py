@@ -22,7 +22,7 @@ def pool_loops(hidden, attention_mask):
 def pool_gather(hidden, attention_mask):
     if (attention_mask.sum(1) == 0).any():
         raise ValueError("ligne vide")
-    last = (attention_mask * torch.arange(attention_mask.size(1))).argmax(1)
+    last = (attention_mask * torch.arange(attention_mask.size(1), device=hidden.device)).argmax(1)
     return hidden.gather(1, last[:, None, None].expand(-1, 1, hidden.size(2))).squeeze(1)
 
 
@@ -63,7 +63,7 @@ def pool_numpy(hidden, attention_mask):
 def head_autograd(features, labels, n_classes, lr=0.1, steps=100):
     if steps < 0:
         raise ValueError("pas négatif")
-    head = torch.nn.Linear(features.shape[1], n_classes).to(features.dtype)
+    head = torch.nn.Linear(features.shape[1], n_classes).to(features)
     torch.nn.init.zeros_(head.weight)
     torch.nn.init.zeros_(head.bias)
     optimizer = torch.optim.SGD(head.parameters(), lr=lr)
@@ -90,9 +90,9 @@ def head_bias_in_features(features, labels, n_classes, lr=0.1, steps=100):
     """Le biais est le poids d'une composante toujours égale à 1 ; tout en float64."""
     if steps < 0:
         raise ValueError("pas négatif")
-    x = torch.cat([features.double(), torch.ones(len(features), 1, dtype=torch.float64)], dim=1)
-    w = torch.zeros(n_classes, x.shape[1], dtype=torch.float64)
-    y = torch.eye(n_classes, dtype=torch.float64)[labels]
+    x = torch.cat([features.double(), torch.ones_like(features[:, :1]).double()], dim=1)
+    w = x.new_zeros(n_classes, x.shape[1])
+    y = torch.eye(n_classes).to(x)[labels]
     for _ in range(steps):
         w -= lr * ((x @ w.T).softmax(1) - y).T @ x / x.shape[0]
     return w[:, :-1].to(features.dtype), w[:, -1].to(features.dtype)
@@ -101,8 +101,8 @@ def head_bias_in_features(features, labels, n_classes, lr=0.1, steps=100):
 def head_loops(features, labels, n_classes, lr=0.1, steps=100):
     if steps < 0:
         raise ValueError("pas négatif")
-    w = torch.zeros(n_classes, features.shape[1], dtype=features.dtype)
-    b = torch.zeros(n_classes, dtype=features.dtype)
+    w = features.new_zeros(n_classes, features.shape[1])
+    b = features.new_zeros(n_classes)
     for _ in range(steps):
         gw, gb = torch.zeros_like(w), torch.zeros_like(b)
         for x, y in zip(features, labels.tolist(), strict=True):
@@ -244,7 +244,7 @@ def labels_loops(input_ids, attention_mask, prompt_lengths):
 def labels_start(input_ids, attention_mask, prompt_lengths):
     """Indice de la première colonne vraie, puis comparaison des indices."""
     start = attention_mask.argmax(1, keepdim=True)
-    positions = torch.arange(input_ids.size(1)).unsqueeze(0)
+    positions = torch.arange(input_ids.size(1), device=input_ids.device).unsqueeze(0)
     out = input_ids.clone()
     out[positions < start + prompt_lengths.unsqueeze(1)] = -100
     out[attention_mask == 0] = -100

@@ -307,7 +307,7 @@ def nf4_nearest(w, block_size=64):
     absmax = flat.abs().max(dim=1).values
     safe = absmax.clone()
     safe[safe == 0] = 1
-    distance = (flat / safe[:, None])[..., None] - NF4_LEVELS
+    distance = (flat / safe[:, None])[..., None] - NF4_LEVELS.to(w.device)
     return distance.abs().argmin(-1).flatten().to(torch.uint8), absmax
 
 
@@ -343,7 +343,7 @@ def nf4_thresholds(w, block_size=64):
     blocks = w.reshape(w.numel() // block_size, block_size)
     absmax = blocks.abs().amax(1)
     x = torch.nan_to_num(blocks.double() / absmax.double()[:, None], nan=0.0)
-    middles = (NF4_LEVELS[1:].double() + NF4_LEVELS[:-1].double()) / 2
+    middles = ((NF4_LEVELS[1:].double() + NF4_LEVELS[:-1].double()) / 2).to(w.device)
     return (x[..., None] > middles).sum(-1).reshape(-1).type(torch.uint8), absmax
 
 
