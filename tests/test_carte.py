@@ -34,8 +34,8 @@ NUMPY = "to numpy"
 
 LEFT_OUT = {
     "linear_own_type": "multiplie des matrices d'int32, que CUDA ne multiplie pas : l'énoncé le dit",
-    "inject_through_linear": "range par .data un tenseur de la carte dans une couche de l'hôte : torch ne le permet pas "
-    "à une carte écrite en Python",
+    "inject_through_linear": "range par .data un tenseur de la carte dans une couche de l'hôte : torch le refuse à "
+    "une carte écrite en Python",
     "AdapterMatmul": "autograd croit ligne le biais d'un produit écrit à la main, quand il est une enveloppe",
 }
 """Les autres styles justes qui n'y passent pas, et pourquoi. Qui passe doit quitter ce tableau."""
