@@ -560,6 +560,7 @@ def gpt2_new_model(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, 
     made = fn(model, *inputs.get("args", {}).values())
     if not isinstance(made, type(model)):
         raise NotData(f"{_name_of(made)} ; on attend un {type(model).__name__}")
+    made = _placed(made, inputs)
     result: dict[str, Any] = {
         "n_layer annoncé": made.config.n_layer,
         "nombre de paramètres": sum(p.numel() for p in made.parameters()),

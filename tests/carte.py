@@ -30,6 +30,11 @@ _HOST_INDICES = {"aten::index", "aten::index_put_", "aten::_index_put_impl_", "a
 _FLOAT_PRODUCTS = {f"aten::{name}" for name in ("mm", "addmm", "bmm", "baddbmm", "addmv", "mv", "dot")}
 """Les produits que CUDA ne fait pas entre entiers."""
 
+_FACTORIES = ("empty.memory_format", "empty_strided", "eye", "eye.m", "arange", "arange.start", "arange.start_step")
+_FACTORIES += ("linspace", "randperm", "randperm.generator")
+"""Ce qui crée un tenseur sur la carte. torch ferait les derniers en agrandissant un tenseur vide, que son enveloppe
+croirait toujours vide."""
+
 _without_float64 = False
 
 
@@ -196,6 +201,8 @@ _kept: list[torch.library.Library] = []
 
 def _factory(op: Any) -> Callable[..., CardTensor]:
     def make(*args: Any, **kwargs: Any) -> CardTensor:
+        if any(isinstance(value, torch.Generator) for value in (*args, *kwargs.values())):
+            raise RuntimeError(f"Expected a '{NAME}' device type for generator but found 'cpu'")
         _refuse_float64(kwargs.get("dtype"))
         kwargs = {k: v for k, v in kwargs.items() if k not in ("pin_memory", "device")}
         with _plain_tensors():
@@ -236,7 +243,7 @@ def install(without_float64: bool = False) -> torch.device:
     if not _kept:
         _setup_privateuseone_for_python_backend(NAME)
         aten = torch.library.Library("aten", "IMPL")
-        for op in ("empty.memory_format", "empty_strided"):
+        for op in _FACTORIES:
             packet, _, overload = op.partition(".")
             aten.impl(op, _factory(getattr(getattr(torch.ops.aten, packet), overload or "default")), "PrivateUse1")
         aten.impl("_copy_from", _copy_from, "PrivateUse1")
