@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -158,8 +159,15 @@ def _plain_tensors() -> contextlib.AbstractContextManager[None]:
     return _normal_tensors() if torch.is_inference_mode_enabled() else contextlib.nullcontext()
 
 
+@cache
+def _is_composite(func: Any) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     """Une opération : refusée si elle mêle les appareils, sinon faite sur l'hôte et remise dans des enveloppes."""
+    if torch.is_inference_mode_enabled() and _is_composite(func):  # autograd, absent ici, l'aurait décomposée
+        return func.decompose(*args, **kwargs)
     name = func._schema.name
     found: list[torch.Tensor] = []
     _tensors(args, found)

@@ -148,6 +148,7 @@ def _inside_inference_mode() -> None:
         x = torch.zeros(3, device=CARD)
         x[1] = 2
         assert x.add_(1).tolist() == [1, 3, 1]
+        assert x.cpu().numpy().sum() == 5 and x.to(torch.int64).device == x.device
 
 
 def _under_autocast() -> None:

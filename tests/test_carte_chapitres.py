@@ -12,6 +12,8 @@ from test_gpu import plain_run
 
 from grader.chapters import chapter_names
 
+pytestmark = pytest.mark.lent
+
 
 @pytest.mark.parametrize("chapter", chapter_names())
 def test_every_cell_runs_on_the_simulated_card(chapter: str, tmp_path: Path) -> None:
