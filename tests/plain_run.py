@@ -40,8 +40,10 @@ def abridge() -> None:
     def short_train(model: Any, batches: Any, steps: int, *args: Any, **kwargs: Any) -> training.Log:
         return train(model, batches, min(steps, STEPS), *args, **kwargs)
 
-    def short_evaluate(model: Any, *args: Any, max_tokens: int | None = None, **kwargs: Any) -> perplexity.Evaluation:
-        return evaluate(model, *args, max_tokens=min(max_tokens or TOKENS, TOKENS), **kwargs)
+    def short_evaluate(
+        model: Any, text: str = "a_validation", tokenizer: Any = None, max_tokens: int | None = None, **kwargs: Any
+    ) -> perplexity.Evaluation:
+        return evaluate(model, text, tokenizer, min(max_tokens or TOKENS, TOKENS), **kwargs)
 
     def once(run: Callable[[], object], repeats: int = 1, warmup: int = 0) -> float:
         return seconds(run, 1, 0)
