@@ -29,6 +29,7 @@ from essai import NAME, SOLVED, as_bytes, build_root, cell_of, course_root, fill
 from grader import seal
 from grader.collect import collect
 from grader.course import Course, prepare
+from grader.dialogue import COPY_SECONDS
 from grader.marking import Marked, mark
 from grader.report import write_report
 
@@ -38,6 +39,7 @@ if seal.missing() and not STRICT:
 FAST = [name for name, attack in ATTACKS.items() if not attack.slow]
 SLOW = [name for name, attack in ATTACKS.items() if attack.slow]
 HONEST_EVERY = 6
+JOBS = 2
 FULL = {"scale_up": 2.0, "count_true": 1.0, "spread": 3.0}
 
 
@@ -144,7 +146,7 @@ def grade_all(names: list[str], tmp: pytest.TempPathFactory):
         watched = [ROOT / "atelier", ROOT / "grader", root / "solutions", root / "notebooks", folder / "submitted"]
         before, packages = fingerprint(*watched), site_listing()
         start = time.monotonic()
-        marked = mark(course, NAME, jobs=2)
+        marked = mark(course, NAME, jobs=JOBS)
         seconds = time.monotonic() - start
         after = fingerprint(*watched)
         changed = [p for p in {*before, *after} if before.get(p) != after.get(p)]
@@ -183,7 +185,7 @@ def check_attack(batch: Batch, name: str) -> None:
     assert batch.outside.secret not in said and "TROUVÉ" not in said, f"fuite : {said}"
 
 
-def check_batch(batch: Batch, names: list[str], limit: float) -> None:
+def check_batch(batch: Batch, names: list[str]) -> None:
     honest = [s for s in batch.marked.results if s.startswith("honnete-")]
     assert len(honest) == -(-len(names) // HONEST_EVERY)
     assert {s: batch.scores(s) for s in honest} == dict.fromkeys(honest, FULL)
@@ -198,7 +200,7 @@ def check_batch(batch: Batch, names: list[str], limit: float) -> None:
         assert not [
             p for p in folder.glob("*") if p.name in ("lettre", "sitecustomize.py", f"{batch.outside.mark}.pth")
         ]
-    assert batch.seconds < limit
+    assert batch.seconds < COPY_SECONDS * len(batch.marked.results) / JOBS, "chacune s'est tenue à sa limite"
 
 
 def command_of(folder: Path) -> str:
@@ -214,7 +216,7 @@ def test_a_fast_attack_gains_nothing(fast, name):
 
 
 def test_around_the_fast_attacks_nothing_suffers(fast):
-    check_batch(fast, FAST, 240)
+    check_batch(fast, FAST)
     print(f"{len(fast.marked.results)} copies, {fast.seconds:.0f} s")
 
 
@@ -226,7 +228,7 @@ def test_a_slow_attack_gains_nothing(slow, name):
 
 @pytest.mark.lent
 def test_around_the_slow_attacks_nothing_suffers(slow):
-    check_batch(slow, SLOW, 600)
+    check_batch(slow, SLOW)
     print(f"{len(slow.marked.results)} copies, {slow.seconds:.0f} s")
 
 

@@ -519,18 +519,15 @@ def test_without_packs_the_message_says_what_to_do(course, monkeypatch, tmp_path
     quiz("outliers")
 
 
-def test_a_check_is_fast_and_writes_only_its_state(course, tmp_path, capsys):
+def test_a_check_writes_only_its_state(course, tmp_path, capsys):
+    """Ce qu'il dure se mesure par `python cours.py bench check`."""
+
     def snapshot():
         return {p: p.stat().st_mtime_ns for p in course.rglob("*")}
 
     check(peak)
     before = snapshot()
-    durations = []
-    for _ in range(8):
-        start = time.perf_counter()
-        check(peak)
-        durations.append(time.perf_counter() - start)
-    assert min(durations) < 0.3  # la meilleure : la machine peut faire autre chose pendant une autre
+    check(peak)
     assert snapshot() == before
     assert {p.name for p in store.folder().iterdir()} == {journal.FILE, "progression.precedente.json", store.LOCK}
 
@@ -546,9 +543,7 @@ def test_an_endless_loop_is_stopped_and_its_line_shown(monkeypatch):
         while True:
             bits += 1
 
-    start = time.monotonic()
     text = failure(peak)
-    assert time.monotonic() - start < 3
     assert "pas de réponse en 0,3 secondes" in text and re.search(r"ligne \d+\u00a0: (while|bits)", text)
     assert signal.getsignal(signal.SIGINT) is before
 
@@ -565,9 +560,7 @@ def test_a_loop_that_swallows_everything_is_stopped_too(monkeypatch):
                 pass
         return r.abs().max() / 127
 
-    start = time.monotonic()
     assert "pas de réponse" in failure(peak)
-    assert time.monotonic() - start < 4
 
 
 def test_no_interruption_is_left_behind():
@@ -606,15 +599,16 @@ def test_outside_the_main_thread_there_is_no_limit_but_it_works(capsys):
 
 def test_slow_cases_after_the_first_failure_are_not_waited_for(monkeypatch):
     monkeypatch.setattr(checker, "EXTRA_SECONDS", 0.2)
+    waited = []
 
     def peak(r, bits=8):
         if r.ndim > 1:
             time.sleep(60)
+            waited.append(r)
         return r.max() / (2 ** (bits - 1) - 1)
 
-    start = time.monotonic()
     text = failure(peak)
-    assert time.monotonic() - start < 3
+    assert not waited
     assert "cas 1 sur 5" in text and "écart à zéro est négatif" in text
 
 

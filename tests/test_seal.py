@@ -380,7 +380,6 @@ def commands_with(text: str) -> list[str]:
 
 
 def test_memory_of_all_processes_together_is_bounded(sandbox):
-    start = time.monotonic()
     cells = [
         Cell(
             "a",
@@ -400,8 +399,7 @@ def test_memory_of_all_processes_together_is_bounded(sandbox):
         HONEST,
     ]
     report = sandbox.run(cells, [Task("h", "call", 2.0, INPUTS), Task("f", "call", 15.0, INPUTS)])
-    assert honest(report) and report.tasks["f"].status == "died"
-    assert time.monotonic() - start < 12
+    assert honest(report) and report.tasks["f"].status == "died", "tuée avant sa limite de temps"
 
 
 def test_a_whole_copy_has_an_end(sandbox, monkeypatch):
@@ -409,21 +407,21 @@ def test_a_whole_copy_has_an_end(sandbox, monkeypatch):
     monkeypatch.setattr("grader.sandbox.COPY_SECONDS", 6.0)
     names = [f"f{i}" for i in range(20)]
     cells = [HONEST, *(Cell(n, f"def {n}(x):\n    while True: pass", "solution", n) for n in names)]
-    start = time.monotonic()
+    launches, launch = [], sandbox._launch
+    monkeypatch.setattr(sandbox, "_launch", lambda folder: launches.append(folder) or launch(folder))
     report = sandbox.run(cells, [Task("h", "call", 2.0, INPUTS), *(Task(n, "call", 2.0, INPUTS * 3) for n in names)])
     assert honest(report) and {report.tasks[n].status for n in names} == {"timeout"}
-    assert time.monotonic() - start < 30  # au lieu de 80 au moins
+    assert len(launches) < len(names), "chaque exercice qui boucle en demanderait un autre"
 
 
 def test_waiting_for_a_core_is_not_the_student_s_time_but_sleeping_is(monkeypatch):
     from atelier import runner
 
-    lost = [0.0]
-    monkeypatch.setattr(runner, "waited", lambda pid="self": lost[0])
-    start = time.monotonic()
+    lost, read = [0.0], []
+    monkeypatch.setattr(runner, "waited", lambda pid="self": read.append(pid) or lost[0])
     with pytest.raises(runner.TimeUp), runner.time_limit(0.2, patience=5.0):
         time.sleep(5)
-    assert time.monotonic() - start < 0.9
+    assert len(read) == 2, "lue au début, puis à la limite, qui n'a pas été repoussée"
     with runner.time_limit(0.2, patience=5.0) as fired:
         lost[0] = 0.6
         time.sleep(0.5)
