@@ -2,6 +2,8 @@
 
 Ce que le processus voit : le système et ce Python en lecture seule, `atelier`, les ressources publiques du cours sauf
 les paquets de `check`. Ni le dépôt, ni le dossier de cours, ni les copies, ni le dossier personnel, ni le réseau.
+Tout ce qui n'est pas du système y est monté à une place fixe (`PYTHON`, `COURSE`) : celle qu'il a ici n'y paraît pas et
+ne compte pas, fût-elle sous /tmp, dans un dossier personnel ou derrière un lien.
 """
 
 from __future__ import annotations
@@ -9,10 +11,11 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-import site
 import sys
-from collections.abc import Iterator
+import sysconfig
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import atelier
@@ -23,6 +26,8 @@ UID = 65533
 """L'utilisateur que devient le processus quand root corrige. Il n'existe dans aucun annuaire et ne possède rien."""
 COURSE = "/cours"
 """Où le cours est monté dans le scellé."""
+PYTHON = "/python"
+"""Où ce Python y est monté, s'il n'est pas du système : `bin`, `lib` et `paquets/N`."""
 HIDDEN_ASSETS = ("packs",)
 
 UNSEALED = "COURS_SANS_ISOLEMENT"
@@ -128,31 +133,60 @@ def _read(path: str) -> str:
 # ---------------------------------------------------------------------------------------------- la commande
 
 
-_PACKAGE_FOLDERS = ("site-packages", "dist-packages")
+PACKAGE_FOLDERS = ("site-packages", "dist-packages", "lib-dynload")
 
 
-def extra_packages() -> list[str]:
-    """Les dossiers de paquets que ce Python ne trouverait pas seul : ceux de PYTHONPATH, celui de l'utilisateur."""
-    asked = [*os.environ.get("PYTHONPATH", "").split(os.pathsep), site.getusersitepackages()]
-    return [p for p in sys.path if p in asked and Path(p).name in _PACKAGE_FOLDERS]
+@dataclass(frozen=True)
+class Interpreter:
+    """Ce Python, tel qu'il est dans le scellé : le programme, ce qu'il faut monter pour lui, et son `sys.path`."""
+
+    program: str
+    mounts: dict[Path, str]
+    path: list[str]
 
 
-def library() -> list[Path]:
-    """Les dossiers de ce Python et de ses paquets, hors /usr."""
-    folders = [Path(p) for p in (sys.base_prefix, sys.base_exec_prefix, sys.prefix, sys.exec_prefix)]
-    folders += [Path(sys.executable).resolve().parent.parent, *map(Path, extra_packages())]
-    kept: list[Path] = []
-    for folder in folders:
-        for known in (folder.absolute(), folder.resolve()):
-            inside = any(known.is_relative_to(other) for other in (*kept, Path("/usr")))
-            if os.path.isdir(known) and not inside and _holds_only_python(known):
-                kept.append(known)
-    return kept
+def interpreter() -> Interpreter:
+    """Le programme, la bibliothèque standard et les dossiers de paquets de ce Python, là où ils seront montés.
+
+    Rien d'autre n'est pris de l'endroit où il est installé, qui peut être le dossier personnel ou celui du cours. Un
+    environnement virtuel n'est qu'un dossier de paquets de plus : on lance le Python dont il est fait.
+    """
+    program, library = Path(sys.executable).resolve(), Path(os.__file__).resolve().parent.parent
+    mounts: dict[Path, str] = {}
+    if not of_the_system(program):
+        mounts[program] = f"{PYTHON}/bin/{program.name}"
+    if not of_the_system(library):
+        mounts[library] = f"{PYTHON}/{library.name}"
+    path: list[str] = []
+    for folder in (Path(p).resolve() for p in sys.path if p):
+        if not folder.is_dir():
+            continue
+        if not of_the_system(folder) and not folder.is_relative_to(library) and folder.name in PACKAGE_FOLDERS:
+            mounts.setdefault(folder, f"{PYTHON}/paquets/{len(mounts)}")
+        if (there := _inside(folder, mounts)) is not None:
+            path.append(there)
+    return Interpreter(_inside(program, mounts) or str(program), mounts, list(dict.fromkeys(path)))
 
 
-def _holds_only_python(folder: Path) -> bool:
-    """Faux pour la racine, un dossier personnel ou le dépôt du cours, qui contiennent bien autre chose qu'un Python."""
-    return not any(place.resolve().is_relative_to(folder) for place in (Path.home(), paths.root()))
+def of_the_system(path: Path) -> bool:
+    """Vrai sous /usr, qui est monté tel quel ; faux pour ce que le dossier du cours ou de l'enseignant y aurait mis."""
+    return path.is_relative_to("/usr") and not any(path.is_relative_to(place) for place in _private())
+
+
+def _private() -> list[Path]:
+    """Le dossier du cours et celui de l'enseignant (quand ce n'est pas la racine, comme pour un service)."""
+    places = (paths.root().resolve(), Path(os.path.expanduser("~")).resolve())
+    return [place for place in places if not Path("/usr").is_relative_to(place)]
+
+
+def _inside(path: Path, mounts: dict[Path, str]) -> str | None:
+    """Ce chemin, vu du scellé ; None s'il n'y est pas."""
+    if of_the_system(path):
+        return str(path)
+    for source, target in mounts.items():
+        if path.is_relative_to(source):
+            return os.path.normpath(f"{target}/{path.relative_to(source)}")
+    return None
 
 
 def shown() -> Iterator[tuple[Path, str]]:
@@ -160,14 +194,24 @@ def shown() -> Iterator[tuple[Path, str]]:
     for name in SYSTEM:
         if Path(name).exists():
             yield Path(name), name
-    for folder in library():
-        yield folder, str(folder)
+    yield from interpreter().mounts.items()
     yield Path(atelier.__file__).resolve().parent, f"{COURSE}/atelier"
-    yield paths.root() / "course.toml", f"{COURSE}/course.toml"
+    yield (paths.root() / "course.toml").resolve(), f"{COURSE}/course.toml"
     assets = paths.root() / "assets"
     for path in sorted(assets.iterdir()) if assets.is_dir() else []:
         if path.name not in HIDDEN_ASSETS:
             yield path.resolve(), f"{COURSE}/assets/{path.name}"
+
+
+def covered(mounts: Sequence[tuple[Path, str]]) -> list[str]:
+    """Les dossiers du cours et de l'enseignant qu'un montage plus large montrerait : un dossier vide les y recouvre."""
+    found = {
+        os.path.normpath(f"{target}/{place.relative_to(source)}")
+        for place in _private()
+        for source, target in mounts
+        if place.is_relative_to(source) and place != source
+    }
+    return sorted(found)
 
 
 def command(arguments: list[str], cgroup: Path | None = None) -> list[str]:
@@ -182,14 +226,16 @@ def command(arguments: list[str], cgroup: Path | None = None) -> list[str]:
         arguments = [*arguments, "--uid", str(UID)]
     else:
         line += ["--unshare-user", "--proc", "/proc"]
-    mounts = [(str(source), target) for source, target in shown()]
+    mounts = list(shown())
     if cgroup is not None:
         line += ["--bind", str(cgroup), cgroups.INSIDE]
     parents = {str(p) for _, target in mounts for p in Path(target).parents} | {"/dev", "/dev/shm", "/tmp"}
     for folder in sorted(parents - {"/"}):  # sinon bubblewrap les crée fermés à qui n'est pas root
         line += ["--dir", folder]
     for source, target in mounts:
-        line += ["--ro-bind", source, target]
+        line += ["--ro-bind", str(source), target]
+    for folder in covered(mounts):
+        line += ["--tmpfs", folder, "--remount-ro", folder]
     for name in LINKS:
         path = Path(name)
         if path.is_symlink():
@@ -201,7 +247,7 @@ def command(arguments: list[str], cgroup: Path | None = None) -> list[str]:
     line += ["--symlink", "/proc/self/fd", "/dev/fd"]
     line += ["--perms", "1777", "--tmpfs", "/tmp", "--perms", "1777", "--tmpfs", "/dev/shm"]
     line += ["--remount-ro", "/", "--chdir", "/tmp", "--"]
-    line += [sys.executable, "-m", "atelier.runner", *arguments]
+    line += [interpreter().program, "-m", "atelier.runner", *arguments]
     if cgroup is not None:  # le processus tiède naît dans un coin de son cgroup
         return ["/bin/sh", "-c", 'echo $$ > "$0"/tiede/cgroup.procs && exec "$@"', str(cgroup), *line]
     return line
@@ -209,9 +255,13 @@ def command(arguments: list[str], cgroup: Path | None = None) -> list[str]:
 
 def environment() -> dict[str, str]:
     """Les variables du processus scellé : rien de l'enseignant."""
+    python = interpreter()
+    libraries = [t for t in python.mounts.values() if t.startswith(f"{PYTHON}/lib")]
+    shared = {"LD_LIBRARY_PATH": libraries[0]} if libraries and sysconfig.get_config_var("Py_ENABLE_SHARED") else {}
     return {
+        **shared,  # la place de libpython est écrite en dur dans le programme
         "PATH": "/usr/bin:/bin",
-        "PYTHONPATH": os.pathsep.join([COURSE, *extra_packages()]),
+        "PYTHONPATH": os.pathsep.join([COURSE, *python.path]),
         "PYTHONNOUSERSITE": "1",
         "HOME": "/tmp",
         "TMPDIR": "/tmp",

@@ -11,6 +11,8 @@ import socket
 import stat
 import subprocess
 import sys
+import sysconfig
+import tempfile
 import textwrap
 import time
 from dataclasses import dataclass
@@ -19,11 +21,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import ROOT, STRICT
-from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled, load_assignment
+from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled, load_assignment, write_course
 
 from atelier import confine
 from grader import UserError, cgroups, seal
 from grader.__main__ import main
+from grader.build import build_chapter, write
 from grader.course import Course, prepare
 from grader.dialogue import Cell, Report, Task
 from grader.sandbox import Sandbox, SandboxError
@@ -72,7 +75,8 @@ def test_it_sees_the_system_and_nothing_of_the_course(sandbox, monkeypatch):
     assert set(seen["/cours"]) <= {"atelier", "assets", "course.toml"}
     assert set(seen["/dev"]) == {"fd", "full", "null", "random", "shm", "urandom", "zero"}
     assert set(seen["/etc"]) <= {Path(p).name for p in seal.SYSTEM}
-    assert "home" not in seen["/"] and "var" not in seen["/"] and "sys" not in seen["/"]
+    system = {Path(p).name for p in seal.LINKS} | {"usr", "etc", "dev", "proc", "tmp", "cgroup"}
+    assert set(seen["/"]) <= system | {"cours", "python"}, "ni /home, ni /root, ni /work, où que soit ce cours"
     paths = [str(ROOT / p) for p in ("grader", "solutions", "tests", "notebooks", ".git", "assets/packs")]
     paths += [str(Path.home() / p) for p in (".ssh", ".bashrc", ".jupyter", ".cache")]
     gone = ask(sandbox, f"import os\ndef f(x):\n    return [p for p in {paths!r} if os.path.exists(p)]")
@@ -654,6 +658,109 @@ def course(tmp_path_factory):
             path.parent.mkdir(parents=True)
             path.write_bytes(as_bytes(filled(template, answers)))
         yield found
+
+
+# --- où que soit le cours ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Place:
+    """Un endroit où mettre un cours : son dossier, par où y entrer s'il y a un lien, et un Python à lui ou non."""
+
+    parent: Path
+    name: str = "cours"
+    linked: bool = False
+    own_python: bool = False
+
+
+PLACES = {
+    "sous /tmp": Place(Path("/tmp")),
+    "sous /dev/shm, son Python aussi": Place(Path("/dev/shm"), own_python=True),
+    "dans le dossier personnel, espaces et accents": Place(Path.home(), "Élève à l’école"),
+    "derrière un lien": Place(Path("/var/tmp"), linked=True),
+    "dans /usr, que le scellé montre": Place(Path("/usr/local")),
+}
+
+
+def own_python(folder: Path) -> Path:
+    """Une copie de ce Python, sans ce que la correction n'emploie pas."""
+    library = Path(os.__file__).resolve().parent
+    skipped = shutil.ignore_patterns("test", "tests", "idlelib", "site-packages", "dist-packages", "config-*", "*.a")
+    shutil.copytree(library, folder / library.parent.name / library.name, ignore=skipped)
+    for shared in library.parent.glob("libpython*.so*"):
+        shutil.copy(shared, folder / library.parent.name)
+    (folder / "bin").mkdir()
+    return Path(shutil.copy(os.path.realpath(sys.executable), folder / "bin"))
+
+
+@pytest.fixture(params=PLACES)
+def settled(request):
+    """Un cours d'essai, ses copies et son environnement, à cet endroit : (dossier par où y entrer, son Python)."""
+    place = PLACES[request.param]
+    if not os.access(place.parent, os.W_OK):
+        pytest.skip(f"{place.parent} ne s'écrit pas ici")
+    home = Path(tempfile.mkdtemp(prefix="essai-", dir=place.parent))
+    try:
+        home.chmod(0o755)
+        folder = home / place.name
+        folder.mkdir()
+        python = own_python(home / "python") if place.own_python else Path(os.path.realpath(sys.executable))
+        subprocess.run([python, "-m", "venv", "--without-pip", folder / ".venv"], check=True)
+        packages = next((folder / ".venv").glob("lib/python3*/site-packages"))
+        (packages / "ici.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+        for name in ("atelier", "grader"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        write_course(folder)
+        products = build_chapter(NAME, folder)
+        assert not write(products, folder, execute=False)
+        entry = folder
+        if place.linked:
+            entry = home / "lien"
+            entry.symlink_to(folder)
+        yield entry
+    finally:
+        shutil.rmtree(home)
+
+
+def test_grading_works_wherever_the_course_is_and_hides_it(settled):
+    secrets = [
+        str(settled / p) for p in ("solutions", "grader", "assets/packs", "mon cours/gradebook.db", "course.toml")
+    ]
+    secrets += [os.path.realpath(p) for p in secrets]
+    spy = f"import os\ndef spread(x):\n    assert not [p for p in {secrets!r} if os.path.exists(p)]\n"
+    spy += "    assert os.listdir('/tmp') == os.listdir('/dev/shm') == []\n    return x.max() - x.min()"
+    with course_root(settled):
+        prepare(settled / "mon cours")
+        course = Course(settled / "mon cours")
+        template = load_assignment(settled).template
+        for student, answers in {"ana": SOLVED, "espion": SOLVED | {"spread": spy}}.items():
+            path = course.path("submitted", student, NAME) / f"{NAME}.ipynb"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(as_bytes(filled(template, answers)))
+    command = [settled / ".venv/bin/python", "-m", "grader", "grade", NAME, "--course", "mon cours", "--json"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("COURS_RACINE", "PYTHON"))}
+    done = subprocess.run(command, cwd=settled, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    totals: dict[str, float] = {}
+    for row in json.loads(done.stdout):
+        totals[row["student"]] = totals.get(row["student"], 0) + row["score"]
+    assert totals == {"ana": 6.0, "espion": 6.0}, done.stdout
+
+
+@pytest.mark.parametrize(("home", "python"), [("/", "/usr/bin/env"), ("/usr/local/prof", "/usr/bin/env")])
+def test_a_home_that_holds_the_system_is_not_private(monkeypatch, home, python):
+    monkeypatch.setenv("HOME", home)
+    assert seal.of_the_system(Path(python))
+    assert not seal.of_the_system(Path("/usr/local/prof/cours")) or home == "/"
+    assert (home in seal.covered([(Path("/usr"), "/usr")])) == (home != "/")
+
+
+def test_a_python_with_a_shared_library_finds_it_at_its_new_place(monkeypatch):
+    monkeypatch.setattr(seal.sysconfig, "get_config_var", lambda name: name == "Py_ENABLE_SHARED")
+    moved = any(target.startswith(seal.PYTHON) for target in seal.interpreter().mounts.values())
+    library = Path(os.__file__).resolve().parent.parent
+    expected = None if library.is_relative_to("/usr") else f"{seal.PYTHON}/{library.name}"
+    assert seal.environment().get("LD_LIBRARY_PATH") == expected and (moved or expected is None)
 
 
 def test_grade_refuses_without_the_seal_and_says_why(course, monkeypatch, tmp_path, capsys):
