@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import re
@@ -18,8 +19,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, exige
 
-from atelier.house import environment, lab, parse
+from atelier.house import environment, lab, main, parse, place
 from atelier.house.environment import Stamp, Trouble
+from atelier.house.place import Machine
 from grader import course_bench
 
 TOP_LEVEL = {
@@ -296,12 +298,195 @@ def test_an_update_without_network_keeps_the_previous_installation(house):
     assert environment.read_stamp(house / ".venv") == before
 
 
-def test_a_moved_course_is_set_up_again(house):
+def a_version() -> str:
+    return f"{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+def test_a_renamed_course_is_repaired_in_place_without_network(house):
+    """Une installation qui marche, dont le dossier change de nom : ses programmes suivent, rien n'est retéléchargé."""
+    before = house.parent / "avant"
+    folder = before / ".venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    packages = environment.packages_of(folder)
+    (packages / "ici.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    (packages / "cours.pth").write_text(os.path.relpath(before, packages), encoding="ascii")
+    tool = folder / "bin" / "outil"
+    tool.write_text(f"#!{folder}/bin/python\nimport sys\nprint(sys.prefix)\n", encoding="utf-8")
+    tool.chmod(0o755)
+    environment.write_stamp(folder, Stamp(environment.fingerprint(house), ("lab",), a_version(), str(before)))
+    folder.rename(house / ".venv")
+    done = cours("--sans-ouvrir", cwd=house, **NO_NETWORK)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "je répare son installation" in plain(done.stdout) and "/5" not in done.stdout
+    said = subprocess.run([house / ".venv/bin/outil"], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == str(house / ".venv"), "un nom à espaces et accents ne tient pas sur une première ligne"
+    assert str(before) not in (house / ".venv/bin/activate").read_text(encoding="utf-8")
+    moved = house.parent / "après"
+    house.rename(moved)
+    assert cours("--sans-ouvrir", cwd=moved, **NO_NETWORK).returncode == 0
+    assert subprocess.run([moved / ".venv/bin/outil"], capture_output=True, text=True).stdout.strip() == str(
+        moved / ".venv"
+    )
+
+
+def test_what_cannot_be_repaired_is_kept_until_its_replacement_works(house):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=house, check=True)
-    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    stamp = Stamp(environment.fingerprint(house), ("lab",), python, str(house / "avant"))
+    stamp = Stamp(environment.fingerprint(house), ("lab",), a_version(), str(house / "avant"))
     environment.write_stamp(house / ".venv", stamp)
-    says(cours("--sans-ouvrir", cwd=house, **NO_NETWORK), "a changé de dossier ou de Python")
+    kept = house / ".venv" / "ce qui était là"
+    kept.touch()
+    says(cours("--sans-ouvrir", cwd=house, **NO_NETWORK), "a changé de dossier ou de Python", "Le réseau ne répond pas")
+    assert kept.exists() and environment.read_stamp(house / ".venv") == stamp
+    assert not [p for p in house.iterdir() if p.name in (".venv.neuf", ".venv.ancien", ".venv.tmp")]
+
+
+def test_an_interrupted_exchange_is_put_back(house):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv.ancien"], cwd=house, check=True)
+    stamp = Stamp(environment.fingerprint(house), ("lab",), a_version(), str(house))
+    environment.write_stamp(house / ".venv.ancien", stamp)
+    assert cours("--sans-ouvrir", cwd=house, **NO_NETWORK).returncode == 0
+    assert environment.read_stamp(house / ".venv") == stamp and not (house / ".venv.ancien").exists()
+
+
+def test_another_python_uses_the_installation_that_works(house):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=house, check=True)
+    environment.write_stamp(house / ".venv", Stamp(environment.fingerprint(house), ("lab",), "3.0", str(house)))
+    done = cours("--sans-ouvrir", cwd=house, **NO_NETWORK)
+    assert done.returncode == 0 and "/5" not in done.stdout
+
+
+# ── Deux à la fois ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_second_start_waits_for_the_first(house):
+    env = {**os.environ, **NO_NETWORK, "PYTHONUNBUFFERED": "1"}
+    with place.alone(house):
+        second = subprocess.Popen(
+            [sys.executable, "cours.py", "--sans-ouvrir"], cwd=house, env=env, stdout=subprocess.PIPE, text=True
+        )
+        assert "Une autre fenêtre installe le cours" in second.stdout.readline()
+        assert second.poll() is None and not (house / ".venv").exists()
+    assert "1/5" in second.communicate(timeout=120)[0]
+
+
+def test_an_orphan_pip_still_holds_the_folder(house):
+    """Le premier tué net, son pip continue d'écrire : le second ne s'y met pas avant qu'il ait fini."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        env = {**os.environ, **NO_NETWORK, "PIP_INDEX_URL": f"http://127.0.0.1:{silent.getsockname()[1]}/simple"}
+        line = [sys.executable, "-u", "cours.py", "--sans-ouvrir"]
+        first = subprocess.Popen(line, cwd=house, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        try:
+            silent.accept()  # pip a commencé
+            first.kill()
+            first.wait()
+            with open(house / place.LOCK, "ab") as file:
+                assert not place._lock(file, wait=False)
+                os.killpg(first.pid, signal.SIGKILL)
+                assert place._lock(file, wait=True)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(first.pid, signal.SIGKILL)
+
+
+# ── Là où le cours ne peut pas s'installer ───────────────────────────────────────────────────────────────────────────
+
+LINUX = Machine((3, 12), 64, "linux-x86_64", "2.36")
+GOOD = [
+    LINUX,
+    Machine((3, 11), 64, "linux-aarch64", "2.28"),
+    Machine((3, 13), 64, "macosx-arm64", "14.5"),
+    Machine((3, 13), 64, "win-amd64"),
+    place.this_machine(),
+]
+BAD = [
+    (Machine((3, 12), 64, "macosx-x86_64", "14.5"), "Mac Intel", "Colab"),
+    (Machine((3, 12), 64, "macosx-x86_64", "15.0", translated=True), "traduit", "arm64"),
+    (Machine((3, 12), 64, "macosx-arm64", "13.6"), "macOS 13.6", "Colab"),
+    (Machine((3, 12), 64, "win-arm64"), "Windows sur ARM", "Colab"),
+    (Machine((3, 12), 32, "win32"), "32 bits", "64 bits"),
+    (Machine((3, 12), 32, "linux-armv7l", "2.36"), "32 bits", "64 bits"),
+    (Machine((3, 14), 64, "linux-x86_64", "2.36"), "trop récent", "3.13"),
+    (Machine((3, 12), 64, "linux-riscv64", "2.36"), "riscv64", "Colab"),
+    (Machine((3, 12), 64, "linux-x86_64", "musl"), "musl", "Colab"),
+    (Machine((3, 12), 64, "linux-x86_64", "2.17"), "2.28", "Colab"),
+    (Machine((3, 12), 64, "freebsd-14-amd64"), "freebsd", "Colab"),
+    (Machine((3, 11), 64, "linux-x86_64", "2.36", "pypy"), "pypy", "Python ordinaire"),
+    (Machine((3, 13), 64, "linux-x86_64", "2.36", "cpython-t"), "variante", "Python ordinaire"),
+]
+
+
+@pytest.mark.parametrize("machine", GOOD)
+def test_machines_with_every_package(machine):
+    assert place.unsupported(machine) == ""
+
+
+@pytest.mark.parametrize(("machine", "what", "advice"), BAD)
+def test_machines_without_a_package_are_told_before_downloading(machine, what, advice):
+    said = plain(place.unsupported(machine))
+    assert what in said and advice in said
+    assert machine.version > (3, 13) or "trop récent" not in said
+
+
+@pytest.mark.parametrize(
+    ("pretend", "words"),
+    [
+        ("sys.version_info = (3, 14, 0)", ["trop récent", "3.13"]),
+        ("sys.platform = 'darwin'; platform.machine = lambda: 'x86_64'", ["Mac Intel", "Google Colab"]),
+    ],
+)
+def test_an_unsupported_machine_downloads_nothing(house, pretend, words):
+    trick = f"import platform, sys, runpy; sys.argv = ['cours.py', '--sans-ouvrir']; sys.path.insert(0, ''); {pretend};"
+    trick += "runpy.run_path('cours.py', run_name='__main__')"
+    says(subprocess.run([sys.executable, "-c", trick], cwd=house, capture_output=True, text=True), *words)
+    assert not (house / ".venv").exists()
+
+
+def test_a_folder_whose_name_holds_the_path_separator(house):
+    folder = house.rename(house.parent / f"tp{os.pathsep}3")
+    says(cours("--sans-ouvrir", cwd=folder), "sépare les dossiers", "Renommez ce dossier")
+    assert not (folder / ".venv").exists()
+
+
+def test_a_small_temporary_folder_is_not_the_one_used(house, tmp_path):
+    bwrap, small = exige("bwrap"), tmp_path / "petit"
+    small.mkdir()
+    seal = [bwrap, "--dev-bind", "/", "/", "--size", "65536", "--tmpfs", str(small), "--chdir", str(house)]
+    env = {**os.environ, **NO_NETWORK, "TMPDIR": str(small)}
+    done = subprocess.run([*seal, sys.executable, "cours.py", "--sans-ouvrir"], env=env, capture_output=True, text=True)
+    says(done, f"{small} est trop petit", "3/5", "Le réseau ne répond pas")
+    assert not (house / ".venv.tmp").exists()
+
+
+def test_an_unwritable_home_is_said_and_replaced(house, monkeypatch, capsys):
+    monkeypatch.setattr(place, "writable", lambda folder: folder != Path.home())
+    env = lab.variables(Path(sys.executable), house, "jeton")
+    assert Path(env["JUPYTER_RUNTIME_DIR"]).is_relative_to(house) and Path(env["IPYTHONDIR"]).is_relative_to(house)
+    assert "dossier personnel ne peut pas être écrit" in capsys.readouterr().out
+
+
+def test_writable_looks_at_what_exists(tmp_path):
+    assert place.writable(tmp_path / "à" / "créer")
+    (tmp_path / "fichier").touch()
+    assert not place.writable(tmp_path / "fichier")
+
+
+@pytest.mark.parametrize(("number", "advice"), [(28, "disque est plein"), (13, "peut être écrit"), (5, "envoyez")])
+def test_a_refusal_of_the_system_is_a_sentence(monkeypatch, capsys, number, advice):
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number), "/un/dossier")
+
+    monkeypatch.setattr(environment, "prepare", refuse)
+    assert main(["--sans-ouvrir"]) == 1
+    said = capsys.readouterr().err
+    assert "/un/dossier" in said and advice in said
+
+
+def test_a_file_in_the_place_of_the_environment_is_a_sentence(house):
+    (house / ".venv").touch()
+    done = cours("--sans-ouvrir", cwd=house, **NO_NETWORK)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "relancez" in done.stderr.lower()
 
 
 def test_a_finished_installation_is_left_alone(house):
@@ -318,14 +503,20 @@ def test_a_finished_installation_is_left_alone(house):
     [
         ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disque est plein"),
         ('WARNING: Retrying … ReadTimeoutError("Read timed out. (read timeout=15)")', "réseau ne répond pas"),
-        ("ERROR: No matching distribution found for torch>=2.11", "Python 3.11, 3.12 ou 3.13"),
-        ("    The user requested (constraint) torch==2.13.0", "pip ne trouve pas"),
+        (
+            "ERROR: No matching distribution found for torch>=2.11",
+            "n'existe pas, dans la version demandée",
+        ),
+        ("    The user requested (constraint) torch==2.13.0", "Google Colab"),
+        ("ERROR: Failed building wheel for onnxruntime", "Google Colab"),
+        ("HINT: … does not have Windows Long Path support enabled", "dossier plus court"),
         ("quelque chose d'autre", "envoyez ces lignes"),
     ],
 )
 def test_pip_failures_are_explained(line, advice):
     extract, text = environment.explain(f"Collecting torch\n{line}\n\n")
     assert line.strip() in extract and advice in text
+    assert "Prenez Python" not in text
 
 
 def test_progress_follows_what_pip_says(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """La maison : ce que fait `python cours.py`. Bibliothèque standard seulement.
 
-environment.py installe, lab.py ouvre JupyterLab, checks.py lance les tests ; ici, la ligne de commande.
+place.py dit si cette machine et ce dossier conviennent, environment.py installe, moving.py répare une installation
+déplacée, lab.py ouvre JupyterLab, checks.py lance les tests ; ici, la ligne de commande.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from atelier.house import checks, environment, lab
-from atelier.house.environment import Trouble
+from atelier.house import checks, environment, lab, place
+from atelier.house.place import Trouble
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("test", "bench", "mesures")
@@ -109,6 +110,9 @@ def main(argv: list[str]) -> int:
         return run(parse(argv))
     except Trouble as trouble:
         print(f"\n{trouble}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"\n{place.sentence(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(

@@ -1,11 +1,13 @@
 """L'environnement du cours : un dossier .venv tenu exactement à constraints.txt.
 
 Un témoin (.venv/cours.json) est écrit une fois que tout est installé et vérifié. S'il manque, l'installation a été
-interrompue et on repart d'un environnement neuf ; s'il dit autre chose que les fichiers du cours, on met à jour.
+interrompue et on repart d'un environnement neuf ; s'il dit autre chose que les fichiers du cours, on met à jour ; s'il
+dit un autre dossier, on répare sur place. Une installation finie n'est remplacée que par une autre, finie elle aussi.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,15 +15,18 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 import tomllib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-FOLDER = ".venv"
+from atelier.house import moving, place
+from atelier.house.place import COLAB, FOLDER, Trouble, check_place
+
 STAMP = "cours.json"
 LOG = "installation.log"
-NEEDED_BYTES = 3 * 10**9
 STEPS = 5
 LAST_LINES = 8
 
@@ -39,8 +44,18 @@ CAUSES = (
     ),
     (
         r"No matching distribution|Could not find a version|user requested \(constraint\)",
-        "pip ne trouve pas un paquet, dans la version demandée, pour ce Python et ce système. Prenez Python 3.11, 3.12 "
-        "ou 3.13 en 64 bits\u202f; si vous passez par un miroir de paquets, vérifiez qu'il est à jour.",
+        f"Ce paquet n'existe pas, dans la version demandée, pour ce système ({sysconfig.get_platform()}, Python "
+        f"{sys.version_info[0]}.{sys.version_info[1]}), ou votre miroir de paquets, si vous en avez un, n'est pas à "
+        f"jour. Si ce n'est pas le miroir\u00a0: {COLAB}",
+    ),
+    (
+        r"Failed (?:to build|building wheel)|metadata-generation-failed|Microsoft Visual C\+\+",
+        f"Ce paquet n'existe pas tout fait pour ce système ({sysconfig.get_platform()}) et ne s'y bâtit pas. {COLAB}",
+    ),
+    (
+        r"Long Path",
+        "Le nom du dossier est trop long pour Windows. Mettez le cours dans un dossier plus court (par exemple "
+        "C:\\cours), puis relancez depuis là.",
     ),
     (
         r"Permission denied|Errno 13",
@@ -48,10 +63,6 @@ CAUSES = (
     ),
 )
 UNKNOWN_CAUSE = "Relancez une fois. Si cela recommence, envoyez ces lignes à la personne qui enseigne."
-
-
-class Trouble(Exception):
-    """Un souci prévu : ce qui ne va pas, où, et quoi faire, en français."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +81,11 @@ def python_of(folder: Path) -> Path:
 
 
 def packages_of(folder: Path) -> Path:
-    """Le dossier des paquets d'un environnement virtuel créé par ce Python."""
+    """Le dossier des paquets d'un environnement virtuel, quel que soit son Python."""
+    if os.name == "nt":
+        return folder / "Lib/site-packages"
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    return folder / "Lib/site-packages" if os.name == "nt" else folder / "lib" / version / "site-packages"
+    return next(folder.glob("lib/python3*/site-packages"), folder / "lib" / version / "site-packages")
 
 
 def extras(root: Path, *, testing: bool) -> tuple[str, ...]:
@@ -140,80 +153,171 @@ def prepare(root: Path, groups: tuple[str, ...], *, previous_will_do: bool = Fal
 
     previous_will_do : si une mise à jour est impossible (pas de réseau), accepter l'installation précédente intacte.
     """
-    folder = root / FOLDER
-    python = python_of(folder)
-    wanted = Stamp(fingerprint(root), groups, ".".join(map(str, sys.version_info[:2])), str(root))
-    found = read_stamp(folder)
-    if found and python.exists() and (found.python, found.root) == (wanted.python, wanted.root):
-        if found.fingerprint == wanted.fingerprint and set(groups) <= set(found.extras):
-            return python
-        print("La liste des paquets du cours a changé\u00a0: mise à jour de l'installation.")
-        merged = Stamp(wanted.fingerprint, tuple(sorted({*groups, *found.extras})), wanted.python, wanted.root)
-        return update(root, merged, found, previous_will_do)
-    if folder.exists():
-        if found:
-            print("Le cours a changé de dossier ou de Python\u00a0: je refais son installation.")
-        else:
-            print("Une installation précédente n'est pas allée au bout\u00a0: je la recommence proprement.")
-    return install(root, wanted)
+    if up_to_date(root, groups, read_stamp(root / FOLDER)):
+        return python_of(root / FOLDER)
+    with place.alone(root) as lock:
+        return Setup(root, groups, lock).prepare(previous_will_do)
 
 
-def install(root: Path, wanted: Stamp) -> Path:
-    """Crée .venv et y installe tout ; le témoin n'est écrit qu'à la fin."""
-    folder = root / FOLDER
-    python = python_of(folder)
-    say(1, f"Python {sys.version.split()[0]}, dossier {root}")
-    check_place(root)
-    if Path(sys.prefix).resolve() == folder.resolve():
-        raise Trouble(f"L'environnement {FOLDER} est en cours d'usage. Tapez «\u00a0deactivate\u00a0», puis relancez.")
-    say(2, f"Création de l'environnement {FOLDER}")
-    done = subprocess.run(
-        [sys.executable, "-m", "venv", "--clear", folder], capture_output=True, text=True, env=variables(python)
+def up_to_date(root: Path, groups: tuple[str, ...], found: Stamp | None) -> bool:
+    """Vrai si l'environnement que ce témoin décrit est bien là et a tout ce qu'il faut."""
+    return (
+        found is not None
+        and python_of(root / FOLDER).exists()
+        and (found.root, found.fingerprint) == (str(root), fingerprint(root))
+        and set(groups) <= set(found.extras)
     )
-    if done.returncode:
-        raise Trouble(
-            f"L'environnement {folder} n'a pas pu être créé\u00a0:\n{last_lines(done.stdout + done.stderr)}\n"
-            "Vérifiez que ce dossier peut être écrit et qu'aucun programme ne l'utilise, puis relancez."
-        )
-    pip_install(root, python, wanted.extras)
-    finish(root, python, wanted)
-    return python
 
 
-def update(root: Path, wanted: Stamp, previous: Stamp, previous_will_do: bool) -> Path:
-    """Met à jour un environnement en place ; si pip n'y a encore rien changé, l'ancien témoin est rétabli."""
-    folder = root / FOLDER
-    python = python_of(folder)
-    try:
-        (folder / STAMP).unlink()
-    except OSError as error:
-        raise Trouble(f"L'installation du cours ne peut pas être mise à jour ({error}).") from error
-    try:
-        pip_install(root, python, wanted.extras)
-    except Trouble as trouble:
-        if "Installing collected packages" not in read_log(folder):
-            write_stamp(folder, previous)
-            if previous_will_do and "lab" in previous.extras:
-                print(f"{trouble}\n\nL'installation précédente est intacte\u00a0: j'ouvre le cours avec elle.")
-                return python
-        raise
-    finish(root, python, wanted)
-    return python
+class Setup:
+    """Une installation en cours, seule dans son dossier. lock : ce qui tient le verrou, confié à pip."""
 
+    def __init__(self, root: Path, groups: tuple[str, ...], lock: int | None = None) -> None:
+        self.root = root
+        self.groups = groups
+        self.lock = lock
+        self.folder = root / FOLDER
+        self.fresh, self.old = root / f"{FOLDER}.neuf", root / f"{FOLDER}.ancien"
+        self.python = python_of(self.folder)
+        self.wanted = Stamp(fingerprint(root), groups, ".".join(map(str, sys.version_info[:2])), str(root))
 
-def finish(root: Path, python: Path, wanted: Stamp) -> None:
-    """Rend le cours importable, vérifie l'ensemble, puis écrit le témoin."""
-    say(STEPS, "Vérification")
-    folder = root / FOLDER
-    packages = packages_of(folder)
-    # Chemin relatif : ni les accents d'un nom de dossier, ni le codage du système ne comptent.
-    (packages / "cours.pth").write_text(os.path.relpath(root, packages) + "\n", encoding="ascii")
-    done = subprocess.run([python, "-c", VERIFY], capture_output=True, text=True, env=variables(python))
-    if done.returncode:
-        raise Trouble(
-            f"Tout est installé, mais un paquet ne se charge pas\u00a0:\n{last_lines(done.stderr)}\n{UNKNOWN_CAUSE}"
-        )
-    write_stamp(folder, wanted)
+    def prepare(self, previous_will_do: bool) -> Path:
+        """Ce que fait `prepare`, le verrou pris."""
+        if self.old.exists() and not self.folder.exists():  # un échange interrompu
+            self.old.rename(self.folder)
+        found = stamped = read_stamp(self.folder)
+        if found and (found.root != str(self.root) or not self.python.exists()):
+            found = self.repair(found)
+        if up_to_date(self.root, self.groups, found):
+            return self.python
+        if found:
+            print("La liste des paquets du cours a changé\u00a0: mise à jour de l'installation.")
+            return self.update(found, previous_will_do)
+        if stamped:
+            print("Le cours a changé de dossier ou de Python\u00a0: je refais son installation.")
+            return self.replace()
+        if self.folder.exists():
+            print("Une installation précédente n'est pas allée au bout\u00a0: je la recommence proprement.")
+        self.install(self.folder)
+        return self.python
+
+    def repair(self, found: Stamp) -> Stamp | None:
+        """Un environnement déplacé avec le cours, réparé sur place ; None s'il ne marche pas pour autant."""
+        print("Le dossier du cours a changé de place\u00a0: je répare son installation.")
+        if not moving.repair(self.folder, Path(found.root) / FOLDER) or self.failure(self.folder):
+            return None
+        kept = Stamp(found.fingerprint, found.extras, found.python, str(self.root))
+        write_stamp(self.folder, kept)
+        return kept
+
+    def install(self, folder: Path) -> None:
+        """Crée un environnement et y installe tout ; le témoin n'est écrit qu'à la fin."""
+        say(1, f"Python {sys.version.split()[0]}, dossier {self.root}")
+        if why := place.unsupported(place.this_machine()):
+            raise Trouble(why)
+        check_place(self.root)
+        if Path(sys.prefix).resolve() == folder.resolve():
+            raise Trouble(
+                f"L'environnement {FOLDER} est en cours d'usage. Tapez «\u00a0deactivate\u00a0», puis relancez."
+            )
+        say(2, f"Création de l'environnement {FOLDER}")
+        with self.room() as room:
+            command = [sys.executable, "-m", "venv", "--clear", folder]
+            env = variables(python_of(folder)) | room
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=env)
+            if done.returncode:
+                raise Trouble(
+                    f"L'environnement {folder} n'a pas pu être créé\u00a0:\n{last_lines(done.stdout + done.stderr)}\n"
+                    "Vérifiez que ce dossier peut être écrit et qu'aucun programme ne l'utilise, puis relancez."
+                )
+            self.pip_install(folder, self.wanted.extras, room)
+        self.finish(folder, self.wanted)
+
+    def replace(self) -> Path:
+        """Installe à côté d'une installation qui ne sert plus, puis les échange."""
+        try:
+            self.install(self.fresh)
+            self.folder.rename(self.old)
+            self.fresh.rename(self.folder)
+            moving.repair(self.folder, self.fresh)
+        finally:
+            shutil.rmtree(self.fresh, ignore_errors=True)
+        shutil.rmtree(self.old, ignore_errors=True)
+        return self.python
+
+    def update(self, previous: Stamp, previous_will_do: bool) -> Path:
+        """Met à jour un environnement en place ; si pip n'y a encore rien changé, l'ancien témoin est rétabli."""
+        extras = tuple(sorted({*self.groups, *previous.extras}))
+        try:
+            (self.folder / STAMP).unlink()
+        except OSError as error:
+            raise Trouble(f"L'installation du cours ne peut pas être mise à jour ({error}).") from error
+        try:
+            with self.room() as room:
+                self.pip_install(self.folder, extras, room)
+        except Trouble as trouble:
+            if "Installing collected packages" not in read_log(self.folder):
+                write_stamp(self.folder, previous)
+                if previous_will_do and "lab" in previous.extras:
+                    print(f"{trouble}\n\nL'installation précédente est intacte\u00a0: j'ouvre le cours avec elle.")
+                    return self.python
+            raise
+        self.finish(self.folder, Stamp(self.wanted.fingerprint, extras, previous.python, str(self.root)))
+        return self.python
+
+    @contextlib.contextmanager
+    def room(self) -> Iterator[dict[str, str]]:
+        """De la place pour ce que pip déplie, le temps du bloc : les variables à lui donner."""
+        folder = self.root / f"{FOLDER}.tmp"
+        try:
+            yield place.temporary(folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def failure(self, folder: Path) -> str:
+        """Ce que dit l'environnement s'il ne marche pas ; "" s'il marche."""
+        python = python_of(folder)
+        command = [python, "-c", VERIFY]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=variables(python))
+        return last_lines(done.stderr) or "…" if done.returncode else ""
+
+    def finish(self, folder: Path, stamp: Stamp) -> None:
+        """Rend le cours importable, vérifie l'ensemble, puis écrit le témoin."""
+        say(STEPS, "Vérification")
+        packages = packages_of(folder)
+        # Chemin relatif : ni les accents d'un nom de dossier, ni le codage du système ne comptent.
+        (packages / "cours.pth").write_text(os.path.relpath(self.root, packages) + "\n", encoding="ascii")
+        if said := self.failure(folder):
+            raise Trouble(f"Tout est installé, mais un paquet ne se charge pas\u00a0:\n{said}\n{UNKNOWN_CAUSE}")
+        write_stamp(folder, stamp)
+
+    def pip_install(self, folder: Path, groups: tuple[str, ...], room: dict[str, str]) -> None:
+        """Installe avec pip les paquets des groupes demandés, en disant où il en est ; lève `Trouble` s'il échoue."""
+        root, python = self.root, python_of(folder)
+        pins = sum("==" in line for line in (root / "constraints.txt").read_text(encoding="utf-8").split("\n"))
+        command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
+        command += ["-c", root / "constraints.txt", *requirements(root, groups)]
+        env = variables(python) | {"PYTHONUNBUFFERED": "1", "PIP_USER": "0"} | room
+        progress = Progress(pins, packages_of(folder))
+        log = folder / LOG
+        held = {"pass_fds": (self.lock,)} if self.lock is not None else {}
+        with open(log, "w", encoding="utf-8") as output:
+            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=root, **held)
+            try:
+                while process.poll() is None:
+                    time.sleep(0.3)
+                    progress.update(read_log(folder))
+            finally:
+                if process.poll() is None:
+                    process.terminate()
+                    process.wait()
+        progress.close()
+        if process.returncode:
+            extract, advice = explain(read_log(folder))
+            raise Trouble(
+                f"L'installation des paquets s'est arrêtée. Ce que dit pip\u00a0:\n{extract}\n{advice}\n"
+                f"(Le compte rendu entier est dans {log}.)"
+            )
 
 
 def write_stamp(folder: Path, stamp: Stamp) -> None:
@@ -221,67 +325,6 @@ def write_stamp(folder: Path, stamp: Stamp) -> None:
     temporary = folder / (STAMP + ".nouveau")
     temporary.write_text(json.dumps(asdict(stamp), ensure_ascii=False, indent=1), encoding="utf-8")
     os.replace(temporary, folder / STAMP)
-
-
-def check_place(root: Path) -> None:
-    """Lève `Trouble` si le dossier ne peut pas être écrit, si la place ou un module de Python manque."""
-    probe = root / f"{FOLDER}.essai"
-    try:
-        probe.mkdir()
-        probe.rmdir()
-    except OSError as error:
-        raise Trouble(
-            f"Le dossier {root} ne peut pas être écrit ({error.strerror}).\n"
-            "Copiez le cours dans un dossier à vous (par exemple «\u00a0Documents\u00a0»), puis relancez depuis là."
-        ) from error
-    free = shutil.disk_usage(root).free
-    if free < NEEDED_BYTES:
-        raise Trouble(
-            f"Il reste {free / 1e9:.1f} Go sur le disque de {root}\u202f; il en faut environ 3. "
-            "Faites de la place, puis relancez."
-        )
-    missing = [name for name in ("venv", "ensurepip") if not has_module(name)]
-    if missing:
-        raise Trouble(
-            f"Il manque à ce Python ({sys.executable}) le module {' et '.join(missing)}.\n"
-            "Sous Debian ou Ubuntu\u00a0: sudo apt install python3-venv. Ailleurs, réinstallez Python, puis relancez."
-        )
-
-
-def has_module(name: str) -> bool:
-    """Vrai si ce Python sait importer le module `name`."""
-    try:
-        __import__(name)
-    except ImportError:
-        return False
-    return True
-
-
-def pip_install(root: Path, python: Path, groups: tuple[str, ...]) -> None:
-    """Installe avec pip les paquets des groupes demandés, en disant où il en est ; lève `Trouble` en cas d'échec."""
-    pins = sum("==" in line for line in (root / "constraints.txt").read_text(encoding="utf-8").split("\n"))
-    command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
-    command += ["-c", root / "constraints.txt", *requirements(root, groups)]
-    env = variables(python) | {"PYTHONUNBUFFERED": "1", "PIP_USER": "0"}
-    progress = Progress(pins, packages_of(root / FOLDER))
-    log = root / FOLDER / LOG
-    with open(log, "w", encoding="utf-8") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=root)
-        try:
-            while process.poll() is None:
-                time.sleep(0.3)
-                progress.update(read_log(root / FOLDER))
-        finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
-    progress.close()
-    if process.returncode:
-        extract, advice = explain(read_log(root / FOLDER))
-        raise Trouble(
-            f"L'installation des paquets s'est arrêtée. Ce que dit pip\u00a0:\n{extract}\n{advice}\n"
-            f"(Le compte rendu entier est dans {log}.)"
-        )
 
 
 def explain(log: str) -> tuple[str, str]:

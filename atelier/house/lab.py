@@ -11,8 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
-from atelier.house import environment
-from atelier.house.environment import Trouble
+from atelier.house import environment, place
+from atelier.house.place import Trouble
 
 FIRST_PORT = 8888
 PORTS_TRIED = 100
@@ -53,6 +53,11 @@ def variables(python: Path, root: Path, token: str) -> dict[str, str]:
     env["JUPYTER_TOKEN"] = token
     env["PYTHONSTARTUP"] = str(CONFIG / "noyau.py")
     env["COURS_RACINE"] = str(root)
+    if not place.writable(Path(os.path.expanduser("~"))):
+        own = root / "notebooks" / ".atelier" / "jupyter"
+        for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):
+            env.setdefault(name, str(own / name.lower()))
+        print(f"Votre dossier personnel ne peut pas être écrit\u00a0: Jupyter gardera ses réglages dans {own}.")
     return env
 
 
