@@ -419,18 +419,18 @@ def test_a_whole_copy_has_an_end(sandbox, monkeypatch):
 
 
 def test_waiting_for_a_core_is_not_the_student_s_time_but_sleeping_is(monkeypatch):
-    from atelier import runner
+    from atelier import cells
 
     lost, read = [0.0], []
-    monkeypatch.setattr(runner, "waited", lambda pid="self": read.append(pid) or lost[0])
-    with pytest.raises(runner.TimeUp), runner.time_limit(0.2, patience=5.0):
+    monkeypatch.setattr(cells, "waited", lambda pid="self": read.append(pid) or lost[0])
+    with pytest.raises(cells.TimeUp), cells.time_limit(0.2, patience=5.0):
         time.sleep(5)
     assert len(read) == 2, "lue au début, puis à la limite, qui n'a pas été repoussée"
-    with runner.time_limit(0.2, patience=5.0) as fired:
+    with cells.time_limit(0.2, patience=5.0) as fired:
         lost[0] = 0.6
         time.sleep(0.5)
     assert not fired()
-    with pytest.raises(runner.TimeUp), runner.time_limit(0.1, patience=2.0):
+    with pytest.raises(cells.TimeUp), cells.time_limit(0.1, patience=2.0):
         lost[0] = 100.0
         time.sleep(5)
 
@@ -737,12 +737,22 @@ def test_grading_works_wherever_the_course_is_and_hides_it(settled):
             path = course.path("submitted", student, NAME) / f"{NAME}.ipynb"
             path.parent.mkdir(parents=True)
             path.write_bytes(as_bytes(filled(template, answers)))
-    command = [settled / ".venv/bin/python", "-m", "grader", "grade", NAME, "--course", "mon cours", "--json"]
+    command = [
+        settled / ".venv/bin/python",
+        "-m",
+        "grader",
+        "grade",
+        NAME,
+        "--course",
+        "mon cours",
+        "--json",
+        "notes.json",
+    ]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("COURS_RACINE", "PYTHON"))}
     done = subprocess.run(command, cwd=settled, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     totals: dict[str, float] = {}
-    for row in json.loads(done.stdout):
+    for row in json.loads((settled / "notes.json").read_text(encoding="utf-8")):
         totals[row["student"]] = totals.get(row["student"], 0) + row["score"]
     assert totals == {"ana": 6.0, "espion": 6.0}, done.stdout
 
