@@ -48,7 +48,6 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from atelier.cells import QUIET, Notebook, time_limit, waited
-from atelier.cells import TimeUp as TimeUp
 
 MAX_CASE_BYTES = 32 * 1024 * 1024
 HARD_GRACE = 2.0

@@ -625,7 +625,7 @@ def test_when_the_kernel_refuses_so_do_we(monkeypatch, tmp_path):
     ("old", "new", "word"),
     [
         ("_NEW_ALL = ", "_NEW_ALL = 1 | ", "espaces de noms"),
-        ("_SET_SECCOMP, _CAP_AMBIENT = 4, 38, 22, 47", "_SET_SECCOMP, _CAP_AMBIENT = 4, 38, 9999, 47", "filtre"),
+        ("_CAP_AMBIENT = 1, 4, 38, 22, 47", "_CAP_AMBIENT = 1, 4, 38, 9999, 47", "filtre"),
         ('DISK = "size', 'DISK = "taille', "tmpfs"),
     ],
 )
