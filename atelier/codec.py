@@ -112,16 +112,19 @@ def encode(value: Any) -> tuple[Any, dict[str, torch.Tensor]]:
     return walk(value, 0), tensors
 
 
-def decode(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
-    """Inverse de `encode`. Lève `CodecError` sur un arbre mal formé."""
-    left = dict(tensors)  # chacun ne sert qu'une fois : mille renvois au même en feraient mille copies
+def decode(tree: Any, tensors: dict[str, torch.Tensor], *, ours: bool = False) -> Any:
+    """Inverse de `encode`. Lève `CodecError` sur un arbre mal formé.
 
+    ours : un fichier du cours, où des cas partagent leurs tenseurs. D'ailleurs, chacun ne sert qu'une fois (mille
+    renvois au même en feraient mille copies) et les valeurs sont comptées.
+    """
+    left = dict(tensors)
     count = 0
 
     def walk(v: Any, depth: int) -> Any:
         nonlocal count
         count += 1
-        if count > MAX_OBJECTS:
+        if count > MAX_OBJECTS and not ours:
             raise CodecError(TOO_MANY)
         if depth > MAX_DEPTH:
             raise CodecError("structure trop profonde")
@@ -137,7 +140,7 @@ def decode(tree: Any, tensors: dict[str, torch.Tensor]) -> Any:
         if kind == "float" and body in ("nan", "inf", "-inf"):
             return float(body)
         if kind == "tensor" and isinstance(body, str) and body in left:
-            x = left.pop(body)
+            x = left[body] if ours else left.pop(body)
             if x.dim() > MAX_DIMENSIONS:
                 raise CodecError(f"tenseur de plus de {MAX_DIMENSIONS} dimensions")
             if x.dtype == torch.bool:  # un octet de booléen peut mentir : 2 n'est ni vrai ni faux

@@ -212,8 +212,8 @@ def pack_difference(json_path: Path, tensors_path: Path, text: str, tensors: byt
     """Où le paquet archivé dit autre chose que `text` et `tensors`, aux arrondis près (voir `RTOL`) ; "" sinon."""
     try:
         old, new = json.loads(json_path.read_text(encoding="utf-8")), json.loads(text)
-        old_cases = decode(old.pop("cases"), load(tensors_path.read_bytes()))
-        new_cases = decode(new.pop("cases"), load(tensors))
+        old_cases = decode(old.pop("cases"), load(tensors_path.read_bytes()), ours=True)
+        new_cases = decode(new.pop("cases"), load(tensors), ours=True)
     except (OSError, ValueError, LookupError, AttributeError, SafetensorError):
         return "fichier absent ou illisible"
     if _ordered(old) != _ordered(new):

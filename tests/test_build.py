@@ -351,7 +351,7 @@ def test_pack_holds_visible_cases_and_declarations(course: Path, monkeypatch) ->
     assert declared["groups"] == {"courant": 0.7, "refus": 0.3} and declared["signature"] == "double(x, times=2)"
     assert declared["tolerance"]["rtol"] == 1e-6 and declared["messages"]["always_two"] == "Et si times vaut 3 ?"
     assert pack["quizzes"]["steps"]["choices"][0] == {"text": "Un", "why": "Un seul suffit.", "correct": True}
-    cases = decode(pack["cases"], load(tensors_path.read_bytes()))["double"]
+    cases = decode(pack["cases"], load(tensors_path.read_bytes()), ours=True)["double"]
     assert [case["group"] for case in cases] == ["courant"] * 3 + ["refus"] * 2
     first = cases[0]
     assert torch.equal(first["inputs"]["x"], torch.tensor([1.0, -2.0])) and "times" not in first["inputs"]
