@@ -549,7 +549,8 @@ def user() -> User:
     system = shutil.which(f"python3.{sys.version_info[1]}", path="/usr/bin")
     for python, path in ((sys.executable, ""), (system, packages)):
         found = User(prefix, python or sys.executable, {**environment, "PYTHONPATH": path})
-        check = [*prefix, found.python, "-c", "import os, sys, torch; open(os.path.realpath(sys.executable)).close()"]
+        reads = f"import os, sys, torch; open(os.path.realpath(sys.executable)).close(); os.listdir({str(ROOT)!r})"
+        check = [*prefix, found.python, "-c", reads]
         if subprocess.run(check, env=found.environment, cwd="/", capture_output=True).returncode == 0:
             return found
     pytest.skip("aucun Python lisible par un utilisateur ordinaire (celui-ci est dans le dossier de root)")
@@ -568,6 +569,9 @@ CONTAINER = [
     *("--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"),
 ]
 """Un premier bubblewrap, sans privilège, qui tient lieu de conteneur."""
+for place in dict.fromkeys(map(str, (ROOT, sys.prefix, sys.base_prefix))):
+    if place.startswith(("/tmp/", "/dev/shm/")):  # son /tmp est vide : ce cours y est apporté
+        CONTAINER += ["--ro-bind", place, place]
 
 
 @pytest.mark.parametrize("masked", [False, True])
