@@ -34,6 +34,7 @@ NUMPY = "to numpy"
 
 LEFT_OUT = {
     "linear_own_type": "multiplie des matrices d'int32, que CUDA ne multiplie pas : l'énoncé le dit",
+    "AdapterMatmul": "remplace un paramètre par .data, dont l'autograd d'une carte de Python perd la forme",
     **dict.fromkeys(
         ("inject_through_linear", "student_cloned_data"),
         "range par .data un tenseur de la carte dans une couche de l'hôte : torch le refuse à une carte de Python",

@@ -319,7 +319,9 @@ def test_gptq_on_zero_activations_is_plain_rounding() -> None:
 
 
 def margin_quantize(group: str, c: Inputs) -> float:
-    return math.inf if group == "demis" else from_tie(c["r"].double() / c["scale"])
+    steps = c["r"].double() / c["scale"]
+    only_ties = bool((steps - steps.floor() == 0.5).all())  # l'exemple dont les demis sont le sujet
+    return math.inf if group == "demis" or only_ties else from_tie(steps)
 
 
 def margin_qparams(group: str, c: Inputs) -> float:
