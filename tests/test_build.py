@@ -24,6 +24,19 @@ from grader.rules import STUB, distinctive_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 CATALOGUE = ROOT.parent / "shared" / "exercises.md"
+# Le catalogue précède les chapitres : exercices nouveaux, changés de signature ou retirés, pas encore écrits ici.
+A_VENIR: dict[str, frozenset[str]] = {
+    name: frozenset(ids.split())
+    for name, ids in {
+        "ch1_rappel_gpt2": "sampling_probs",
+        "ch2_flops_6nd": "decode_seconds",
+        "ch3_quantification": "gptq_quantize mse_scale layer_inputs quantize_linears mx_quantize",
+        "ch4_distillation": "distill_step topk_kl",
+        "ch5_elagage": "fisher_importance block_influence",
+        "ch6_finetuning": "train_step chat_labels",
+        "ch8_lora": "lora_delta dpo_loss batched_lora QLoRALinear dora_weight",
+    }.items()
+}
 NAME = "ch3_quantification"
 
 CHAPTER = '''\
@@ -698,15 +711,18 @@ def without_annotations(parameters: str) -> str:
 
 @pytest.mark.skipif(not CATALOGUE.is_file(), reason="le catalogue ../shared/exercises.md n'est pas sur cette machine")
 def test_ids_and_signatures_are_those_of_the_catalogue(chapter: Chapter) -> None:
+    """Ce qui est écrit est au catalogue, sous sa signature ; ce qui manque est ce que A_VENIR annonce."""
     written = {id: chapter.signature(id) for id in chapter.sources}
-    assert written == catalogue().get(chapter.name, {})
+    listed = catalogue().get(chapter.name, {})
+    coming = A_VENIR.get(chapter.name, frozenset())
+    assert {id for id in written.keys() | listed.keys() if written.get(id) != listed.get(id)} == coming
 
 
 @pytest.mark.skipif(not CATALOGUE.is_file(), reason="le catalogue ../shared/exercises.md n'est pas sur cette machine")
 def test_the_catalogue_is_read_whole() -> None:
     found = catalogue()
     assert found["ch3_quantification"]["unpack_int4"] == "unpack_int4(p, n)"
-    assert len(found["ch3_quantification"]) == 11
+    assert len(found["ch3_quantification"]) == 15
     assert found["ch8_lora"]["LoRALinear"] == "LoRALinear(base, rank, alpha)"
     assert found["ch7_adapters"]["Adapter"] == "Adapter(d_model, bottleneck)"
     assert sum(map(len, found.values())) >= 50
