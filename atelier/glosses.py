@@ -9,6 +9,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from atelier.text import typeset
+
 _TABLE = r"""
 OutOfMemoryError|RuntimeError|AcceleratorError :: CUDA out of memory|MPS backend out of memory|
 CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED
@@ -407,15 +409,7 @@ def _read_table(text: str) -> list[tuple[re.Pattern[str], re.Pattern[str], str]]
     for entry in text.strip().split("\n\n"):
         lines = entry.split("\n")
         kinds, _, pattern = "".join(line for line in lines if not line.startswith(" ")).partition(" ::")
-        gloss = " ".join(line.strip() for line in lines if line.startswith(" "))
-        for plain, typeset in (
-            (" :", "\u00a0:"),
-            (" ;", "\u202f;"),
-            (" ?", "\u202f?"),
-            ("« ", "«\u00a0"),
-            (" »", "\u00a0»"),
-        ):
-            gloss = gloss.replace(plain, typeset)
+        gloss = typeset(" ".join(line.strip() for line in lines if line.startswith(" ")))
         found.append((re.compile(kinds), re.compile(pattern.strip()), gloss))
     return found
 

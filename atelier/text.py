@@ -1,4 +1,4 @@
-"""Un texte venu d'ailleurs (message d'erreur, nom de classe, affichage, nom de fichier), rendu montrable."""
+"""Le texte que l'on montre : celui qui vient d'ailleurs, rendu lisible ; le nôtre, composé à la française."""
 
 from __future__ import annotations
 
@@ -32,3 +32,41 @@ def legible(text: str, limit: int | None = None) -> str:
         if marks <= MAX_MARKS:
             kept.append(c if c.isprintable() or c in _SPACES else "\ufffd")
     return "".join(kept)
+
+
+# --- La typographie ---------------------------------------------------------------------------------------------------
+
+_VERBATIM = re.compile(
+    r"^ *(`{3,}|~{3,}).*?^ *\1`*[ \t]*$"  # bloc de code
+    r"|(`+)(?!`).+?(?<!`)\2(?!`)"  # code dans la phrase
+    r"|\$\$.+?\$\$|\$(?:[^$\n]|\n(?!\n))+\$"  # formule
+    r"|^ *\|[ :|-]+\|? *$"  # ligne de tirets d'un tableau
+    r"|https?://\S+",
+    re.MULTILINE | re.DOTALL,
+)
+"""Ce qui n'est pas de la prose, dans un texte Markdown."""
+_CODE = "\ufffc"
+"""Tient la place du code ou de la formule au bord d'un morceau de prose."""
+_THIN = re.compile(r"(?<=\S)[ \u00a0](?=[;?]|!(?![\[=]))|(?<=\d) (?=\d{3}(?!\d))")
+_UNITS = r"%|(?:bits?|octets?|dB|ko|Mo|Go|To|ms|µs|millions?|milliards?)\b"
+_WIDE = re.compile(rf"(?<=\S) (?=:(?!-)|»)|(?<=«) (?=\S)|(?<=\d) (?={_UNITS})|(?<=§) (?=\d)")
+
+
+def typeset(text: str) -> str:
+    """Le texte Markdown, ses espaces insécables mises : devant « : ; ? ! », les unités, dans les guillemets et les
+    milliers.
+
+    Le code, les formules et les adresses restent tels quels ; un texte déjà composé ne change plus.
+    """
+    pieces, end = [], 0
+    for kept in _VERBATIM.finditer(text):
+        pieces += [_spaced(text[end : kept.start()], end > 0, True), kept[0]]
+        end = kept.end()
+    return "".join(pieces) + _spaced(text[end:], end > 0, False)
+
+
+def _spaced(prose: str, after_code: bool, before_code: bool) -> str:
+    """`prose`, composée : un signe tient au code qui le précède, un guillemet à celui qui le suit."""
+    left, right = _CODE * after_code, _CODE * before_code
+    found = _WIDE.sub("\u00a0", _THIN.sub("\u202f", left + prose + right))
+    return found[len(left) : len(found) - len(right)]

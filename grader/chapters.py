@@ -16,14 +16,15 @@ import sys
 import tomllib
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from atelier import paths
-from atelier.exercise import Exercise, Quiz, Swap
+from atelier.exercise import Choice, Exercise, Quiz, Swap
+from atelier.text import typeset
 from grader import UserError
 
 BEGIN = "BEGIN SOLUTION"
@@ -100,9 +101,19 @@ def load_chapter(name: str, root: Path | None = None) -> Chapter:
         title=title.strip(),
         folder=folder,
         cells=cells,
-        exercises={k: v for k, v in declarations.items() if isinstance(v, Exercise)},
-        quizzes={k: v for k, v in declarations.items() if isinstance(v, Quiz)},
+        exercises={k: _typeset_exercise(v) for k, v in declarations.items() if isinstance(v, Exercise)},
+        quizzes={k: _typeset_quiz(v) for k, v in declarations.items() if isinstance(v, Quiz)},
     )
+
+
+def _typeset_exercise(exercise: Exercise) -> Exercise:
+    told = [replace(m, message=typeset(m.message)) for m in exercise.misconceptions]
+    return replace(exercise, hints=[typeset(hint) for hint in exercise.hints], misconceptions=told)
+
+
+def _typeset_quiz(quiz: Quiz) -> Quiz:
+    choices = [Choice(typeset(c.text), typeset(c.why), c.correct) for c in quiz.choices]
+    return Quiz(typeset(quiz.question), choices)
 
 
 @dataclass
@@ -256,7 +267,7 @@ def _split_quizzes(source: str, tags: tuple[str, ...], line: int, file: str, cel
     def flush() -> None:
         if text := "\n".join(pending).strip("\n"):
             leading = next(i for i, part in enumerate(pending) if part.strip())
-            cells.append(Cell("markdown", text, "", tags, start + leading))
+            cells.append(Cell("markdown", typeset(text), "", tags, start + leading))
         pending.clear()
 
     for offset, part in enumerate(source.split("\n")):
