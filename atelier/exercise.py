@@ -1,7 +1,7 @@
 """Déclarations partagées par le carnet et par la correction : exercices, groupes de cas, tolérances, quiz.
 
 Ce module est public et ne contient aucune réponse. Les déclarations d'un chapitre vivent dans
-`solutions/<chapitre>/exercises.py` ; `grader build` en tire le paquet que lit `check`.
+`solutions/<chapitre>/exercises/` ; `grader build` en tire le paquet que lit `check`.
 """
 
 from __future__ import annotations
@@ -98,33 +98,17 @@ EXACT = Tolerance()
 
 
 @dataclass(frozen=True)
-class Swap:
-    """Réponse fausse obtenue en remplaçant du texte dans la solution de référence.
-
-    pairs : couples (ancien, nouveau) ; chaque ancien texte doit se trouver dans la solution, sinon
-    la construction s'arrête. Évite d'écrire deux fois le même code.
-    """
-
-    pairs: tuple[tuple[str, str], ...]
-
-
-def swap(*pairs: tuple[str, str]) -> Swap:
-    """`swap(("r.abs().max()", "r.max()"))` : la solution, avec ce remplacement."""
-    return Swap(pairs)
-
-
-@dataclass(frozen=True)
 class Misconception:
     """Une erreur de pensée connue : son nom, une réponse qui la commet, la phrase qu'un bon professeur dirait.
 
-    wrong : fonction (ou classe) fausse, ou `Swap` sur la référence. Jamais livré à l'étudiant : le paquet
-    du chapitre ne contient que ce qu'elle répond aux cas visibles.
+    wrong : fonction (ou classe) fausse, ou `grader.declarations.Swap` sur la référence. Jamais livré à l'étudiant : le
+    paquet du chapitre ne contient que ce qu'elle répond aux cas visibles.
     portable : faux si ce qu'elle répond dépend de la machine (ordre d'une somme en float32) ; elle n'est alors
     reconnue qu'à la correction, où tout est calculé au même endroit, et le paquet n'en garde rien.
     """
 
     name: str
-    wrong: Callable[..., Any] | type | Swap
+    wrong: Any
     message: str
     portable: bool = True
 
@@ -147,7 +131,8 @@ class Exercise:
     hints: Sequence[str]
     groups: Mapping[str, float]
     draw: Callable[[Draw, str], Inputs]
-    misconceptions: Sequence[Misconception]
+    misconceptions: Sequence[Misconception] = ()
+    """Lues à part, dans le texte `misconceptions` du fichier de l'exercice."""
     probe: str = "call"
     tolerance: Tolerance = EXACT
     examples: Sequence[Inputs] = ()

@@ -65,6 +65,11 @@ def typeset(text: str) -> str:
     return "".join(pieces) + _spaced(text[end:], end > 0, False)
 
 
+def prose(text: str) -> str:
+    """Le texte Markdown, où un signe tient la place de chaque code, formule ou adresse ; autant de lignes qu'avant."""
+    return _VERBATIM.sub(lambda kept: _CODE + "\n" * kept[0].count("\n"), text)
+
+
 def _spaced(prose: str, after_code: bool, before_code: bool) -> str:
     """`prose`, composée : un signe tient au code qui le précède, un guillemet à celui qui le suit."""
     left, right = _CODE * after_code, _CODE * before_code

@@ -28,7 +28,8 @@ from atelier import paths
 from grader import UserError
 from grader.chapters import Cell, Chapter, ChapterError, Problem, chapter_names, load_chapter
 from grader.cli import FrenchParser
-from grader.rules import check_structure, format_points, strip_solutions
+from grader.declarations import format_points
+from grader.rules import check_structure, strip_solutions
 
 CELL_SECONDS = 600
 """Temps laissé à une cellule du carnet résolu."""
@@ -117,7 +118,7 @@ def build_chapter(name: str, root: Path) -> Products:
     if (size := sum(map(len, products.pack))) > packs.MAX_BYTES:
         heaviest = max(cases, key=lambda id: sum(map(len, packs.render_pack(chapter, {id: cases[id]}))))
         message = f"le paquet pèse {size // 1000} ko (limite {packs.MAX_BYTES // 1000}) : c'est ici le plus lourd."
-        products.problems.append(Problem(chapter.declarations_file, 0, heaviest, message))
+        products.problems.append(chapter.problem(heaviest, message))
         return products
     products.solved, products.lines = source_notebook(chapter)
     products.student = student_notebook(products.solved)

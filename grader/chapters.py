@@ -1,4 +1,4 @@
-"""Lire un chapitre : `solutions/<chapitre>/chapter.py` (le texte résolu) et `exercises.py` (les déclarations).
+"""Lire un chapitre : `solutions/<chapitre>/chapter.py` (le texte résolu) et ce qu'il déclare (grader.declarations).
 
 Rien n'est exécuté à la lecture. Une référence n'est calculée que quand on la demande, à partir des seules cellules
 de préparation et d'exercice : les démonstrations ne tournent jamais ici.
@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import importlib.util
 import io
 import linecache
 import re
 import sys
 import tomllib
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,40 +21,17 @@ from types import ModuleType
 from typing import Any
 
 from atelier import paths
-from atelier.exercise import Choice, Exercise, Quiz, Swap
+from atelier.exercise import Exercise, Quiz
 from atelier.text import typeset
-from grader import UserError
+from grader.declarations import ChapterError, Declared, Problem, Swap, heading, line_of, load_exercises, load_quizzes
 
 BEGIN = "BEGIN SOLUTION"
 END = "END SOLUTION"
 
+_TITLE = re.compile(r"### ✎ (\w+)")
 _MARKER = re.compile(r"# %%")
 _QUIZ_LINE = re.compile(r"\?\?\?(.*)")
 _QUIZ_NAME = re.compile(r"""\s+q=["']([^"']+)["']\s*(#.*)?""")
-
-
-@dataclass(frozen=True, order=True)
-class Problem:
-    """Un défaut d'un chapitre : où (fichier, ligne, cellule) et quoi."""
-
-    file: str
-    line: int
-    cell: str
-    message: str
-    warning: bool = False
-
-    def __str__(self) -> str:
-        where = self.file + (f":{self.line}" if self.line else "")
-        kind = "avertissement : " if self.warning else ""
-        return f"{where} ({self.cell}) : {kind}{self.message}" if self.cell else f"{where} : {kind}{self.message}"
-
-
-class ChapterError(UserError):
-    """Un chapitre mal écrit. `problems` en donne tous les défauts."""
-
-    def __init__(self, problems: list[Problem]) -> None:
-        super().__init__("\n".join(str(p) for p in problems))
-        self.problems = problems
 
 
 @dataclass(frozen=True)
@@ -95,37 +70,40 @@ def load_chapter(name: str, root: Path | None = None) -> Chapter:
     if problems:
         raise ChapterError(problems)
     title = next((m[1] for c in cells if c.kind == "markdown" and (m := re.match(r"#\s+(.+)", c.source))), name)
-    declarations = _load_declarations(name, folder / "exercises.py")
+    declared = load_exercises(name, folder / "exercises")
     return Chapter(
         name=name,
         title=title.strip(),
         folder=folder,
-        cells=cells,
-        exercises={k: _typeset_exercise(v) for k, v in declarations.items() if isinstance(v, Exercise)},
-        quizzes={k: _typeset_quiz(v) for k, v in declarations.items() if isinstance(v, Quiz)},
+        cells=[_with_heading(cell, declared) for cell in cells],
+        declared=declared,
+        asked=load_quizzes(name, folder / "quiz.md"),
     )
 
 
-def _typeset_exercise(exercise: Exercise) -> Exercise:
-    told = [replace(m, message=typeset(m.message)) for m in exercise.misconceptions]
-    return replace(exercise, hints=[typeset(hint) for hint in exercise.hints], misconceptions=told)
-
-
-def _typeset_quiz(quiz: Quiz) -> Quiz:
-    choices = [Choice(typeset(c.text), typeset(c.why), c.correct) for c in quiz.choices]
-    return Quiz(typeset(quiz.question), choices)
+def _with_heading(cell: Cell, declared: dict[str, Declared]) -> Cell:
+    """La cellule de texte, où « ### ✎ nom » est devenu le titre complet de l'exercice."""
+    if cell.kind != "markdown" or not any(_TITLE.fullmatch(line) for line in cell.source.split("\n")):
+        return cell
+    lines = [
+        heading(found[1], declared[found[1]].exercise)
+        if (found := _TITLE.fullmatch(line)) and found[1] in declared
+        else line
+        for line in cell.source.split("\n")
+    ]
+    return replace(cell, source="\n".join(lines))
 
 
 @dataclass
 class Chapter:
-    """Un chapitre lu. `exercises` et `quizzes` sont dans l'ordre où exercises.py les déclare."""
+    """Un chapitre lu. `declared` : ses fichiers d'exercices ; `asked` : ses quiz, et leur ligne."""
 
     name: str
     title: str
     folder: Path
     cells: list[Cell]
-    exercises: dict[str, Exercise]
-    quizzes: dict[str, Quiz]
+    declared: dict[str, Declared]
+    asked: dict[str, tuple[Quiz, int]]
     _wrong: dict[tuple[str, str], Callable[..., Any]] = field(default_factory=dict, repr=False)
 
     @property
@@ -133,10 +111,30 @@ class Chapter:
         """Chemin de chapter.py tel qu'on le montre dans un message."""
         return f"solutions/{self.name}/chapter.py"
 
+    @cached_property
+    def exercises(self) -> dict[str, Exercise]:
+        """Identifiant → déclaration, dans l'ordre du carnet (puis celles qu'il ne montre pas)."""
+        shown = [id for id in self.exercise_cells if id in self.declared]
+        return {id: self.declared[id].exercise for id in (*shown, *(id for id in self.declared if id not in shown))}
+
+    @cached_property
+    def quizzes(self) -> dict[str, Quiz]:
+        """Nom → quiz, dans l'ordre de quiz.md."""
+        return {name: quiz for name, (quiz, _) in self.asked.items()}
+
     @property
-    def declarations_file(self) -> str:
-        """Chemin de exercises.py tel qu'on le montre dans un message."""
-        return f"solutions/{self.name}/exercises.py"
+    def quiz_file(self) -> str:
+        """Chemin de quiz.md tel qu'on le montre dans un message."""
+        return f"solutions/{self.name}/quiz.md"
+
+    def exercise_file(self, id: str) -> str:
+        """Chemin du fichier de l'exercice tel qu'on le montre dans un message."""
+        return f"solutions/{self.name}/exercises/{id}.py"
+
+    def problem(self, id: str, message: str, misconception: str = "", warning: bool = False) -> Problem:
+        """Un défaut de la déclaration `id`, à la ligne de l'idée fausse s'il s'agit d'elle."""
+        line = self.declared[id].line_of(misconception) if misconception else 0
+        return Problem(self.exercise_file(id), line, id, message, warning)
 
     @cached_property
     def exercise_cells(self) -> dict[str, Cell]:
@@ -151,6 +149,13 @@ class Chapter:
     def reference(self, id: str) -> Callable[..., Any]:
         """La fonction ou la classe de référence de l'exercice `id`."""
         return self._defined(self.exercise_cells[id], self.namespace)
+
+    def styles(self, id: str) -> list[Callable[..., Any]]:
+        """Les autres réponses justes de l'exercice ; un nom laissé à `...` vient des cellules de préparation."""
+        module = self.declared[id].module
+        for name in [name for name, value in vars(module).items() if value is ...]:
+            setattr(module, name, self.namespace[name])
+        return list(self.declared[id].styles)
 
     def wrong(self, id: str, misconception: str) -> Callable[..., Any]:
         """La réponse fausse nommée `misconception` de l'exercice `id`."""
@@ -189,12 +194,11 @@ class Chapter:
         if not isinstance(found.wrong, Swap):
             return found.wrong
         cell = self.exercise_cells[id]
-        source = cell.source
-        for old, new in found.wrong.pairs:
-            if old not in source:
-                message = f"idée fausse `{misconception}` : le texte à remplacer « {old} » n'est pas dans la solution."
-                raise ChapterError([Problem(self.declarations_file, 0, id, message)])
-            source = source.replace(old, new)
+        try:
+            source = found.wrong.apply(cell.source)
+        except ValueError as error:
+            message = f"idée fausse `{misconception}` : le texte à remplacer « {error} » n'est pas dans la solution."
+            raise ChapterError([self.problem(id, message, misconception)]) from error
         namespace = dict(self.namespace)
         filename = f"<chapitre_{self.name}: {id}, {misconception}>"
         linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
@@ -213,7 +217,7 @@ class Chapter:
             with contextlib.redirect_stdout(io.StringIO()):
                 exec(compile(tree, filename, "exec"), namespace)
         except Exception as error:
-            at = _line_of(error, filename) or cell.line
+            at = line_of(error, filename) or cell.line
             where = cell.id or "cellule de préparation"
             message = f"l'exécution échoue : {type(error).__name__} : {error}"
             raise ChapterError([Problem(self.file, at, where, message)]) from error
@@ -284,29 +288,3 @@ def _split_quizzes(source: str, tags: tuple[str, ...], line: int, file: str, cel
             )
     flush()
     return problems
-
-
-def _load_declarations(name: str, path: Path) -> dict[str, Any]:
-    """Les noms définis par exercises.py, ou rien si le chapitre n'a pas d'exercices."""
-    if not path.is_file():
-        return {}
-    spec = importlib.util.spec_from_file_location(f"exercices_{name}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        message = f"l'exécution échoue : {type(error).__name__} : {error}"
-        raise ChapterError(
-            [Problem(f"solutions/{name}/exercises.py", _line_of(error, str(path)), "", message)]
-        ) from error
-    return {k: v for k, v in vars(module).items() if not k.startswith("_")}
-
-
-def _line_of(error: Exception, filename: str) -> int:
-    """Dernière ligne de `filename` par où l'erreur est passée ; 0 si aucune."""
-    if isinstance(error, SyntaxError) and error.filename == filename:
-        return error.lineno or 0
-    frames = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == filename]
-    return frames[-1] or 0 if frames else 0

@@ -122,7 +122,7 @@ def draw(chapter: Chapter, seed: int | None = None) -> list[Drawn]:
         except MemoryError:
             raise
         except Exception as error:
-            text = f"{chapter.declarations_file}, {id}{NB}: le tirage échoue avec la graine {chosen}"
+            text = f"{chapter.exercise_file(id)}{NB}: le tirage échoue avec la graine {chosen}"
             raise GradingError(f"{text} ({type(error).__name__}{NB}: {error})") from error
         drawn.append(Drawn(id, exercise, chosen, cases))
     return drawn

@@ -56,7 +56,7 @@ class Assignment:
     def fingerprint(self) -> str:
         """Empreinte de l'énoncé, de la solution et des cas cachés : qu'ils changent, et les copies sont à reprendre."""
         given = paths.root() / "notebooks" / f"{self.chapter.name}.ipynb"
-        files = (self.chapter.folder / "chapter.py", self.chapter.folder / "exercises.py", given)
+        files = (self.chapter.folder / "chapter.py", *sorted(self.chapter.folder.glob("exercises/*.py")), given)
         parts = [path.read_bytes() if path.is_file() else b"" for path in files]
         return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 

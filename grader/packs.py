@@ -105,7 +105,7 @@ class _Builder:
                 told.append(name)
             else:
                 message = f"aucun des {len(cases)} cas visibles ne distingue l'idée fausse `{name}` de la référence."
-                self._report(message)
+                self._report(message, name)
         for i, left in enumerate(told):
             for right in told[i + 1 :]:
                 if all(self._twins(c, left, right) for c in cases):
@@ -116,9 +116,9 @@ class _Builder:
         hidden = [case for group, inputs in drawn if (case := self._case(group, inputs, (left, right))) is not None]
         pair = f"les idées fausses `{left}` et `{right}`"
         if all(self._twins(c, left, right) for c in hidden):
-            self._report(f"{pair} répondent la même chose partout : n'en gardez qu'une.")
+            self._report(f"{pair} répondent la même chose partout : n'en gardez qu'une.", right)
         else:
-            self._report(f"aucun cas visible ne distingue {pair}.", warning=True)
+            self._report(f"aucun cas visible ne distingue {pair}.", right, warning=True)
 
     def _draw(self, seed: int, count: int) -> list[tuple[str, Inputs]]:
         return self.exercise.draw_cases(self.id, seed, count)
@@ -168,8 +168,8 @@ class _Builder:
             self._report(f"{what} : {type(error).__name__} : {error}")
             return None
 
-    def _report(self, message: str, warning: bool = False) -> None:
-        self.problems.append(Problem(self.chapter.declarations_file, 0, self.id, message, warning))
+    def _report(self, message: str, misconception: str = "", warning: bool = False) -> None:
+        self.problems.append(self.chapter.problem(self.id, message, misconception, warning))
 
 
 def render_pack(chapter: Chapter, cases: dict[str, list[Case]]) -> tuple[str, bytes]:

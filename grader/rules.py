@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import io
 import keyword
 import re
@@ -10,7 +11,9 @@ import tokenize
 from collections import Counter
 from collections.abc import Iterator
 
+from atelier.text import prose
 from grader.chapters import BEGIN, END, Cell, Chapter, Problem, find_definition
+from grader.declarations import heading
 
 STUB = 'raise NotImplementedError("Cet exercice reste à écrire : remplacez cette ligne par votre code.")'
 """Ce que l'étudiant trouve à la place de chaque région de solution ; la configuration nbgrader dit la même chose."""
@@ -21,9 +24,11 @@ LEAK = re.compile(r"HIDDEN TESTS|\bsolutions/|\bgrader\b")
 MIN_DISTINCTIVE = 25
 
 _IMAGE = re.compile(r"!\[\s*\]\(|<img(?![^>]*\balt=[\"'][^\"'])[^>]*>", re.IGNORECASE)
-_HEADING = re.compile(r"^#+ .*Exercice\s*:\s*`(\w+)`(.*)$", re.MULTILINE)
-_POINTS = re.compile(r"(\d+(?:[.,]\d+)?)\s*point")
-_MINUTES = re.compile(r"(\d+)\s*min")
+_HEADING = re.compile(r"^#+ .*(?:✎|Exercice\s*:).*$", re.MULTILINE)
+_FIGURES = re.compile(r"ch\d+")
+MIN_STYLES = 3
+"""Réponses justes écrites autrement que la référence, au moins, par exercice."""
+MAX_COLUMNS = 120
 
 
 def strip_solutions(source: str) -> str:
@@ -55,14 +60,12 @@ def distinctive_lines(source: str) -> list[str]:
     return found
 
 
-def format_points(value: float) -> str:
-    """« 1,5 point », « 24 points »."""
-    return f"{value:g} point{'s' if value >= 2 else ''}".replace(".", ",")
-
-
 def check_structure(chapter: Chapter) -> list[Problem]:
     """Défauts visibles sans rien exécuter."""
-    rules = (_pairing, _declarations, _solutions, _headings, _code_cells, _images, _quizzes, _leaks)
+    rules = (
+        *(_pairing, _declarations, _solutions, _headings, _code_cells, _figures),
+        *(_images, _quizzes, _prose, _lines, _leaks),
+    )
     return sorted(problem for rule in rules for problem in rule(chapter))
 
 
@@ -80,21 +83,22 @@ def _pairing(chapter: Chapter) -> Iterator[Problem]:
             yield _at(chapter, cell, f"deux cellules portent le nom `{cell.id}` (l'autre est ligne {first.line}).")
         seen[cell.kind, cell.id] = cell
         if cell.kind == "exercise" and cell.id not in chapter.exercises:
-            yield _at(chapter, cell, f"l'exercice n'est pas déclaré dans {chapter.declarations_file}.")
+            yield _at(chapter, cell, f"l'exercice n'est pas déclaré : il manque {chapter.exercise_file(cell.id)}.")
         if cell.kind == "quiz" and cell.id not in chapter.quizzes:
-            yield _at(chapter, cell, f"le quiz n'est pas déclaré dans {chapter.declarations_file}.")
+            yield _at(chapter, cell, f"le quiz n'est pas dans {chapter.quiz_file}.")
     for kind, names in (("exercise", chapter.exercises), ("quiz", chapter.quizzes)):
         for name in names:
             if (kind, name) not in seen:
                 marker = f'# %% exercise="{name}"' if kind == "exercise" else f'??? q="{name}"'
                 message = f"déclaré, mais {chapter.file} ne le montre nulle part (attendu : {marker})."
-                yield Problem(chapter.declarations_file, 0, name, message)
+                if kind == "exercise":
+                    yield chapter.problem(name, message)
+                else:
+                    yield Problem(chapter.quiz_file, chapter.asked[name][1], name, message)
 
 
 def _declarations(chapter: Chapter) -> Iterator[Problem]:
-    def problem(id: str, message: str) -> Problem:
-        return Problem(chapter.declarations_file, 0, id, message)
-
+    problem = chapter.problem
     for id, exercise in chapter.exercises.items():
         if not exercise.points > 0:
             yield problem(id, f"un exercice vaut plus de 0 point, pas {exercise.points}.")
@@ -103,12 +107,19 @@ def _declarations(chapter: Chapter) -> Iterator[Problem]:
         counts = Counter(m.name for m in exercise.misconceptions)
         for name, count in counts.items():
             if count > 1:
-                yield problem(id, f"{count} idées fausses portent le nom `{name}`.")
+                yield problem(id, f"{count} idées fausses portent le nom `{name}`.", name)
             if not re.fullmatch(r"\w+", name, re.ASCII):
                 yield problem(id, f"le nom d'idée fausse « {name} » s'écrit en lettres ASCII, chiffres et tirets bas.")
-    for name in (*chapter.exercises, *chapter.quizzes):
+        if (found := len(chapter.declared[id].styles)) < MIN_STYLES:
+            message = (
+                f"{found} autre{'s' * (found > 1)} réponse{'s' * (found > 1)} juste{'s' * (found > 1)} dans `styles`"
+            )
+            yield problem(id, f"{message} : il en faut {MIN_STYLES}, écrites autrement que la référence.")
+        if not id.isascii():
+            yield problem(id, "un identifiant s'écrit en lettres ASCII, sans accent.")
+    for name, (_, line) in chapter.asked.items():
         if not name.isascii():
-            yield problem(name, "un identifiant s'écrit en lettres ASCII, sans accent.")
+            yield Problem(chapter.quiz_file, line, name, "un identifiant s'écrit en lettres ASCII, sans accent.")
 
 
 def _solutions(chapter: Chapter) -> Iterator[Problem]:
@@ -158,19 +169,19 @@ def _student_cell(chapter: Chapter, cell: Cell) -> Iterator[Problem]:
 
 
 def _headings(chapter: Chapter) -> Iterator[Problem]:
-    """Un titre « Exercice : `nom` · 2 points · 10 minutes » dit la même chose que la déclaration."""
+    """Le titre d'un exercice est posé par la construction, à la ligne « ### ✎ nom », une fois et avant sa cellule."""
+    announced: set[str] = set()
     for cell in chapter.cells:
-        for heading in _HEADING.finditer(cell.source) if cell.kind == "markdown" else ():
-            exercise = chapter.exercises.get(heading[1])
-            if exercise is None:
-                yield _at(chapter, cell, f"ce titre annonce l'exercice `{heading[1]}`, qui n'est pas déclaré.")
-                continue
-            if (found := _POINTS.search(heading[2])) and float(found[1].replace(",", ".")) != exercise.points:
-                yield _at(
-                    chapter, cell, f"`{heading[1]}` vaut {format_points(exercise.points)}, le titre en dit {found[1]}."
-                )
-            if (found := _MINUTES.search(heading[2])) and int(found[1]) != exercise.minutes:
-                yield _at(chapter, cell, f"`{heading[1]}` prend {exercise.minutes} min, le titre en dit {found[1]}.")
+        if cell.kind == "markdown":
+            titles = {heading(id, chapter.exercises[id]): id for id in chapter.exercises}
+            for found in _HEADING.finditer(cell.source):
+                if (id := titles.get(found[0])) and id not in announced:
+                    announced.add(id)
+                    continue
+                message = f"« {found[0]} » est déjà annoncé." if id else f"« {found[0]} » : écrivez « ### ✎ nom »."
+                yield _at(chapter, cell, message, cell.source.count("\n", 0, found.start()))
+        elif cell.kind == "exercise" and cell.id in chapter.exercises and cell.id not in announced:
+            yield _at(chapter, cell, f"aucun titre ne précède l'exercice : écrivez « ### ✎ {cell.id} » au-dessus.")
 
 
 def _code_cells(chapter: Chapter) -> Iterator[Problem]:
@@ -199,11 +210,67 @@ def _code_cells(chapter: Chapter) -> Iterator[Problem]:
                     yield _at(chapter, cell, message, call.lineno - 1)
 
 
+def _figures(chapter: Chapter) -> Iterator[Problem]:
+    """`ch3.nom` existe dans `atelier.figures.ch3`."""
+    for cell in chapter.cells:
+        tree = _parse(cell.source) if cell.kind in ("code", "setup") else None
+        for node in ast.walk(tree) if tree else ():
+            match node:
+                case ast.Attribute(ast.Name(module), name) if _FIGURES.fullmatch(module):
+                    if not hasattr(importlib.import_module(f"atelier.figures.{module}"), name):
+                        message = f"`{module}.{name}` n'existe pas dans atelier/figures."
+                        yield _at(chapter, cell, message, node.lineno - 1)
+
+
 def _images(chapter: Chapter) -> Iterator[Problem]:
     for cell in chapter.cells:
         for image in _IMAGE.finditer(cell.source) if cell.kind == "markdown" else ():
             offset = cell.source.count("\n", 0, image.start())
             yield _at(chapter, cell, f"image sans texte de remplacement : {image[0][:40]}", offset)
+
+
+def _prose(chapter: Chapter) -> Iterator[Problem]:
+    """La typographie : les espaces insécables sont posées par la construction, le reste est à écrire juste."""
+    for cell in chapter.cells:
+        for offset, message in _faults(cell.source) if cell.kind == "markdown" else ():
+            yield _at(chapter, cell, message, offset)
+    for id, exercise in chapter.exercises.items():
+        told = [(hint, "") for hint in exercise.hints] + [(m.message, m.name) for m in exercise.misconceptions]
+        for text, name in told:
+            for _, message in (*_faults(text), *_unfinished(text)):
+                yield chapter.problem(id, message, name)
+    for name, (quiz, line) in chapter.asked.items():
+        texts = [quiz.question, *(c.text for c in quiz.choices)]
+        faults = [fault for text in texts for fault in _faults(text)]
+        for _, message in (*faults, *(f for c in quiz.choices for f in (*_faults(c.why), *_unfinished(c.why)))):
+            yield Problem(chapter.quiz_file, line, name, message)
+
+
+def _faults(text: str) -> Iterator[tuple[int, str]]:
+    """Ce qui est mal composé : (rang de la ligne, phrase)."""
+    text = prose(text)
+    for found in re.finditer(r"\.\.\.|«(?!\u00a0)|(?<!\u00a0)»", text):
+        around = text[max(0, found.start() - 25) : found.end() + 25].replace("\n", " ")
+        fault = "trois points s'écrivent d'un seul signe, « … »" if found[0] == "..." else "il manque une espace"
+        yield text.count("\n", 0, found.start()), f"{fault} : {around}"
+
+
+def _unfinished(text: str) -> Iterator[tuple[int, str]]:
+    if not text.endswith((".", "?", "!")):
+        yield 0, f"cette phrase n'a pas de point : {text[-60:]}"
+
+
+def _lines(chapter: Chapter) -> Iterator[Problem]:
+    """Ni ligne trop longue, ni espace insécable tapée dans la prose."""
+    folder = chapter.folder
+    for path in (folder / "chapter.py", *sorted(folder.glob("exercises/*.py")), folder / "quiz.md"):
+        shown = f"solutions/{chapter.name}/{path.relative_to(folder).as_posix()}"
+        lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+        for number, line in enumerate(lines, 1):
+            if len(line) > MAX_COLUMNS and path.suffix == ".py" and not line.startswith(("# |", "# $$")):
+                yield Problem(shown, number, "", f"{len(line)} colonnes, {MAX_COLUMNS} au plus.")
+            if re.search("[\u00a0\u202f]", line) and (path.name != "chapter.py" or line.startswith("# ")):
+                yield Problem(shown, number, "", "une espace insécable est tapée : écrivez une espace, build la pose.")
 
 
 def _quizzes(chapter: Chapter) -> Iterator[Problem]:
@@ -212,7 +279,7 @@ def _quizzes(chapter: Chapter) -> Iterator[Problem]:
         for choice in quiz.choices:
             if found := re.match(r"(Oui|Non)\b", choice.why):
                 message = f"l'explication de « {choice.text} » commence par « {found[1]} », que le quiz dit déjà."
-                yield Problem(chapter.declarations_file, 0, name, message)
+                yield Problem(chapter.quiz_file, chapter.asked[name][1], name, message)
     for cell in chapter.cells:
         tree = _parse(cell.source) if cell.kind in ("code", "setup") else None
         for call in ast.walk(tree) if tree else ():
@@ -236,7 +303,7 @@ def _leaks(chapter: Chapter) -> Iterator[Problem]:
         for line, owner in secrets.items():
             if any(line in text for text in texts):
                 message = f"un indice ou un message donne une ligne de la solution de `{owner}` : {line}"
-                yield Problem(chapter.declarations_file, 0, id, message)
+                yield chapter.problem(id, message)
 
 
 def _parse(source: str) -> ast.Module | None:

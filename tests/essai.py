@@ -43,6 +43,9 @@ SHIFT = 3
 print("une démonstration que personne ne note")
 raise SystemExit("une démonstration inchangée n'est jamais exécutée à la correction")
 
+# %% [markdown]
+# ### ✎ scale_up
+
 # %% exercise="scale_up"
 def scale_up(x: torch.Tensor, factor: float) -> torch.Tensor:
     """Multiplie x par factor. Lève ValueError si factor ≤ 0."""
@@ -52,12 +55,18 @@ def scale_up(x: torch.Tensor, factor: float) -> torch.Tensor:
     return x * factor
     ### END SOLUTION
 
+# %% [markdown]
+# ### ✎ count_true
+
 # %% exercise="count_true"
 def count_true(values: list[bool]) -> int:
     """Compte les valeurs vraies, plus SHIFT."""
     ### BEGIN SOLUTION
     return sum(1 for value in values if value) + SHIFT
     ### END SOLUTION
+
+# %% [markdown]
+# ### ✎ spread
 
 # %% exercise="spread"
 def spread(x: torch.Tensor) -> torch.Tensor:
@@ -67,7 +76,9 @@ def spread(x: torch.Tensor) -> torch.Tensor:
     ### END SOLUTION
 '''
 
-EXERCISES = """from atelier.exercise import Exercise, Misconception, Tolerance, swap
+DECLARED = {
+    "scale_up": """
+from atelier.exercise import Exercise, Tolerance
 
 
 def draw_scale(rng, group):
@@ -78,49 +89,75 @@ def draw_scale(rng, group):
     return {"x": rng.normal(2, rng.integer(2, 5)), "factor": rng.uniform(1.5, 3.0)}
 
 
-scale_up = Exercise(
+exercise = Exercise(
     points=2,
     hints=["Que fait un facteur ?", "C'est un produit."],
     groups={"courant": 0.5, "zéro": 0.2, "refus": 0.3},
     draw=draw_scale,
     tolerance=Tolerance(rtol=1e-6, why="une multiplication"),
     examples=[{"x": __import__("torch").tensor([1.0, 2.0]), "factor": 2.0}],
-    misconceptions=[
-        Misconception("adds", swap(("x * factor", "x + factor")), "Un facteur multiplie, il ne s'ajoute pas."),
-        Misconception("squares", swap(("x * factor", "x * factor * factor")), "Combien de fois factor compte-t-il ?"),
-    ],
     seconds=2.0,
 )
+
+misconceptions = '''
+adds   x * factor → x + factor
+    Un facteur multiplie, il ne s'ajoute pas.
+
+squares   x * factor → x * factor * factor
+    Combien de fois factor compte-t-il ?
+'''
+
+styles = [lambda x, factor: factor * x] * 3
+""",
+    "count_true": """
+from atelier.exercise import Exercise
 
 
 def draw_count(rng, group):
     return {"values": [rng.random.random() < 0.5 for _ in range(rng.integer(5, 9) if group == "long" else 3)] + [True]}
 
 
-count_true = Exercise(
+exercise = Exercise(
     points=1,
     hints=["Qu'est-ce qu'une valeur vraie ?", "On ajoute SHIFT à la fin."],
     groups={"long": 0.5, "court": 0.5},
     draw=draw_count,
-    misconceptions=[Misconception("no_shift", swap((" + SHIFT", "")), "Relisez la fin de l'énoncé.")],
     seconds=2.0,
 )
+
+misconceptions = '''
+no_shift   + SHIFT → ∅
+    Relisez la fin de l'énoncé.
+'''
+
+styles = [sum] * 3
+""",
+    "spread": """
+from atelier.exercise import Exercise, Tolerance
 
 
 def draw_spread(rng, group):
     return {"x": rng.normal(6) + 5}
 
 
-spread = Exercise(
+exercise = Exercise(
     points=3,
     hints=["Où est le plus petit ?", "Une différence."],
     groups={"courant": 1.0},
     draw=draw_spread,
     tolerance=Tolerance(rtol=1e-6, why="une soustraction"),
-    misconceptions=[Misconception("only_max", swap((" - x.min()", "")), "Le plus petit n'est pas toujours nul.")],
     seconds=2.0,
 )
-"""
+
+misconceptions = '''
+only_max   - x.min() → ∅
+    Le plus petit n'est pas toujours nul.
+'''
+
+styles = [lambda x: -(x.min() - x.max())] * 3
+""",
+}
+"""Les fichiers d'exercices, par identifiant."""
 
 SOLVED = {
     "scale_up": """
@@ -147,12 +184,18 @@ def spread(x):
 
 def write_course(root: Path) -> Path:
     """Écrit le cours d'essai dans `root`."""
-    folder = root / "solutions" / NAME
-    folder.mkdir(parents=True)
+    (root / "solutions").mkdir(parents=True)
     (root / "course.toml").write_text(COURSE, encoding="utf-8")
-    (folder / "chapter.py").write_text(CHAPTER, encoding="utf-8")
-    (folder / "exercises.py").write_text(EXERCISES, encoding="utf-8")
+    write_chapter(root / "solutions" / NAME, CHAPTER, DECLARED)
     return root
+
+
+def write_chapter(folder: Path, chapter: str, declared: dict[str, str]) -> None:
+    """Écrit un chapitre : son texte, et un fichier par exercice."""
+    (folder / "exercises").mkdir(parents=True)
+    (folder / "chapter.py").write_text(chapter, encoding="utf-8")
+    for id, text in declared.items():
+        (folder / "exercises" / f"{id}.py").write_text(text.lstrip(), encoding="utf-8")
 
 
 def load_assignment(root: Path) -> Assignment:

@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -69,7 +70,7 @@ def show(figure, alt):
 # La suite.
 
 # %% [markdown]
-# ### ✎ Exercice : `double` · 1,5 point · 5 minutes
+# ### ✎ double
 
 
 # %% exercise="double"
@@ -86,6 +87,9 @@ def double(x: torch.Tensor, times: int = 2) -> torch.Tensor:
 # %%
 demonstration_was_run = True
 show("courbe", alt="Une courbe qui monte.")
+
+# %% [markdown]
+# ### ✎ Shift
 
 # %% exercise="Shift"
 class Shift(torch.nn.Module):
@@ -107,10 +111,10 @@ class Shift(torch.nn.Module):
 print("fin")
 '''
 
-EXERCISES = """\
+DOUBLE = """\
 import torch
 
-from atelier.exercise import Choice, Draw, Exercise, Misconception, Quiz, Tolerance, swap
+from atelier.exercise import Draw, Exercise, Tolerance
 
 
 def draw_double(rng: Draw, group: str) -> dict:
@@ -119,12 +123,7 @@ def draw_double(rng: Draw, group: str) -> dict:
     return {"x": rng.normal(2, 3), "times": rng.integer(3, 5)}
 
 
-def draw_shift(rng: Draw, group: str) -> dict:
-    weights = {"amount": rng.normal(4)}
-    return {"init": {"size": 4}, "x": rng.normal(2, 4), "weights": weights, "out_grad": rng.normal(2, 4)}
-
-
-double = Exercise(
+exercise = Exercise(
     points=1.5,
     minutes=5,
     hints=["Combien de fois ?", "Multipliez."],
@@ -132,21 +131,62 @@ double = Exercise(
     draw=draw_double,
     examples=[{"x": torch.tensor([1.0, -2.0])}],
     tolerance=Tolerance(rtol=1e-6, why="une multiplication"),
-    misconceptions=[
-        Misconception("adds", swap(("x * float(times)", "x + times")), "Multiplier n'est pas ajouter."),
-        Misconception("never_refuses", swap(("times < 0", "False")), "Un nombre de fois négatif a-t-il un sens ?"),
-        Misconception("always_two", lambda x, times=2: x * 2, "Et si times vaut 3 ?"),
-    ],
 )
-Shift = Exercise(
+
+misconceptions = '''
+adds   x * float(times) → x + times
+    Multiplier n'est pas ajouter.
+
+never_refuses   times < 0 → False
+    Un nombre de fois négatif a-t-il un sens ?
+
+always_two   = twice
+    Et si times vaut 3 ?
+'''
+
+
+def twice(x, times=2):
+    return x * 2
+
+
+styles = [torch.mul, torch.mul, torch.mul]
+"""
+
+SHIFT = """\
+from atelier.exercise import Draw, Exercise
+
+
+def draw_shift(rng: Draw, group: str) -> dict:
+    weights = {"amount": rng.normal(4)}
+    return {"init": {"size": 4}, "x": rng.normal(2, 4), "weights": weights, "out_grad": rng.normal(2, 4)}
+
+
+exercise = Exercise(
     points=2,
     hints=["Un paramètre.", "Une addition."],
     groups={"courant": 1.0},
     draw=draw_shift,
     probe="module",
-    misconceptions=[Misconception("minus", swap(("x + self.amount", "x - self.amount")), "Quel est le signe ?")],
 )
-steps = Quiz("Combien ?", [Choice("Un", "Un seul suffit.", correct=True), Choice("Deux", "C'est un de trop.")])
+
+misconceptions = '''
+minus   x + self.amount → x - self.amount
+    Quel est le signe ?
+'''
+
+styles = ["un", "deux", "trois"]
+"""
+
+QUIZ = """\
+# Quiz
+
+## steps
+Combien ?
+
+- [x] Un
+  Un seul suffit.
+- [ ] Deux
+  C'est un de trop.
 """
 
 
@@ -158,7 +198,10 @@ def course(tmp_path: Path) -> Path:
     folder.mkdir(parents=True)
     (root / "course.toml").write_text(f'[[chapters]]\nname = "{NAME}"\ntitle = "Quantification"\n', encoding="utf-8")
     (folder / "chapter.py").write_text(CHAPTER, encoding="utf-8")
-    (folder / "exercises.py").write_text(EXERCISES, encoding="utf-8")
+    (folder / "quiz.md").write_text(QUIZ, encoding="utf-8")
+    (folder / "exercises").mkdir()
+    for file, text in (("double", DOUBLE), ("Shift", SHIFT)):
+        (folder / "exercises" / f"{file}.py").write_text(text, encoding="utf-8")
     return root
 
 
@@ -192,8 +235,10 @@ def sources(notebook: nbformat.NotebookNode) -> dict[str, str]:
 
 def test_cells_are_read_with_their_kind_and_line(course: Path) -> None:
     chapter = load_chapter(NAME, course)
-    kinds = ["markdown", "setup", "markdown", "quiz", "markdown", "markdown", "exercise", "code", "exercise", "code"]
+    asked = ["markdown", "setup", "markdown", "quiz", "markdown"]
+    kinds = [*asked, "markdown", "exercise", "code", "markdown", "exercise", "code"]
     assert [cell.kind for cell in chapter.cells] == kinds
+    assert plain(chapter.cells[5].source) == "### ✎ Exercice : `double` · 1,5 point · 5 minutes"
     assert chapter.title == "Chapitre 3 · Quantification"
     assert [cell.id for cell in chapter.cells if cell.id] == ["steps", "double", "Shift"]
     assert chapter.cells[1].tags == ("setup",)
@@ -201,7 +246,7 @@ def test_cells_are_read_with_their_kind_and_line(course: Path) -> None:
     lines = CHAPTER.splitlines()
     for cell in chapter.cells:
         first = f'??? q="{cell.id}"' if cell.kind == "quiz" else cell.source.splitlines()[0]
-        assert first in lines[cell.line - 1]
+        assert first in lines[cell.line - 1] or "✎" in lines[cell.line - 1]
 
 
 def test_reference_runs_setup_and_exercises_but_no_demonstration(course: Path) -> None:
@@ -225,7 +270,7 @@ def test_misconceptions_are_the_reference_with_a_replacement_or_a_function(cours
 
 def test_a_misconception_of_one_exercise_leaves_the_others_alone(course: Path) -> None:
     edit(course, "chapter.py", ("        return x + self.amount", "        return double(x, 1) + self.amount"))
-    edit(course, "exercises.py", ("x + self.amount", "double(x, 1) + self.amount"))
+    edit(course, "exercises/Shift.py", ("x - self.amount", "double(x, 1) - self.amount"))
     chapter = load_chapter(NAME, course)
     chapter.wrong("double", "adds")
     assert torch.equal(chapter.reference("Shift")(2)(torch.ones(2)), torch.full((2,), 2.0))
@@ -333,7 +378,8 @@ def test_cell_ids_do_not_depend_on_position(course: Path) -> None:
 
 def test_a_chapter_without_exercises(course: Path, monkeypatch, capsys) -> None:
     folder = course / "solutions" / NAME
-    (folder / "exercises.py").unlink()
+    shutil.rmtree(folder / "exercises")
+    (folder / "quiz.md").unlink()
     (folder / "chapter.py").write_text("# %% [markdown]\n# # Accueil\n\n# %%\nprint('bonjour')\n", encoding="utf-8")
     assert run(course, monkeypatch) == 0
     assert "2 cellules, 0 exercice, 0 point" in capsys.readouterr().out
@@ -344,7 +390,7 @@ def test_a_chapter_without_exercises(course: Path, monkeypatch, capsys) -> None:
 
 def test_summary_line(course: Path, monkeypatch, capsys) -> None:
     assert run(course, monkeypatch) == 0
-    expected = r"notebooks/ch3_quantification\.ipynb\s: 12 cellules, 2 exercices, 3,5 points\s; paquet \d+ ko\n"
+    expected = r"notebooks/ch3_quantification\.ipynb\s: 13 cellules, 2 exercices, 3,5 points\s; paquet \d+ ko\n"
     expected += r"  8 cellules du carnet résolu sans sortie\s: .*\n"
     assert re.fullmatch(expected, capsys.readouterr().out)
 
@@ -362,7 +408,7 @@ def test_pack_holds_visible_cases_and_declarations(course: Path, monkeypatch) ->
     declared = pack["exercises"]["double"]
     assert declared["points"] == 1.5 and declared["minutes"] == 5 and declared["probe"] == "call"
     assert declared["groups"] == {"courant": 0.7, "refus": 0.3} and declared["signature"] == "double(x, times=2)"
-    assert declared["tolerance"]["rtol"] == 1e-6 and declared["messages"]["always_two"] == "Et si times vaut 3 ?"
+    assert declared["tolerance"]["rtol"] == 1e-6 and declared["messages"]["always_two"] == "Et si times vaut 3\u202f?"
     assert pack["quizzes"]["steps"]["choices"][0] == {"text": "Un", "why": "Un seul suffit.", "correct": True}
     cases = decode(pack["cases"], load(tensors_path.read_bytes()), ours=True)["double"]
     assert [case["group"] for case in cases] == ["courant"] * 3 + ["refus"] * 2
@@ -430,7 +476,7 @@ def test_check_forgives_float_noise_only(
     course: Path, monkeypatch, dtype: torch.dtype, change: float, code: int
 ) -> None:
     example = "torch.tensor([1.0, -2.0]"
-    edit(course, "exercises.py", (example, f"{example}, dtype={dtype}"))
+    edit(course, "exercises/double.py", (example, f"{example}, dtype={dtype}"))
     assert run(course, monkeypatch) == 0
     *_, tensors_path = build.product_paths(NAME, course)
     tensors = load(tensors_path.read_bytes())
@@ -469,7 +515,7 @@ CANCELLING = "torch.tensor([4000.0, -0.25])"
 def test_an_answer_is_compared_at_the_size_of_its_tensor(
     course: Path, monkeypatch, capsys, key: str, index: int, change: float, code: int
 ) -> None:
-    edit(course, "exercises.py", ("torch.tensor([1.0, -2.0])", CANCELLING))
+    edit(course, "exercises/double.py", ("torch.tensor([1.0, -2.0])", CANCELLING))
     assert run(course, monkeypatch) == 0
     *_, json_path, tensors_path = build.product_paths(NAME, course)
     case = json.loads(json_path.read_text(encoding="utf-8"))["cases"]["v"]["double"][0]["v"][key]
@@ -538,6 +584,7 @@ def test_run_all_goes_past_an_exercise_not_yet_written(course: Path) -> None:
 # --- Les défauts d'un chapitre ---------------------------------------------------------------------------------------
 
 END = 'print("fin")'
+DOUBLE_FILE, QUIZ_FILE = "exercises/double.py", "quiz.md"
 ILL_WRITTEN = [
     ("chapter.py", ('exercise="double"', 'exercise="triple"'), "def double( (triple)", "n'est pas déclaré"),
     ("chapter.py", ('exercise="double"', 'exercise="triple"'), "(double)", "ne le montre nulle part"),
@@ -559,7 +606,7 @@ ILL_WRITTEN = [
     ("chapter.py", ('show("courbe", alt="Une courbe qui monte.")', "plt.show()"), "plt.show()", "plt.show()"),
     ("chapter.py", ("# La suite.", "# Voici :\n# ![](image.png)"), "# ![]", "image sans texte de remplacement"),
     ("chapter.py", ("# La suite.", '# <img src="image.png">'), "# <img", "image sans texte de remplacement"),
-    ("chapter.py", ('q="steps"', 'q="stops"'), "# ??? (stops)", "quiz n'est pas déclaré"),
+    ("chapter.py", ('q="steps"', 'q="stops"'), "# ??? (stops)", "n'est pas dans"),
     ("chapter.py", ('q="steps"', 'q="stops"'), "(steps)", "ne le montre nulle part"),
     ("chapter.py", ('q="steps"', "steps"), "# ???", "ligne de quiz illisible"),
     ("chapter.py", (END, 'quiz("steps")'), 'quiz("steps")', "se montre par une ligne"),
@@ -573,22 +620,40 @@ ILL_WRITTEN = [
     ),
     ("chapter.py", (END, "x = 1\nété = 1"), "été = 1", "l'identifiant « été »"),
     ("chapter.py", (END, "%matplotlib inline"), "%matplotlib", "pas du Python"),
-    ("chapter.py", ("1,5 point ", "2 points "), "# ### ✎", "`double` vaut 1,5 point"),
-    ("chapter.py", ("5 minutes", "6 minutes"), "# ### ✎", "`double` prend 5 min"),
+    ("chapter.py", ("### ✎ double", "### Exercice : `double` · 2 points"), "# ### Exer", "écrivez « ### ✎ nom »"),
+    ("chapter.py", ("### ✎ double", "### ✎ triple"), "# ### ✎ triple", "écrivez « ### ✎ nom »"),
+    ("chapter.py", ("### ✎ double", "### Doubler"), "def double( (double)", "aucun titre"),
+    ("chapter.py", ("# La suite.", "# La suite.\n# ### ✎ double"), "(markdown)", "est déjà annoncé"),
+    ("chapter.py", ("# La suite.", "# La suite..."), "# La suite", "trois points"),
+    ("chapter.py", ("# La suite.", "# Une «suite»."), "# Une «", "il manque une espace"),
+    ("chapter.py", ("# La suite.", "# La suite\u202f!"), "# La suite", "une espace insécable est tapée"),
+    ("chapter.py", ("# La suite.", "# La suite" + " encore" * 20), "# La suite", "colonnes, 120 au plus"),
+    ("chapter.py", (END, "ch3.no_such_figure()"), "ch3.no", "`ch3.no_such_figure` n'existe pas"),
     ("chapter.py", ("import torch\n\n\ndef check", "import torche\n\n\ndef check"), "import torche", "torche"),
-    ("exercises.py", ("points=1.5", "points=0"), "(double)", "vaut plus de 0 point"),
-    ("exercises.py", ("x * float(times)", "x ** float(times)"), "(double)", "« x ** float(times) » n'est pas"),
-    ("exercises.py", ('"False"', '"0 > times"'), "(double)", "`never_refuses` de la référence"),
-    ("exercises.py", ('"times": -1 - rng.index', '"times": "a"'), "(double)", "la référence échoue"),
+    (DOUBLE_FILE, ("points=1.5", "points=0"), "(double)", "vaut plus de 0 point"),
+    (DOUBLE_FILE, ("x * float(times)", "x ** float(times)"), "adds (double)", "« x ** float(times) » n'est pas"),
+    (DOUBLE_FILE, ("→ False", "→ 0 > times"), "never_refuses (double)", "`never_refuses` de la référence"),
+    (DOUBLE_FILE, ('"times": -1 - rng.index', '"times": "a"'), "(double)", "la référence échoue"),
     ("chapter.py", ("x * float(times)", "x.mul_(float(times))"), "(double)", "la référence rate un cas"),
-    ("exercises.py", ('"x": rng.normal(2, 3)', '"x": rng.normal(2, "a")'), "(double)", "le tirage des cas échoue"),
-    ("exercises.py", ('probe="module"', 'probe="modul"'), "(Shift)", "la sonde « modul » n'existe pas"),
-    ("exercises.py", ("lambda x, times=2: x * 2", 'swap(("x * float(times)", "times + x"))'), "(double)", "partout"),
-    ("exercises.py", ('"Multipliez."', '"scaled_copy = x * float(times)"'), "(double)", "un indice ou un message"),
-    ("exercises.py", ('Misconception("adds"', 'Misconception("ajouté"'), "(double)", "lettres ASCII"),
-    ("exercises.py", ('Misconception("always_two"', 'Misconception("adds"'), "(double)", "2 idées fausses portent"),
-    ("exercises.py", ('"Un seul suffit."', '"Oui : un seul."'), "(steps)", "que le quiz dit déjà"),
-    ("exercises.py", ("steps = Quiz", "1 / 0\nsteps = Quiz"), "1 / 0", "ZeroDivisionError"),
+    (DOUBLE_FILE, ('"x": rng.normal(2, 3)', '"x": rng.normal(2, "a")'), "(double)", "le tirage des cas échoue"),
+    ("exercises/Shift.py", ('probe="module"', 'probe="modul"'), "(Shift)", "la sonde « modul » n'existe pas"),
+    (DOUBLE_FILE, ("  = twice", "  x * float(times) → times + x"), "always_two (double)", "partout"),
+    (DOUBLE_FILE, ('"Multipliez."', '"Multipliez"'), "(double)", "n'a pas de point"),
+    (DOUBLE_FILE, ("un sens ?", "un sens"), "never_refuses (double)", "n'a pas de point"),
+    (DOUBLE_FILE, ('"Multipliez."', '"scaled_copy = x * float(times)."'), "(double)", "un indice ou un message"),
+    (DOUBLE_FILE, ("\nadds", "\najouté"), "(double)", "lettres ASCII"),
+    (DOUBLE_FILE, ("\nalways_two", "\nadds"), "(double)", "2 idées fausses portent"),
+    (DOUBLE_FILE, ("= twice", "= thrice"), "always_two (double)", "que ce fichier ne définit pas"),
+    (DOUBLE_FILE, ("   = twice", ""), "always_two (double)", "remplace du texte, ou désigne une fonction"),
+    (DOUBLE_FILE, ("    Et si times vaut 3 ?\n", ""), "always_two (double)", "n'a pas de phrase"),
+    (DOUBLE_FILE, ("x * float(times) → x + times", "x * float(times)"), "adds (double)", "n'est remplacé par rien"),
+    (DOUBLE_FILE, ("torch.mul, torch.mul]", "torch.mul]"), "(double)", "il en faut 3"),
+    (DOUBLE_FILE, ("exercise = Exercise(", "exercice = Exercise("), "(double)", "exercise = Exercise(…)"),
+    (DOUBLE_FILE, ("def twice", "1 / 0\n\n\ndef twice"), "1 / 0 (double)", "ZeroDivisionError"),
+    (QUIZ_FILE, ("Un seul suffit.", "Oui : un seul."), "## steps (steps)", "que le quiz dit déjà"),
+    (QUIZ_FILE, ("- [x]", "- [ ]"), "## steps", "exactement une bonne réponse"),
+    (QUIZ_FILE, ("- [ ] Deux", "Deux"), "Deux", "attendu « - [ ] réponse »"),
+    (QUIZ_FILE, ("## steps", "## steps\n\n## steps"), "## steps", "bonne réponse"),
 ]
 
 
@@ -601,7 +666,7 @@ def test_an_ill_written_chapter_is_refused(
     assert run(course, monkeypatch) == 2
     text, cell = re.fullmatch(r"(.*?) ?(\(\w+\))?", where).groups()
     lines = (course / "solutions" / NAME / file).read_text(encoding="utf-8").splitlines()
-    place = f"{file}:{next(i for i, line in enumerate(lines, 1) if text in line)} " if text else ".py "
+    place = f"{file}:{next(i for i, line in enumerate(lines, 1) if text in line)} " if text else ".py"
     errors = [plain(line) for line in capsys.readouterr().err.splitlines()]
     assert [e for e in errors if place in e and (cell or "") in e and what in e], (place, errors)
     assert not (course / "notebooks").exists()
@@ -613,7 +678,8 @@ def plain(text: str) -> str:
 
 def test_all_errors_are_reported_at_once(course: Path, monkeypatch, capsys) -> None:
     edit(course, "chapter.py", ("# La suite.", "# ![](a.png)"), (', alt="Une courbe qui monte."', ""))
-    edit(course, "exercises.py", ("points=2", "points=0"), ('("times < 0", "False")', '("times < 0", "0 > times")'))
+    edit(course, "exercises/Shift.py", ("points=2", "points=0"))
+    edit(course, DOUBLE_FILE, ("→ False", "→ 0 > times"))
     assert run(course, monkeypatch) == 2
     error = capsys.readouterr().err
     for what in ("image sans texte", "figure", "plus de 0 point", "never_refuses"):
@@ -621,12 +687,25 @@ def test_all_errors_are_reported_at_once(course: Path, monkeypatch, capsys) -> N
 
 
 def test_misconceptions_that_only_hidden_cases_tell_apart_are_a_warning(course: Path, monkeypatch, capsys) -> None:
-    rare = 'Misconception("rare", swap(("x * float(times)", "x + (times if times < 6 else 0)"))'
-    edit(course, "exercises.py", ('Misconception("always_two", lambda x, times=2: x * 2', rare))
-    edit(course, "exercises.py", ("rng.integer(3, 5)", "3 + rng.index"))
+    rare = "rare   x * float(times) → x + (times if times < 6 else 0)"
+    edit(course, DOUBLE_FILE, ("always_two   = twice", rare), ("rng.integer(3, 5)", "3 + rng.index"))
     assert run(course, monkeypatch) == 0
     out = capsys.readouterr().out
     assert "avertissement" in out and "`adds` et `rare`" in out
+
+
+def test_a_new_exercise_builds_at_once(course: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(paths, "root", lambda: course)
+    assert command_line.main(["exercise", "new", NAME, "triple"]) == 0
+    assert run(course, monkeypatch) == 0
+    assert "3 exercices, 4,5 points" in plain(capsys.readouterr().out)
+    chapter = load_chapter(NAME, course)
+    assert list(chapter.exercises) == ["double", "Shift", "triple"]
+    assert [answer(4.0) for answer in (chapter.reference("triple"), *chapter.styles("triple"))] == [8.0] * 4
+    for name in ("triple", "double", "été", "def", "_x", "a b"):
+        assert command_line.main(["exercise", "new", NAME, name]) == 2
+    assert command_line.main(["exercise", "new", "ch9", "x"]) == 2
+    assert "déjà un exercice de ch3_quantification" in capsys.readouterr().err
 
 
 def test_unknown_and_undeclared_chapters(course: Path, monkeypatch, capsys) -> None:

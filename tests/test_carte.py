@@ -75,7 +75,7 @@ def test_reference_answers_on_the_card(name: str, id: str) -> None:
 
 @each_exercise
 def test_other_right_styles_answer_on_the_card(name: str, id: str) -> None:
-    for answer in styles(name)[id]:
+    for answer in styles(name, id):
         problems = [p for p in refused(name, id, visible(name, id), answer) if NUMPY not in p]
         if answer.__name__ in LEFT_OUT:
             assert problems, f"{answer.__name__} passe sur la carte : retirez-le de LEFT_OUT"

@@ -226,7 +226,7 @@ def test_the_bundle_holds_no_answer(story):
     for id, source in story.chapter.sources.items():
         for line in distinctive_lines(source):
             assert not [p for p, text in texts.items() if line in text], (id, line)
-    assert not list(story.bundle.rglob("exercises.py")) and not list(story.bundle.rglob("__pycache__"))
+    assert not list(story.bundle.rglob("exercises")) and not list(story.bundle.rglob("__pycache__"))
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """Une réponse juste a tous ses points, de quelque façon qu'elle soit écrite, quelle que soit la graine.
 
-Les réponses viennent de tests/styles ; des transformations en font ce qu'un étudiant remettrait : fonction d'aide dans
-une autre cellule, imports en tête ou dans la fonction, identifiants français, objet appelable… Tout passe par la vraie
-chaîne : carnet lu, réparé, exécuté dans le bac à sable, comparé. Un chapitre nouveau est pris dès qu'il est écrit.
+Les réponses sont les `styles` des exercices ; des transformations en font ce qu'un étudiant remettrait : fonction
+d'aide dans une autre cellule, imports en tête ou dans la fonction, identifiants français, objet appelable… Tout passe
+par la vraie chaîne : carnet lu, réparé, exécuté dans le bac à sable, comparé. Un chapitre nouveau est pris aussitôt.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import random
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import nbformat
 import pytest
@@ -24,8 +23,8 @@ from essai import filled
 from nbformat import NotebookNode
 from test_exercises import WITH_EXERCISES, chapter, declaration, each_exercise, judge, mark, messages, styles
 
-from atelier.exercise import Swap
 from atelier.probes import run_case
+from grader.declarations import Swap
 from grader.grading import Result, fresh_seed
 from grader.nbglue import Assignment, assignment, grade_notebook, open_data, points_of
 from grader.sandbox import Sandbox
@@ -53,8 +52,15 @@ def grade(given: Assignment, sandbox: Sandbox, notebook: NotebookNode) -> dict[s
 
 
 @functools.cache
-def module(name: str) -> ast.Module:
-    return ast.parse((Path(__file__).parent / "styles" / f"{name}.py").read_text(encoding="utf-8"))
+def definitions(name: str, id: str) -> list[ast.stmt]:
+    """Ce que voit le fichier de l'exercice : lui d'abord, puis les fichiers dont il importe."""
+    folder, own, others = chapter(name).folder / "exercises", [], []
+    for node in ast.parse((folder / f"{id}.py").read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            others += definitions(name, node.module)
+        elif not (isinstance(node, ast.ImportFrom) and node.module == "__future__"):
+            own.append(node)
+    return own + others
 
 
 def defined_by(node: ast.stmt) -> set[str]:
@@ -74,7 +80,7 @@ class Parts:
     """Une réponse : ses imports, ses fonctions d'aide, et la définition elle-même, au nom de l'exercice."""
 
     def __init__(self, name: str, id: str, style: str) -> None:
-        body = [n for n in module(name).body if not (isinstance(n, ast.ImportFrom) and n.module == "__future__")]
+        body = definitions(name, id)
         others = set(chapter(name).exercises) - {style}  # une autre réponse du carnet, dont celle-ci se sert
         values = {word for n in body if isinstance(n, ast.Assign) for word in defined_by(n)}
         others |= values & set(chapter(name).namespace)  # ce que la cellule de préparation donne déjà
@@ -229,7 +235,7 @@ def notebook_of(given: Assignment, name: str, turn: int) -> tuple[NotebookNode, 
     """Le carnet rendu numéro `turn` : pour chaque exercice un style et une façon de l'écrire."""
     written, extra, said = {}, [], {}
     for rank, id in enumerate(given.chapter.exercises):
-        known = styles(name)[id]
+        known = styles(name, id)
         style = known[turn % len(known)].__name__
         way = WAYS[(turn + rank) % len(WAYS)]
         cells, written[id] = way(Parts(name, id, style))
@@ -253,8 +259,8 @@ def test_every_style_written_every_way_gets_full_marks(sandbox: Sandbox, name: s
 def test_there_are_enough_styles_and_ways() -> None:
     """Au moins cinq façons par exercice : trois styles, chacun écrit de plusieurs manières."""
     for name in WITH_EXERCISES:
-        for id, known in styles(name).items():
-            rank = list(chapter(name).exercises).index(id)
+        for rank, id in enumerate(chapter(name).exercises):
+            known = styles(name, id)
             pairs = {(turn % len(known), (turn + rank) % len(WAYS)) for turn in range(TURNS)}
             assert len(pairs) >= 5, (name, id)
 
@@ -275,9 +281,7 @@ def test_near_misses_lose_points_and_are_named(sandbox: Sandbox, name: str) -> N
             if swaps and not any(id in uses[other] or other in uses[id] for other in written):
                 chosen = rng.choice(swaps)
                 source = given.chapter.sources[id]
-                for old, new in chosen.wrong.pairs:
-                    source = source.replace(old, new)
-                written[id], expected[id] = source, chosen.name
+                written[id], expected[id] = chosen.wrong.apply(source), chosen.name
         results = grade(given, sandbox, filled(given.template, dict(given.chapter.sources) | written))
         for id, wanted in expected.items():
             found = results[id]
@@ -295,7 +299,7 @@ def test_fifty_gradings_never_change_a_mark(name: str, id: str) -> None:
         if turn >= ENOUGH and time.monotonic() > end and os.environ.get("COURS_LENT") != "1":
             break
         seed = fresh_seed()
-        answer = styles(name)[id][turn % len(styles(name)[id])]
+        answer = styles(name, id)[turn % len(styles(name, id))]
         drawn = exercise.draw_cases(id, seed, exercise.cases)
         cases = [(group, inputs, run_case(exercise.probe, reference, inputs)) for group, inputs in drawn]
         results = judge(exercise, cases, answer)

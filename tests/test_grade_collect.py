@@ -19,7 +19,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from essai import CHAPTER, EXERCISES, NAME, SOLVED, as_bytes, build_root, course_root, filled, load_assignment
+from essai import (
+    CHAPTER,
+    DECLARED,
+    NAME,
+    SOLVED,
+    as_bytes,
+    build_root,
+    course_root,
+    filled,
+    load_assignment,
+    write_chapter,
+)
 from nbgrader.utils import parse_utc
 
 from grader import UserError, archives
@@ -44,9 +55,8 @@ def essai(tmp_path_factory: pytest.TempPathFactory):
     root = build_root(tmp_path_factory.mktemp("racine"))
     with (root / "course.toml").open("a", encoding="utf-8") as out:
         out.write(f'\n[[chapters]]\nname = "{OTHER}"\ntitle = "Autre"\nsubject = "trois autres"\n')
-    (root / "solutions" / OTHER).mkdir()
-    (root / "solutions" / OTHER / "chapter.py").write_text(rename(CHAPTER), encoding="utf-8")
-    (root / "solutions" / OTHER / "exercises.py").write_text(rename(EXERCISES), encoding="utf-8")
+    declared = {rename(id): rename(text) for id, text in DECLARED.items()}
+    write_chapter(root / "solutions" / OTHER, rename(CHAPTER), declared)
     folder = tmp_path_factory.mktemp("cours") / "cours"
     with course_root(root):
         assert not write(build_chapter(OTHER, root), root, execute=False)

@@ -310,7 +310,7 @@ def change_points(course: Course, points: float) -> None:
 
 
 def test_points_changed_by_init_are_graded_before_they_are_shown(course, root, capsys):
-    path = root / "solutions" / NAME / "exercises.py"
+    path = root / "solutions" / NAME / "exercises" / "spread.py"
     text = path.read_text(encoding="utf-8")
     from grader.build import build_chapter, write
 

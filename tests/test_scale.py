@@ -213,7 +213,7 @@ def test_a_new_submission_a_missing_row_and_a_request_are_graded(course):
 
 def test_a_changed_chapter_is_graded_again(course, root):
     mark(course, NAME, 1, only=["juste"])
-    path = root / "solutions" / NAME / "exercises.py"
+    path = root / "solutions" / NAME / "exercises" / "spread.py"
     text = path.read_text(encoding="utf-8")
     try:
         path.write_text(text + "\n# une tolérance corrigée\n", encoding="utf-8")

@@ -11,14 +11,14 @@
 # ---
 
 # %% [markdown]
-# # Chapitre 1 · Rappel : GPT-2
+# # Chapitre 1 · Rappel : GPT-2
 #
-# Colibri lit « Le salarié peut demander » et propose la suite. **Avant d'aller plus loin :** par combien de nombres cette
-# phrase passe-t-elle avant de devenir un mot de plus ? Et combien de ces nombres le modèle a-t-il appris ?
+# Colibri lit « Le salarié peut demander » et propose la suite. **Avant d'aller plus loin :** par combien de nombres
+# cette phrase passe-t-elle avant de devenir un mot de plus ? Et combien de ces nombres le modèle a-t-il appris ?
 #
-# Dans ce chapitre, vous suivez la phrase pas à pas, vous écrivez l'attention et vous la mettez dans Colibri, vous comptez
-# ses paramètres et ceux de GPT-2, puis vous le faites parler. Comptez deux heures. Tant qu'un exercice n'est pas fait, les
-# figures qui en dépendent montrent le résultat de l'auteur et le disent : rien ne vous arrête.
+# Dans ce chapitre, vous suivez la phrase pas à pas, vous écrivez l'attention et vous la mettez dans Colibri, vous
+# comptez ses paramètres et ceux de GPT-2, puis vous le faites parler. Comptez deux heures. Tant qu'un exercice n'est
+# pas fait, les figures qui en dépendent montrent le résultat de l'auteur et le disent : rien ne vous arrête.
 
 # %%
 import atelier
@@ -42,27 +42,27 @@ print(f"{colibri.num_parameters():,} paramètres".replace(",", " "))
 print(atelier.evaluate_perplexity(colibri))
 
 # %% [markdown]
-# Colibri a exactement l'architecture de GPT-2, en petit, et n'a lu que du français : guides de l'administration,
+# Colibri a exactement l'architecture de GPT-2, en petit, et n'a lu que du français : guides de l'administration,
 # dictionnaire, manuels, un peu de droit. Les phrases de ce chapitre sont donc dans sa langue.
 #
 # ## 1.1 Des octets aux jetons
 #
-# Un ordinateur ne range pas des lettres mais des **octets** : « é » en prend deux. Un modèle ne lit pas des octets mais des
-# **jetons** (*tokens*), des morceaux de texte fréquents. **Pariez :** combien de jetons pour la phrase ci-dessous ? Essayez
-# ensuite un mot rare, une faute d'orthographe, une autre langue.
+# Un ordinateur ne range pas des lettres mais des **octets** : « é » en prend deux. Un modèle ne lit pas des octets
+# mais des **jetons** (*tokens*), des morceaux de texte fréquents. **Pariez :** combien de jetons pour la phrase
+# ci-dessous ? Essayez ensuite un mot rare, une faute d'orthographe, une autre langue.
 
 # %%
 ch1.tokens_table(tokenizer, example_sentence)
 
 # %% [markdown]
-# Le découpage vient d'un algorithme simple, le **BPE** (*byte-pair encoding*, Sennrich et al., 2016) : on part des 256
-# octets, et l'on fusionne, encore et encore, la paire de voisins la plus fréquente du corpus, jusqu'à la taille de vocabulaire
-# voulue. L'espace fait partie du mot qui suit.
+# Le découpage vient d'un algorithme simple, le **BPE** (*byte-pair encoding*, Sennrich et al., 2016) : on part des 256
+# octets, et l'on fusionne, encore et encore, la paire de voisins la plus fréquente du corpus, jusqu'à la taille de
+# vocabulaire voulue. L'espace fait partie du mot qui suit.
 #
 # ??? q="tokens"
 
 # %% [markdown]
-# Les fusions ont été choisies sur **un** corpus. Que deviennent-elles sur un autre ?
+# Les fusions ont été choisies sur **un** corpus. Que deviennent-elles sur un autre ?
 
 # %%
 ch1.bytes_per_token(
@@ -75,20 +75,20 @@ ch1.bytes_per_token(
 )
 
 # %% [markdown]
-# Un texte loin du corpus coûte plus de jetons : il remplit plus vite le contexte, et chaque jeton y porte moins. Retenez-le
-# pour le jour où vous comparerez deux modèles.
+# Un texte loin du corpus coûte plus de jetons : il remplit plus vite le contexte, et chaque jeton y porte moins.
+# Retenez-le pour le jour où vous comparerez deux modèles.
 #
 # ## 1.2 Toutes les formes, une fois
 #
-# Voici les tenseurs que la phrase traverse. **Avant d'exécuter :** lequel grandit quand la phrase s'allonge ? Lequel
-# grandit comme le **carré** de sa longueur ?
+# Voici les tenseurs que la phrase traverse. **Avant d'exécuter :** lequel grandit quand la phrase s'allonge ? Lequel
+# grandit comme le **carré** de sa longueur ?
 
 # %%
 ch1.follow(colibri, tokenizer, example_sentence)
 
 # %% [markdown]
-# Les mêmes étapes, dessinées. Les données montent ; le trait épais est le **flux résiduel** : chaque branche y lit, puis y
-# ajoute ce qu'elle a calculé. Rien n'y est jamais remplacé.
+# Les mêmes étapes, dessinées. Les données montent ; le trait épais est le **flux résiduel** : chaque branche y lit,
+# puis y ajoute ce qu'elle a calculé. Rien n'y est jamais remplacé.
 
 # %%
 ch1.architecture(colibri, n_tokens=len(tokenizer(example_sentence)["input_ids"]))
@@ -102,29 +102,29 @@ opening_words = "Le salarié peut demander à son"
 ch1.next_token(colibri, tokenizer, opening_words)
 
 # %% [markdown]
-# Et avant le dernier bloc, que savait le modèle ? Rien n'empêche d'appliquer la tête plus tôt.
+# Et avant le dernier bloc, que savait le modèle ? Rien n'empêche d'appliquer la tête plus tôt.
 
 # %%
 ch1.block_by_block(colibri, tokenizer, opening_words)
 
 # %% [markdown]
-# Le choix se fait peu à peu : le flux ne contient d'abord que le dernier jeton et son rang, et chaque bloc y ajoute ce
+# Le choix se fait peu à peu : le flux ne contient d'abord que le dernier jeton et son rang, et chaque bloc y ajoute ce
 # qu'il a trouvé ailleurs dans la phrase. Ailleurs, c'est le travail de l'attention.
 #
 # ## 1.3 L'attention
 #
-# Dans un bloc, chaque jeton fabrique trois vecteurs : une **question** $q$ (*query*), une **clé** $k$ (*key*), une
-# **valeur** $v$ (*value*). Le jeton $t$ compare sa question à toutes les clés qu'il a le droit de voir, et fait une moyenne
-# des valeurs, pondérée par ces comparaisons :
+# Dans un bloc, chaque jeton fabrique trois vecteurs : une **question** $q$ (*query*), une **clé** $k$ (*key*), une
+# **valeur** $v$ (*value*). Le jeton $t$ compare sa question à toutes les clés qu'il a le droit de voir, et fait une
+# moyenne des valeurs, pondérée par ces comparaisons :
 #
 # $$ y_t = \sum_{s \le t} a_{ts}\, v_s, \qquad a_{ts} = \frac{e^{q_t \cdot k_s / \sqrt D}}{\sum_{r \le t} e^{q_t \cdot k_r / \sqrt D}} . $$
 
 # %% [markdown]
-# Une seule moyenne serait pauvre. On coupe donc les $d$ composantes en $H$ **têtes** de $D = d/H$, qui font chacune la leur.
-# Premier geste : passer de $(B, T, d)$ à $(B, H, T, D)$. **Attention :** avoir la bonne forme ne suffit pas.
+# Une seule moyenne serait pauvre. On coupe donc les $d$ composantes en $H$ **têtes** de $D = d/H$, qui font chacune
+# la leur. Premier geste : passer de $(B, T, d)$ à $(B, H, T, D)$. **Attention :** avoir la bonne forme ne suffit pas.
 
 # %% [markdown]
-# ### ✎ Exercice : `split_heads` · 1 point · 10 minutes
+# ### ✎ split_heads
 
 
 # %% exercise="split_heads"
@@ -147,15 +147,15 @@ def split_heads(x: torch.Tensor, n_head: int) -> torch.Tensor:
 
 
 # %% [markdown]
-# Pourquoi diviser par $\sqrt D$ ? Si les composantes de $q$ et de $k$ ont pour variance 1, leur produit scalaire a pour
+# Pourquoi diviser par $\sqrt D$ ? Si les composantes de $q$ et de $k$ ont pour variance 1, leur produit scalaire a pour
 # variance $D$. Sans la division, plus une tête est large, plus son softmax se fige sur un seul jeton.
 #
-# Pourquoi $s \le t$ ?
+# Pourquoi $s \le t$ ?
 #
 # ??? q="causal_mask"
 
 # %% [markdown]
-# ### ✎ Exercice : `causal_attention` · 3 points · 20 minutes
+# ### ✎ causal_attention
 
 
 # %% exercise="causal_attention"
@@ -179,8 +179,9 @@ def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch
 
 
 # %% [markdown]
-# `check` compare sur de petits tenseurs au hasard. Voici une épreuve plus sévère : **vos** deux fonctions prennent la place
-# de l'attention de la bibliothèque, dans chaque bloc de Colibri, sur du vrai texte. Les logits sont-ils les mêmes ?
+# `check` compare sur de petits tenseurs au hasard. Voici une épreuve plus sévère : **vos** deux fonctions prennent la
+# place de l'attention de la bibliothèque, dans chaque bloc de Colibri, sur du vrai texte. Les logits sont-ils les
+# mêmes ?
 
 # %%
 example_windows = ch1.calibration_ids(colibri, tokenizer, atelier.scale().pick(essai=2, cpu=8, gpu=64))
@@ -190,44 +191,45 @@ example_tokens = atelier.scale().pick(essai=512, cpu=2048, gpu=65536)
 ch1.attention_inside(colibri, example_windows[:2], split_heads, causal_attention, max_tokens=example_tokens)
 
 # %% [markdown]
-# L'écart qui reste est celui des arrondis : les deux additionnent les mêmes nombres dans un autre ordre. Un modèle de
+# L'écart qui reste est celui des arrondis : les deux additionnent les mêmes nombres dans un autre ordre. Un modèle de
 # langue n'a rien de plus caché que ces quelques lignes, répétées.
 #
-# **Que regardent les têtes ?** Choisissez un bloc et une tête. Cherchez-en une qui regarde le jeton précédent, une qui
+# **Que regardent les têtes ?** Choisissez un bloc et une tête. Cherchez-en une qui regarde le jeton précédent, une qui
 # s'attarde sur le premier, une qui s'éparpille.
 
 # %%
 ch1.attention_map(colibri, tokenizer, example_sentence, layer=0, head=0)
 
 # %% [markdown]
-# Une carte, sur une phrase, se laisse raconter comme un dessin de nuage. Mesurons donc, sur du vrai texte : quelle part de son
-# attention chaque tête donne-t-elle à tel ou tel jeton, et quelle part lui en donnerait-elle si elle regardait partout pareil ?
-# Puis l'épreuve : on fait taire la tête, et l'on regarde la perplexité.
+# Une carte, sur une phrase, se laisse raconter comme un dessin de nuage. Mesurons donc, sur du vrai texte : quelle
+# part de son attention chaque tête donne-t-elle à tel ou tel jeton, et quelle part lui en donnerait-elle si elle
+# regardait partout pareil ? Puis l'épreuve : on fait taire la tête, et l'on regarde la perplexité.
 
 # %%
 my_generation = ch1.what_heads_do(colibri, tokenizer, example_windows[:4], max_tokens=example_tokens)
 
 # %% [markdown]
 # Lisez les deux dernières colonnes ensemble. Une tête qui donne vingt fois plus que le hasard à un genre de jetons fait
-# quelque chose ; cela ne dit pas encore que le modèle en dépend, et une tête très typée peut ne presque rien coûter quand
-# elle se tait. La carte de celle qui regarde le plus le jeton précédent :
+# quelque chose ; cela ne dit pas encore que le modèle en dépend, et une tête très typée peut ne presque rien coûter
+# quand elle se tait. La carte de celle qui regarde le plus le jeton précédent :
 
 # %%
 ch1.attention_map(colibri, tokenizer, example_sentence, **my_generation["le jeton précédent"])
 
 # %% [markdown]
-# La dernière mesure du tableau, « ce qui suivait le même jeton », a un nom : une **tête d'induction**, qui complète
-# « A B … A » par B. Olsson et al. (2022, arXiv 2209.11895) en trouvent dans de petits modèles et leur prêtent une bonne part
-# de l'apprentissage en contexte. Elle ne peut pas travailler seule : pour savoir ce qui suivait un jeton, il faut qu'une tête
-# placée plus bas ait noté, sur chaque jeton, quel était le précédent. Comparez ci-dessus les numéros de bloc.
+# La dernière mesure du tableau, « ce qui suivait le même jeton », a un nom : une **tête d'induction**, qui complète
+# « A B … A » par B. Olsson et al. (2022, arXiv 2209.11895) en trouvent dans de petits modèles et leur prêtent une
+# bonne part de l'apprentissage en contexte. Elle ne peut pas travailler seule : pour savoir ce qui suivait un jeton,
+# il faut qu'une tête placée plus bas ait noté, sur chaque jeton, quel était le précédent. Comparez ci-dessus les
+# numéros de bloc.
 #
 # ## 1.4 Compter
 #
-# Reprenez le dessin de l'architecture et comptez ce qui s'apprend : chaque boîte est une matrice, un vecteur, ou deux.
-# **Devinez d'abord :** dans Colibri, qui l'emporte, la table des jetons ou les blocs ?
+# Reprenez le dessin de l'architecture et comptez ce qui s'apprend : chaque boîte est une matrice, un vecteur, ou deux.
+# **Devinez d'abord :** dans Colibri, qui l'emporte, la table des jetons ou les blocs ?
 
 # %% [markdown]
-# ### ✎ Exercice : `gpt2_num_params` · 2 points · 20 minutes
+# ### ✎ gpt2_num_params
 
 
 # %% exercise="gpt2_num_params"
@@ -255,26 +257,27 @@ def gpt2_num_params(n_layer: int, d_model: int, n_vocab: int = 50257, n_ctx: int
 
 
 # %% [markdown]
-# Votre formule, et ce que la bibliothèque trouve dans les vrais modèles :
+# Votre formule, et ce que la bibliothèque trouve dans les vrais modèles :
 
 # %%
 ch1.count_models(colibri, gpt2_num_params)
 
 # %% [markdown]
-# Les diapositives donnent pour les quatre GPT-2 : 117M, 345M, 762M et 1542M. Vous venez de trouver autre chose. **Qui a
-# raison ?**
+# Les diapositives donnent pour les quatre GPT-2 : 117M, 345M, 762M et 1542M. Vous venez de trouver autre chose. **Qui a
+# raison ?**
 
 # %%
 ch1.deck_counts(gpt2_num_params)
 
 # %% [markdown]
-# Les nombres de la diapositive sont ceux de l'article (Radford et al., 2019, tableau 2). Le dépôt d'OpenAI les a corrigés
-# ensuite : « our original parameter counts were wrong due to an error », et les modèles s'y appellent depuis 124M, 355M,
-# 774M et 1558M. L'erreur n'y est pas expliquée. La dernière colonne est **notre déduction**, pas la leur : avec le
-# vocabulaire de GPT-1, 40 478 entrées au lieu de 50 257, la même formule redonne les quatre nombres annoncés.
+# Les nombres de la diapositive sont ceux de l'article (Radford et al., 2019, tableau 2). Le dépôt d'OpenAI les a
+# corrigés ensuite : « our original parameter counts were wrong due to an error », et les modèles s'y appellent depuis
+# 124M, 355M, 774M et 1558M. L'erreur n'y est pas expliquée. La dernière colonne est **notre déduction**, pas la leur
+# : avec le vocabulaire de GPT-1, 40 478 entrées au lieu de 50 257, la même formule redonne les quatre nombres
+# annoncés.
 
 # %% [markdown]
-# Ces paramètres, où sont-ils ?
+# Ces paramètres, où sont-ils ?
 #
 # ??? q="where_parameters"
 
@@ -282,12 +285,12 @@ ch1.deck_counts(gpt2_num_params)
 ch1.where_parameters(colibri)
 
 # %% [markdown]
-# Dans un petit modèle, la table des jetons et les positions pèsent lourd ; dans GPT-3, on ne les voit plus. Partout, le MLP
-# compte deux fois plus que l'attention : $8d^2$ contre $4d^2$ par bloc. D'où l'approximation $12\,L\,d^2$ : il lui
-# manque près d'un tiers du plus petit GPT-2, et presque rien de GPT-3.
+# Dans un petit modèle, la table des jetons et les positions pèsent lourd ; dans GPT-3, on ne les voit plus. Partout,
+# le MLP compte deux fois plus que l'attention : $8d^2$ contre $4d^2$ par bloc. D'où l'approximation $12\,L\,d^2$ : il
+# lui manque près d'un tiers du plus petit GPT-2, et presque rien de GPT-3.
 #
-# La diapositive « GPT-3 » résume : plus de couches, plus de données, un apprentissage plus long, une dimension et un
-# contexte plus grands. En chiffres, avec votre formule :
+# La diapositive « GPT-3 » résume : plus de couches, plus de données, un apprentissage plus long, une dimension et un
+# contexte plus grands. En chiffres, avec votre formule :
 
 # %%
 ch1.gpt2_to_gpt3(gpt2_num_params)
@@ -295,9 +298,9 @@ ch1.gpt2_to_gpt3(gpt2_num_params)
 # %% [markdown]
 # ## 1.5 La perplexité
 #
-# Un modèle de langue n'a pas raison ou tort : il est plus ou moins **surpris**. La surprise d'un jeton est
-# $-\log_2 p$, en bits : 1 bit pour une pièce de monnaie, 12 bits pour un tirage parmi 4 096. Changez la phrase, glissez-y
-# un mot inattendu, et regardez aussi le jeton **d'après**.
+# Un modèle de langue n'a pas raison ou tort : il est plus ou moins **surpris**. La surprise d'un jeton est
+# $-\log_2 p$, en bits : 1 bit pour une pièce de monnaie, 12 bits pour un tirage parmi 4 096. Changez la phrase,
+# glissez-y un mot inattendu, et regardez aussi le jeton **d'après**.
 
 # %%
 ch1.surprise_text(colibri, tokenizer, example_sentence)
@@ -306,15 +309,15 @@ ch1.surprise_text(colibri, tokenizer, example_sentence)
 ch1.surprise_text(colibri, tokenizer, example_sentence.replace("employeur", "crocodile"))
 
 # %% [markdown]
-# La **perplexité** résume un texte : la moyenne des surprises, remise en « nombre de choix équiprobables ».
+# La **perplexité** résume un texte : la moyenne des surprises, remise en « nombre de choix équiprobables ».
 #
 # $$ \mathrm{ppl} = \exp\Big(-\frac1N \sum_{t} \ln p(x_{t+1} \mid x_1, \dots, x_t)\Big) $$
 #
-# Deux pièges attendent qui l'écrit : le **décalage** (les logits du rang $t$ parlent du jeton $t + 1$) et le **remplissage**
-# (*padding*), ces faux jetons qui complètent les phrases courtes d'un lot.
+# Deux pièges attendent qui l'écrit : le **décalage** (les logits du rang $t$ parlent du jeton $t + 1$) et le
+# **remplissage** (*padding*), ces faux jetons qui complètent les phrases courtes d'un lot.
 
 # %% [markdown]
-# ### ✎ Exercice : `perplexity` · 2 points · 20 minutes
+# ### ✎ perplexity
 
 
 # %% exercise="perplexity"
@@ -343,25 +346,27 @@ def perplexity(
 
 
 # %% [markdown]
-# Le premier jeton d'une fenêtre est deviné d'après rien ou presque. Combien faut-il en avoir lu pour ne plus être perdu ?
+# Le premier jeton d'une fenêtre est deviné d'après rien ou presque. Combien faut-il en avoir lu pour ne plus être
+# perdu ?
 
 # %%
 ch1.surprise_by_rank(colibri, tokenizer, n_windows=atelier.scale().pick(essai=4, cpu=64, gpu=512))
 
 # %% [markdown]
-# Voilà pourquoi une perplexité n'est rien sans son **protocole**. Avec des fenêtres séparées, les premiers jetons de chacune
-# sont notés presque sans contexte. Le protocole du cours, `evaluate_perplexity`, fait avancer la fenêtre d'un **pas** (*stride*)
-# plus court qu'elle et ne note que les jetons nouveaux : chacun a toujours du passé derrière lui. **Pariez :** de combien la
-# perplexité du même modèle sur le même texte peut-elle changer ?
+# Voilà pourquoi une perplexité n'est rien sans son **protocole**. Avec des fenêtres séparées, les premiers jetons de
+# chacune sont notés presque sans contexte. Le protocole du cours, `evaluate_perplexity`, fait avancer la fenêtre d'un
+# **pas** (*stride*) plus court qu'elle et ne note que les jetons nouveaux : chacun a toujours du passé derrière lui.
+# **Pariez :** de combien la perplexité du même modèle sur le même texte peut-elle changer ?
 
 # %%
 ch1.protocols(colibri, tokenizer, perplexity, max_tokens=atelier.scale().pick(essai=512, cpu=2048, gpu=65536))
 
 # %% [markdown]
-# Votre fonction et le protocole donnent presque la même chose quand le pas égale le contexte : ce sont alors les mêmes fenêtres, à
-# un jeton près. Un pas plus court donne du passé à tous les jetons notés, et coûte du temps : chacun est relu plusieurs fois.
-# Lisez la dernière ligne : diviser le pas par deux, puis encore par deux, n'apporte pas deux fois la même chose. Quand deux
-# articles annoncent deux perplexités pour un même modèle, commencez par comparer leurs protocoles.
+# Votre fonction et le protocole donnent presque la même chose quand le pas égale le contexte : ce sont alors les
+# mêmes fenêtres, à un jeton près. Un pas plus court donne du passé à tous les jetons notés, et coûte du temps :
+# chacun est relu plusieurs fois. Lisez la dernière ligne : diviser le pas par deux, puis encore par deux, n'apporte
+# pas deux fois la même chose. Quand deux articles annoncent deux perplexités pour un même modèle, commencez par
+# comparer leurs protocoles.
 #
 # ??? q="compare_perplexity"
 
@@ -369,13 +374,14 @@ ch1.protocols(colibri, tokenizer, perplexity, max_tokens=atelier.scale().pick(es
 # ## 1.6 Le faire parler
 #
 # Pour générer, on lit, on choisit un jeton, on l'ajoute, et l'on recommence. Le choix le plus simple est **glouton**
-# (*greedy*) : toujours le plus probable. À chaque tour, faut-il relire toute la phrase ? Regardez la formule de l'attention : du
-# passé, il ne faut que les clés et les valeurs, et le futur n'y change rien. On les garde donc, dans un **cache K/V**.
+# (*greedy*) : toujours le plus probable. À chaque tour, faut-il relire toute la phrase ? Regardez la formule de
+# l'attention : du passé, il ne faut que les clés et les valeurs, et le futur n'y change rien. On les garde donc, dans
+# un **cache K/V**.
 #
 # ??? q="cache_query"
 
 # %% [markdown]
-# ### ✎ Exercice : `greedy_generate` · 2 points · 25 minutes
+# ### ✎ greedy_generate
 
 
 # %% exercise="greedy_generate"
@@ -414,17 +420,18 @@ prompts = ["Le salarié peut demander", "Le mot est employé", "Pour installer l
 ch1.greedy_text(colibri, tokenizer, prompts, greedy_generate)
 
 # %% [markdown]
-# Le début se tient, puis le texte finit souvent par tourner en rond : prendre le plus probable à chaque pas ne fait pas un
-# texte vraisemblable. Il faut un peu de hasard, mais pas n'importe lequel.
+# Le début se tient, puis le texte finit souvent par tourner en rond : prendre le plus probable à chaque pas ne fait
+# pas un texte vraisemblable. Il faut un peu de hasard, mais pas n'importe lequel.
 #
-# - la **température** $T$ divise les logits avant le softmax : sous 1, les écarts se creusent ; au-dessus, ils s'effacent ;
-# - **top-k** ne garde que les $k$ jetons les plus probables (Fan et al., 2018) ;
+# - la **température** $T$ divise les logits avant le softmax : sous 1, les écarts se creusent ; au-dessus, ils
+#   s'effacent ;
+# - **top-k** ne garde que les $k$ jetons les plus probables (Fan et al., 2018) ;
 # - **top-p**, ou *nucleus*, garde les plus probables jusqu'à réunir une probabilité $p$ (Holtzman et al., 2020).
 #
 # ??? q="sampling"
 
 # %% [markdown]
-# « Play with it here », dit la diapositive, avec un lien vers GPT-2. Ici aussi, et sans réseau : bougez les curseurs,
+# « Play with it here », dit la diapositive, avec un lien vers GPT-2. Ici aussi, et sans réseau : bougez les curseurs,
 # changez l'amorce.
 
 # %%
@@ -433,8 +440,8 @@ player, player_tokenizer = atelier.load_model(model_name), atelier.load_tokenize
 ch1.play(player, player_tokenizer, "Le salarié peut demander", temperature=0.8, top_k=40, top_p=0.95)
 
 # %% [markdown]
-# GPT-2 a appris sur de l'anglais : donnez-lui plutôt « The capital of France is ». Quatre réglages côte à côte, et deux
-# nombres : ce que le modèle pense de ce qu'il a lui-même écrit, et à quel point il se répète.
+# GPT-2 a appris sur de l'anglais : donnez-lui plutôt « The capital of France is ». Quatre réglages côte à côte, et deux
+# nombres : ce que le modèle pense de ce qu'il a lui-même écrit, et à quel point il se répète.
 
 # %%
 ch1.settings_compared(
@@ -442,12 +449,12 @@ ch1.settings_compared(
 )
 
 # %% [markdown]
-# Le glouton s'accorde à lui-même la meilleure note et se répète le plus ; la température haute ne se répète pas et s'égare.
-# Les réglages d'usage cherchent entre les deux : une perplexité voisine de celle d'un vrai texte.
+# Le glouton s'accorde à lui-même la meilleure note et se répète le plus ; la température haute ne se répète pas et
+# s'égare. Les réglages d'usage cherchent entre les deux : une perplexité voisine de celle d'un vrai texte.
 #
 # ## 1.7 Ce que coûte la mémoire du passé
 #
-# Sans cache, le jeton $n + 1$ demande de relire $n$ jetons ; avec, un seul. Mesuré :
+# Sans cache, le jeton $n + 1$ demande de relire $n$ jetons ; avec, un seul. Mesuré :
 
 # %%
 ch1.cache_times(
@@ -458,11 +465,11 @@ ch1.cache_times(
 )
 
 # %% [markdown]
-# Avec le cache, le temps d'un jeton grandit peu avec la longueur ; sans lui, beaucoup. Ce temps gagné se paie en mémoire.
-# **Combien d'octets faut-il garder par jeton lu ?**
+# Avec le cache, le temps d'un jeton grandit peu avec la longueur ; sans lui, beaucoup. Ce temps gagné se paie en
+# mémoire. **Combien d'octets faut-il garder par jeton lu ?**
 
 # %% [markdown]
-# ### ✎ Exercice : `kv_cache_bytes` · 1 point · 5 minutes
+# ### ✎ kv_cache_bytes
 
 
 # %% exercise="kv_cache_bytes"
@@ -487,29 +494,30 @@ def kv_cache_bytes(n_layer: int, d_model: int, n_tokens: int, batch_size: int = 
 ch1.cache_sizes(colibri, kv_cache_bytes)
 
 # %% [markdown]
-# Quelques kilooctets par jeton pour Colibri, quelques mégaoctets pour GPT-3. Le cache ne dépend ni du vocabulaire ni du MLP,
-# seulement de $L$, de $d$ et de la longueur : servir beaucoup de longues conversations à la fois, c'est d'abord une affaire de
-# mémoire. D'où les têtes qui partagent leurs clés et leurs valeurs (GQA, chapitre 9) et les caches quantifiés, avec les
-# outils du chapitre 3.
+# Quelques kilooctets par jeton pour Colibri, quelques mégaoctets pour GPT-3. Le cache ne dépend ni du vocabulaire ni
+# du MLP, seulement de $L$, de $d$ et de la longueur : servir beaucoup de longues conversations à la fois, c'est
+# d'abord une affaire de mémoire. D'où les têtes qui partagent leurs clés et leurs valeurs (GQA, chapitre 9) et les
+# caches quantifiés, avec les outils du chapitre 3.
 #
 # ## 1.8 Ce que vous savez maintenant
 #
-# Un texte devient des octets, puis des jetons, puis un flux de vecteurs que chaque bloc complète. L'attention est une moyenne,
-# pondérée par des produits scalaires, où le futur est interdit. Les paramètres d'un GPT-2 se comptent exactement, à partir de
-# quatre nombres, et les tailles de la diapositive étaient fausses. Une perplexité se lit avec son protocole. Et le cache K/V
-# échange de la mémoire contre du temps.
+# Un texte devient des octets, puis des jetons, puis un flux de vecteurs que chaque bloc complète. L'attention est une
+# moyenne, pondérée par des produits scalaires, où le futur est interdit. Les paramètres d'un GPT-2 se comptent
+# exactement, à partir de quatre nombres, et les tailles de la diapositive étaient fausses. Une perplexité se lit avec
+# son protocole. Et le cache K/V échange de la mémoire contre du temps.
 #
-# Il reste à savoir ce que **coûte** un passage dans le modèle, et son apprentissage : c'est le chapitre 2.
+# Il reste à savoir ce que **coûte** un passage dans le modèle, et son apprentissage : c'est le chapitre 2.
 
 # %%
 atelier.progress()
 
 # %% [markdown]
-# **Références.** Radford et al., *Language Models are Unsupervised Multitask Learners*, 2019 · dépôt `openai/gpt-2`, README
-# (comptes corrigés) · Radford et al., *Improving Language Understanding by Generative Pre-Training*, 2018 · Brown et al., *Language
-# Models are Few-Shot Learners*, 2020, arXiv 2005.14165 · Vaswani et al., *Attention Is All You Need*, 2017, arXiv 1706.03762 ·
-# Sennrich et al., *Neural Machine Translation of Rare Words with Subword Units*, 2016, arXiv 1508.07909 · nostalgebraist,
-# *interpreting GPT: the logit lens*, 2020 · Olsson et al., *In-context Learning and Induction Heads*, 2022, arXiv 2209.11895 · Fan et
-# al., *Hierarchical Neural Story Generation*, 2018, arXiv 1805.04833 · Holtzman et al., *The Curious Case of Neural Text
-# Degeneration*, 2020, arXiv 1904.09751 · Jelinek et al., *Perplexity*, 1977 · nanoGPT (Karpathy) et Hugging Face,
-# *Perplexity of fixed-length models*, pour le protocole
+# **Références.** Radford et al., *Language Models are Unsupervised Multitask Learners*, 2019 · dépôt `openai/gpt-2`,
+# README (comptes corrigés) · Radford et al., *Improving Language Understanding by Generative Pre-Training*, 2018 ·
+# Brown et al., *Language Models are Few-Shot Learners*, 2020, arXiv 2005.14165 · Vaswani et al., *Attention Is All
+# You Need*, 2017, arXiv 1706.03762 · Sennrich et al., *Neural Machine Translation of Rare Words with Subword Units*,
+# 2016, arXiv 1508.07909 · nostalgebraist, *interpreting GPT: the logit lens*, 2020 · Olsson et al., *In-context
+# Learning and Induction Heads*, 2022, arXiv 2209.11895 · Fan et al., *Hierarchical Neural Story Generation*, 2018,
+# arXiv 1805.04833 · Holtzman et al., *The Curious Case of Neural Text Degeneration*, 2020, arXiv 1904.09751 · Jelinek
+# et al., *Perplexity*, 1977 · nanoGPT (Karpathy) et Hugging Face, *Perplexity of fixed-length models*, pour le
+# protocole

@@ -13,13 +13,13 @@
 # %% [markdown]
 # # Chapitre 2 · FLOPs et 6ND
 #
-# Colibri a été entraîné en une heure et quart, sur deux cœurs. **Avant d'aller plus loin, pariez :** combien
-# d'opérations lui faut-il pour deviner un seul jeton ? Combien pour tout son apprentissage ? Et combien d'années la
-# même machine mettrait-elle à entraîner GPT-3 ?
+# Colibri a été entraîné en une heure et quart, sur deux cœurs. **Avant d'aller plus loin, pariez :** combien
+# d'opérations lui faut-il pour deviner un seul jeton ? Combien pour tout son apprentissage ? Et combien d'années la
+# même machine mettrait-elle à entraîner GPT-3 ?
 #
 # À la fin de ce chapitre, trois multiplications vous suffiront pour répondre, et vous saurez de combien elles se
-# trompent. Vous compterez un passage dans le modèle, opération par opération ; vous verrez d'où vient la règle
-# $C \approx 6ND$ et ce qu'elle oublie ; puis vous chercherez comment dépenser un budget, sur de vrais apprentissages.
+# trompent. Vous compterez un passage dans le modèle, opération par opération ; vous verrez d'où vient la règle
+# $C \approx 6ND$ et ce qu'elle oublie ; puis vous chercherez comment dépenser un budget, sur de vrais apprentissages.
 # Comptez deux heures.
 
 # %%
@@ -42,21 +42,21 @@ print(f"Colibri : {colibri.num_parameters():,} paramètres".replace(",", " "))
 # ## 2.1 Le prix d'un produit
 #
 # Presque tout ce que calcule un modèle de langue est un produit de matrices. On compte donc des **opérations en virgule
-# flottante** (*floating-point operations*, FLOP) : une addition, une multiplication. Ce cours écrit **FLOP** pour un
-# nombre d'opérations, **FLOP/s** pour une vitesse ; ailleurs, « FLOPs » et « FLOPS » disent parfois l'un, parfois
+# flottante** (*floating-point operations*, FLOP) : une addition, une multiplication. Ce cours écrit **FLOP** pour un
+# nombre d'opérations, **FLOP/s** pour une vitesse ; ailleurs, « FLOPs » et « FLOPS » disent parfois l'un, parfois
 # l'autre.
 #
 # ??? q="flops_words"
 
 # %% [markdown]
 # Une matrice $(m \times k)$ multipliée par une matrice $(k \times n)$. **Combien de cases à remplir, et combien
-# d'opérations par case ?**
+# d'opérations par case ?**
 #
-# La convention, partout dans ce domaine : une multiplication et une addition vont ensemble (*multiply-accumulate*, MAC)
+# La convention, partout dans ce domaine : une multiplication et une addition vont ensemble (*multiply-accumulate*, MAC)
 # et comptent pour **deux** opérations, même la première, où il n'y avait encore rien à quoi ajouter.
 
 # %% [markdown]
-# ### ✎ Exercice : `matmul_flops` · 1 point · 5 minutes
+# ### ✎ matmul_flops
 
 
 # %% exercise="matmul_flops"
@@ -78,7 +78,7 @@ def matmul_flops(m: int, k: int, n: int) -> int:
 
 
 # %% [markdown]
-# PyTorch sait compter, lui aussi. `FlopCounterMode` regarde passer chaque opération et note celles qu'il connaît : les
+# PyTorch sait compter, lui aussi. `FlopCounterMode` regarde passer chaque opération et note celles qu'il connaît : les
 # produits.
 
 # %%
@@ -87,16 +87,16 @@ ch2.product_counts(matmul_flops)
 # %% [markdown]
 # ## 2.2 Un passage avant, jeton par jeton
 #
-# Un jeton entre dans Colibri et en ressort en 4 096 scores. **Quelles matrices a-t-il rencontrées ?** Reprenez le
-# dessin du chapitre 1 : dans chaque bloc, quatre couches linéaires ; au-dessus, la tête. Aux matrices de paramètres
-# s'ajoutent, dans l'attention, deux produits entre activations, sans aucun paramètre : les scores $QK^\top$, puis le
+# Un jeton entre dans Colibri et en ressort en 4 096 scores. **Quelles matrices a-t-il rencontrées ?** Reprenez le
+# dessin du chapitre 1 : dans chaque bloc, quatre couches linéaires ; au-dessus, la tête. Aux matrices de paramètres
+# s'ajoutent, dans l'attention, deux produits entre activations, sans aucun paramètre : les scores $QK^\top$, puis le
 # mélange des valeurs.
 #
-# Notre convention est celle de tout le domaine : on ne compte que les produits de matrices. Biais, LayerNorm, GELU et
+# Notre convention est celle de tout le domaine : on ne compte que les produits de matrices. Biais, LayerNorm, GELU et
 # softmax sont laissés de côté. Lire la ligne d'une table n'est pas un produit.
 
 # %% [markdown]
-# ### ✎ Exercice : `forward_flops_per_token` · 3 points · 25 minutes
+# ### ✎ forward_flops_per_token
 
 
 # %% exercise="forward_flops_per_token"
@@ -126,22 +126,22 @@ def forward_flops_per_token(n_layer: int, d_model: int, n_ctx: int, n_vocab: int
 
 
 # %% [markdown]
-# Votre formule contre le compteur, sur les vraies formes des modèles. Il ne s'agit pas d'être proche : l'écart doit
+# Votre formule contre le compteur, sur les vraies formes des modèles. Il ne s'agit pas d'être proche : l'écart doit
 # être **nul**.
 
 # %%
 ch2.forward_check(colibri, forward_flops_per_token)
 
 # %% [markdown]
-# Voilà la réponse au premier pari : quelques millions d'opérations pour un jeton de Colibri, un peu plus de deux par
-# paramètre. **Où vont-elles ?** Le compteur sait aussi les ranger.
+# Voilà la réponse au premier pari : quelques millions d'opérations pour un jeton de Colibri, un peu plus de deux par
+# paramètre. **Où vont-elles ?** Le compteur sait aussi les ranger.
 
 # %%
 ch2.where_flops(colibri)
 
 # %% [markdown]
-# Comparez les deux extrémités. Dans un petit modèle, la tête pèse lourd ; dans GPT-3, il ne reste que les blocs. Et
-# l'attention proprement dite, ces deux produits sans paramètres ? Tout dépend de la longueur du contexte : bougez le
+# Comparez les deux extrémités. Dans un petit modèle, la tête pèse lourd ; dans GPT-3, il ne reste que les blocs. Et
+# l'attention proprement dite, ces deux produits sans paramètres ? Tout dépend de la longueur du contexte : bougez le
 # curseur.
 
 # %%
@@ -151,17 +151,17 @@ ch2.context_cost(colibri, context=1024)
 # ??? q="context_twice"
 
 # %% [markdown]
-# ## 2.3 Le passage arrière : d'où vient le 4
+# ## 2.3 Le passage arrière : d'où vient le 4
 #
 # Apprendre, c'est refaire le chemin à l'envers pour savoir comment chaque poids influe sur la perte. **À votre avis,
-# combien coûte ce retour : autant que l'aller, deux fois plus, dix fois plus ?** Ne devinez plus, comptez.
+# combien coûte ce retour : autant que l'aller, deux fois plus, dix fois plus ?** Ne devinez plus, comptez.
 
 # %%
 ch2.backward_ops(colibri)
 
 # %% [markdown]
 # Deux fois, exactement, ligne par ligne. La raison tient en deux formules. Pour un produit $Y = XW$, la règle de la
-# chaîne demande deux gradients, et chacun est un produit aux mêmes trois dimensions :
+# chaîne demande deux gradients, et chacun est un produit aux mêmes trois dimensions :
 #
 # $$ \frac{\partial \mathcal L}{\partial W} = X^\top \frac{\partial \mathcal L}{\partial Y}, \qquad
 # \frac{\partial \mathcal L}{\partial X} = \frac{\partial \mathcal L}{\partial Y}\, W^\top . $$
@@ -169,19 +169,19 @@ ch2.backward_ops(colibri)
 # Le premier sert à corriger les poids, le second à continuer plus bas.
 #
 # Un paramètre coûte donc, par jeton, 2 opérations à l'aller et 4 au retour. Si l'une des deux dérivées ne sert à
-# personne, son produit disparaît. **Prédisez chaque ligne avant d'exécuter :**
+# personne, son produit disparaît. **Prédisez chaque ligne avant d'exécuter :**
 
 # %%
 ch2.backward_cases()
 
 # %% [markdown]
-# Retenez la troisième et la quatrième ligne : elles reviendront aux chapitres 6 à 8, quand on ne voudra plus corriger
+# Retenez la troisième et la quatrième ligne : elles reviendront aux chapitres 6 à 8, quand on ne voudra plus corriger
 # que quelques poids. Geler un modèle n'épargne pas tout le retour, tant qu'il faut le traverser.
 #
 # ??? q="backward_twice"
 
 # %% [markdown]
-# ### ✎ Exercice : `training_flops` · 1 point · 5 minutes
+# ### ✎ training_flops
 
 
 # %% exercise="training_flops"
@@ -204,8 +204,8 @@ def training_flops(n_params: int, n_tokens: int) -> int:
 # %% [markdown]
 # ## 2.4 Ce que 6ND oublie
 #
-# La règle est commode : deux nombres, un produit. Mais **lesquels des paramètres faut-il mettre dans $N$ ?** La table
-# des jetons est lue, pas multipliée ; liée à la tête, elle sert pourtant à un produit. Les positions ne servent à
+# La règle est commode : deux nombres, un produit. Mais **lesquels des paramètres faut-il mettre dans $N$ ?** La table
+# des jetons est lue, pas multipliée ; liée à la tête, elle sert pourtant à un produit. Les positions ne servent à
 # aucun. Et l'attention multiplie des matrices qui ne sont pas des paramètres. Voici le compte exact, et quatre
 # conventions qu'on rencontre.
 
@@ -213,33 +213,33 @@ def training_flops(n_params: int, n_tokens: int) -> int:
 ch2.conventions(colibri, forward_flops_per_token)
 
 # %% [markdown]
-# Lisez la colonne « hors table et positions » de haut en bas : la règle est mauvaise pour un petit modèle, bonne pour
-# un grand. Kaplan et al. le disaient dès le départ : elle vaut quand $d$ est grand devant $T/12$, et ils ne comptaient
+# Lisez la colonne « hors table et positions » de haut en bas : la règle est mauvaise pour un petit modèle, bonne pour
+# un grand. Kaplan et al. le disaient dès le départ : elle vaut quand $d$ est grand devant $T/12$, et ils ne comptaient
 # pas la tête.
 #
-# Un détail surprend. Pour le terme de l'attention, par jeton d'apprentissage :
+# Un détail surprend. Pour le terme de l'attention, par jeton d'apprentissage :
 #
-# - Kaplan et al. (2020, tableau 1) comptent $2\,L\,T\,d$ à l'aller, donc $6\,L\,d\,T$ en tout ;
+# - Kaplan et al. (2020, tableau 1) comptent $2\,L\,T\,d$ à l'aller, donc $6\,L\,d\,T$ en tout ;
 # - PaLM (Chowdhery et al., 2022, annexe B) et nanoGPT comptent $12\,L\,d\,T$.
 #
-# **Qui se trompe ? Relisez votre propre formule avant de continuer.**
+# **Qui se trompe ? Relisez votre propre formule avant de continuer.**
 
 # %% [markdown]
-# Vous avez compté deux produits, $QK^\top$ et le mélange, de $2\,T\,d$ opérations chacun : c'est la convention de PaLM,
+# Vous avez compté deux produits, $QK^\top$ et le mélange, de $2\,T\,d$ opérations chacun : c'est la convention de PaLM,
 # celle d'un calcul dense. Le terme de Kaplan en vaut la moitié, et se lit de deux façons. Ou bien un seul des deux
-# produits est compté ; ou bien les deux le sont, mais limités aux paires permises, puisqu'un jeton ne voit en moyenne
-# que la moitié de la fenêtre. Leur tableau, qui appelle cette ligne « Mask », ne tranche pas.
+# produits est compté ; ou bien les deux le sont, mais limités aux paires permises, puisqu'un jeton ne voit en moyenne
+# que la moitié de la fenêtre. Leur tableau, qui appelle cette ligne « Mask », ne tranche pas.
 #
 # Un calcul dense fait l'autre moitié et la jette. FlashAttention-2 (Dao, 2023) saute les blocs entièrement interdits,
-# près de la moitié d'une longue fenêtre : son coût réel est plus près du nombre de Kaplan.
+# près de la moitié d'une longue fenêtre : son coût réel est plus près du nombre de Kaplan.
 #
 # ??? q="what_6nd_forgets"
 
 # %% [markdown]
 # ## 2.5 Des opérations aux secondes
 #
-# Compter ne dit pas encore combien de temps attendre. Une machine a une **pointe** (*peak*) : ce qu'elle tient de mieux
-# sur un grand produit bien rangé. Mesurons la vôtre. **Pariez :** combien de milliards d'opérations par seconde ?
+# Compter ne dit pas encore combien de temps attendre. Une machine a une **pointe** (*peak*) : ce qu'elle tient de mieux
+# sur un grand produit bien rangé. Mesurons la vôtre. **Pariez :** combien de milliards d'opérations par seconde ?
 
 # %%
 machine_peak = ch2.measure_peak(
@@ -250,16 +250,16 @@ machine_peak = ch2.measure_peak(
 )
 
 # %% [markdown]
-# Les petits produits sont loin de la pointe : la machine passe son temps à s'y préparer, ou à attendre la mémoire.
-# C'est une première raison pour qu'un modèle n'atteigne jamais la pointe. Les autres : tout ce que nous n'avons pas
+# Les petits produits sont loin de la pointe : la machine passe son temps à s'y préparer, ou à attendre la mémoire.
+# C'est une première raison pour qu'un modèle n'atteigne jamais la pointe. Les autres : tout ce que nous n'avons pas
 # compté, et qui prend pourtant du temps (softmax, LayerNorm, optimiseur, lecture des données).
 #
 # La part de la pointe que l'on tient vraiment, en ne comptant que les opérations **utiles** du modèle, s'appelle la
-# **MFU** (*model FLOPs utilization*, Chowdhery et al., 2022) :
+# **MFU** (*model FLOPs utilization*, Chowdhery et al., 2022) :
 #
 # $$ \mathrm{MFU} = \frac{\text{opérations utiles par seconde}}{\text{pointe}} . $$
 #
-# Un vrai pas d'apprentissage de Colibri, chronométré :
+# Un vrai pas d'apprentissage de Colibri, chronométré :
 
 # %%
 ch2.training_step(
@@ -278,14 +278,14 @@ ch2.training_step(
 # ### Le journal de Colibri
 #
 # L'apprentissage de Colibri a tenu un journal (`assets/colibri/journal.csv`). De quoi vérifier la règle sur un cas que
-# vous avez entre les mains. **Avant d'exécuter :** $N$ = 3 060 288 et $D$ = 54 468 608 ; posez la multiplication.
+# vous avez entre les mains. **Avant d'exécuter :** $N$ = 3 060 288 et $D$ = 54 468 608 ; posez la multiplication.
 
 # %%
 ch2.colibri_log(colibri, training_flops, forward_flops_per_token, watts=30)
 
 # %% [markdown]
-# La vitesse n'est pas constante : la machine servait à d'autres en même temps, et le journal le montre. Quant à
-# l'énergie, personne ne l'a mesurée. On l'**estime**, puissance × durée :
+# La vitesse n'est pas constante : la machine servait à d'autres en même temps, et le journal le montre. Quant à
+# l'énergie, personne ne l'a mesurée. On l'**estime**, puissance × durée :
 #
 # $$ E = P \cdot t , $$
 #
@@ -293,7 +293,7 @@ ch2.colibri_log(colibri, training_flops, forward_flops_per_token, watts=30)
 # sans sa puissance ni sa durée ne se vérifie pas.
 
 # %% [markdown]
-# ### ✎ Exercice : `training_days` · 1 point · 10 minutes
+# ### ✎ training_days
 
 
 # %% exercise="training_days"
@@ -319,11 +319,11 @@ def training_days(n_params: int, n_tokens: int, n_gpus: int, peak_flops: float, 
 # %% [markdown]
 # ## 2.6 Un budget, deux façons de le dépenser
 #
-# Vous avez un budget $C$. Un plus gros modèle, ou plus de texte ? Les deux se paient dans la même monnaie : à $C$ fixé,
+# Vous avez un budget $C$. Un plus gros modèle, ou plus de texte ? Les deux se paient dans la même monnaie : à $C$ fixé,
 # $N$ et $D$ sont liés par $6ND = C$.
 
 # %% [markdown]
-# ### ✎ Exercice : `tokens_for_budget` · 1 point · 5 minutes
+# ### ✎ tokens_for_budget
 
 
 # %% exercise="tokens_for_budget"
@@ -342,22 +342,22 @@ def tokens_for_budget(compute: float, n_params: int) -> float:
 
 # %% [markdown]
 # Sur deux axes logarithmiques, l'hyperbole $ND = C/6$ devient une droite. Bougez le budget, et regardez où se sont
-# posés quelques modèles connus. **Lesquels ont choisi la taille, lesquels le texte ?**
+# posés quelques modèles connus. **Lesquels ont choisi la taille, lesquels le texte ?**
 
 # %%
 ch2.budget_map(tokens_for_budget, budget=3.14e23)
 
 # %% [markdown]
 # GPT-3 et Chinchilla ont été entraînés à des budgets voisins (un facteur 2), et très différemment. Lequel des deux
-# avait raison ?
+# avait raison ?
 #
-# Hoffmann et al. (2022) ont entraîné plus de 400 modèles pour le savoir. Leur réponse : quand le budget grandit, $N$ et
+# Hoffmann et al. (2022) ont entraîné plus de 400 modèles pour le savoir. Leur réponse : quand le budget grandit, $N$ et
 # $D$ doivent grandir **du même facteur**, et à l'optimum chaque paramètre a droit à environ **20 jetons**. Ils ont
-# entraîné Chinchilla, 70 milliards de paramètres et 1 400 milliards de jetons, avec le budget de Gopher (280 milliards,
-# 300 milliards de jetons) : Chinchilla fait mieux.
+# entraîné Chinchilla, 70 milliards de paramètres et 1 400 milliards de jetons, avec le budget de Gopher (280 milliards,
+# 300 milliards de jetons) : Chinchilla fait mieux.
 
 # %% [markdown]
-# ### ✎ Exercice : `compute_optimal` · 2 points · 15 minutes
+# ### ✎ compute_optimal
 
 
 # %% exercise="compute_optimal"
@@ -384,19 +384,19 @@ ch2.optimal_table(compute_optimal)
 # %% [markdown]
 # ### Ce qui a changé depuis
 #
-# Chinchilla répond à **une** question : comment dépenser un budget d'apprentissage. Or un modèle qui sert produit des
+# Chinchilla répond à **une** question : comment dépenser un budget d'apprentissage. Or un modèle qui sert produit des
 # jetons tous les jours, à environ $2N$ opérations chacun. Sur toute une vie, le compte est
 #
 # $$ C_{\text{vie}} \approx 6\,N\,D + 2\,N\,D_{\text{servis}} . $$
 #
 # À qualité égale, un modèle plus petit que l'optimum doit lire plus, mais coûte moins ensuite. Où est le creux, si l'on
-# prévoit de servir mille milliards de jetons ? Et dix mille ?
+# prévoit de servir mille milliards de jetons ? Et dix mille ?
 
 # %%
 ch2.lifetime_cost()
 
 # %% [markdown]
-# C'est l'argument de Sardana et al. (2024) : au-delà d'un certain usage, il faut des modèles plus petits, entraînés
+# C'est l'argument de Sardana et al. (2024) : au-delà d'un certain usage, il faut des modèles plus petits, entraînés
 # plus longtemps. Les courbes reposent sur la loi de Chinchilla, $L(N, D) = E + A/N^\alpha + B/D^\beta$, avec les
 # constantes réestimées par Besiroglu et al. (2024), qui ont montré que celles du premier article étaient mal ajustées.
 # Elles disent un sens, pas une promesse.
@@ -407,33 +407,33 @@ ch2.lifetime_cost()
 # ## 2.7 Une vraie petite étude
 #
 # Les lois qu'on vient de citer ont été tirées de centaines d'apprentissages. Peut-on en voir quelque chose avec deux
-# cœurs ? Nous avons entraîné des GPT-2 minuscules, sur le texte de Colibri et avec son découpage, à trois budgets. À
-# chaque budget, les petits modèles lisent beaucoup, les gros lisent peu : le nombre de jetons est ce que le budget
+# cœurs ? Nous avons entraîné des GPT-2 minuscules, sur le texte de Colibri et avec son découpage, à trois budgets. À
+# chaque budget, les petits modèles lisent beaucoup, les gros lisent peu : le nombre de jetons est ce que le budget
 # permet, compté avec le passage avant exact de la section 2.2 et non avec 6ND.
 #
-# **Avant de regarder :** à budget fixé, quelle forme attendez-vous pour la perte en fonction de la taille ?
+# **Avant de regarder :** à budget fixé, quelle forme attendez-vous pour la perte en fonction de la taille ?
 
 # %%
 ch2.isoflop_curves()
 
 # %% [markdown]
-# Chaque trait est un budget constant (*isoFLOP*). Suivez-en un : à gauche, le modèle manque de paramètres ; à droite,
+# Chaque trait est un budget constant (*isoFLOP*). Suivez-en un : à gauche, le modèle manque de paramètres ; à droite,
 # il manque de jetons. Le creux est le bon partage **pour cette recette** et ce budget, et il se déplace vers la droite
-# quand le budget monte. Si le meilleur point d'une courbe est à son bord, son creux est hors des tailles essayées : on
+# quand le budget monte. Si le meilleur point d'une courbe est à son bord, son creux est hors des tailles essayées : on
 # n'en sait pas plus.
 #
 # ??? q="isoflop_right"
 
 # %% [markdown]
 # Reste à savoir comment le meilleur point descend quand le budget monte. Kaplan et al. (2020) proposent une **loi de
-# puissance** :
+# puissance** :
 #
 # $$ \text{perte} \approx a \cdot C^{-b} . $$
 #
 # Elle est une droite quand on prend le logarithme des deux axes, et une droite s'ajuste par les moindres carrés.
 
 # %% [markdown]
-# ### ✎ Exercice : `fit_power_law` · 2 points · 20 minutes
+# ### ✎ fit_power_law
 
 
 # %% exercise="fit_power_law"
@@ -462,30 +462,30 @@ def fit_power_law(compute: torch.Tensor, loss: torch.Tensor) -> tuple[float, flo
 
 
 # %% [markdown]
-# D'abord une épreuve honnête : la loi est ajustée sans le plus grand budget, puis on regarde si elle le prédit.
+# D'abord une épreuve honnête : la loi est ajustée sans le plus grand budget, puis on regarde si elle le prédit.
 # Ensuite, on lui donne tous les budgets, et on l'envoie beaucoup plus loin, jusqu'à Colibri. **Pariez avant
-# d'exécuter :** où tombera-t-elle juste ?
+# d'exécuter :** où tombera-t-elle juste ?
 
 # %%
 ch2.power_law(fit_power_law)
 
 # %% [markdown]
-# Une droite tirée par si peu de points passe forcément près d'eux : ce n'est pas une preuve. Ce qui compte est le point
+# Une droite tirée par si peu de points passe forcément près d'eux : ce n'est pas une preuve. Ce qui compte est le point
 # qu'elle n'a pas vu, et la distance à laquelle on le cherche. Colibri, bien plus loin, a été appris avec un autre
-# optimiseur, un autre contexte et un autre plan : changer de recette ne déplace pas seulement un point, cela change la
+# optimiseur, un autre contexte et un autre plan : changer de recette ne déplace pas seulement un point, cela change la
 # droite.
 #
 # Trois réserves sur notre étude. Le taux d'apprentissage n'a été cherché que sur trois largeurs, au plus petit budget.
-# Chaque point n'a qu'une graine : comparez la profondeur des creux à l'écart entre graines donné sous les courbes. Et
-# dans de si petits modèles, la table et la tête sont presque tout : compter $N$ sans elles déplacerait les creux. C'est
-# l'une des raisons pour lesquelles Kaplan et Hoffmann ne trouvaient pas le même exposant (Pearce et Song, 2024 ; Porian
+# Chaque point n'a qu'une graine : comparez la profondeur des creux à l'écart entre graines donné sous les courbes. Et
+# dans de si petits modèles, la table et la tête sont presque tout : compter $N$ sans elles déplacerait les creux. C'est
+# l'une des raisons pour lesquelles Kaplan et Hoffmann ne trouvaient pas le même exposant (Pearce et Song, 2024 ; Porian
 # et al., 2024).
 
 # %% [markdown]
 # À vous d'ajouter un point. Choisissez une taille que nous n'avons pas entraînée, dites **d'abord** où vous l'attendez,
-# puis lancez l'apprentissage. Il lit l'extrait livré avec le cours, et non le grand texte : quelques points du plus
+# puis lancez l'apprentissage. Il lit l'extrait livré avec le cours, et non le grand texte : quelques points du plus
 # petit budget ont été refaits sur cet extrait (ronds vides), pour que la comparaison soit juste. L'extrait est plus
-# court, donc relu, et un peu plus facile ; voyez ce que cela déplace.
+# court, donc relu, et un peu plus facile ; voyez ce que cela déplace.
 
 # %%
 n_layer, d_model = 2, 48  # d_model : un multiple de 8
@@ -494,24 +494,24 @@ ch2.one_more_point(n_layer, d_model, compute=atelier.scale().pick(essai=1e10, cp
 # %% [markdown]
 # ## 2.8 GPT-3, en entier
 #
-# Vous avez tous les outils. Prenons GPT-3 (Brown et al., 2020) : 175 milliards de paramètres, 300 milliards de jetons ;
-# et 1 024 cartes A100, dont la pointe est de 312 TFLOP/s en bfloat16 (fiche de NVIDIA). **Posez-le avant de lire :**
-# combien d'opérations, combien de jours à 40 % de la pointe, combien d'argent à 2 dollars l'heure de carte ?
+# Vous avez tous les outils. Prenons GPT-3 (Brown et al., 2020) : 175 milliards de paramètres, 300 milliards de jetons ;
+# et 1 024 cartes A100, dont la pointe est de 312 TFLOP/s en bfloat16 (fiche de NVIDIA). **Posez-le avant de lire :**
+# combien d'opérations, combien de jours à 40 % de la pointe, combien d'argent à 2 dollars l'heure de carte ?
 
 # %%
 ch2.gpt3_bill(training_flops, forward_flops_per_token, training_days, machine_peak)
 
 # %% [markdown]
-# Un point de comparaison : Narayanan et al. (2021, § 5.1) prévoyaient **34 jours** pour ce même cas, à 140 TFLOP/s par
-# carte, soit 45 % de la pointe. Leur formule compte $8ND$ et non $6ND$ : pour tenir en mémoire, ils recalculent les
-# activations, c'est-à-dire un passage avant de plus. Ces 45 % sont une utilisation du **matériel** (HFU) ; en ne
-# gardant que les opérations utiles, la MFU n'en est que de 34 %.
+# Un point de comparaison : Narayanan et al. (2021, § 5.1) prévoyaient **34 jours** pour ce même cas, à 140 TFLOP/s par
+# carte, soit 45 % de la pointe. Leur formule compte $8ND$ et non $6ND$ : pour tenir en mémoire, ils recalculent les
+# activations, c'est-à-dire un passage avant de plus. Ces 45 % sont une utilisation du **matériel** (HFU) ; en ne
+# gardant que les opérations utiles, la MFU n'en est que de 34 %.
 #
-# Quant à l'énergie du vrai GPT-3, Patterson et al. (2021, tableau 4) l'estiment à 1 287 MWh, sur des V100 : quatre fois
+# Quant à l'énergie du vrai GPT-3, Patterson et al. (2021, tableau 4) l'estiment à 1 287 MWh, sur des V100 : quatre fois
 # le nombre du tableau. Une autre carte, une autre utilisation, et les mêmes opérations. La réponse au dernier pari du
 # chapitre est dans la dernière ligne.
 #
-# Bougez les hypothèses. Laquelle pèse le plus sur la facture ? Laquelle ne la change pas du tout ?
+# Bougez les hypothèses. Laquelle pèse le plus sur la facture ? Laquelle ne la change pas du tout ?
 
 # %%
 ch2.bill_explorer(training_days)
@@ -520,13 +520,13 @@ ch2.bill_explorer(training_days)
 # ## 2.9 Ce que vous savez maintenant
 #
 # Un produit $(m \times k)(k \times n)$ coûte $2mkn$. Un jeton coûte à l'aller un peu plus de deux opérations par
-# paramètre, le double au retour ; d'où 6, à l'attention et à la tête près, et vous savez ce qu'elles pèsent. Les
-# secondes viennent ensuite : pointe, MFU, nombre de cartes. Un budget se partage entre $N$ et $D$ ; l'optimum
+# paramètre, le double au retour ; d'où 6, à l'attention et à la tête près, et vous savez ce qu'elles pèsent. Les
+# secondes viennent ensuite : pointe, MFU, nombre de cartes. Un budget se partage entre $N$ et $D$ ; l'optimum
 # d'apprentissage n'est pas celui d'un modèle qui doit servir. Et une loi d'échelle est une droite tirée par quelques
-# points : on sait maintenant ce qu'elle vaut entre eux, et ce qu'elle vaut au-delà.
+# points : on sait maintenant ce qu'elle vaut entre eux, et ce qu'elle vaut au-delà.
 #
-# Ce chapitre a compté des opérations ; les suivants cherchent à en faire moins, ou à les faire sur moins de bits.
-# D'abord, les bits : c'est le chapitre 3.
+# Ce chapitre a compté des opérations ; les suivants cherchent à en faire moins, ou à les faire sur moins de bits.
+# D'abord, les bits : c'est le chapitre 3.
 
 # %%
 atelier.progress()

@@ -13,12 +13,12 @@
 # %% [markdown]
 # # Chapitre 3 · Quantification
 #
-# Chacun des paramètres de Colibri est écrit sur 32 bits. **Avant d'aller plus loin :** combien en faut-il
-# vraiment pour que ses phrases restent les mêmes ? Seize ? Huit ? Deux ?
+# Chacun des paramètres de Colibri est écrit sur 32 bits. **Avant d'aller plus loin :** combien en faut-il
+# vraiment pour que ses phrases restent les mêmes ? Seize ? Huit ? Deux ?
 #
-# Dans ce chapitre, vous écrivez de quoi répondre, puis vous mesurez. Comptez moins de deux heures pour l'essentiel ; les deux
-# exercices marqués « approfondissement » peuvent attendre. Rien ne vous arrête : tant qu'un exercice n'est pas fait,
-# les figures qui en dépendent montrent le résultat de l'auteur et le disent.
+# Dans ce chapitre, vous écrivez de quoi répondre, puis vous mesurez. Comptez moins de deux heures pour l'essentiel ;
+# les deux exercices marqués « approfondissement » peuvent attendre. Rien ne vous arrête : tant qu'un exercice n'est
+# pas fait, les figures qui en dépendent montrent le résultat de l'auteur et le disent.
 
 # %%
 import atelier
@@ -34,7 +34,7 @@ import torch
 
 # %% [markdown]
 # Voici Colibri, et quelques fenêtres de texte pour regarder ce qui circule dans ses couches. Elles viennent de son
-# texte d'entraînement ; la perplexité, elle, sera toujours mesurée sur un extrait qu'il n'a jamais lu.
+# texte d'entraînement ; la perplexité, elle, sera toujours mesurée sur un extrait qu'il n'a jamais lu.
 
 # %%
 colibri = atelier.load_model("colibri")
@@ -52,11 +52,11 @@ ch3.portrait(colibri)
 ch3.three_compressions()
 
 # %% [markdown]
-# Les diapositives disent de la quantification qu'elle est « the most effective and practical way » d'utiliser un
-# grand modèle. C'est une affirmation : il faut la mesurer, et mesurer les deux autres de la même façon. D'où un
-# tableau unique pour tout le cours, trois colonnes par variante : sa **perplexité** (entre combien de
-# jetons, en moyenne, le modèle hésite), les **octets** de son fichier, le **temps** d'une fenêtre. Première ligne, le point de
-# départ.
+# Les diapositives disent de la quantification qu'elle est « the most effective and practical way » d'utiliser un
+# grand modèle. C'est une affirmation : il faut la mesurer, et mesurer les deux autres de la même façon. D'où un
+# tableau unique pour tout le cours, trois colonnes par variante : sa **perplexité** (entre combien de
+# jetons, en moyenne, le modèle hésite), les **octets** de son fichier, le **temps** d'une fenêtre. Première ligne, le
+# point de départ.
 
 # %%
 ch3.row_plain(colibri, "fp32", torch.float32, "tel que livré")
@@ -64,31 +64,31 @@ ch3.row_plain(colibri, "fp32", torch.float32, "tel que livré")
 # %% [markdown]
 # ## 3.2 Un nombre à virgule, bit par bit
 #
-# **Avant d'exécuter :** 0,1 s'écrit-il exactement en binaire ? Et si vous changez le dernier bit, de combien le nombre
-# bouge-t-il ? Cliquez sur les bits, changez de format, tapez un autre nombre.
+# **Avant d'exécuter :** 0,1 s'écrit-il exactement en binaire ? Et si vous changez le dernier bit, de combien le nombre
+# bouge-t-il ? Cliquez sur les bits, changez de format, tapez un autre nombre.
 
 # %%
 ch3.explore_bits(0.1, "FP16")
 
 # %% [markdown]
-# Trois champs : le **signe** S, l'**exposant** E qui dit où est la virgule, la **fraction** F qui dit quoi écrire
+# Trois champs : le **signe** S, l'**exposant** E qui dit où est la virgule, la **fraction** F qui dit quoi écrire
 # derrière. La diapositive donne
 #
 # $$ (-1)^{S} \times (1 + F) \times 2^{E - 127}, $$
 #
-# où $F$ est la fraction lue entre 0 et 1. Essayez-la sur un FP16 : elle tombe à côté. Pourquoi 127 ?
+# où $F$ est la fraction lue entre 0 et 1. Essayez-la sur un FP16 : elle tombe à côté. Pourquoi 127 ?
 
 # %% [markdown]
-# Parce qu'elle ne décrit que FP32, et seulement ses nombres ordinaires. Il y manque trois choses :
+# Parce qu'elle ne décrit que FP32, et seulement ses nombres ordinaires. Il y manque trois choses :
 #
-# - le décalage vaut $2^{e-1} - 1$ pour $e$ bits d'exposant : 127 avec 8 bits, 15 avec 5, 7 avec 4 ;
-# - un exposant écrit tout en 0 annonce un **sous-normal** : plus de 1 caché, et l'exposant reste celui du plus petit
-#   nombre normal, $(-1)^S \times F \times 2^{2 - 2^{e-1}}$ ; sans eux, il y aurait un trou autour de zéro ;
-# - un exposant tout en 1 est réservé à $\pm\infty$ et à nan. **E4M3**, lui, ne peut pas se priver d'autant de motifs :
+# - le décalage vaut $2^{e-1} - 1$ pour $e$ bits d'exposant : 127 avec 8 bits, 15 avec 5, 7 avec 4 ;
+# - un exposant écrit tout en 0 annonce un **sous-normal** : plus de 1 caché, et l'exposant reste celui du plus petit
+#   nombre normal, $(-1)^S \times F \times 2^{2 - 2^{e-1}}$ ; sans eux, il y aurait un trou autour de zéro ;
+# - un exposant tout en 1 est réservé à $\pm\infty$ et à nan. **E4M3**, lui, ne peut pas se priver d'autant de motifs :
 #   il n'a pas d'infini, et seul le motif tout en 1 est un nan.
 
 # %% [markdown]
-# ### ✎ Exercice : `decode_float` · 3 points · 20 minutes
+# ### ✎ decode_float
 
 
 # %% exercise="decode_float"
@@ -125,7 +125,7 @@ def decode_float(bits: int, exponent_bits: int, fraction_bits: int) -> float:
 
 
 # %% [markdown]
-# Tous les nombres d'E4M3, lus par votre fonction : où sont-ils serrés, où sont-ils rares ?
+# Tous les nombres d'E4M3, lus par votre fonction : où sont-ils serrés, où sont-ils rares ?
 
 # %%
 ch3.all_numbers(decode_float)
@@ -133,8 +133,8 @@ ch3.all_numbers(decode_float)
 # %% [markdown]
 # ## 3.3 Étendue ou précision
 #
-# Un bit d'exposant de plus double l'étendue des exposants ; un bit de fraction de plus divise l'écart entre voisins
-# par deux. Avec 16 bits, il faut choisir.
+# Un bit d'exposant de plus double l'étendue des exposants ; un bit de fraction de plus divise l'écart entre voisins
+# par deux. Avec 16 bits, il faut choisir.
 #
 # ??? q="formats"
 
@@ -146,40 +146,40 @@ layer_weights = {name: ch3.weight_of(layer) for name, layer in ch3.linear_layers
 ch3.range_and_precision(torch.cat([w.flatten() for w in layer_weights.values()]))
 
 # %% [markdown]
-# Plus une ligne est basse, plus le format est précis ; plus elle est longue, plus il va loin. À gauche, chaque ligne
-# remonte : ce sont les sous-normaux, de moins en moins précis. Les poids de Colibri tiennent dans une bande étroite.
+# Plus une ligne est basse, plus le format est précis ; plus elle est longue, plus il va loin. À gauche, chaque ligne
+# remonte : ce sont les sous-normaux, de moins en moins précis. Les poids de Colibri tiennent dans une bande étroite.
 #
-# **Et le reste ?** Poids, activations, sommes, gradients : lequel, selon vous, déborde en FP16 ? Lequel disparaît ?
+# **Et le reste ?** Poids, activations, sommes, gradients : lequel, selon vous, déborde en FP16 ? Lequel disparaît ?
 
 # %%
 seen_values = ch3.collect(colibri, calibration[:2])
 ch3.half_census(seen_values)
 
 # %% [markdown]
-# Les poids et les activations tiennent à l'aise. Ce qui menace FP16, ce sont les calculs intermédiaires : un LayerNorm
-# a besoin d'une somme de carrés, qui grandit avec la dimension. Colibri est étroit ; un grand GPT-2 en additionne bien plus.
-# Voilà pourquoi on accumule les sommes en FP32, même dans un modèle « en FP16 ». BF16 ne connaît pas ce plafond,
-# mais se trompe huit fois plus.
+# Les poids et les activations tiennent à l'aise. Ce qui menace FP16, ce sont les calculs intermédiaires : un LayerNorm
+# a besoin d'une somme de carrés, qui grandit avec la dimension. Colibri est étroit ; un grand GPT-2 en additionne
+# bien plus. Voilà pourquoi on accumule les sommes en FP32, même dans un modèle « en FP16 ». BF16 ne connaît pas ce
+# plafond, mais se trompe huit fois plus.
 
 # %%
 ch3.magnitudes(seen_values, ("poids", "entrées des couches", "gradients des poids"))
 
 # %% [markdown]
-# Autre danger, à gauche : les gradients sont petits, et FP16 en arrondit une part à zéro. On les multiplie donc
+# Autre danger, à gauche : les gradients sont petits, et FP16 en arrondit une part à zéro. On les multiplie donc
 # avant de les ranger (*loss scaling*, Micikevicius et al., 2018, arXiv 1710.03740), ou l'on prend BF16, dont
 # l'exposant est celui de FP32 (Kalamkar et al., 2019, arXiv 1905.12322).
 #
-# Et la perplexité ? On arrondit les poids et l'entrée de chaque couche linéaire, et l'on évalue.
+# Et la perplexité ? On arrondit les poids et l'entrée de chaque couche linéaire, et l'on évalue.
 
 # %%
 extract_tokens = atelier.scale().pick(essai=1024, cpu=3072, gpu=65536)
 ch3.formats_in_the_model(colibri, max_tokens=extract_tokens)
 
 # %% [markdown]
-# Pour **utiliser** Colibri, seize bits suffisent donc largement, et huit bits flottants presque. « Étiré à 448 » veut dire
-# que chaque tenseur est d'abord mis à l'échelle, pour que son plus grand élément tombe sur le plus grand nombre d'E4M3.
-# Colibri y gagne peu : un format flottant a déjà de l'étendue. Des entiers, eux, n'en ont aucune, et cette idée, **une
-# échelle par tenseur**, devient tout le sujet.
+# Pour **utiliser** Colibri, seize bits suffisent donc largement, et huit bits flottants presque. « Étiré à 448 » veut
+# dire que chaque tenseur est d'abord mis à l'échelle, pour que son plus grand élément tombe sur le plus grand nombre
+# d'E4M3. Colibri y gagne peu : un format flottant a déjà de l'étendue. Des entiers, eux, n'en ont aucune, et cette
+# idée, **une échelle par tenseur**, devient tout le sujet.
 
 # %%
 ch3.row_plain(colibri, "fp16", torch.float16, "tous les poids arrondis en FP16")
@@ -187,17 +187,17 @@ ch3.row_plain(colibri, "fp16", torch.float16, "tous les poids arrondis en FP16")
 # %% [markdown]
 # ## 3.4 Quantifier
 #
-# **Quantifier**, c'est remplacer chaque valeur d'un grand ensemble, souvent continu, par un élément d'un ensemble fini :
-# le plus proche, en général. FP16 était déjà une quantification, à grille irrégulière. Ici, la grille est régulière, et
-# un code entier suffit à dire où l'on est.
+# **Quantifier**, c'est remplacer chaque valeur d'un grand ensemble, souvent continu, par un élément d'un ensemble
+# fini : le plus proche, en général. FP16 était déjà une quantification, à grille irrégulière. Ici, la grille est
+# régulière, et un code entier suffit à dire où l'on est.
 #
-# Bougez le nombre de bits : que devient l'erreur entre deux marches ? Et au-delà de la dernière ?
+# Bougez le nombre de bits : que devient l'erreur entre deux marches ? Et au-delà de la dernière ?
 
 # %%
 ch3.staircase(bits=3)
 
 # %% [markdown]
-# Deux erreurs, donc : l'**arrondi**, borné par un demi-pas, et l'**écrêtage**, sans borne, pour ce qui sort de la
+# Deux erreurs, donc : l'**arrondi**, borné par un demi-pas, et l'**écrêtage**, sans borne, pour ce qui sort de la
 # grille. Choisir une grille, c'est arbitrer entre les deux.
 #
 # Les méthodes publiées se distinguent par trois questions, indépendantes les unes des autres.
@@ -208,40 +208,41 @@ ch3.methods_map()
 # %% [markdown]
 # ## 3.5 L'application affine
 #
-# On veut ranger l'intervalle $[-0{,}8 ; 2]$ sur 16 codes, de −8 à 7. Deux réglages : $S$, la longueur d'un pas, et
-# $Z$, le code du réel 0. **Cherchez à la main :** rien ne doit dépasser, et aucun code ne doit se perdre.
+# On veut ranger l'intervalle $[-0{,}8 ; 2]$ sur 16 codes, de −8 à 7. Deux réglages : $S$, la longueur d'un pas, et
+# $Z$, le code du réel 0. **Cherchez à la main :** rien ne doit dépasser, et aucun code ne doit se perdre.
 
 # %%
 ch3.place_by_hand(r_min=-0.8, r_max=2.0, bits=4)
 
 # %% [markdown]
-# Écrivons ce que vous venez de chercher. La grille est régulière et passe par zéro :
+# Écrivons ce que vous venez de chercher. La grille est régulière et passe par zéro :
 #
 # $$ r = S\,(q - Z). $$
 #
-# Deux inconnues, deux conditions : $r_{\min}$ doit tomber sur $q_{\min}$ et $r_{\max}$ sur $q_{\max}$.
+# Deux inconnues, deux conditions : $r_{\min}$ doit tomber sur $q_{\min}$ et $r_{\max}$ sur $q_{\max}$.
 #
 # $$ r_{\min} = S\,(q_{\min} - Z), \qquad r_{\max} = S\,(q_{\max} - Z). $$
 
 # %% [markdown]
-# **L'échelle.** Soustrayez les deux lignes : $Z$ disparaît.
+# **L'échelle.** Soustrayez les deux lignes : $Z$ disparaît.
 #
 # $$ r_{\max} - r_{\min} = S\,(q_{\max} - q_{\min}) \quad\Longrightarrow\quad S = \frac{r_{\max} - r_{\min}}{q_{\max} - q_{\min}}. $$
 #
-# Au dénominateur, $q_{\max} - q_{\min} = 2^b - 1$ : le nombre de pas, pas le nombre de codes.
+# Au dénominateur, $q_{\max} - q_{\min} = 2^b - 1$ : le nombre de pas, pas le nombre de codes.
 
 # %% [markdown]
-# **Le zéro.** Reprenez la première ligne : $Z = q_{\min} - r_{\min}/S$. Rien ne dit que ce soit un entier ; on
-# l'arrondit, et toute la grille glisse d'une fraction de pas. Pourquoi cette contrainte ?
+# **Le zéro.** Reprenez la première ligne : $Z = q_{\min} - r_{\min}/S$. Rien ne dit que ce soit un entier ; on
+# l'arrondit, et toute la grille glisse d'une fraction de pas. Pourquoi cette contrainte ?
 #
 # ??? q="zero_point"
 
 # %% [markdown]
-# Pour que 0 soit sur la grille, encore faut-il que l'intervalle le contienne : on l'**élargit** d'abord jusqu'à lui. Sans
-# cela, $Z$ sortirait de l'ensemble des codes. C'est la recette de Jacob et al. (CVPR 2018), celle de la diapositive.
+# Pour que 0 soit sur la grille, encore faut-il que l'intervalle le contienne : on l'**élargit** d'abord jusqu'à lui.
+# Sans cela, $Z$ sortirait de l'ensemble des codes. C'est la recette de Jacob et al. (CVPR 2018), celle de la
+# diapositive.
 
 # %% [markdown]
-# ### ✎ Exercice : `affine_qparams` · 3 points · 15 minutes
+# ### ✎ affine_qparams
 
 
 # %% exercise="affine_qparams"
@@ -279,17 +280,17 @@ def affine_qparams(r_min: float, r_max: float, bits: int = 8, signed: bool = Tru
 
 
 # %% [markdown]
-# Votre grille, posée toute seule. Essayez un intervalle tout positif, puis des codes sans signe, puis 2 bits.
+# Votre grille, posée toute seule. Essayez un intervalle tout positif, puis des codes sans signe, puis 2 bits.
 
 # %%
 ch3.number_line(affine_qparams, r_min=-0.8, r_max=2.0, bits=4, signed=True)
 
 # %% [markdown]
-# Il reste à passer des réels aux codes. Trois gestes, dans cet ordre : diviser par $S$ et **arrondir**, **décaler** de
-# $Z$, **ramener** dans les bornes. Que se passerait-il si l'on changeait de type avant de ramener dans les bornes ?
+# Il reste à passer des réels aux codes. Trois gestes, dans cet ordre : diviser par $S$ et **arrondir**, **décaler** de
+# $Z$, **ramener** dans les bornes. Que se passerait-il si l'on changeait de type avant de ramener dans les bornes ?
 
 # %% [markdown]
-# ### ✎ Exercice : `quantize_affine` · 2 points · 10 minutes
+# ### ✎ quantize_affine
 
 
 # %% exercise="quantize_affine"
@@ -317,10 +318,10 @@ def quantize_affine(r: torch.Tensor, scale: float, zero_point: int, bits: int = 
 
 
 # %% [markdown]
-# Et le retour, qui n'est pas un inverse : l'arrondi est perdu.
+# Et le retour, qui n'est pas un inverse : l'arrondi est perdu.
 
 # %% [markdown]
-# ### ✎ Exercice : `dequantize_affine` · 1 point · 5 minutes
+# ### ✎ dequantize_affine
 
 
 # %% exercise="dequantize_affine"
@@ -339,11 +340,11 @@ def dequantize_affine(q: torch.Tensor, scale: float, zero_point: int) -> torch.T
 
 
 # %% [markdown]
-# Combien a-t-on perdu ? On compare l'énergie des valeurs à celle de l'erreur : c'est le **rapport signal sur bruit de
-# quantification** (SQNR), en décibels. 20 dB : l'erreur a une énergie cent fois plus petite. 40 dB : dix mille fois.
+# Combien a-t-on perdu ? On compare l'énergie des valeurs à celle de l'erreur : c'est le **rapport signal sur bruit de
+# quantification** (SQNR), en décibels. 20 dB : l'erreur a une énergie cent fois plus petite. 40 dB : dix mille fois.
 
 # %% [markdown]
-# ### ✎ Exercice : `sqnr_db` · 1 point · 5 minutes
+# ### ✎ sqnr_db
 
 
 # %% exercise="sqnr_db"
@@ -366,8 +367,8 @@ def sqnr_db(r: torch.Tensor, r_hat: torch.Tensor) -> float:
 
 
 # %% [markdown]
-# Quand l'intervalle n'est pas centré sur zéro, la grille ajustée le suit, là où une grille symétrique gaspille des codes.
-# La sortie d'une GELU ne descend guère sous zéro : c'est le cas d'école. **Combien de décibels pariez-vous ?**
+# Quand l'intervalle n'est pas centré sur zéro, la grille ajustée le suit, là où une grille symétrique gaspille des
+# codes. La sortie d'une GELU ne descend guère sous zéro : c'est le cas d'école. **Combien de décibels pariez-vous ?**
 
 # %%
 inputs_by_layer = ch3.layer_inputs(colibri, calibration)
@@ -379,15 +380,15 @@ tensors = {
 ch3.affine_or_symmetric(tensors, affine_qparams, quantize_affine, dequantize_affine, sqnr_db)
 
 # %% [markdown]
-# Un bit vaudra 6 dB, vous le verrez bientôt : ajuster la grille fait gagner presque un bit sur la sortie de la GELU, bien
-# moins sur des valeurs à peu près centrées. C'est pourquoi l'on se contente souvent, pour les poids, d'une grille
-# symétrique.
+# Un bit vaudra 6 dB, vous le verrez bientôt : ajuster la grille fait gagner presque un bit sur la sortie de la GELU,
+# bien moins sur des valeurs à peu près centrées. C'est pourquoi l'on se contente souvent, pour les poids, d'une
+# grille symétrique.
 
 # %% [markdown]
 # ## 3.6 Tous les poids d'une couche sur 255 crans
 #
-# Les poids de Colibri sont à peu près centrés sur zéro. **Avant d'exécuter la cellule :** si vous deviez choisir un seul
-# nombre par couche pour décider de la taille d'un cran, lequel prendriez-vous ?
+# Les poids de Colibri sont à peu près centrés sur zéro. **Avant d'exécuter la cellule :** si vous deviez choisir un
+# seul nombre par couche pour décider de la taille d'un cran, lequel prendriez-vous ?
 
 # %%
 first_mlp = layer_weights["0.mlp.c_fc"]
@@ -397,25 +398,27 @@ atelier.show(
 )
 
 # %% [markdown]
-# L'échelle verticale est logarithmique : presque tout est au centre, et quelques poids sont loin. Ce sont eux qui vont
-# décider pour tous. Si zéro doit tomber sur le code 0, la grille est symétrique et il ne reste qu'une inconnue :
+# L'échelle verticale est logarithmique : presque tout est au centre, et quelques poids sont loin. Ce sont eux qui vont
+# décider pour tous. Si zéro doit tomber sur le code 0, la grille est symétrique et il ne reste qu'une inconnue :
 #
 # $$ r \approx S\,q, \qquad q \in \{-q_{\max}, \dots, q_{\max}\}. $$
 
 # %% [markdown]
-# La diapositive « Absmax » enchaîne trois expressions :
+# La diapositive « Absmax » enchaîne trois expressions :
 #
 # $$ S = \frac{r_{\max} - r_{\min}}{q_{\max} - q_{\min}} = \frac{r_{\min}}{q_{\min} - Z} = \frac{-|r|_{\max}}{q_{\min}}. $$
 #
-# Calculez-les sur 8 bits avec $Z = 0$, $r_{\min} = -|r|_{\max}$ et $r_{\max} = |r|_{\max}$. Trouvez-vous trois fois la même chose ?
+# Calculez-les sur 8 bits avec $Z = 0$, $r_{\min} = -|r|_{\max}$ et $r_{\max} = |r|_{\max}$. Trouvez-vous trois fois
+# la même chose ?
 
 # %% [markdown]
-# Non : la première vaut $|r|_{\max}/127{,}5$, les deux autres $|r|_{\max}/128$, parce que les codes de −128 à 127 ne sont pas
-# symétriques. D'autres se privent de −128 et divisent par 127. Les trois choix existent dans les bibliothèques. Vous
-# écrirez le dernier (la forme **restreinte**) et celui de la diapositive, et nous mesurerons ce qui les sépare.
+# Non : la première vaut $|r|_{\max}/127{,}5$, les deux autres $|r|_{\max}/128$, parce que les codes de −128 à 127 ne
+# sont pas symétriques. D'autres se privent de −128 et divisent par 127. Les trois choix existent dans les
+# bibliothèques. Vous écrirez le dernier (la forme **restreinte**) et celui de la diapositive, et nous mesurerons ce
+# qui les sépare.
 
 # %% [markdown]
-# ### ✎ Exercice : `absmax_scale` · 2 points · 10 minutes
+# ### ✎ absmax_scale
 
 
 # %% exercise="absmax_scale"
@@ -437,7 +440,7 @@ def absmax_scale(r: torch.Tensor, bits: int = 8, full_range: bool = False) -> to
 
 
 # %% [markdown]
-# Combien coûte le poids le plus extrême ? Écartez les $k$ plus grands, et regardez l'échelle de tous les autres.
+# Combien coûte le poids le plus extrême ? Écartez les $k$ plus grands, et regardez l'échelle de tous les autres.
 
 # %%
 ch3.explore_outliers(first_mlp, scale=absmax_scale, k=(0, 1, 10, 100, 1000))
@@ -446,48 +449,48 @@ ch3.explore_outliers(first_mlp, scale=absmax_scale, k=(0, 1, 10, 100, 1000))
 # ??? q="outliers"
 
 # %% [markdown]
-# **Diapositive ou forme restreinte ?** Diviser par 128 donne un pas plus fin, mais le plus grand poids, s'il est positif,
-# ne tombe plus sur la grille : il est écrêté. Sur 8 bits, la différence est infime. Et sur 2 bits, où l'on choisit entre
-# trois codes et quatre ?
+# **Diapositive ou forme restreinte ?** Diviser par 128 donne un pas plus fin, mais le plus grand poids, s'il est
+# positif, ne tombe plus sur la grille : il est écrêté. Sur 8 bits, la différence est infime. Et sur 2 bits, où l'on
+# choisit entre trois codes et quatre ?
 
 # %%
 ch3.full_range_or_not(layer_weights, absmax_scale, quantize_affine, dequantize_affine, sqnr_db)
 
 # %% [markdown]
-# Quand les codes sont rares, la forme de la diapositive rapporte nettement : écrêter un seul poids coûte moins cher que
-# d'élargir le pas de tous. Retenez l'idée : le meilleur pas n'est pas celui qui n'écrête rien.
+# Quand les codes sont rares, la forme de la diapositive rapporte nettement : écrêter un seul poids coûte moins cher que
+# d'élargir le pas de tous. Retenez l'idée : le meilleur pas n'est pas celui qui n'écrête rien.
 #
-# Et combien rapporte un bit de plus ?
+# Et combien rapporte un bit de plus ?
 
 # %%
 ch3.six_db_per_bit(layer_weights, absmax_scale, quantize_affine, dequantize_affine, sqnr_db)
 
 # %% [markdown]
-# Un bit de plus divise le pas par deux, donc l'énergie de l'erreur par quatre : $10 \log_{10} 4 \approx 6$ dB. La règle se
-# voit dès que les codes sont assez nombreux ; avec 2 ou 3 bits, on tombe plus bas qu'elle, car le pas dépasse alors
-# l'épaisseur de la cloche.
+# Un bit de plus divise le pas par deux, donc l'énergie de l'erreur par quatre : $10 \log_{10} 4 \approx 6$ dB. La
+# règle se voit dès que les codes sont assez nombreux ; avec 2 ou 3 bits, on tombe plus bas qu'elle, car le pas
+# dépasse alors l'épaisseur de la cloche.
 #
-# **Et les activations ?** Regardez, composante par composante, la plus grande valeur rencontrée.
+# **Et les activations ?** Regardez, composante par composante, la plus grande valeur rencontrée.
 
 # %%
 last = len(colibri.transformer.h) - 1
 ch3.channel_peaks(inputs_by_layer, ["0.attn.c_attn", "0.mlp.c_fc", f"{last}.mlp.c_proj"])
 
 # %% [markdown]
-# Quelques composantes dépassent les autres, et une seule échelle se règle sur elles. Dans les très grands modèles, c'est bien
-# pire : LLM.int8() (Dettmers et al., 2022, arXiv 2208.07339) décrit des composantes « aberrantes », présentes dans toutes
-# les couches à partir de 6,7 milliards de paramètres, et les calcule à part, en 16 bits.
+# Quelques composantes dépassent les autres, et une seule échelle se règle sur elles. Dans les très grands modèles,
+# c'est bien pire : LLM.int8() (Dettmers et al., 2022, arXiv 2208.07339) décrit des composantes « aberrantes »,
+# présentes dans toutes les couches à partir de 6,7 milliards de paramètres, et les calcule à part, en 16 bits.
 
 # %% [markdown]
 # ## 3.7 Une échelle par canal
 #
-# Un poids extrême ne devrait punir que ses voisins. Une ligne de la matrice calcule une sortie, un **canal** : donnons à
-# chacune son échelle. Le produit reste le même, l'échelle sort de la somme.
+# Un poids extrême ne devrait punir que ses voisins. Une ligne de la matrice calcule une sortie, un **canal** :
+# donnons à chacune son échelle. Le produit reste le même, l'échelle sort de la somme.
 #
 # ??? q="per_channel"
 
 # %% [markdown]
-# ### ✎ Exercice : `absmax_per_channel` · 2 points · 10 minutes
+# ### ✎ absmax_per_channel
 
 
 # %% exercise="absmax_per_channel"
@@ -513,11 +516,11 @@ def absmax_per_channel(w: torch.Tensor, bits: int = 8, axis: int = 0) -> torch.T
 ch3.channel_scales(first_mlp, absmax_scale, absmax_per_channel, "Première couche MLP, 8 bits")
 
 # %% [markdown]
-# Rien n'oblige à s'arrêter là : on peut donner une échelle à chaque **groupe** de 64 poids d'une ligne. Cela coûte
-# $16/64 = 0{,}25$ bit de plus par poids, si l'échelle est en FP16. Est-ce que cela les vaut ?
+# Rien n'oblige à s'arrêter là : on peut donner une échelle à chaque **groupe** de 64 poids d'une ligne. Cela coûte
+# $16/64 = 0{,}25$ bit de plus par poids, si l'échelle est en FP16. Est-ce que cela les vaut ?
 #
-# Arrondissons toutes les couches linéaires, chaque poids au plus proche (*round to nearest*, **RTN**), et mesurons. Pour
-# appliquer une échelle par ligne avec vos fonctions, on divise d'abord : `quantize_affine(w / S, 1.0, 0, bits)`.
+# Arrondissons toutes les couches linéaires, chaque poids au plus proche (*round to nearest*, **RTN**), et mesurons.
+# Pour appliquer une échelle par ligne avec vos fonctions, on divise d'abord : `quantize_affine(w / S, 1.0, 0, bits)`.
 
 # %%
 bit_widths = atelier.scale().pick(essai=(4,), cpu=(8, 4, 3, 2), gpu=(8, 4, 3, 2))
@@ -525,8 +528,8 @@ my_rounding = (absmax_scale, absmax_per_channel, quantize_affine, dequantize_aff
 rtn_results = ch3.rtn_sweep(colibri, *my_rounding, bits=bit_widths, max_tokens=extract_tokens)
 
 # %% [markdown]
-# Lisez le tableau par colonne. À 8 bits, tout se vaut ou presque. Plus les bits sont rares, plus le grain compte : à 4 bits,
-# une seule échelle par tenseur ruine déjà le modèle. Une perplexité est un nombre ; lisez aussi les phrases.
+# Lisez le tableau par colonne. À 8 bits, tout se vaut ou presque. Plus les bits sont rares, plus le grain compte : à
+# 4 bits, une seule échelle par tenseur ruine déjà le modèle. Une perplexité est un nombre ; lisez aussi les phrases.
 
 # %%
 ch3.sentences(colibri, tokenizer, "Le salarié peut demander", *my_rounding, bits=bit_widths)
@@ -534,27 +537,28 @@ ch3.sentences(colibri, tokenizer, "Le salarié peut demander", *my_rounding, bit
 # %% [markdown]
 # ## 3.8 Ce que font PyTorch et ONNX
 #
-# La diapositive dit : « Used in PyTorch, ONNX ». Prenons-la au mot. Les mêmes poids passent par vos fonctions, par
-# `torch.ao`, par `torchao` et par le quantificateur d'`onnxruntime`. **Pariez :** combien d'échelles différentes ?
+# La diapositive dit : « Used in PyTorch, ONNX ». Prenons-la au mot. Les mêmes poids passent par vos fonctions, par
+# `torch.ao`, par `torchao` et par le quantificateur d'`onnxruntime`. **Pariez :** combien d'échelles différentes ?
 
 # %%
 ch3.library_scales(first_mlp, absmax_scale, quantize_affine)
 
 # %% [markdown]
-# Trois échelles : $|r|_{\max}$ divisé par 127, par 127,5 ou par 128. L'écart est de moins d'un pour cent, mais il change
-# des codes : deux bibliothèques « symétriques sur 8 bits » ne rendent pas le même fichier. Quand vous comparez deux
-# implémentations, comparez d'abord leurs échelles. (`SYMMETRIC_NO_CLIPPING_ERR` prend 127 ou 128, selon le signe du poids
-# extrême, pour n'écrêter personne.)
+# Trois échelles : $|r|_{\max}$ divisé par 127, par 127,5 ou par 128. L'écart est de moins d'un pour cent, mais il
+# change des codes : deux bibliothèques « symétriques sur 8 bits » ne rendent pas le même fichier. Quand vous comparez
+# deux implémentations, comparez d'abord leurs échelles. (`SYMMETRIC_NO_CLIPPING_ERR` prend 127 ou 128, selon le signe
+# du poids extrême, pour n'écrêter personne.)
 
 # %% [markdown]
 # ## 3.9 Un produit entre entiers
 #
 # Jusqu'ici, seuls les poids étaient quantifiés, et le calcul restait en FP32. Si les activations le sont aussi, le
-# produit lui-même peut se faire entre entiers : c'est **W8A8**, huit bits pour les poids (*weights*), huit pour les activations.
+# produit lui-même peut se faire entre entiers : c'est **W8A8**, huit bits pour les poids (*weights*), huit pour les
+# activations.
 #
 # $$ y_{ij} = \sum_k x_{ik}\, w_{jk} \;\approx\; s^x_i\, s^w_j \underbrace{\sum_k q^x_{ik}\, q^w_{jk}}_{\text{des entiers}} . $$
 #
-# Un produit de deux int8 tient tout juste sur 16 bits ; leur somme, non. Sur combien de bits faut-il l'accumuler ?
+# Un produit de deux int8 tient tout juste sur 16 bits ; leur somme, non. Sur combien de bits faut-il l'accumuler ?
 
 # %% [markdown]
 # L'échelle $s^x_i$ d'un jeton se calcule au passage (**dynamique**) ou se fixe d'avance sur des textes (**statique**).
@@ -562,7 +566,7 @@ ch3.library_scales(first_mlp, absmax_scale, quantize_affine)
 # ??? q="static_dynamic"
 
 # %% [markdown]
-# ### ✎ Exercice : `int8_linear` · 3 points · 25 minutes · approfondissement
+# ### ✎ int8_linear
 
 
 # %% exercise="int8_linear"
@@ -599,7 +603,7 @@ def int8_linear(
 
 
 # %% [markdown]
-# Votre produit, dans chaque couche de Colibri. Où l'erreur est-elle la plus forte ?
+# Votre produit, dans chaque couche de Colibri. Où l'erreur est-elle la plus forte ?
 
 # %%
 ch3.w8a8_errors(colibri, calibration, int8_linear, absmax_per_channel, quantize_affine, sqnr_db)
@@ -612,8 +616,8 @@ ch3.w8a8_errors(colibri, calibration, int8_linear, absmax_per_channel, quantize_
 ch3.row_int8(colibri, int8_linear, absmax_per_channel, quantize_affine)
 
 # %% [markdown]
-# La perplexité n'a presque pas bougé. Et le temps ? Comparez-le à celui de la ligne « fp32 », plus haut : les entiers sont
-# pourtant quatre fois plus petits.
+# La perplexité n'a presque pas bougé. Et le temps ? Comparez-le à celui de la ligne « fp32 », plus haut : les entiers
+# sont pourtant quatre fois plus petits.
 #
 # ??? q="int8_speed"
 
@@ -623,15 +627,16 @@ ch3.own_product_time(int8_linear, absmax_per_channel, quantize_affine)
 # %% [markdown]
 # Si vous élargissez les codes en int32 avant de les multiplier, le processeur n'y gagne rien, et le produit d'int32 de
 # PyTorch est peu optimisé. Pour gagner, il faut un **noyau**, un programme écrit pour les instructions int8 de la
-# machine. En voici, sur les vraies tailles d'une couche de GPT-2, avec des poids au hasard : le temps n'en dépend pas.
+# machine. En voici, sur les vraies tailles d'une couche de GPT-2, avec des poids au hasard : le temps n'en dépend pas.
 
 # %%
 ch3.linear_times(sizes=atelier.scale().pick(essai=("small",), cpu=("small", "xl"), gpu=("small", "xl")))
 
 # %% [markdown]
-# Deux régimes. Avec **un jeton**, quand on génère, chaque poids n'est lu que pour une multiplication : on attend la
-# mémoire, et quatre fois moins d'octets peuvent aller jusqu'à quatre fois plus vite. Avec **des centaines de jetons**, on attend
-# les calculs : le gain dépend surtout des instructions int8 de la puce. Sans elles, il n'y en a guère.
+# Deux régimes. Avec **un jeton**, quand on génère, chaque poids n'est lu que pour une multiplication : on attend la
+# mémoire, et quatre fois moins d'octets peuvent aller jusqu'à quatre fois plus vite. Avec **des centaines de
+# jetons**, on attend les calculs : le gain dépend surtout des instructions int8 de la puce. Sans elles, il n'y en a
+# guère.
 
 # %% [markdown]
 # ## 3.10 Quatre bits, pour de bon
@@ -639,12 +644,12 @@ ch3.linear_times(sizes=atelier.scale().pick(essai=("small",), cpu=("small", "xl"
 # ??? q="packing"
 
 # %% [markdown]
-# PyTorch n'a pas d'élément de 4 bits : à nous d'en ranger deux par octet. Un entier de −8 à 7 s'écrit sur 4 bits en
-# **complément à deux** : les négatifs sont décalés de 16, si bien que −1 s'écrit 1111. Le premier va dans la moitié
+# PyTorch n'a pas d'élément de 4 bits : à nous d'en ranger deux par octet. Un entier de −8 à 7 s'écrit sur 4 bits en
+# **complément à deux** : les négatifs sont décalés de 16, si bien que −1 s'écrit 1111. Le premier va dans la moitié
 # basse de l'octet, le second dans la moitié haute.
 
 # %% [markdown]
-# ### ✎ Exercice : `pack_int4` · 2 points · 15 minutes
+# ### ✎ pack_int4
 
 
 # %% exercise="pack_int4"
@@ -668,10 +673,10 @@ def pack_int4(q: torch.Tensor) -> torch.Tensor:
 
 
 # %% [markdown]
-# Au retour, une difficulté : comment savoir que 1111 valait −1, et non 15 ?
+# Au retour, une difficulté : comment savoir que 1111 valait −1, et non 15 ?
 
 # %% [markdown]
-# ### ✎ Exercice : `unpack_int4` · 2 points · 10 minutes
+# ### ✎ unpack_int4
 
 
 # %% exercise="unpack_int4"
@@ -689,52 +694,54 @@ def unpack_int4(p: torch.Tensor, n: int) -> torch.Tensor:
 
 
 # %% [markdown]
-# Le même Colibri, dans plusieurs fichiers écrits, puis pesés. **Pariez :** de 32 à 4 bits par poids, le fichier est-il huit fois plus petit ?
+# Le même Colibri, dans plusieurs fichiers écrits, puis pesés. **Pariez :** de 32 à 4 bits par poids, le fichier
+# est-il huit fois plus petit ?
 
 # %%
 ch3.weigh_files(colibri, absmax_per_channel, quantize_affine, pack_int4, unpack_int4)
 
 # %% [markdown]
-# Non, et la dernière colonne dit pourquoi : la table des jetons, les positions et les biais restent en FP16. Dans un petit
-# modèle, ils pèsent lourd ; dans GPT-3, presque rien. C'est l'usage : GPTQ aussi laisse la table et la tête en 16 bits.
+# Non, et la dernière colonne dit pourquoi : la table des jetons, les positions et les biais restent en FP16. Dans un
+# petit modèle, ils pèsent lourd ; dans GPT-3, presque rien. C'est l'usage : GPTQ aussi laisse la table et la tête en
+# 16 bits.
 
 # %%
 four_bits = (absmax_per_channel, quantize_affine, dequantize_affine, pack_int4, unpack_int4)
 ch3.row_int4(colibri, *four_bits)
 
 # %% [markdown]
-# ## 3.11 GPTQ : arrondir en sachant ce que font les autres
+# ## 3.11 GPTQ : arrondir en sachant ce que font les autres
 #
-# RTN approche chaque **poids** au mieux. Est-ce ce que l'on veut ? Ce qui compte, c'est la **sortie** de la couche,
+# RTN approche chaque **poids** au mieux. Est-ce ce que l'on veut ? Ce qui compte, c'est la **sortie** de la couche,
 # $\lVert XW^\top - X\widehat{W}^\top\rVert^2$. Voici deux vrais poids de Colibri, dont les entrées vont ensemble.
 
 # %%
 ch3.two_weights(layer_weights["0.mlp.c_fc"], inputs_by_layer["0.mlp.c_fc"], bits=3)
 
 # %% [markdown]
-# L'erreur est une vallée en biais : se tromper sur un poids se rattrape en se trompant sur l'autre, dans l'autre
-# sens. On arrondit donc le premier (flèche pleine), on **déplace le second** au fond de la vallée (flèche en tirets), et
-# on l'arrondit ensuite. Le second arrondi est moins proche, la sortie bien meilleure.
+# L'erreur est une vallée en biais : se tromper sur un poids se rattrape en se trompant sur l'autre, dans l'autre
+# sens. On arrondit donc le premier (flèche pleine), on **déplace le second** au fond de la vallée (flèche en tirets),
+# et on l'arrondit ensuite. Le second arrondi est moins proche, la sortie bien meilleure.
 
 # %% [markdown]
-# Avec tous les poids d'une ligne, l'erreur est $\tfrac12\,\delta H \delta^\top$, où $\delta$ est la modification de la ligne et
-# $H = 2X^\top X$ la hessienne, la même pour toutes les lignes. Si l'on fixe le poids $j$, la meilleure correction des
-# poids encore libres est (Hassibi et Stork, 1993)
+# Avec tous les poids d'une ligne, l'erreur est $\tfrac12\,\delta H \delta^\top$, où $\delta$ est la modification de
+# la ligne et $H = 2X^\top X$ la hessienne, la même pour toutes les lignes. Si l'on fixe le poids $j$, la meilleure
+# correction des poids encore libres est (Hassibi et Stork, 1993)
 #
 # $$ \delta = -\frac{w_j - \widehat{w}_j}{[H^{-1}]_{jj}}\;[H^{-1}]_{j,:}\,, $$
 #
-# où $H$ ne porte que sur les poids libres : son inverse change donc à chaque colonne.
+# où $H$ ne porte que sur les poids libres : son inverse change donc à chaque colonne.
 
 # %% [markdown]
 # GPTQ (Frantar et al., ICLR 2023) y ajoute trois idées. Toutes les lignes se traitent dans le **même ordre**, de gauche
 # à droite, si bien qu'une seule suite d'inverses sert à toutes. Cette suite se lit d'avance dans le **facteur de
-# Cholesky** $U$ de $H^{-1}$ : à l'étape $j$, la ligne utile est $U_{j,j:}/U_{jj}$. Enfin, un **amortissement** ajouté à la
-# diagonale garantit que $H$ s'inverse, même avec moins d'exemples que d'entrées.
+# Cholesky** $U$ de $H^{-1}$ : à l'étape $j$, la ligne utile est $U_{j,j:}/U_{jj}$. Enfin, un **amortissement** ajouté
+# à la diagonale garantit que $H$ s'inverse, même avec moins d'exemples que d'entrées.
 #
 # ??? q="gptq"
 
 # %% [markdown]
-# ### ✎ Exercice : `gptq_quantize` · 4 points · 40 minutes · approfondissement
+# ### ✎ gptq_quantize
 
 
 # %% exercise="gptq_quantize"
@@ -763,7 +770,7 @@ def gptq_quantize(w: torch.Tensor, x: torch.Tensor, bits: int = 4, damp: float =
 
     hessian = 2 * x.T @ x
     hessian.diagonal().add_(damp * hessian.diagonal().mean())
-    if not hessian.any():  # x nul : aucune erreur à compenser
+    if not hessian.any():  # x nul : aucune erreur à compenser
         hessian = torch.eye(w.shape[1], dtype=torch.float64, device=w.device)
     upper = torch.linalg.cholesky(torch.linalg.inv(hessian), upper=True)
 
@@ -784,7 +791,7 @@ def gptq_quantize(w: torch.Tensor, x: torch.Tensor, bits: int = 4, damp: float =
 ch3.gptq_layer_errors(colibri, calibration, gptq_quantize, absmax_per_channel, quantize_affine, dequantize_affine)
 
 # %% [markdown]
-# GPTQ se trompe **davantage** sur les poids, et bien moins sur la sortie : c'est exactement ce qu'on lui a demandé.
+# GPTQ se trompe **davantage** sur les poids, et bien moins sur la sortie : c'est exactement ce qu'on lui a demandé.
 #
 # Puis tout le modèle. Comme dans l'article, chaque bloc est quantifié sur les activations du modèle déjà quantifié
 # avant lui. Pour la version par groupes, nous enchaînons votre fonction sur des groupes de 64 colonnes, en laissant
@@ -801,8 +808,8 @@ ch3.row_gptq(colibri, calibration, gptq_quantize, *four_bits)
 # %% [markdown]
 # ## 3.12 À côté de l'article
 #
-# Les tableaux 3 et 4 de l'article, que montrent les diapositives. OPT et BLOOM y sont évalués sur WikiText2, en anglais.
-# **Cherchez les cases bizarres** avant de descendre.
+# Les tableaux 3 et 4 de l'article, que montrent les diapositives. OPT et BLOOM y sont évalués sur WikiText2, en
+# anglais. **Cherchez les cases bizarres** avant de descendre.
 
 # %%
 ch3.paper_tables()
@@ -814,45 +821,46 @@ ch3.beside_the_paper(gptq_results, colibri.num_parameters(), gptq_quantize)
 # ??? q="rtn_66b"
 
 # %% [markdown]
-# La case « 110 » est bien dans l'article, et la case 48,17 à 1,3B lui ressemble : RTN n'a aucun garde-fou, et un modèle
-# peut mal tomber. À 66B, les auteurs ont regardé : beaucoup d'unités des premières couches sont mortes, « which may make it
-# harder to compress » (note 2) ; GPTQ à 3 bits y souffre aussi (14,16). Pour 1,3B, l'article ne dit rien, et nous ne savons
-# pas. BLOOM 176B tombe de même, à 3 bits seulement : 571.
+# La case « 110 » est bien dans l'article, et la case 48,17 à 1,3B lui ressemble : RTN n'a aucun garde-fou, et un modèle
+# peut mal tomber. À 66B, les auteurs ont regardé : beaucoup d'unités des premières couches sont mortes, « which may
+# make it harder to compress » (note 2) ; GPTQ à 3 bits y souffre aussi (14,16). Pour 1,3B, l'article ne dit rien, et
+# nous ne savons pas. BLOOM 176B tombe de même, à 3 bits seulement : 571.
 #
-# Et chez nous ? Le tableau suivant prend les affirmations de l'article une à une.
+# Et chez nous ? Le tableau suivant prend les affirmations de l'article une à une.
 
 # %%
 ch3.verdicts(gptq_results, gptq_quantize)
 
 # %% [markdown]
-# L'effondrement de RTN à 3 bits est celui d'OPT. Chez BLOOM, sauf à 176B, la perplexité n'est multipliée que par quelques
-# unités, comme chez Colibri : la famille compte autant que la taille.
+# L'effondrement de RTN à 3 bits est celui d'OPT. Chez BLOOM, sauf à 176B, la perplexité n'est multipliée que par
+# quelques unités, comme chez Colibri : la famille compte autant que la taille.
 #
-# Trois différences à garder en tête : leur grille est asymétrique, min-max, une par ligne, la nôtre symétrique ; leur
-# étalonnage compte 128 extraits de 2 048 jetons, le nôtre quelques fenêtres ; leur plus petit modèle est des dizaines de
-# fois plus grand que Colibri. Nous comparons donc des **rapports** de perplexité, jamais des perplexités.
+# Trois différences à garder en tête : leur grille est asymétrique, min-max, une par ligne, la nôtre symétrique ; leur
+# étalonnage compte 128 extraits de 2 048 jetons, le nôtre quelques fenêtres ; leur plus petit modèle est des dizaines
+# de fois plus grand que Colibri. Nous comparons donc des **rapports** de perplexité, jamais des perplexités.
 
 # %% [markdown]
 # ## 3.13 Où en est Colibri
 #
-# Perplexité, octets, temps : qui gagne, et à quel prix ?
+# Perplexité, octets, temps : qui gagne, et à quel prix ?
 
 # %%
 atelier.board()
 
 # %% [markdown]
-# **Ce que vous savez maintenant.** Un format flottant partage ses bits entre étendue et précision. Une quantification affine
-# est un pas et un code pour zéro. Le plus grand poids d'un groupe décide pour tout le groupe, d'où l'intérêt des petits
-# groupes. Le fichier rétrécit toujours, le calcul n'accélère qu'avec le bon noyau. Et en dessous de 4 bits, mieux vaut
-# demander aux poids voisins de compenser que d'arrondir chacun pour soi.
+# **Ce que vous savez maintenant.** Un format flottant partage ses bits entre étendue et précision. Une quantification
+# affine est un pas et un code pour zéro. Le plus grand poids d'un groupe décide pour tout le groupe, d'où l'intérêt
+# des petits groupes. Le fichier rétrécit toujours, le calcul n'accélère qu'avec le bon noyau. Et en dessous de 4
+# bits, mieux vaut demander aux poids voisins de compenser que d'arrondir chacun pour soi.
 
 # %%
 atelier.progress()
 
 # %% [markdown]
-# **Références.** IEEE 754-2019 · Micikevicius et al., *FP8 Formats for Deep Learning*, 2022, arXiv 2209.05433 · Jacob et al., CVPR
-# 2018, arXiv 1712.05877 · Nagel et al., *A White Paper on Neural Network Quantization*, 2021, arXiv 2106.08295 · Dettmers et
-# al., *LLM.int8()*, 2022, arXiv 2208.07339 · Xiao et al., *SmoothQuant*, 2023, arXiv 2211.10438 · Yao et al., *ZeroQuant*, 2022,
-# arXiv 2206.01861 · Hassibi et Stork, *Optimal Brain Surgeon*, 1993 · Frantar et al., *GPTQ*, ICLR 2023, arXiv 2210.17323 ·
-# Frantar et Alistarh, *SparseGPT*, 2023, arXiv 2301.00774 · Sanh et al., *Movement Pruning*, 2020, arXiv 2005.07683 · Lei Mao,
-# *Quantization for Neural Networks*, leimao.github.io (cité par la diapositive)
+# **Références.** IEEE 754-2019 · Micikevicius et al., *FP8 Formats for Deep Learning*, 2022, arXiv 2209.05433 · Jacob
+# et al., CVPR 2018, arXiv 1712.05877 · Nagel et al., *A White Paper on Neural Network Quantization*, 2021, arXiv
+# 2106.08295 · Dettmers et al., *LLM.int8()*, 2022, arXiv 2208.07339 · Xiao et al., *SmoothQuant*, 2023, arXiv
+# 2211.10438 · Yao et al., *ZeroQuant*, 2022, arXiv 2206.01861 · Hassibi et Stork, *Optimal Brain Surgeon*, 1993 ·
+# Frantar et al., *GPTQ*, ICLR 2023, arXiv 2210.17323 · Frantar et Alistarh, *SparseGPT*, 2023, arXiv 2301.00774 ·
+# Sanh et al., *Movement Pruning*, 2020, arXiv 2005.07683 · Lei Mao, *Quantization for Neural Networks*,
+# leimao.github.io (cité par la diapositive)

@@ -13,11 +13,12 @@
 # %% [markdown]
 # # Chapitre 5 · Élagage
 #
-# Colibri a trois millions de poids. **Avant d'aller plus loin :** combien peut-on en remplacer par zéro sans que ses phrases
-# changent ? Un sur dix ? La moitié ? Et une fois qu'ils sont nuls, qu'y gagne-t-on : de la place, du temps, rien ?
+# Colibri a trois millions de poids. **Avant d'aller plus loin :** combien peut-on en remplacer par zéro sans que ses
+# phrases changent ? Un sur dix ? La moitié ? Et une fois qu'ils sont nuls, qu'y gagne-t-on : de la place, du temps,
+# rien ?
 #
 # Dans ce chapitre, vous écrivez de quoi choisir les poids à retirer, puis vous mesurez ce que cela coûte et ce que cela
-# rapporte. Comptez moins de deux heures pour l'essentiel ; les deux exercices marqués « approfondissement » peuvent
+# rapporte. Comptez moins de deux heures pour l'essentiel ; les deux exercices marqués « approfondissement » peuvent
 # attendre. Tant qu'un exercice n'est pas fait, les figures qui en dépendent montrent le résultat de l'auteur et le
 # disent.
 
@@ -37,7 +38,7 @@ import torch
 # ## 5.1 Où nous en sommes
 #
 # Le chapitre 3 écrivait chaque poids sur moins de bits. Le chapitre 4 faisait apprendre un petit modèle d'un grand.
-# Ici, l'on garde le modèle et l'on en **retire**. Suivez les accolades : aucune de ces voies n'interdit les autres.
+# Ici, l'on garde le modèle et l'on en **retire**. Suivez les accolades : aucune de ces voies n'interdit les autres.
 
 # %%
 ch5.three_compressions(here=5)
@@ -54,7 +55,7 @@ ch5.what_is_pruned(colibri)
 # La part de poids nuls s'appelle la **parcimonie** (*sparsity*). Elle se mesure sur plusieurs tenseurs à la fois.
 
 # %% [markdown]
-# ### ✎ Exercice : `sparsity` · 1 point · 5 minutes
+# ### ✎ sparsity
 
 
 # %% exercise="sparsity"
@@ -76,7 +77,7 @@ def sparsity(tensors: Iterable[torch.Tensor]) -> float:
 
 
 # %% [markdown]
-# Un modèle entraîné contient-il déjà des zéros ?
+# Un modèle entraîné contient-il déjà des zéros ?
 
 # %%
 ch5.zeros_of(colibri, sparsity)
@@ -84,16 +85,17 @@ ch5.zeros_of(colibri, sparsity)
 # %% [markdown]
 # ## 5.2 Les plus petits d'abord
 #
-# Il faut donc choisir. Une **importance** (*importance estimate*) est un nombre par poids ; on retire ceux qui en ont
-# le moins. La plus simple est la taille : $|w|$, la **magnitude** (Han et al., 2015).
+# Il faut donc choisir. Une **importance** (*importance estimate*) est un nombre par poids ; on retire ceux qui en ont
+# le moins. La plus simple est la taille : $|w|$, la **magnitude** (Han et al., 2015).
 #
 # ??? q="why_magnitude"
 
 # %% [markdown]
-# Un **masque** est un tenseur de booléens, un par poids : True, il reste ; False, il devient zéro. Il se multiplie au poids.
+# Un **masque** est un tenseur de booléens, un par poids : True, il reste ; False, il devient zéro. Il se multiplie au
+# poids.
 
 # %% [markdown]
-# ### ✎ Exercice : `magnitude_mask` · 2 points · 15 minutes
+# ### ✎ magnitude_mask
 
 
 # %% exercise="magnitude_mask"
@@ -120,16 +122,16 @@ def magnitude_mask(w: torch.Tensor, amount: float) -> torch.Tensor:
 
 
 # %% [markdown]
-# Votre masque, sur une couche de Colibri. **Bougez le curseur :** quand la moitié des poids est partie, quelle part de
-# la somme des carrés est partie avec eux ?
+# Votre masque, sur une couche de Colibri. **Bougez le curseur :** quand la moitié des poids est partie, quelle part de
+# la somme des carrés est partie avec eux ?
 
 # %%
 layer_weights = ch5.linear_weights(colibri)
 ch5.threshold(layer_weights["0.mlp.c_fc"], magnitude_mask)
 
 # %% [markdown]
-# La moitié des poids porte bien peu. Voilà l'espoir de l'élagage. Que dit la perplexité ? **Pariez :** à 50 %, de combien
-# monte-t-elle ? Et si l'on tirait les poids au hasard ?
+# La moitié des poids porte bien peu. Voilà l'espoir de l'élagage. Que dit la perplexité ? **Pariez :** à 50 %, de
+# combien monte-t-elle ? Et si l'on tirait les poids au hasard ?
 
 # %%
 sparsity_levels = atelier.scale().pick(
@@ -139,8 +141,8 @@ ch5.sweep_magnitude(colibri, magnitude_mask, sparsity_levels, extract_tokens)
 
 # %% [markdown]
 # L'axe vertical est logarithmique. Au hasard, un poids sur dix coûte déjà plus que les plus petits à quatre sur dix.
-# Les plus petits, eux, se laissent prendre jusqu'à un sur cinq presque sans rien dire ; ensuite, cela va vite. Et les
-# phrases ?
+# Les plus petits, eux, se laissent prendre jusqu'à un sur cinq presque sans rien dire ; ensuite, cela va vite. Et les
+# phrases ?
 
 # %%
 ch5.sentences(
@@ -150,11 +152,11 @@ ch5.sentences(
 # %% [markdown]
 # ## 5.3 Un seul classement pour tout le modèle
 #
-# Jusqu'ici, chaque couche perdait la même part. Mais pourquoi ? Si une couche n'a que de petits poids, ne devrait-elle
-# pas en perdre davantage ? Classons-les tous ensemble. **Pariez :** mieux, ou moins bien ?
+# Jusqu'ici, chaque couche perdait la même part. Mais pourquoi ? Si une couche n'a que de petits poids, ne devrait-elle
+# pas en perdre davantage ? Classons-les tous ensemble. **Pariez :** mieux, ou moins bien ?
 
 # %% [markdown]
-# ### ✎ Exercice : `global_magnitude_masks` · 2 points · 20 minutes
+# ### ✎ global_magnitude_masks
 
 
 # %% exercise="global_magnitude_masks"
@@ -184,7 +186,7 @@ def global_magnitude_masks(weights: dict[str, torch.Tensor], amount: float) -> d
 ch5.sweep_global(colibri, global_magnitude_masks, sparsity_levels, extract_tokens)
 
 # %% [markdown]
-# Moins bien, dans toute la zone où Colibri parle encore. Regardez qui paie :
+# Moins bien, dans toute la zone où Colibri parle encore. Regardez qui paie :
 
 # %%
 ch5.global_shares(colibri, global_magnitude_masks)
@@ -194,22 +196,22 @@ ch5.global_shares(colibri, global_magnitude_masks)
 
 # %% [markdown]
 # Vérifions. On élague **une seule** couche à la fois, de moitié, et l'on regarde la perplexité. Les plus dégarnies
-# étaient-elles les moins utiles ?
+# étaient-elles les moins utiles ?
 
 # %%
 ch5.sensitivity(colibri, magnitude_mask, tokens=short_extract)
 
 # %% [markdown]
-# Comparez les deux cartes, ligne par ligne. Quel bloc le classement global dégarnit-il le plus ? Lequel le supporte le
-# moins ? C'est le même. La taille des poids dit mal ce qu'une couche supporte : il manque à notre importance ce qui
-# **entre** dans la couche. C'est la réserve « à entrée égale », qu'il est temps de lever.
+# Comparez les deux cartes, ligne par ligne. Quel bloc le classement global dégarnit-il le plus ? Lequel le supporte le
+# moins ? C'est le même. La taille des poids dit mal ce qu'une couche supporte : il manque à notre importance ce qui
+# **entre** dans la couche. C'est la réserve « à entrée égale », qu'il est temps de lever.
 #
-# ## 5.4 Wanda : ce qu'un poids multiplie
+# ## 5.4 Wanda : ce qu'un poids multiplie
 #
-# Un neurone reçoit deux entrées : la première vaut d'ordinaire 100, la seconde 0,1. Leurs poids sont 0,1 et 1. Lequel
-# retirer ? Calculez ce que chacun apporte à la sortie : 10 et 0,1. Le plus petit poids est cent fois plus important.
+# Un neurone reçoit deux entrées : la première vaut d'ordinaire 100, la seconde 0,1. Leurs poids sont 0,1 et 1. Lequel
+# retirer ? Calculez ce que chacun apporte à la sortie : 10 et 0,1. Le plus petit poids est cent fois plus important.
 #
-# **Wanda** (*pruning by Weights and activations*, Sun et al., 2023) s'en tient là : l'importance d'un poids est
+# **Wanda** (*pruning by Weights and activations*, Sun et al., 2023) s'en tient là : l'importance d'un poids est
 #
 # $$ S_{ij} = |w_{ij}| \cdot \lVert x_j \rVert_2 , $$
 #
@@ -219,7 +221,7 @@ ch5.sensitivity(colibri, magnitude_mask, tokens=short_extract)
 # ??? q="wanda_row"
 
 # %% [markdown]
-# ### ✎ Exercice : `wanda_mask` · 3 points · 25 minutes · approfondissement
+# ### ✎ wanda_mask
 
 
 # %% exercise="wanda_mask"
@@ -246,7 +248,7 @@ def wanda_mask(w: torch.Tensor, x: torch.Tensor, amount: float) -> torch.Tensor:
 
 
 # %% [markdown]
-# Un point par poids d'une couche. La magnitude coupe à l'horizontale ; comment Wanda coupe-t-il ?
+# Un point par poids d'une couche. La magnitude coupe à l'horizontale ; comment Wanda coupe-t-il ?
 
 # %%
 inputs = ch5.layer_inputs(colibri, calibration)
@@ -254,26 +256,26 @@ layer = "1.attn.c_attn"
 ch5.weight_and_input(layer_weights[layer], inputs[layer], magnitude_mask, wanda_mask, layer)
 
 # %% [markdown]
-# Wanda garde de petits poids dont l'entrée est grande, et les paie de poids moyens dont l'entrée est faible. Il abîme donc
-# **davantage** les poids. Et la sortie de la couche, sur un texte qui n'a pas servi à régler ?
+# Wanda garde de petits poids dont l'entrée est grande, et les paie de poids moyens dont l'entrée est faible. Il abîme
+# donc **davantage** les poids. Et la sortie de la couche, sur un texte qui n'a pas servi à régler ?
 
 # %%
 ch5.layer_errors(colibri, calibration, magnitude_mask, wanda_mask)
 
 # %% [markdown]
-# C'est la même leçon qu'avec GPTQ : ce qui compte n'est pas l'erreur sur les poids mais l'erreur sur la sortie.
-# Regardez aussi **où** Wanda gagne : surtout dans le premier bloc, celui-là même que la section 5.3 avait désigné. Puis
+# C'est la même leçon qu'avec GPTQ : ce qui compte n'est pas l'erreur sur les poids mais l'erreur sur la sortie.
+# Regardez aussi **où** Wanda gagne : surtout dans le premier bloc, celui-là même que la section 5.3 avait désigné. Puis
 # tout le modèle, bloc après bloc, comme dans l'article.
 
 # %%
 ch5.sweep_wanda(colibri, calibration, wanda_mask, sparsity_levels, extract_tokens)
 
 # %% [markdown]
-# La dernière courbe, **SparseGPT** (Frantar et Alistarh, 2023), fait à l'élagage ce que GPTQ fait à l'arrondi : quand
+# La dernière courbe, **SparseGPT** (Frantar et Alistarh, 2023), fait à l'élagage ce que GPTQ fait à l'arrondi : quand
 # un poids part, les suivants se déplacent pour compenser. C'est l'algorithme que vous avez écrit au chapitre 3, où
-# « arrondir » devient « arrondir à zéro ». Il coûte une hessienne par couche ; Wanda, une norme.
+# « arrondir » devient « arrondir à zéro ». Il coûte une hessienne par couche ; Wanda, une norme.
 #
-# Regardez enfin la droite de la figure : passé les trois quarts, Wanda reste-t-il devant la magnitude ? À ces
+# Regardez enfin la droite de la figure : passé les trois quarts, Wanda reste-t-il devant la magnitude ? À ces
 # perplexités, le classement des méthodes n'a plus guère de sens.
 
 # %%
@@ -282,16 +284,16 @@ ch5.row_wanda(colibri, calibration, wanda_mask)
 # %% [markdown]
 # ## 5.5 À côté des articles
 #
-# Voici ce que donnent ces méthodes sur LLaMA-2, de deux mille à vingt mille fois plus grand que Colibri. Le protocole :
-# WikiText-2, en anglais, par fenêtres du contexte entier (4 096 jetons), et 128 extraits de C4 pour l'étalonnage.
-# D'autres articles affichent 5,47 pour le même 7B entier, avec des fenêtres de 2 048 : encore une affaire de protocole.
-# **Lisez en ligne :** que devient l'écart entre les méthodes quand le modèle grandit ?
+# Voici ce que donnent ces méthodes sur LLaMA-2, de deux mille à vingt mille fois plus grand que Colibri. Le protocole :
+# WikiText-2, en anglais, par fenêtres du contexte entier (4 096 jetons), et 128 extraits de C4 pour l'étalonnage.
+# D'autres articles affichent 5,47 pour le même 7B entier, avec des fenêtres de 2 048 : encore une affaire de protocole.
+# **Lisez en ligne :** que devient l'écart entre les méthodes quand le modèle grandit ?
 
 # %%
 ch5.paper_table()
 
 # %% [markdown]
-# Un texte, une langue, un contexte, un vocabulaire différents : nous ne comparons donc que des **rapports** à la
+# Un texte, une langue, un contexte, un vocabulaire différents : nous ne comparons donc que des **rapports** à la
 # perplexité du modèle entier.
 
 # %%
@@ -299,26 +301,26 @@ ch5.beside_the_papers()
 
 # %% [markdown]
 # Deux faits. De Colibri à LLaMA-2 13B, l'élagage coûte en rapport de moins en moins, à une exception près que vous
-# trouverez ; de 13B à 70B, ce n'est plus toujours vrai : cherchez les courbes qui remontent. Et l'on ne retrouve pas
-# tout : Wanda bat la magnitude, ici comme là-bas, mais n'égale pas SparseGPT, que ses corrections avantagent nettement
-# sur Colibri. Sun et al. ont imaginé Wanda pour les quelques entrées immenses des grands modèles ; dans la couche que
+# trouverez ; de 13B à 70B, ce n'est plus toujours vrai : cherchez les courbes qui remontent. Et l'on ne retrouve pas
+# tout : Wanda bat la magnitude, ici comme là-bas, mais n'égale pas SparseGPT, que ses corrections avantagent nettement
+# sur Colibri. Sun et al. ont imaginé Wanda pour les quelques entrées immenses des grands modèles ; dans la couche que
 # vous avez regardée, la plus grande entrée de Colibri ne dépasse la médiane que de quelques fois.
 #
-# Un autre chiffre, de SparseGPT cette fois : OPT-125M, 27,66 entier, 193 à 50 % par magnitude, 36,85 par SparseGPT, sur
+# Un autre chiffre, de SparseGPT cette fois : OPT-125M, 27,66 entier, 193 à 50 % par magnitude, 36,85 par SparseGPT, sur
 # WikiText-2 (Frantar et Alistarh, 2023). C'est le plus petit de leurs modèles, encore quarante fois plus grand que
 # Colibri.
 
 # %% [markdown]
-# ## 5.6 Des zéros bien rangés : N:M
+# ## 5.6 Des zéros bien rangés : N:M
 #
-# Un masque libre est un désordre, et le désordre se paie, vous allez le voir. Un motif **N:M** impose une règle : N
+# Un masque libre est un désordre, et le désordre se paie, vous allez le voir. Un motif **N:M** impose une règle : N
 # poids gardés dans chaque groupe de M voisins. Les cartes NVIDIA, depuis Ampere (2020), savent sauter les zéros d'un
 # motif **2:4** (Mishra et al., 2021).
 #
 # ??? q="nm_or_free"
 
 # %% [markdown]
-# ### ✎ Exercice : `nm_mask` · 2 points · 15 minutes
+# ### ✎ nm_mask
 
 
 # %% exercise="nm_mask"
@@ -348,16 +350,16 @@ def nm_mask(w: torch.Tensor, n: int = 2, m: int = 4) -> torch.Tensor:
 ch5.nm_picture(layer_weights["0.mlp.c_fc"], nm_mask, magnitude_mask)
 
 # %% [markdown]
-# Plus les groupes sont petits, moins l'on choisit. Votre fonction ne sait pas ce que sont les nombres qu'on lui donne :
+# Plus les groupes sont petits, moins l'on choisit. Votre fonction ne sait pas ce que sont les nombres qu'on lui donne :
 # avec les importances de Wanda à la place des poids, elle fait un Wanda 2:4.
 
 # %%
 ch5.nm_price(colibri, calibration, nm_mask, extract_tokens)
 
 # %% [markdown]
-# Voilà le prix. (Vos deux lignes de Wanda et celles de l'auteur n'ont pas lu les mêmes textes d'étalonnage, ni autant :
-# l'écart entre elles dit ce que l'étalonnage change.) Et ce qu'il achète ? Le fabricant annonce, pour le produit seul,
-# jusqu'à deux fois plus d'opérations par seconde (Mishra et al., 2021). À vérifier sur la carte, si vous en avez une :
+# Voilà le prix. (Vos deux lignes de Wanda et celles de l'auteur n'ont pas lu les mêmes textes d'étalonnage, ni autant :
+# l'écart entre elles dit ce que l'étalonnage change.) Et ce qu'il achète ? Le fabricant annonce, pour le produit seul,
+# jusqu'à deux fois plus d'opérations par seconde (Mishra et al., 2021). À vérifier sur la carte, si vous en avez une :
 
 # %%
 ch5.nm_kernels(size=atelier.scale().pick(essai="small", cpu="small", gpu="xl"))
@@ -366,13 +368,13 @@ ch5.nm_kernels(size=atelier.scale().pick(essai="small", cpu="small", gpu="xl"))
 ch5.row_two_four(colibri, calibration, nm_mask)
 
 # %% [markdown]
-# ## 5.7 Ce que cela fait gagner : de la place ?
+# ## 5.7 Ce que cela fait gagner : de la place ?
 #
 # Un Colibri à moitié nul, écrit comme d'habitude, occupe… autant qu'avant. Un zéro est un nombre comme un autre. Pour
 # gagner, il faut ne pas l'écrire, et alors il faut dire où sont les autres.
 
 # %% [markdown]
-# ### ✎ Exercice : `sparse_bytes` · 1 point · 5 minutes
+# ### ✎ sparse_bytes
 
 
 # %% exercise="sparse_bytes"
@@ -398,23 +400,23 @@ def sparse_bytes(numel: int, amount: float, value_bytes: int = 2, index_bytes: i
 
 # %% [markdown]
 # D'autres rangements disent la même chose en moins de bits. **CSR** (*compressed sparse row*) note, ligne par ligne, la
-# colonne de chaque valeur. Le **bitmap** écrit un bit par poids : gardé ou non. Et zip ne sait rien, mais voit les
-# répétitions. Même couche, votre masque, six fichiers, pesés :
+# colonne de chaque valeur. Le **bitmap** écrit un bit par poids : gardé ou non. Et zip ne sait rien, mais voit les
+# répétitions. Même couche, votre masque, six fichiers, pesés :
 
 # %%
 ch5.formats(layer_weights["0.mlp.c_fc"], magnitude_mask, sparse_bytes)
 
 # %% [markdown]
-# À 50 %, seuls le bitmap et zip font mieux que le dense, et ils approchent de la moitié sans l'atteindre. Huit bits par
-# poids y arrivent tout juste, sans rien retirer : gardez cela en tête.
+# À 50 %, seuls le bitmap et zip font mieux que le dense, et ils approchent de la moitié sans l'atteindre. Huit bits par
+# poids y arrivent tout juste, sans rien retirer : gardez cela en tête.
 #
-# ## 5.8 Ce que cela fait gagner : du temps ?
+# ## 5.8 Ce que cela fait gagner : du temps ?
 #
 # ??? q="zeros_time"
 
 # %% [markdown]
 # Un produit dense ne gagne rien. Un produit CSR ne touche que les poids gardés, mais doit lire où ils vont.
-# **Pariez :** à partir de quelle part de zéros va-t-il plus vite ?
+# **Pariez :** à partir de quelle part de zéros va-t-il plus vite ?
 
 # %%
 ch5.products(
@@ -428,34 +430,34 @@ ch5.products(
 # Comparez cette part à celle où la perplexité s'envole, au paragraphe 5.4. Sans réapprentissage, un élagage libre ne
 # fait gagner du temps que là où Colibri ne parle plus.
 #
-# C'est pourquoi la diapositive écrit de l'élagage « a lot of work is done solely for research ». Le jugement vaut ce
-# que valent ces trois mesures : des zéros libres pèsent leurs indices ; ils ne font gagner du temps qu'en très grand
-# nombre, ou avec le bon motif et la bonne carte ; et la quantification, à octets égaux, abîme moins.
+# C'est pourquoi la diapositive écrit de l'élagage « a lot of work is done solely for research ». Le jugement vaut ce
+# que valent ces trois mesures : des zéros libres pèsent leurs indices ; ils ne font gagner du temps qu'en très grand
+# nombre, ou avec le bon motif et la bonne carte ; et la quantification, à octets égaux, abîme moins.
 
 # %%
 ch5.same_bits()
 
 # %% [markdown]
-# Lisez la figure à la verticale, puis à l'horizontale : pour une même perplexité, combien de bits de plus faut-il à
-# l'élagage ? Nous reviendrons aux deux ensemble. Mais il y a d'abord une autre façon de retirer, et celle-là rétrécit
+# Lisez la figure à la verticale, puis à l'horizontale : pour une même perplexité, combien de bits de plus faut-il à
+# l'élagage ? Nous reviendrons aux deux ensemble. Mais il y a d'abord une autre façon de retirer, et celle-là rétrécit
 # vraiment les matrices.
 #
 # ## 5.9 Retirer pour de bon
 #
-# Au lieu de poids isolés, retirons des morceaux entiers : une tête, un neurone, un bloc. C'est l'élagage **structuré**.
-# Les matrices deviennent plus petites, et tout devient plus rapide sans noyau spécial. Mais quelles têtes ? On les fait
+# Au lieu de poids isolés, retirons des morceaux entiers : une tête, un neurone, un bloc. C'est l'élagage **structuré**.
+# Les matrices deviennent plus petites, et tout devient plus rapide sans noyau spécial. Mais quelles têtes ? On les fait
 # taire une à une.
 
 # %%
 head_importances = ch5.head_scores(colibri, calibration[:4])
 
 # %% [markdown]
-# « Are Sixteen Heads Really Better than One? », demandaient Michel et al. (2019) : dans leurs modèles, beaucoup de
-# têtes ne coûtent presque rien, prises une à une. Colibri n'en a que trente : voyez combien sont dans ce cas.
+# « Are Sixteen Heads Really Better than One? », demandaient Michel et al. (2019) : dans leurs modèles, beaucoup de
+# têtes ne coûtent presque rien, prises une à une. Colibri n'en a que trente : voyez combien sont dans ce cas.
 # Faites-les maintenant disparaître.
 
 # %% [markdown]
-# ### ✎ Exercice : `prune_heads` · 4 points · 30 minutes · approfondissement
+# ### ✎ prune_heads
 
 
 # %% exercise="prune_heads"
@@ -469,9 +471,10 @@ def prune_heads(
     """Retire pour de bon des têtes d'attention d'un bloc de GPT-2 : des matrices plus petites, sans zéros.
 
     c_attn_weight : (d, 3d) et c_attn_bias : (3d,), la couche qui fabrique Q, K et V ; c_proj_weight : (d, d), la
-        projection de sortie. Ce sont des Conv1D : une couche calcule x @ poids + biais, ses poids sont (entrée, sortie).
-    Les 3d sorties de c_attn sont rangées Q, puis K, puis V, d colonnes chacun ; avec D = d / n_head, la tête h occupe les
-        composantes h·D à (h + 1)·D − 1 de chacun des trois, et les mêmes à l'entrée de c_proj.
+        projection de sortie. Ce sont des Conv1D : une couche calcule x @ poids + biais, ses poids sont (entrée,
+        sortie).
+    Les 3d sorties de c_attn sont rangées Q, puis K, puis V, d colonnes chacun ; avec D = d / n_head, la tête h occupe
+        les composantes h·D à (h + 1)·D − 1 de chacun des trois, et les mêmes à l'entrée de c_proj.
     heads : numéros des têtes à retirer, de 0 à n_head − 1, sans répétition, dans un ordre quelconque (vide : aucune).
     Rend (c_attn_weight, c_attn_bias, c_proj_weight) sans ces têtes, de formes (d, 3d′), (3d′,) et (d′, d), où d′ vaut D
     fois le nombre de têtes gardées ; les têtes gardées restent dans le même ordre. Les arguments ne changent pas.
@@ -489,14 +492,14 @@ def prune_heads(
 
 
 # %% [markdown]
-# L'épreuve : faire taire des têtes (leurs poids mis à zéro) et les retirer doivent donner les mêmes logits.
+# L'épreuve : faire taire des têtes (leurs poids mis à zéro) et les retirer doivent donner les mêmes logits.
 
 # %%
 ch5.silenced_or_removed(colibri, calibration[:2], prune_heads, ch5.least_useful(head_importances, 6))
 
 # %% [markdown]
-# Mêmes réponses, moins de paramètres. Allons plus loin, les moins utiles d'abord. **Attention :** leurs coûts ont été
-# mesurés une à une. S'additionnent-ils ?
+# Mêmes réponses, moins de paramètres. Allons plus loin, les moins utiles d'abord. **Attention :** leurs coûts ont été
+# mesurés une à une. S'additionnent-ils ?
 
 # %%
 ch5.head_curve(
@@ -509,10 +512,10 @@ ch5.head_curve(
 
 # %% [markdown]
 # Paramètres, octets et temps baissent pour de bon, et la perplexité monte plus vite que si les coûts s'ajoutaient
-# (dernière colonne) : deux têtes qui font le même travail, par exemple, ne coûtent presque rien chacune, et beaucoup
-# ensemble. Et les neurones du MLP, ou un bloc entier ? Les neurones sont classés comme par Wanda (taille de leurs poids
+# (dernière colonne) : deux têtes qui font le même travail, par exemple, ne coûtent presque rien chacune, et beaucoup
+# ensemble. Et les neurones du MLP, ou un bloc entier ? Les neurones sont classés comme par Wanda (taille de leurs poids
 # de sortie, fois la norme de leur activation), et le bloc retiré est celui qui coûte le moins. À nombre de paramètres
-# égal :
+# égal :
 
 # %%
 headless_colibri = ch5.three_ways(colibri, calibration, head_importances, prune_heads, tokens=short_extract)
@@ -524,23 +527,23 @@ ch5.rows_structure(headless_colibri, prune_heads)
 # ??? q="reload"
 
 # %% [markdown]
-# Ces modèles sont-ils encore des GPT-2 ordinaires ? On les écrit par `save_pretrained`, on les relit par
+# Ces modèles sont-ils encore des GPT-2 ordinaires ? On les écrit par `save_pretrained`, on les relit par
 # `from_pretrained`, et l'on compare les logits.
 
 # %%
 ch5.save_and_reload(colibri, calibration, head_importances, prune_heads, tokens=short_extract)
 
 # %% [markdown]
-# Neurones et blocs ont leur mot dans la configuration (`n_inner`, `n_layer`) : n'importe qui peut relire le fichier, à
-# condition que **tous les blocs se ressemblent**. Les têtes, non, même une par bloc : `n_head` fixe aussi la taille
+# Neurones et blocs ont leur mot dans la configuration (`n_inner`, `n_layer`) : n'importe qui peut relire le fichier, à
+# condition que **tous les blocs se ressemblent**. Les têtes, non, même une par bloc : `n_head` fixe aussi la taille
 # d'une tête, `n_embd / n_head`. La bibliothèque avait autrefois une méthode `prune_heads` et un champ `pruned_heads`
-# dans la configuration ; sa version 5 les a retirés (demande 41417 de son dépôt). Il faut donc, comme dans la dernière
-# colonne, quelques lignes de code à joindre au fichier : c'est un coût, lui aussi.
+# dans la configuration ; sa version 5 les a retirés (demande 41417 de son dépôt). Il faut donc, comme dans la dernière
+# colonne, quelques lignes de code à joindre au fichier : c'est un coût, lui aussi.
 
 # %% [markdown]
 # ## 5.10 Réapprendre
 #
-# Un modèle élagué n'est pas perdu : on peut reprendre l'apprentissage (*recovery*), en gardant les zéros.
+# Un modèle élagué n'est pas perdu : on peut reprendre l'apprentissage (*recovery*), en gardant les zéros.
 #
 # ??? q="mask_or_not"
 
@@ -550,11 +553,11 @@ ch5.forgotten(colibri, sample_text, magnitude_mask, steps=atelier.scale().pick(e
 
 # %% [markdown]
 # On repose donc le masque après chaque pas. (Sans lui, la perplexité est meilleure que celle que vous verrez plus bas,
-# et pour cause : ce n'est plus un modèle élagué.) Et faut-il tout retirer d'un coup ? Zhu et Gupta (2017) retirent
+# et pour cause : ce n'est plus un modèle élagué.) Et faut-il tout retirer d'un coup ? Zhu et Gupta (2017) retirent
 # **peu à peu**, pendant l'apprentissage, pour que les poids qui restent aient le temps de s'y faire.
 
 # %% [markdown]
-# ### ✎ Exercice : `cubic_schedule` · 1 point · 10 minutes
+# ### ✎ cubic_schedule
 
 
 # %% exercise="cubic_schedule"
@@ -582,7 +585,7 @@ def cubic_schedule(step: int, start: int, end: int, final_sparsity: float, initi
 ch5.schedule_plot(cubic_schedule)
 
 # %% [markdown]
-# Beaucoup au début, quand il y a de quoi ; peu à la fin, quand chaque poids compte. À vous : 80 % des poids de Colibri,
+# Beaucoup au début, quand il y a de quoi ; peu à la fin, quand chaque poids compte. À vous : 80 % des poids de Colibri,
 # retirés d'un coup puis, sur les mêmes jetons et en autant de pas, peu à peu. **Pariez** sur le gagnant.
 
 # %%
@@ -599,25 +602,25 @@ recovery_results = ch5.recover(
 ch5.recovery_table()
 
 # %% [markdown]
-# Trois choses à lire. La reprise répare énormément : comparez avec « avant la reprise ». Un modèle entier entraîné
-# d'autant est la bonne référence, pas le modèle de départ. Et « peu à peu » ne bat pas « d'un coup » ici : à nombre de
+# Trois choses à lire. La reprise répare énormément : comparez avec « avant la reprise ». Un modèle entier entraîné
+# d'autant est la bonne référence, pas le modèle de départ. Et « peu à peu » ne bat pas « d'un coup » ici : à nombre de
 # pas égal, il n'a que les derniers pas pour se remettre de la dernière coupe. Zhu et Gupta élaguent sur des milliers de
-# pas ; regardez si l'écart se referme quand on en donne trois fois plus (dernière colonne).
+# pas ; regardez si l'écart se referme quand on en donne trois fois plus (dernière colonne).
 
 # %% [markdown]
-# Le témoin (première ligne) surprend : entraîner Colibri **sans rien lui retirer** lui a fait perdre quelque chose. Le
-# **taux d'apprentissage** (*learning rate*), la taille de ses pas, a été choisi pour réparer de gros dégâts : il en
-# fait de petits à qui n'en avait pas. Quel taux pour quel dégât ? **Pariez** sur la ligne 50 %, puis sur la ligne 90 %.
+# Le témoin (première ligne) surprend : entraîner Colibri **sans rien lui retirer** lui a fait perdre quelque chose. Le
+# **taux d'apprentissage** (*learning rate*), la taille de ses pas, a été choisi pour réparer de gros dégâts : il en
+# fait de petits à qui n'en avait pas. Quel taux pour quel dégât ? **Pariez** sur la ligne 50 %, puis sur la ligne 90 %.
 
 # %%
 ch5.recovery_rates()
 
 # %% [markdown]
-# Cherchez le meilleur taux de chaque ligne. Plus on a retiré, plus il faut bouger les poids qui restent : le taux d'une
+# Cherchez le meilleur taux de chaque ligne. Plus on a retiré, plus il faut bouger les poids qui restent : le taux d'une
 # reprise se règle sur l'étendue des dégâts.
 #
 # Deux réserves. Quand le meilleur taux est au bord du tableau, le vrai meilleur est peut-être au-delà. Et le match de
-# tout à l'heure, « d'un coup » contre « peu à peu », s'est joué au même taux pour tous : à un autre, nous ne savons pas
+# tout à l'heure, « d'un coup » contre « peu à peu », s'est joué au même taux pour tous : à un autre, nous ne savons pas
 # qui gagnerait.
 
 # %%
@@ -626,24 +629,24 @@ ch5.row_recovered(recovery_results, magnitude_mask, cubic_schedule)
 # %% [markdown]
 # ## 5.11 Élaguer et quantifier
 #
-# La moitié des poids, sur 4 bits : dans quel ordre ? **Réfléchissez avant d'exécuter.** Si l'on arrondit d'abord, que
-# devient le classement ? Si l'on élague d'abord, un zéro reste-t-il un zéro ? Et GPTQ, qui déplace les poids suivants,
-# respecte-t-il les zéros ?
+# La moitié des poids, sur 4 bits : dans quel ordre ? **Réfléchissez avant d'exécuter.** Si l'on arrondit d'abord, que
+# devient le classement ? Si l'on élague d'abord, un zéro reste-t-il un zéro ? Et GPTQ, qui déplace les poids suivants,
+# respecte-t-il les zéros ?
 
 # %%
 ch5.orders(colibri, calibration, wanda_mask, extract_tokens)
 
 # %% [markdown]
-# Quatre lectures :
+# Quatre lectures :
 #
-# - **élaguer d'abord** fait mieux dans les deux couples : l'arrondi brouille le classement, et crée à lui seul bien des
-#   zéros (deuxième colonne) ; l'élagage, lui, ne gêne pas l'arrondi, puisque zéro est sur la grille ;
-# - GPTQ déplace les poids suivants, et pourrait réveiller ceux qu'on a retirés. Il le fait peu : une correction plus
-#   petite qu'un demi-pas s'arrondit à zéro. Reposer le masque ne change donc presque rien ;
-# - **SparseGPT** élague et arrondit en une passe, chaque erreur corrigée par les suivants : c'est de loin le meilleur
-#   des mélanges, et les quatre bits ne lui coûtent rien de visible ;
-# - moitié élaguée sur 4 bits, bitmap compris, fait trois bits par poids. À **bits égaux**, comparez donc aux lignes « 3
-#   bits ».
+# - **élaguer d'abord** fait mieux dans les deux couples : l'arrondi brouille le classement, et crée à lui seul bien des
+#   zéros (deuxième colonne) ; l'élagage, lui, ne gêne pas l'arrondi, puisque zéro est sur la grille ;
+# - GPTQ déplace les poids suivants, et pourrait réveiller ceux qu'on a retirés. Il le fait peu : une correction plus
+#   petite qu'un demi-pas s'arrondit à zéro. Reposer le masque ne change donc presque rien ;
+# - **SparseGPT** élague et arrondit en une passe, chaque erreur corrigée par les suivants : c'est de loin le meilleur
+#   des mélanges, et les quatre bits ne lui coûtent rien de visible ;
+# - moitié élaguée sur 4 bits, bitmap compris, fait trois bits par poids. À **bits égaux**, comparez donc aux lignes « 3
+#   bits ».
 
 # %%
 ch5.row_both(colibri, calibration, wanda_mask)
@@ -655,12 +658,12 @@ ch5.row_both(colibri, calibration, wanda_mask)
 atelier.board()
 
 # %% [markdown]
-# **Ce que vous savez maintenant.** Retirer les plus petits poids coûte peu d'abord, beaucoup ensuite ; regarder ce
+# **Ce que vous savez maintenant.** Retirer les plus petits poids coûte peu d'abord, beaucoup ensuite ; regarder ce
 # qu'ils multiplient coûte moins, et corriger ceux qui restent, moins encore. Des zéros libres ne font gagner ni temps,
-# à moins d'être très nombreux, ni place, sans bon rangement ; une structure, si. Un élagage se répare en partie par un
+# à moins d'être très nombreux, ni place, sans bon rangement ; une structure, si. Un élagage se répare en partie par un
 # peu d'apprentissage, masque gardé. Et à octets égaux, sur un modèle de cette taille, mieux vaut d'abord quantifier.
 #
-# Il reste une chose que ni l'un ni l'autre ne fait : apprendre à Colibri ce qu'il ne sait pas. C'est le chapitre 6.
+# Il reste une chose que ni l'un ni l'autre ne fait : apprendre à Colibri ce qu'il ne sait pas. C'est le chapitre 6.
 
 # %%
 atelier.progress()

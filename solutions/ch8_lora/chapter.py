@@ -13,14 +13,14 @@
 # %% [markdown]
 # # Chapitre 8 · LoRA
 #
-# Pour apprendre la fantasy, un fine-tuning complet déplace les trois millions de nombres de Colibri. **Avant d'aller plus
-# loin :** combien de ces déplacements sont vraiment différents les uns des autres ? Si presque tous se ressemblaient,
-# combien de nombres suffiraient à les décrire ?
+# Pour apprendre la fantasy, un fine-tuning complet déplace les trois millions de nombres de Colibri. **Avant d'aller
+# plus loin :** combien de ces déplacements sont vraiment différents les uns des autres ? Si presque tous se
+# ressemblaient, combien de nombres suffiraient à les décrire ?
 #
 # Dans ce chapitre, vous regardez ce qu'un fine-tuning change, vous écrivez LoRA, vous le posez dans Colibri, et vous
-# tranchez par la mesure une contradiction des diapositives. Comptez deux heures pour l'essentiel ; les deux exercices
-# marqués « approfondissement » peuvent attendre. Tant qu'un exercice n'est pas fait, les figures qui en dépendent montrent
-# le résultat de l'auteur et le disent.
+# tranchez par la mesure une contradiction des diapositives. Comptez deux heures pour l'essentiel ; les deux exercices
+# marqués « approfondissement » peuvent attendre. Tant qu'un exercice n'est pas fait, les figures qui en dépendent
+# montrent le résultat de l'auteur et le disent.
 
 # %%
 import atelier
@@ -47,22 +47,22 @@ print("sur la langue générale (A) :", atelier.evaluate_perplexity(colibri, max
 print("sur la fantasy (B)         :", atelier.evaluate_perplexity(colibri, "b_validation", max_tokens=extract_tokens))
 
 # %% [markdown]
-# Colibri n'a jamais lu de fantasy, et cela se voit. Tout le chapitre tient dans cet écart : le réduire, avec le moins de
-# nombres possible, et sans abîmer la première ligne.
+# Colibri n'a jamais lu de fantasy, et cela se voit. Tout le chapitre tient dans cet écart : le réduire, avec le moins
+# de nombres possible, et sans abîmer la première ligne.
 #
 # ## 8.1 Ce qu'un fine-tuning change
 #
 # Un vrai fine-tuning, court. Pour que tout le changement soit dans des matrices, seules les quatre couches linéaires de
-# chaque bloc apprennent ; tables, biais et LayerNorm restent gelés.
+# chaque bloc apprennent ; tables, biais et LayerNorm restent gelés.
 
 # %%
 fully_tuned = ch8.fine_tune(colibri, steps=atelier.scale().pick(essai=4, cpu=60, gpu=80))
 ch8.size_of_change(colibri, fully_tuned)
 
 # %% [markdown]
-# Appelons $\Delta W$ ce changement, une matrice par couche. La dernière colonne dit sa taille ; est-il **riche**, ou
-# pauvre ? On le mesure en le décomposant. Toute matrice s'écrit comme une somme de matrices de **rang** 1, rangées de
-# la plus forte à la plus faible : c'est la **décomposition en valeurs singulières** (*singular value decomposition*,
+# Appelons $\Delta W$ ce changement, une matrice par couche. La dernière colonne dit sa taille ; est-il **riche**, ou
+# pauvre ? On le mesure en le décomposant. Toute matrice s'écrit comme une somme de matrices de **rang** 1, rangées de
+# la plus forte à la plus faible : c'est la **décomposition en valeurs singulières** (*singular value decomposition*,
 # SVD),
 #
 # $$ M = \sum_i \sigma_i\, u_i v_i^\top, \qquad \sigma_1 \ge \sigma_2 \ge \dots \ge 0, $$
@@ -71,7 +71,7 @@ ch8.size_of_change(colibri, fully_tuned)
 # approximation de rang $r$ (Eckart et Young, 1936).
 
 # %% [markdown]
-# ### ✎ Exercice : `low_rank` · 2 points · 15 minutes
+# ### ✎ low_rank
 
 
 # %% exercise="low_rank"
@@ -96,9 +96,9 @@ def low_rank(w: torch.Tensor, rank: int) -> tuple[torch.Tensor, float]:
 
 
 # %% [markdown]
-# `check` essaie de petites matrices. Voici l'épreuve qui compte : on garde, de chaque $\Delta W$ que vous venez de produire,
-# les $r$ directions les plus fortes, et l'on remet le tout dans Colibri. **Pariez :** à partir de quel rang la perplexité
-# ne s'en aperçoit-elle plus ? Une couche d'attention peut aller jusqu'à 192.
+# `check` essaie de petites matrices. Voici l'épreuve qui compte : on garde, de chaque $\Delta W$ que vous venez de
+# produire, les $r$ directions les plus fortes, et l'on remet le tout dans Colibri. **Pariez :** à partir de quel rang
+# la perplexité ne s'en aperçoit-elle plus ? Une couche d'attention peut aller jusqu'à 192.
 
 # %%
 ch8.truncate(
@@ -110,9 +110,9 @@ ch8.truncate(
 )
 
 # %% [markdown]
-# Regardez les deux colonnes ensemble : l'**énergie** est la part de $\sum_i \sigma_i^2$, et elle ne dit pas tout. Le
-# même essai par l'auteur, à tous les rangs, avec deux fine-tunings : l'un des seules couches linéaires, comme le vôtre,
-# l'autre de tout le modèle. La troisième courbe annonce la suite du chapitre : au lieu de tronquer à la fin, on apprend
+# Regardez les deux colonnes ensemble : l'**énergie** est la part de $\sum_i \sigma_i^2$, et elle ne dit pas tout. Le
+# même essai par l'auteur, à tous les rangs, avec deux fine-tunings : l'un des seules couches linéaires, comme le vôtre,
+# l'autre de tout le modèle. La troisième courbe annonce la suite du chapitre : au lieu de tronquer à la fin, on apprend
 # d'emblée au rang $r$.
 
 # %%
@@ -121,15 +121,15 @@ ch8.rank_and_perplexity()
 # %% [markdown]
 # Trois choses à lire.
 #
-# - Tronquer après coup n'a pas de palier : suivez les ronds, chaque doublement du rang apporte encore quelque chose. À
+# - Tronquer après coup n'a pas de palier : suivez les ronds, chaque doublement du rang apporte encore quelque chose. À
 #   notre échelle, $\Delta W$ **n'est pas** de rang très faible. L'article trouve mieux sur GPT-3, où $r = 1$ suffit
-#   déjà à $W_q$ et $W_v$ (§ 7.2).
-# - **Apprendre** sous la contrainte vaut mieux que tronquer, dans les mêmes couches : à rang égal, comparez les
-#   triangles aux ronds, puis au trait des couches linéaires. Ne lisez pas tout l'écart comme le prix du rang : LoRA a
-#   son propre taux d'apprentissage, alors que le fine-tuning des seules couches linéaires a pris celui de « tout ».
-# - Les carrés sont déjà bas au rang 1, et ce n'est pas grâce au rang : là, la table des jetons, les biais et les
+#   déjà à $W_q$ et $W_v$ (§ 7.2).
+# - **Apprendre** sous la contrainte vaut mieux que tronquer, dans les mêmes couches : à rang égal, comparez les
+#   triangles aux ronds, puis au trait des couches linéaires. Ne lisez pas tout l'écart comme le prix du rang : LoRA a
+#   son propre taux d'apprentissage, alors que le fine-tuning des seules couches linéaires a pris celui de « tout ».
+# - Les carrés sont déjà bas au rang 1, et ce n'est pas grâce au rang : là, la table des jetons, les biais et les
 #   LayerNorm ont appris aussi, et leur changement est gardé en entier. La première phrase sous la figure ôte même tout
-#   $\Delta W$ : à cette échelle, une bonne part de ce que gagne un fine-tuning complet est **hors** des couches
+#   $\Delta W$ : à cette échelle, une bonne part de ce que gagne un fine-tuning complet est **hors** des couches
 #   linéaires, donc hors de portée de LoRA. La section 8.8 le redira autrement.
 #
 # La dernière phrase sous la figure inflige le même traitement aux poids $W$ eux-mêmes. Eux ne se tronquent pas.
@@ -138,17 +138,17 @@ ch8.rank_and_perplexity()
 
 # %% [markdown]
 # Voici l'énergie gardée en fonction du rang, pour $\Delta W$ et pour $W$. Le trait pointillé est une matrice gaussienne
-# de mêmes dimensions : ce que l'on verrait s'il n'y avait rien à voir. Le trait gris vertical est le rang 8.
+# de mêmes dimensions : ce que l'on verrait s'il n'y avait rien à voir. Le trait gris vertical est le rang 8.
 
 # %%
 ch8.spectra(colibri)
 
 # %% [markdown]
-# $\Delta W$ est bien plus concentré que le hasard, et que $W$, qui lui ressemble presque ; mais il faut encore des
-# dizaines de directions pour 90 % de son énergie. La diapositive écrit « the intrinsic rank of the weight matrices in a
-# large language model is low » ; l'article dit autre chose, « the change in weights during model adaptation also has a
-# low "intrinsic rank" » (Hu et al., 2022, § 1). C'est une hypothèse sur le **changement**, et elle n'est vraie ici qu'à
-# moitié : pas au sens d'un rang que l'on pourrait lire dans $\Delta W$, mais au sens où n'apprendre que peu de
+# $\Delta W$ est bien plus concentré que le hasard, et que $W$, qui lui ressemble presque ; mais il faut encore des
+# dizaines de directions pour 90 % de son énergie. La diapositive écrit « the intrinsic rank of the weight matrices in a
+# large language model is low » ; l'article dit autre chose, « the change in weights during model adaptation also has a
+# low "intrinsic rank" » (Hu et al., 2022, § 1). C'est une hypothèse sur le **changement**, et elle n'est vraie ici qu'à
+# moitié : pas au sens d'un rang que l'on pourrait lire dans $\Delta W$, mais au sens où n'apprendre que peu de
 # directions d'une couche fait presque aussi bien que les apprendre toutes.
 #
 # ## 8.2 N'apprendre que ce que l'on garderait
@@ -157,18 +157,19 @@ ch8.spectra(colibri)
 #
 # $$ \Delta W = \frac{\alpha}{r}\, B A, \qquad B \in \mathbb{R}^{d \times r},\ A \in \mathbb{R}^{r \times k}, $$
 #
-# et l'on n'apprend que $A$ et $B$. C'est **LoRA** (*low-rank adaptation*). Les diapositives le rangent parmi les méthodes de
-# **reparamétrisation** (*reparametrization*) : mêmes poids à l'arrivée, écrits autrement pendant l'apprentissage.
+# et l'on n'apprend que $A$ et $B$. C'est **LoRA** (*low-rank adaptation*). Les diapositives le rangent parmi les
+# méthodes de **reparamétrisation** (*reparametrization*) : mêmes poids à l'arrivée, écrits autrement pendant
+# l'apprentissage.
 
 # %%
 ch8.drawing()
 
 # %% [markdown]
-# **Comptez d'abord :** la matrice `c_attn` de Colibri est de forme 576 × 192. Combien de nombres pour $\Delta W$ écrit en
-# entier, et combien pour $r = 4$ ?
+# **Comptez d'abord :** la matrice `c_attn` de Colibri est de forme 576 × 192. Combien de nombres pour $\Delta W$
+# écrit en entier, et combien pour $r = 4$ ?
 
 # %% [markdown]
-# ### ✎ Exercice : `lora_num_params` · 1 point · 5 minutes
+# ### ✎ lora_num_params
 
 
 # %% exercise="lora_num_params"
@@ -190,19 +191,19 @@ def lora_num_params(shapes: list[tuple[int, int]], rank: int) -> int:
 
 
 # %% [markdown]
-# L'article adapte GPT-3, 175 milliards de paramètres. Sa phrase la plus citée promet **10 000 fois** moins de paramètres
-# à entraîner. Votre formule, avec ses nombres à lui :
+# L'article adapte GPT-3, 175 milliards de paramètres. Sa phrase la plus citée promet **10 000 fois** moins de
+# paramètres à entraîner. Votre formule, avec ses nombres à lui :
 
 # %%
 ch8.gpt3_numbers(lora_num_params)
 
 # %% [markdown]
-# Le « 10 000 » est un arrondi, et il dépend de ce que l'on adapte : cherchez à quelle ligne il correspond. Une autre
-# ligne ne tombe pas juste : l'annexe D.4 donne 37,7 M pour quatre matrices à $r = 2$, et la formule de l'article n'en
+# Le « 10 000 » est un arrondi, et il dépend de ce que l'on adapte : cherchez à quelle ligne il correspond. Une autre
+# ligne ne tombe pas juste : l'annexe D.4 donne 37,7 M pour quatre matrices à $r = 2$, et la formule de l'article n'en
 # donne que la moitié. Nous ne savons pas d'où vient l'écart.
 
 # %% [markdown]
-# ### ✎ Exercice : `lora_delta` · 1 point · 5 minutes
+# ### ✎ lora_delta
 
 
 # %% exercise="lora_delta"
@@ -226,14 +227,14 @@ def lora_delta(A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
 # %% [markdown]
 # ## 8.3 Par où commencer
 #
-# Le modèle adapté doit partir du modèle de base, pas d'ailleurs : au début, $BA$ doit être nul. Il y a trois façons de
-# l'obtenir. La diapositive dit « A is initialized with random Gaussian Initialization, B is initialized to zero ».
-# Pourquoi pas l'inverse ? Pourquoi pas deux zéros ?
+# Le modèle adapté doit partir du modèle de base, pas d'ailleurs : au début, $BA$ doit être nul. Il y a trois façons de
+# l'obtenir. La diapositive dit « A is initialized with random Gaussian Initialization, B is initialized to zero ».
+# Pourquoi pas l'inverse ? Pourquoi pas deux zéros ?
 #
 # ??? q="both_factors_zero"
 
 # %% [markdown]
-# ### ✎ Exercice : `LoRALinear` · 3 points · 25 minutes
+# ### ✎ LoRALinear
 
 
 # %% exercise="LoRALinear"
@@ -270,17 +271,17 @@ class LoRALinear(nn.Module):
 
 
 # %% [markdown]
-# Quatre départs de **votre** couche. La première colonne dit si la sortie a déjà bougé avant tout pas ; les suivantes, qui
-# reçoit un gradient.
+# Quatre départs de **votre** couche. La première colonne dit si la sortie a déjà bougé avant tout pas ; les
+# suivantes, qui reçoit un gradient.
 
 # %%
 ch8.starts(colibri, LoRALinear)
 
 # %% [markdown]
 # Dans les titres des colonnes, $\partial A$ est le gradient de la perte par rapport à $A$. Il est proportionnel à $B$,
-# et celui de $B$ à $A$ : $\partial A = B^\top G$ et $\partial B = G A^\top$, à un facteur près, où $G$ est le gradient
+# et celui de $B$ à $A$ : $\partial A = B^\top G$ et $\partial B = G A^\top$, à un facteur près, où $G$ est le gradient
 # par rapport à $\Delta W$. Avec deux zéros, plus rien ne bouge. Avec un seul, un des deux bouge au premier pas, l'autre
-# dès le deuxième : les deux choix du milieu se valent-ils ? Sur Colibri entier :
+# dès le deuxième : les deux choix du milieu se valent-ils ? Sur Colibri entier :
 
 # %%
 ch8.start_curves()
@@ -288,15 +289,15 @@ ch8.start_curves()
 # %% [markdown]
 # Deux zéros n'apprennent rien, deux gaussiennes partent d'un modèle abîmé. Entre les deux départs légitimes, les
 # courbes disent ce que devient la perte sur les lots, la phrase dit la perplexité sur des textes que le modèle n'a pas
-# lus, en fenêtres plus longues : les étendues des graines se recouvrent-elles ? Ce que le second apprend de ses lots
-# lui sert-il ailleurs ?
+# lus, en fenêtres plus longues : les étendues des graines se recouvrent-elles ? Ce que le second apprend de ses lots
+# lui sert-il ailleurs ?
 #
 # Ne condamnez pas trop vite le départ inverse. Hayou et al. (2024, arXiv 2406.08447) montrent sur de plus grands
-# modèles que le choix de la diapositive supporte des taux d'apprentissage plus grands ; ici, nous n'en essayons qu'un,
+# modèles que le choix de la diapositive supporte des taux d'apprentissage plus grands ; ici, nous n'en essayons qu'un,
 # réglé pour le départ de la diapositive, et chaque gaussienne a pour écart-type l'inverse de la racine de son nombre de
-# colonnes : celle de $B$ est donc bien plus large que celle de $A$.
+# colonnes : celle de $B$ est donc bien plus large que celle de $A$.
 #
-# **Et $\alpha / r$ ?** Sans lui, doubler $r$ ferait à peu près doubler $\Delta W$ à chaque pas, et il faudrait régler
+# **Et $\alpha / r$ ?** Sans lui, doubler $r$ ferait à peu près doubler $\Delta W$ à chaque pas, et il faudrait régler
 # de nouveau le taux d'apprentissage (*learning rate*).
 #
 # ??? q="alpha_role"
@@ -305,17 +306,18 @@ ch8.start_curves()
 ch8.alphas()
 
 # %% [markdown]
-# La règle de l'article n'est pas la seule : en divisant par $\sqrt r$ (rsLoRA, Kalajdzievski, 2023, arXiv 2312.03732), les
-# grands rangs ne sont plus écrasés. Ce tableau n'a qu'une graine et qu'un taux d'apprentissage : il montre que le facteur
-# compte, pas quelle règle est la meilleure.
+# La règle de l'article n'est pas la seule : en divisant par $\sqrt r$ (rsLoRA, Kalajdzievski, 2023, arXiv
+# 2312.03732), les grands rangs ne sont plus écrasés. Ce tableau n'a qu'une graine et qu'un taux d'apprentissage : il
+# montre que le facteur compte, pas quelle règle est la meilleure.
 #
 # ## 8.4 Dans GPT-2
 #
-# Reste à poser LoRA dans un vrai modèle. Un piège attend : les couches de GPT-2 sont des `Conv1D`, qui rangent leurs poids
-# en (entrée, sortie), à l'envers de `nn.Linear`. Se tromper de sens ne lève une erreur que si la matrice n'est pas carrée.
+# Reste à poser LoRA dans un vrai modèle. Un piège attend : les couches de GPT-2 sont des `Conv1D`, qui rangent leurs
+# poids en (entrée, sortie), à l'envers de `nn.Linear`. Se tromper de sens ne lève une erreur que si la matrice n'est
+# pas carrée.
 
 # %% [markdown]
-# ### ✎ Exercice : `inject_lora` · 4 points · 35 minutes · approfondissement
+# ### ✎ inject_lora
 
 
 # %% exercise="inject_lora"
@@ -359,7 +361,7 @@ def inject_lora(model: GPT2LMHeadModel, rank: int, alpha: float, target: str = "
 
 
 # %% [markdown]
-# Votre LoRA, entraîné sur la fantasy avec le même protocole que les mesures de l'auteur ; votre point se pose sur sa
+# Votre LoRA, entraîné sur la fantasy avec le même protocole que les mesures de l'auteur ; votre point se pose sur sa
 # courbe. Changez `chosen_rank` et recommencez. (La perplexité est prise sur un texte qui a déjà servi à choisir le taux
 # d'apprentissage, comme tous les points de cette figure.)
 
@@ -373,22 +375,22 @@ lora_colibri = ch8.train_lora(
 ch8.ranks_table()
 
 # %% [markdown]
-# Du rang 1 au rang 64, soixante-quatre fois plus de paramètres. Combien de perplexité ? Et cette courbe dépend aussi de
-# $\alpha$ : au rang 64, comparez-la au tableau de la section 8.3. Votre étoile est une seule graine, les ronds une
-# moyenne de trois : lisez-la avec les barres de ses voisins. Le fine-tuning complet, en pointillé, change en plus la
+# Du rang 1 au rang 64, soixante-quatre fois plus de paramètres. Combien de perplexité ? Et cette courbe dépend aussi de
+# $\alpha$ : au rang 64, comparez-la au tableau de la section 8.3. Votre étoile est une seule graine, les ronds une
+# moyenne de trois : lisez-la avec les barres de ses voisins. Le fine-tuning complet, en pointillé, change en plus la
 # table des jetons.
 #
-# **Où le poser ?** L'article n'adapte que $W_q$ et $W_v$ ; QLoRA trouve qu'il faut adapter toutes les couches (Dettmers et
-# al., 2023, § 4). À nombre de paramètres égal :
+# **Où le poser ?** L'article n'adapte que $W_q$ et $W_v$ ; QLoRA trouve qu'il faut adapter toutes les couches
+# (Dettmers et al., 2023, § 4). À nombre de paramètres égal :
 
 # %%
 ch8.targets()
 
 # %% [markdown]
-# Quelle ligne se détache des autres, étendue comprise ? Pour les trois restantes, ce tableau ne permet pas de choisir.
+# Quelle ligne se détache des autres, étendue comprise ? Pour les trois restantes, ce tableau ne permet pas de choisir.
 #
-# Entendez-vous la différence ? Les mêmes débuts, continués par les deux modèles. Ni l'un ni l'autre n'a beaucoup de
-# sens, à trois millions de paramètres : cherchez de quel genre de livre chaque suite a l'air de sortir.
+# Entendez-vous la différence ? Les mêmes débuts, continués par les deux modèles. Ni l'un ni l'autre n'a beaucoup de
+# sens, à trois millions de paramètres : cherchez de quel genre de livre chaque suite a l'air de sortir.
 
 # %%
 prompts = ["Le vieux mage leva son bâton et", "La nuit tombait sur", "« Qui êtes-vous ? » demanda"]
@@ -400,10 +402,10 @@ ch8.voices(
 # ## 8.5 Fusionner
 #
 # Un adaptateur du chapitre 7 reste à jamais dans le modèle, et chaque jeton le traverse. Une mise à jour linéaire,
-# elle, peut se fondre dans le poids. **Que devient le temps d'une fenêtre ?**
+# elle, peut se fondre dans le poids. **Que devient le temps d'une fenêtre ?**
 
 # %% [markdown]
-# ### ✎ Exercice : `merge_lora` · 1 point · 5 minutes
+# ### ✎ merge_lora
 
 
 # %% exercise="merge_lora"
@@ -427,51 +429,51 @@ ch8.merged_speed(
 )
 
 # %% [markdown]
-# Fusionné, c'est un Colibri ordinaire : mêmes formes, mêmes opérations, donc même vitesse ; l'écart entre la première
-# et la dernière ligne est votre bruit de mesure. À part, deux petits produits de plus par couche ; ils sont minuscules
+# Fusionné, c'est un Colibri ordinaire : mêmes formes, mêmes opérations, donc même vitesse ; l'écart entre la première
+# et la dernière ligne est votre bruit de mesure. À part, deux petits produits de plus par couche ; ils sont minuscules
 # en opérations, pas en temps, car une machine attend aussi entre deux produits.
 #
 # ??? q="merged_tasks"
 
 # %% [markdown]
-# Et la bibliothèque d'usage, **peft** ? Mettez-y les mêmes $A$ et $B$ : elle doit répondre la même chose.
+# Et la bibliothèque d'usage, **peft** ? Mettez-y les mêmes $A$ et $B$ : elle doit répondre la même chose.
 
 # %%
 ch8.beside_peft(colibri, example_windows, inject_lora, merge_lora)
 
 # %% [markdown]
-# Les écarts sont ceux des arrondis en FP32 : comparez-les à l'écart-type des logits. Remarquez l'option
-# `fan_in_fan_out=True` dans le code de la figure : c'est ainsi que peft apprend que `Conv1D` range ses poids à
+# Les écarts sont ceux des arrondis en FP32 : comparez-les à l'écart-type des logits. Remarquez l'option
+# `fan_in_fan_out=True` dans le code de la figure : c'est ainsi que peft apprend que `Conv1D` range ses poids à
 # l'envers.
 #
-# ## 8.6 « It is not faster! », « It is faster! »
+# ## 8.6 « It is not faster! », « It is faster! »
 #
-# Les diapositives posent deux fois la même question : le fine-tuning économe est-il plus efficace (1) en calcul, (2) en
-# mémoire ? Après les adaptateurs, elles répondent :
+# Les diapositives posent deux fois la même question : le fine-tuning économe est-il plus efficace (1) en calcul, (2) en
+# mémoire ? Après les adaptateurs, elles répondent :
 #
 # > *It is not faster! You still need to do the entire forward and backward pass.*
 #
-# et après LoRA :
+# et après LoRA :
 #
 # > *It is faster! You only need to do the entire forward and backward pass of much less parameters + Caching.*
 #
-# Sur la mémoire, elles sont d'accord ; sur la vitesse, elles se contredisent. **Pariez** avant de compter : laquelle a
-# raison ?
+# Sur la mémoire, elles sont d'accord ; sur la vitesse, elles se contredisent. **Pariez** avant de compter : laquelle a
+# raison ?
 #
 # ??? q="saved_flops"
 
 # %% [markdown]
-# Comptons. Un pas complet coûte $6N$ opérations par jeton (chapitre 2) : $2N$ à l'avant, $2N$ pour le gradient des
-# activations, $2N$ pour celui des poids. Que reste-t-il de chacun ? Dans les deux dernières lignes, LoRA n'est posé que dans
-# les 40 % du haut.
+# Comptons. Un pas complet coûte $6N$ opérations par jeton (chapitre 2) : $2N$ à l'avant, $2N$ pour le gradient des
+# activations, $2N$ pour celui des poids. Que reste-t-il de chacun ? Dans les deux dernières lignes, LoRA n'est posé
+# que dans les 40 % du haut.
 
 # %%
 ch8.count_flops()
 
 # %% [markdown]
-# Les deux diapositives se trompent à moitié. La première oublie le gradient des poids : un produit sur trois disparaît. La
-# seconde oublie que les poids gelés travaillent encore, à l'avant et à l'arrière. Un tiers au mieux, donc, tant que LoRA est
-# partout ; davantage quand rien n'apprend en bas. Et sur une machine ?
+# Les deux diapositives se trompent à moitié. La première oublie le gradient des poids : un produit sur trois
+# disparaît. La seconde oublie que les poids gelés travaillent encore, à l'avant et à l'arrière. Un tiers au mieux,
+# donc, tant que LoRA est partout ; davantage quand rien n'apprend en bas. Et sur une machine ?
 
 # %%
 ch8.step_here(
@@ -483,11 +485,11 @@ ch8.step_here(
 )
 
 # %% [markdown]
-# L'arrière et l'optimiseur raccourcissent ; l'avant **s'allonge**, à cause des petits produits de LoRA, et il faut garder
-# presque autant d'activations : pour faire passer le gradient, on a besoin de ce que chaque couche a vu.
+# L'arrière et l'optimiseur raccourcissent ; l'avant **s'allonge**, à cause des petits produits de LoRA, et il faut
+# garder presque autant d'activations : pour faire passer le gradient, on a besoin de ce que chaque couche a vu.
 #
-# Et le **cache** ? Si les blocs du bas sont gelés **et** que rien n'apprend sous eux, ce qu'ils calculent sur une
-# phrase ne change jamais : on peut le calculer une fois, le garder, et le relire aux passages suivants.
+# Et le **cache** ? Si les blocs du bas sont gelés **et** que rien n'apprend sous eux, ce qu'ils calculent sur une
+# phrase ne change jamais : on peut le calculer une fois, le garder, et le relire aux passages suivants.
 #
 # ??? q="where_to_cache"
 
@@ -501,75 +503,75 @@ ch8.cache_here(
 )
 
 # %% [markdown]
-# Les pertes sont les mêmes, à l'arrondi près : ce n'est pas une approximation. Le cache coûte un vecteur par jeton,
+# Les pertes sont les mêmes, à l'arrondi près : ce n'est pas une approximation. Le cache coûte un vecteur par jeton,
 # qu'il faut garder tant que dure l'apprentissage, et des données qui ne changent pas d'un passage à l'autre.
 #
 # Toutes les méthodes, décomposées, sur Colibri et sur un GPT-2 small aux poids tirés au hasard (le temps n'en dépend
-# pas). « En haut » veut dire : dans les deux derniers blocs sur cinq de Colibri, les trois derniers sur douze de GPT-2.
-# « Tête » veut dire : seuls le dernier LayerNorm et une matrice de sortie à part apprennent. QLoRA vous attend à la
-# section 8.7 ; laissez-le pour l'instant.
+# pas). « En haut » veut dire : dans les deux derniers blocs sur cinq de Colibri, les trois derniers sur douze de GPT-2.
+# « Tête » veut dire : seuls le dernier LayerNorm et une matrice de sortie à part apprennent. QLoRA vous attend à la
+# section 8.7 ; laissez-le pour l'instant.
 
 # %%
 ch8.steps_measured()
 
 # %% [markdown]
 # Sur GPT-2, LoRA peut gagner **plus** que le tiers que l'on a compté. C'est que le temps n'est pas fait que
-# d'opérations : avec peu de jetons par pas, écrire des millions de gradients et remettre à jour Adam, c'est surtout
-# attendre la mémoire, et LoRA s'en dispense. Avec un lot plus grand, les opérations reprennent le dessus : la phrase
-# sous la figure revient-elle vers les deux tiers comptés ?
+# d'opérations : avec peu de jetons par pas, écrire des millions de gradients et remettre à jour Adam, c'est surtout
+# attendre la mémoire, et LoRA s'en dispense. Avec un lot plus grand, les opérations reprennent le dessus : la phrase
+# sous la figure revient-elle vers les deux tiers comptés ?
 #
-# Puis le tableau qui départage. Lisez-le de haut en bas : par pas, par passage, par qualité atteinte, mémoire, usage.
-# Un passage relit toujours les mêmes fenêtres, puisque c'est ce qu'il faut au cache ; à la section 8.8, chaque pas lira
+# Puis le tableau qui départage. Lisez-le de haut en bas : par pas, par passage, par qualité atteinte, mémoire, usage.
+# Un passage relit toujours les mêmes fenêtres, puisque c'est ce qu'il faut au cache ; à la section 8.8, chaque pas lira
 # du texte neuf, et les perplexités de l'une ne se comparent pas à celles de l'autre.
 
 # %%
 ch8.settle()
 
 # %% [markdown]
-# Ce que chaque diapositive voulait dire, et ce qui est vrai :
+# Ce que chaque diapositive voulait dire, et ce qui est vrai :
 #
-# - « *not faster* » : l'avant et le gradient des activations restent entiers, c'est **vrai** ; mais le gradient des
-#   poids et leur mise à jour disparaissent, et un pas raccourcit : d'un tiers en opérations, de moins ou de plus sur
-#   une machine, selon la taille du modèle et celle du lot ;
-# - « *much less parameters* » : **faux** pour le calcul, puisque les poids gelés travaillent encore ; **vrai** pour
-#   l'optimiseur, en temps comme en mémoire ;
-# - « *+ caching* » : **vrai** quand rien n'apprend en bas, donc pas avec LoRA posé partout. Le cache seul ne change
-#   rien à ce que l'on apprend ; n'adapter que le haut, si : comparez la ligne de perplexité ;
-# - par **qualité atteinte**, les écarts se resserrent : comparez la ligne « temps pour descendre » à celle d'un pas. Un
+# - « *not faster* » : l'avant et le gradient des activations restent entiers, c'est **vrai** ; mais le gradient des
+#   poids et leur mise à jour disparaissent, et un pas raccourcit : d'un tiers en opérations, de moins ou de plus sur
+#   une machine, selon la taille du modèle et celle du lot ;
+# - « *much less parameters* » : **faux** pour le calcul, puisque les poids gelés travaillent encore ; **vrai** pour
+#   l'optimiseur, en temps comme en mémoire ;
+# - « *+ caching* » : **vrai** quand rien n'apprend en bas, donc pas avec LoRA posé partout. Le cache seul ne change
+#   rien à ce que l'on apprend ; n'adapter que le haut, si : comparez la ligne de perplexité ;
+# - par **qualité atteinte**, les écarts se resserrent : comparez la ligne « temps pour descendre » à celle d'un pas. Un
 #   pas plus court qui apprend moins demande plus de pas, et remplir un cache ne se rembourse qu'au fil des passages. Le
-#   premier arrivé à ce seuil n'est pas non plus celui qui descend le plus bas : le seuil est la meilleure perplexité de
-#   la moins bonne des méthodes ;
-# - le cache veut que l'on relise les mêmes phrases : l'écart entre la meilleure perplexité et la dernière dit qui les a
-#   apprises par cœur, d'autant plus que l'on entraîne plus de nombres ;
-# - la mémoire : l'état de l'optimiseur fond, les activations presque pas. Sur un grand modèle et de petits lots, c'est
+#   premier arrivé à ce seuil n'est pas non plus celui qui descend le plus bas : le seuil est la meilleure perplexité de
+#   la moins bonne des méthodes ;
+# - le cache veut que l'on relise les mêmes phrases : l'écart entre la meilleure perplexité et la dernière dit qui les a
+#   apprises par cœur, d'autant plus que l'on entraîne plus de nombres ;
+# - la mémoire : l'état de l'optimiseur fond, les activations presque pas. Sur un grand modèle et de petits lots, c'est
 #   le premier qui domine.
 #
-# **En une phrase :** LoRA raccourcit chaque pas, mais jamais dans le rapport des paramètres entraînés ; peu sur Colibri,
-# beaucoup sur GPT-2 à petit lot, environ du tiers compté quand le lot grandit. Ce qu'il épargne à coup sûr, c'est la
-# mémoire de l'optimiseur.
+# **En une phrase :** LoRA raccourcit chaque pas, mais jamais dans le rapport des paramètres entraînés ; peu sur
+# Colibri, beaucoup sur GPT-2 à petit lot, environ du tiers compté quand le lot grandit. Ce qu'il épargne à coup sûr,
+# c'est la mémoire de l'optimiseur.
 #
-# L'article, lui, annonce « a 25% speedup » sur GPT-3, et 10 000 fois moins de place. Refaisons ses divisions.
+# L'article, lui, annonce « a 25% speedup » sur GPT-3, et 10 000 fois moins de place. Refaisons ses divisions.
 
 # %%
 ch8.paper_arithmetic()
 
 # %% [markdown]
-# Vous savez maintenant lire ce 25 % : un gain de **temps**, soit un tiers de débit en plus, « as we do not need to
-# calculate the gradient for the vast majority of the parameters » (§ 4.2). C'est bien l'argument du $4N/6N$, et un peu
+# Vous savez maintenant lire ce 25 % : un gain de **temps**, soit un tiers de débit en plus, « as we do not need to
+# calculate the gradient for the vast majority of the parameters » (§ 4.2). C'est bien l'argument du $4N/6N$, et un peu
 # moins que lui.
 #
-# ## 8.7 QLoRA : geler sur quatre bits
+# ## 8.7 QLoRA : geler sur quatre bits
 #
-# La base est gelée : rien n'oblige à la garder en 32 bits. **QLoRA** (Dettmers et al., 2023) l'écrit sur 4 bits, la relit à
-# chaque passage, et entraîne LoRA par-dessus en pleine précision. Quels 16 niveaux choisir ? Au chapitre 3, ils étaient
-# réguliers. Mais les poids suivent à peu près une loi normale.
+# La base est gelée : rien n'oblige à la garder en 32 bits. **QLoRA** (Dettmers et al., 2023) l'écrit sur 4 bits, la
+# relit à chaque passage, et entraîne LoRA par-dessus en pleine précision. Quels 16 niveaux choisir ? Au chapitre 3,
+# ils étaient réguliers. Mais les poids suivent à peu près une loi normale.
 #
 # ??? q="nf4_grid"
 
 # %% [markdown]
-# L'idée de **NF4** (*4-bit NormalFloat*) : prendre des quantiles de la loi normale, à probabilités régulièrement
-# espacées. Trois difficultés, trois choix du code publié : le dernier quantile serait infini, donc on s'arrête à une
-# probabilité un peu inférieure à 1 (`OFFSET`) ; zéro doit être un niveau ; il en reste 15, que l'on partage en 7
+# L'idée de **NF4** (*4-bit NormalFloat*) : prendre des quantiles de la loi normale, à probabilités régulièrement
+# espacées. Trois difficultés, trois choix du code publié : le dernier quantile serait infini, donc on s'arrête à une
+# probabilité un peu inférieure à 1 (`OFFSET`) ; zéro doit être un niveau ; il en reste 15, que l'on partage en 7
 # négatifs et 8 positifs. On divise enfin par le plus grand.
 
 
@@ -587,7 +589,7 @@ NF4_LEVELS = torch.tensor([-v for v in reversed(_negative)] + [0.0] + _positive)
 ch8.levels(NF4_LEVELS)
 
 # %% [markdown]
-# ### ✎ Exercice : `nf4_quantize` · 3 points · 25 minutes · approfondissement
+# ### ✎ nf4_quantize
 
 
 # %% exercise="nf4_quantize"
@@ -622,37 +624,37 @@ def nf4_quantize(w: torch.Tensor, block_size: int = 64) -> tuple[torch.Tensor, t
 ch8.four_bits(colibri, nf4_quantize, NF4_LEVELS, max_tokens=extract_tokens)
 
 # %% [markdown]
-# Les codes servent plus également avec NF4 qu'avec une grille régulière, sans que ce soit parfait : diviser par le plus
+# Les codes servent plus également avec NF4 qu'avec une grille régulière, sans que ce soit parfait : diviser par le plus
 # grand poids du bloc n'est pas diviser par l'écart-type, et Yoshida (2023, arXiv 2306.06965) montre que les niveaux
 # optimaux dépendent de la taille du bloc.
 #
-# Le fichier, lui, compte aussi les échelles : une par bloc de 64. **Calculez d'abord :** combien de bits de plus par
-# poids, si elles sont en FP32 ? L'article les quantifie à leur tour : c'est la **double quantification**.
+# Le fichier, lui, compte aussi les échelles : une par bloc de 64. **Calculez d'abord :** combien de bits de plus par
+# poids, si elles sont en FP32 ? L'article les quantifie à leur tour : c'est la **double quantification**.
 
 # %%
 ch8.double_quantization()
 
 # %% [markdown]
-# L'article annonce 0,373 bit et « environ 3 Go pour un modèle de 65 milliards » (§ 1 et 3). Puis la question qui
-# décide : LoRA rattrape-t-il ce que l'arrondi a coûté ?
+# L'article annonce 0,373 bit et « environ 3 Go pour un modèle de 65 milliards » (§ 1 et 3). Puis la question qui
+# décide : LoRA rattrape-t-il ce que l'arrondi a coûté ?
 
 # %%
 ch8.qlora()
 
 # %% [markdown]
-# Comparez les écarts **avant** et **après** : si LoRA compense l'arrondi, ils doivent se resserrer. Et regardez
+# Comparez les écarts **avant** et **après** : si LoRA compense l'arrondi, ils doivent se resserrer. Et regardez
 # l'étendue des graines avant de dire que NF4 bat int4 une fois LoRA appris.
 #
-# Le prix est ailleurs : relire les codes à chaque passage prend du temps.
+# Le prix est ailleurs : relire les codes à chaque passage prend du temps.
 
 # %%
 ch8.qlora_cost()
 
 # %% [markdown]
-# Regardez la dernière colonne sur GPT-2 : notre base NF4 tient sur 4,5 bits au repos, mais, écrite naïvement, elle
+# Regardez la dernière colonne sur GPT-2 : notre base NF4 tient sur 4,5 bits au repos, mais, écrite naïvement, elle
 # garde pour l'arrière chaque poids qu'elle vient de relire. La bibliothèque bitsandbytes évite cela (classe
-# `MatMul4Bit`) : à l'arrière, elle relit les codes une seconde fois. À côté de LoRA, QLoRA n'accélère donc rien ; il
-# fait entrer dans une carte un modèle qui n'y entrait pas : d'après l'article, 65 milliards de paramètres sur 48 Go.
+# `MatMul4Bit`) : à l'arrière, elle relit les codes une seconde fois. À côté de LoRA, QLoRA n'accélère donc rien ; il
+# fait entrer dans une carte un modèle qui n'y entrait pas : d'après l'article, 65 milliards de paramètres sur 48 Go.
 
 # %%
 ch8.row_nf4(colibri, nf4_quantize, NF4_LEVELS)
@@ -660,11 +662,11 @@ ch8.row_nf4(colibri, nf4_quantize, NF4_LEVELS)
 # %% [markdown]
 # ## 8.8 La fin de l'histoire
 #
-# Cinq façons d'adapter Colibri, les deux mêmes tâches : parler comme un récit de fantasy (B), et dire de quoi traite
+# Cinq façons d'adapter Colibri, les deux mêmes tâches : parler comme un récit de fantasy (B), et dire de quoi traite
 # une fiche administrative (douze sujets). Même nombre de pas, trois graines, et pour chaque méthode le meilleur taux
-# d'apprentissage d'une petite grille. « Tête » veut dire le dernier LayerNorm et une matrice de sortie à part, pour la
-# langue ; la seule couche de classement, pour les fiches. **Avant d'exécuter :** laquelle préféreriez-vous, si vous
-# aviez cent tâches ? Et si vous n'en aviez qu'une ?
+# d'apprentissage d'une petite grille. « Tête » veut dire le dernier LayerNorm et une matrice de sortie à part, pour la
+# langue ; la seule couche de classement, pour les fiches. **Avant d'exécuter :** laquelle préféreriez-vous, si vous
+# aviez cent tâches ? Et si vous n'en aviez qu'une ?
 
 # %%
 ch8.final_table()
@@ -673,19 +675,19 @@ ch8.final_table()
 ch8.final_figure()
 
 # %% [markdown]
-# Trois choses à chercher. **Qui gagne** change d'une tâche à l'autre : une tête suffit-elle à parler ? suffit-elle à
-# classer ? **L'oubli** : lisez-le à côté de ce qui a été appris. Biderman et al. (2024, arXiv 2405.09673) résument
-# ainsi de plus grandes mesures : « LoRA learns less and forgets less ». Et pour LoRA et les adaptateurs, l'oubli s'en
-# va quand on les ôte : la base n'a pas bougé d'un octet (celle de QLoRA, arrondie, partait d'un peu plus haut : section
+# Trois choses à chercher. **Qui gagne** change d'une tâche à l'autre : une tête suffit-elle à parler ? suffit-elle à
+# classer ? **L'oubli** : lisez-le à côté de ce qui a été appris. Biderman et al. (2024, arXiv 2405.09673) résument
+# ainsi de plus grandes mesures : « LoRA learns less and forgets less ». Et pour LoRA et les adaptateurs, l'oubli s'en
+# va quand on les ôte : la base n'a pas bougé d'un octet (celle de QLoRA, arrondie, partait d'un peu plus haut : section
 # 8.7). **Le temps** d'un pas sépare bien moins les méthodes que les octets.
 #
-# Revenez enfin à la section 8.1 : la « tête » ne touche à aucune couche linéaire des blocs. Que dit sa perplexité sur B
-# de ce que LoRA ne peut pas atteindre ? Et que dit son oubli du prix payé ?
+# Revenez enfin à la section 8.1 : la « tête » ne touche à aucune couche linéaire des blocs. Que dit sa perplexité sur B
+# de ce que LoRA ne peut pas atteindre ? Et que dit son oubli du prix payé ?
 #
-# N'en tirez pas un classement pour toujours : avec si peu de pas, rien ne dit que personne ait fini d'apprendre, et la
+# N'en tirez pas un classement pour toujours : avec si peu de pas, rien ne dit que personne ait fini d'apprendre, et la
 # classification a chaque fois choisi le plus grand taux de sa grille. Ce tableau dit qui apprend vite, et à quel prix.
 #
-# Votre LoRA fusionné rejoint le tableau du cours, sur la langue générale : c'est son oubli que l'on y lit.
+# Votre LoRA fusionné rejoint le tableau du cours, sur la langue générale : c'est son oubli que l'on y lit.
 
 # %%
 ch8.row_lora(colibri, lora_colibri, inject_lora, merge_lora, chosen_rank, n_bytes=4 * colibri.num_parameters())
@@ -695,13 +697,13 @@ atelier.board()
 
 # %% [markdown]
 # **Ce que vous savez maintenant.** Un fine-tuning bouge toutes les directions, et à cette échelle on ne peut pas en
-# jeter beaucoup ; mais n'en **apprendre** que quelques-unes vaut presque autant que d'apprendre toutes celles des mêmes
-# couches. LoRA le fait : $r(d + k)$ nombres au lieu de $dk$, zéro d'un côté pour partir de la base, hasard de l'autre
+# jeter beaucoup ; mais n'en **apprendre** que quelques-unes vaut presque autant que d'apprendre toutes celles des mêmes
+# couches. LoRA le fait : $r(d + k)$ nombres au lieu de $dk$, zéro d'un côté pour partir de la base, hasard de l'autre
 # pour pouvoir en partir. Fusionné, il ne coûte rien à l'usage. Il économise la mémoire de l'optimiseur et la place sur
-# le disque ; du temps, moins qu'on ne le dit, et davantage seulement si le bas du modèle ne change pas et se met en
+# le disque ; du temps, moins qu'on ne le dit, et davantage seulement si le bas du modèle ne change pas et se met en
 # cache. Et sa base peut tenir sur quatre bits.
 #
-# Il reste tout ce que ce cours n'a pas dit : c'est à vous de l'exposer, au chapitre 9.
+# Il reste tout ce que ce cours n'a pas dit : c'est à vous de l'exposer, au chapitre 9.
 
 # %%
 atelier.progress()

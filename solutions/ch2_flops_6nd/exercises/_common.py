@@ -1,0 +1,12 @@
+"""Ce que partagent les exercices du chapitre 2."""
+
+from __future__ import annotations
+
+from atelier.exercise import Tolerance
+
+ROUNDING = Tolerance(rtol=1e-6, why="quelques multiplications et divisions en double précision")
+
+
+def refuse_sizes(*sizes):
+    if any(size < 1 for size in sizes):
+        raise ValueError("tailles")
