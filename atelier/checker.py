@@ -63,7 +63,7 @@ class _Target:
 def _target(fn: Any) -> _Target | None:
     name = exercise_of(fn)
     found = packs.find("exercises", name) if name else []
-    return _Target(found[0][0], name, found[0][1]) if found else None
+    return _Target(found[0][0], name, found[0][1]) if name and found else None
 
 
 def _refuse(fn: Any) -> CheckFailed:

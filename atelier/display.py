@@ -164,7 +164,7 @@ def recorded(key: str, needs: Sequence[str]) -> Callable[[Callable[..., Any]], C
             bound = signature.bind(*args, **kwargs).arguments
             missing = {name: bound[name] for name in needs if name in bound and not passed(bound[name])}
             if missing:
-                _replay(key, [exercise_of(f) or getattr(f, "__name__", name) for name, f in missing.items()])
+                _replay(key, [exercise_of(f) or str(getattr(f, "__name__", name)) for name, f in missing.items()])
                 return None
             return function(*args, **kwargs)
 

@@ -67,8 +67,9 @@ class _Limit:
 
 def _interrupt_main_thread() -> None:
     """Un vrai signal là où il y en a, pour réveiller aussi un appel système ; sinon (Windows) le drapeau de Python."""
-    if hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:
+        signal.pthread_kill(main, signal.SIGINT)
     else:
         _thread.interrupt_main()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -34,7 +34,7 @@ def _local(name: str | Path) -> Path | None:
     return folder if folder.is_dir() else None
 
 
-def _from_hub(loader: type, name: str, **options: object):
+def _from_hub(loader: Any, name: str, **options: object):
     """Essaie le hub ; rend None, après une phrase en français, s'il est hors d'atteinte."""
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
     os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", "20")
@@ -49,7 +49,7 @@ def _from_hub(loader: type, name: str, **options: object):
         return None
 
 
-def _resolve(loader: type, name: str | Path, **options: object):
+def _resolve(loader: Any, name: str | Path, **options: object):
     from transformers.utils import logging
 
     (logging.enable_progress_bar if str(name) in HUB else logging.disable_progress_bar)()
@@ -103,7 +103,7 @@ def gpt2_shape(size: str = "small", n_layer: int | None = None, dtype: torch.dty
     config = GPT2Config(n_layer=n_layer or layers, n_embd=d_model, n_head=heads)
     with torch.device("meta"):
         model = GPT2LMHeadModel(config)
-    model = model.to(dtype).to_empty(device=device())
+    model = model.to(dtype).to_empty(device=device())  # type: ignore[arg-type]
     model.tie_weights()
     with torch.no_grad():
         for name, p in model.named_parameters():

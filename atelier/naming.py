@@ -33,7 +33,8 @@ def exercise_of(value: Any) -> str | None:
 
 def _caller() -> FrameType | None:
     """Le premier appelant qui n'est pas de l'atelier : la cellule, d'ordinaire."""
-    package, frame = __name__.rpartition(".")[0], sys._getframe()
+    package = __name__.rpartition(".")[0]
+    frame: FrameType | None = sys._getframe()
     while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == package:
         frame = frame.f_back
     return frame
@@ -56,6 +57,7 @@ def _written(frame: FrameType | None) -> str:
     with contextlib.suppress(Exception):  # un code sans source, une position inconnue
         assert frame is not None
         first, last, start, end = list(frame.f_code.co_positions())[frame.f_lasti // 2]
+        assert first is not None
         lines = [line.encode() for line in linecache.getlines(frame.f_code.co_filename)[first - 1 : last]]
         lines[-1] = lines[-1][:end]
         lines[0] = lines[0][start:]

@@ -89,7 +89,9 @@ def evaluate_perplexity(
         max_tokens = scale().pick(essai=2048, cpu=8192, gpu=None)
     known = " " not in text and len(text) < 40
     ids = encode_documents(extract(text) if known else text, tokenizer, max_tokens)
-    context = min(model.config.n_positions, 1024) if context is None else context
+    if context is None:
+        config: Any = model.config
+        context = min(config.n_positions, 1024)
     stride = max(1, context // 2) if stride is None else stride
     if len(ids) < 2 or not 1 <= stride <= context:
         raise ValueError(

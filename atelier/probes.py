@@ -35,13 +35,18 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from types import CodeType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
 
 from .compare import unchanged
 from .frames import is_student_code, raised_by_statement, source_line
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
+
+M = TypeVar("M", bound=nn.Module)
 
 Outcome = dict[str, Any]
 """Ce qu'une exécution a donné. « status » vaut value, raised, todo, untransportable ou timeout."""
@@ -163,9 +168,11 @@ def to_data(value: Any, place: str = "", depth: int = 0) -> Any:
         raise NotData("une structure qui s'emboîte sans fin")
     if value is None or type(value) in (bool, int, float, str):
         return value
-    for kind in (int, float, str):  # np.float64 est un float de Python, np.str_ un texte, et valent la même chose
+    # np.float64 est un float de Python, np.str_ un texte, et valent la même chose
+    ordinary: dict[type, Callable[[Any], Any]] = {int: int.__int__, float: float.__float__, str: str.__str__}
+    for kind, make in ordinary.items():
         if isinstance(value, kind):
-            return {int: int.__int__, float: float.__float__, str: str.__str__}[kind](value)
+            return make(value)
     if isinstance(value, torch.Tensor):
         if value.device.type not in ("cpu", "meta"):  # calculé sur une carte : on n'en juge que les valeurs
             value = value.detach().cpu()
@@ -181,8 +188,8 @@ def to_data(value: Any, place: str = "", depth: int = 0) -> Any:
             raise NotData(f"un tenseur {next(k for k, v in odd.items() if v)} ; on attend un tenseur ordinaire")
         return value.detach().to("cpu", copy=True)
     if isinstance(value, (list, tuple)):
-        kind = tuple if isinstance(value, tuple) else list
-        return kind(to_data(v, f"{place or 'résultat'}[{i}]", depth + 1) for i, v in enumerate(value))
+        sequence = tuple if isinstance(value, tuple) else list
+        return sequence(to_data(v, f"{place or 'résultat'}[{i}]", depth + 1) for i, v in enumerate(value))
     if isinstance(value, dict):
         if not all(isinstance(k, str) for k in value):
             raise NotData("un dictionnaire dont les clés ne sont pas toutes du texte")
@@ -332,7 +339,7 @@ def _build(spec: Any) -> Any:
     return layer
 
 
-def _placed(model: nn.Module, inputs: dict[str, Any]) -> nn.Module:
+def _placed(model: M, inputs: dict[str, Any]) -> M:
     """Le module, là où l'entrée `device` le demande."""
     return model.to(inputs["device"]) if "device" in inputs else model
 
@@ -421,13 +428,13 @@ def train_steps(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any
 # --- Petits GPT-2 ----------------------------------------------------------------------------------------------------
 
 
-def tiny_gpt2(config: dict[str, int], seed: int, std: float = 0.4) -> nn.Module:
+def tiny_gpt2(config: dict[str, int], seed: int, std: float = 0.4) -> GPT2LMHeadModel:
     """Petit GPT-2 sans dropout, aux poids tirés de `seed` seul, assez grands pour que chaque couche compte."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    sizes = {"n_layer": 2, "n_head": 2, "n_embd": 8, "vocab_size": 23, "n_positions": 16} | config
-    fixed = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": None, "eos_token_id": None}
-    model = GPT2LMHeadModel(GPT2Config(**sizes, **fixed, attn_implementation="eager")).eval()
+    sizes: dict[str, Any] = {"n_layer": 2, "n_head": 2, "n_embd": 8, "vocab_size": 23, "n_positions": 16} | config
+    fixed: dict[str, Any] = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "attn_implementation": "eager"}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, **fixed, bos_token_id=None, eos_token_id=None)).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -437,7 +444,7 @@ def tiny_gpt2(config: dict[str, int], seed: int, std: float = 0.4) -> nn.Module:
     return model
 
 
-def _model_of(inputs: dict[str, Any]) -> nn.Module:
+def _model_of(inputs: dict[str, Any]) -> GPT2LMHeadModel:
     return _placed(tiny_gpt2(inputs["config"], inputs["seed"]), inputs)
 
 
@@ -456,6 +463,9 @@ def _shape_name(shape: torch.Size) -> str:
 
 class Bottleneck(nn.Module):
     """Doublure d'un adaptateur : mêmes attributs et mêmes formes, même identité au départ, autre formule."""
+
+    down: nn.Linear
+    up: nn.Linear
 
     def __init__(self, d_model: int, bottleneck: int) -> None:
         super().__init__()
@@ -476,7 +486,7 @@ def _scopes_of(fn: Callable[..., Any]) -> list[dict[str, Any]]:
     """Les noms globaux de l'étudiant que voit `fn` : fonction, décorée ou non, `partial`, méthode, objet appelable."""
     found: dict[int, dict[str, Any]] = {}
     seen: dict[int, Any] = {}
-    waiting = [fn]
+    waiting: list[Any] = [fn]
     while waiting and len(seen) < 100:
         value = waiting.pop()
         if value is None or id(value) in seen:
@@ -526,7 +536,7 @@ def gpt2_transform(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, 
     Mesure le modèle transformé au départ, puis après avoir posé dans ses paramètres entraînés des poids qui ne
     dépendent que de leur forme : noms et mécanisme restent libres. stand_ins : nom global de `fn` → doublure.
     """
-    model = _model_of(inputs)
+    model: nn.Module = _model_of(inputs)
     ids = inputs["input_ids"]
     with _replaced(fn, inputs.get("stand_ins", {})):
         returned = fn(model, *inputs.get("args", {}).values())
@@ -619,7 +629,7 @@ def freeze(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def talkative_gpt2(inputs: dict[str, Any]) -> nn.Module:
+def talkative_gpt2(inputs: dict[str, Any]) -> GPT2LMHeadModel:
     """Le petit GPT-2 de ces entrées, dont la suite la plus probable n'est pas toujours le même jeton."""
     model = _placed(tiny_gpt2(inputs["config"], inputs["seed"], 0.25), inputs)
     with torch.no_grad():

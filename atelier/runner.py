@@ -134,7 +134,7 @@ class Baseline:
         import atelier.probes
 
         functional, linear = torch.nn.functional, torch.nn.Linear
-        places = [builtins, math, random, time, copy, numpy, numpy.random, numpy.linalg]
+        places: list[Any] = [builtins, math, random, time, copy, numpy, numpy.random, numpy.linalg]
         places += [atelier.codec, atelier.compare, atelier.probes]
         places += [torch, torch.Tensor, torch.nn, functional, linear, torch.nn.Module, torch.nn.Parameter]
         places += [torch.nn.init, torch.linalg, torch.autograd, torch.optim, torch.Generator]
@@ -160,7 +160,7 @@ class Baseline:
             for name in spoiled:
                 with contextlib.suppress(AttributeError, TypeError):
                     setattr(place, name, names[name])
-            bases = place.__mro__[1:] if isinstance(place, type) else ()
+            bases: tuple[type, ...] = place.__mro__[1:] if isinstance(place, type) else ()
             hiding = [n for n in now if n not in names and any(n in vars(base) for base in bases)]
             for name in hiding:
                 with contextlib.suppress(AttributeError, TypeError):

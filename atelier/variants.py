@@ -71,8 +71,9 @@ def rows() -> list[Row]:
 @torch.inference_mode()
 def window_milliseconds(model: torch.nn.Module) -> float:
     """Durée médiane d'une fenêtre de 256 jetons (ou du contexte du modèle, s'il est plus court), en millisecondes."""
-    context = min(model.config.n_positions, 256)
-    ids = torch.arange(context, device=home(model))[None] % model.config.vocab_size
+    config: Any = model.config
+    context = min(config.n_positions, 256)
+    ids = torch.arange(context, device=home(model))[None] % config.vocab_size
     return 1000 * median_seconds(lambda: model(ids), repeats=25)
 
 

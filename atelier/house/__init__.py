@@ -6,6 +6,7 @@ déplacée, lab.py ouvre JupyterLab, checks.py lance les tests ; ici, la ligne d
 
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -105,7 +106,8 @@ def run(options: Options) -> int:
 def main(argv: list[str]) -> int:
     """Point d'entrée de cours.py : les soucis prévus deviennent une phrase, jamais une trace."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace", line_buffering=True)
+        if isinstance(stream, io.TextIOWrapper):  # un carnet ou un éditeur peut l'avoir remplacé
+            stream.reconfigure(errors="replace", line_buffering=True)
     try:
         return run(parse(argv))
     except Trouble as trouble:

@@ -222,7 +222,7 @@ class Setup:
             )
         say(2, f"Création de l'environnement {FOLDER}")
         with self.room() as room:
-            command = [sys.executable, "-m", "venv", "--clear", folder]
+            command: list[str | Path] = [sys.executable, "-m", "venv", "--clear", folder]
             env = variables(python_of(folder)) | room
             done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=env)
             if done.returncode:
@@ -277,7 +277,7 @@ class Setup:
     def failure(self, folder: Path) -> str:
         """Ce que dit l'environnement s'il ne marche pas ; "" s'il marche."""
         python = python_of(folder)
-        command = [python, "-c", VERIFY]
+        command: list[str | Path] = [python, "-c", VERIFY]
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=variables(python))
         return last_lines(done.stderr) or "…" if done.returncode else ""
 
@@ -295,14 +295,17 @@ class Setup:
         """Installe avec pip les paquets des groupes demandés, en disant où il en est ; lève `Trouble` s'il échoue."""
         root, python = self.root, python_of(folder)
         pins = sum("==" in line for line in (root / "constraints.txt").read_text(encoding="utf-8").split("\n"))
-        command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
+        command: list[str | Path] = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
+        command += ["--progress-bar", "off"]
         command += ["-c", root / "constraints.txt", *requirements(root, groups)]
         env = variables(python) | {"PYTHONUNBUFFERED": "1", "PIP_USER": "0"} | room
         progress = Progress(pins, packages_of(folder))
         log = folder / LOG
-        held = {"pass_fds": (self.lock,)} if self.lock is not None else {}
+        held = (self.lock,) if self.lock is not None else ()
         with open(log, "w", encoding="utf-8") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=root, **held)
+            process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, env=env, cwd=root, pass_fds=held
+            )
             try:
                 while process.poll() is None:
                     time.sleep(0.3)

@@ -23,7 +23,7 @@ def repair(folder: Path, before: Path) -> bool:
             if link.is_symlink() and not link.exists():  # le Python dont il est fait a changé de place
                 link.unlink()
         # Sans --clear : activate, pyvenv.cfg et les liens vers Python sont récrits, les paquets restent.
-        command = [sys.executable, "-m", "venv", "--without-pip", folder]
+        command: list[str | Path] = [sys.executable, "-m", "venv", "--without-pip", folder]
         if subprocess.run(command, capture_output=True).returncode:
             return False
         for path in scripts.iterdir():

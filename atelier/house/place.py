@@ -62,7 +62,7 @@ def this_machine() -> Machine:
         system = "musl" if musl else version if libc == "glibc" else ""
     kind = sys.implementation.name + ("-t" if "t" in getattr(sys, "abiflags", "") else "")
     bits = 64 if sys.maxsize > 2**32 else 32
-    return Machine(tuple(sys.version_info[:2]), bits, target, system, kind, _is_translated())
+    return Machine(sys.version_info[:2], bits, target, system, kind, _is_translated())
 
 
 def _is_translated() -> bool:
@@ -215,7 +215,7 @@ def alone(root: Path) -> Iterator[int | None]:
 
 def _lock(file: BinaryIO, wait: bool) -> bool:
     """Prend le verrou ; faux si un autre le tient. Un système de fichiers qui n'en a pas laisse passer."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         import msvcrt
 
         while True:
