@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, cast
 
 from atelier.text import NEWLINE, legible
 from grader import UserError
@@ -122,6 +122,7 @@ class Unpacking:
     def __init__(self, spool: Path, limit: int) -> None:
         self.spool, self.limit = spool, limit
         self.found: list[Received] = []
+        self.inner: Budget
         self.left = MAX_TOTAL_BYTES
         self.count = 0
 
@@ -166,7 +167,7 @@ class Unpacking:
                 if not where or clutter(where):
                     continue
                 date = None if outer else zip_date(entry)
-                mine = outer.inside(where) if outer else Origin(where, date and seconds(date), date)
+                mine = outer.inside(where) if outer else Origin(where, seconds(date) if date else None, date)
                 if stat.S_ISLNK(entry.external_attr >> 16):
                     self.refuse(mine, "lien symbolique, ignoré")
                 elif entry.file_size > RATIO_BYTES and entry.file_size > MAX_RATIO * max(entry.compress_size, 1):
@@ -182,7 +183,8 @@ class Unpacking:
         """Les fichiers d'une archive tar déjà décompressée, lue d'un bout à l'autre."""
         start = len(self.found)
         try:
-            with tarfile.open(fileobj=Limited(stream, budget.bytes), mode="r|") as archive:
+            limited = Limited(stream, budget.bytes)  # « r| » n'appelle que read ; typeshed demande tout un fichier
+            with tarfile.open(fileobj=limited, mode="r|") as archive:  # type: ignore[call-overload]
                 for rank, member in enumerate(archive):
                     where = clean_path(member.name)
                     if rank >= budget.files:
@@ -191,7 +193,7 @@ class Unpacking:
                         continue
                     date = datetime.fromtimestamp(member.mtime, UTC).replace(tzinfo=None) if member.mtime > 0 else None
                     date = None if outer else plausible(date)
-                    mine = outer.inside(where) if outer else Origin(where, date and seconds(date), date)
+                    mine = outer.inside(where) if outer else Origin(where, seconds(date) if date else None, date)
                     content = archive.extractfile(member) if member.isreg() else None
                     if content is None:
                         self.refuse(mine, "lien symbolique, ignoré")
@@ -348,7 +350,7 @@ def decompressed(file: Path) -> IO[bytes]:
         head = stream.read(8)
     for magic, opener in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open)):
         if head.startswith(magic):
-            return opener(file)
+            return cast("IO[bytes]", opener(file))  # un flux binaire de plus, que typeshed ne dit pas être un IO
     return file.open("rb")
 
 

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -46,7 +46,9 @@ def measure_grading(chapter: str = "", copies: int = COPIES, whole: bool = True)
     given = assignment(name)
     full = solved(given)
     cores = os.cpu_count() or 1
-    one, ours, stock = [], [], []
+    one: list[Paced] = []
+    ours: list[Paced] = []
+    stock: list[float] = []
     with tempfile.TemporaryDirectory(prefix="mesure-", ignore_cleanup_errors=True) as scratch:
         course = crowd(Path(scratch, "notre"), name, full, copies)
         for i in range(ROUNDS):
@@ -104,7 +106,7 @@ class Paced:
         self.times: list[float] = []
         self.memory: dict[int, tuple[int, int]] = {}
 
-    def run(self, setup: Setup, jobs: Iterable[Job]) -> Iterator[Graded | Failed]:
+    def run(self, setup: Setup, jobs: Iterable[Job]) -> Generator[Graded | Failed]:
         self.start = time.perf_counter()
         for outcome in self.pool.run(setup, jobs):
             yield outcome

@@ -13,7 +13,7 @@ du pickle) : gardez-la sur un réseau fermé, ou avec TLS. Le code des étudiant
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from typing import Any
 
 from grader import UserError
@@ -53,7 +53,7 @@ class Cluster:
             )
         return client
 
-    def run(self, setup: Setup, jobs: Iterable[Job]) -> Iterator[Graded | Failed]:
+    def run(self, setup: Setup, jobs: Iterable[Job]) -> Generator[Graded | Failed]:
         """Note les copies sur la grappe, quelques-unes d'avance, dans l'ordre où elles finissent."""
         source = iter(jobs)
         with self.connect() as client:

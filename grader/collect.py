@@ -220,7 +220,7 @@ def identify(copies: Sequence[Copy], people: People, default: str, done: Collect
             main.setdefault(copy.student, copy.assignment)
     for copy in copies:
         copy.assignment = copy.assignment or main.get(copy.student, "") or default
-        if copy.student and copy.assignment:
+        if copy.who is not None and copy.student and copy.assignment:
             if copy.who.system == "moodle" and copy.assignment in numbered:
                 people.number(copy.student, copy.assignment, copy.who.number)
         elif copy.candidate:
@@ -248,7 +248,7 @@ def moodle_box(copies: Sequence[Copy], people: People, default: str) -> set[str]
     box = {main}
     for name, count in counts.items():
         together = any({main, name} <= names for names in by_person.values())
-        already_ours = any((name, c.who.number) in known for c in mine)
+        already_ours = any(c.who is not None and (name, c.who.number) in known for c in mine)
         if together or already_ours or (count > 1 and count * 4 >= most):
             box.add(name)
     return box

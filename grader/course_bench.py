@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ def checks() -> Iterator[Measure]:
             for name in pack["exercises"]:
                 assert loaded is not None
                 answer = loaded.reference(name)
-                durations[name] = median(lambda answer=answer: quiet(check, answer), CHECKS)
+                durations[name] = median(partial(quiet, check, answer), CHECKS)
     if durations:
         slowest = max(durations, key=lambda name: durations[name])
         detail = f"médiane de {len(durations)} exercices, chacun par sa médiane de {CHECKS}"

@@ -5,6 +5,7 @@ Tailles bornées, ordre vérifié, résultats relus un à un : ce qui n'a pas la
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import platform
@@ -18,7 +19,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from atelier import paths
 from atelier.cells import MAX_PASSED, MAX_STEPS
@@ -230,7 +231,7 @@ class Stream:
 class PipeStream(Stream):
     """Les mêmes messages, d'un tube que ce système ne sait pas attendre (Windows) : un fil à part le lit."""
 
-    def __init__(self, source: BinaryIO, end: float = math.inf) -> None:
+    def __init__(self, source: io.BufferedReader | io.BytesIO, end: float = math.inf) -> None:
         self.pipe = source
         self.end = end
         self.total = 0
@@ -243,7 +244,7 @@ class PipeStream(Stream):
         chunk = b"-"
         while chunk:
             try:
-                chunk = self.pipe.read1(1 << 18)  # type: ignore[attr-defined]
+                chunk = self.pipe.read1(1 << 18)
             except (OSError, ValueError):
                 chunk = b""
             self.chunks.put(chunk)
@@ -397,8 +398,8 @@ def read_outcome(body: bytes) -> dict[str, Any]:
     elif status == "raised":
         mro = outcome.get("mro")
         names = [x[:100] for x in mro[:20] if isinstance(x, str)] if isinstance(mro, list) else []
-        error, where = short(outcome, "error", 200), short(outcome, "where", 300)
-        clean = {"status": "raised", "error": error, "mro": names, "where": where}
+        name, where = short(outcome, "error", 200), short(outcome, "where", 300)
+        clean = {"status": "raised", "error": name, "mro": names, "where": where}
     else:
         clean = {"status": status}
     if status in ("raised", "todo", "untransportable"):

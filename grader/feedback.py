@@ -105,6 +105,7 @@ class Renew(GenerateFeedback):
     """`GenerateFeedback` de nbgrader, pour quelques étudiants : students, étudiant → empreinte que sa page aura."""
 
     students: Mapping[str, str] = {}
+    assignments: dict[str, list[str]]
 
     def init_notebooks(self) -> None:
         super().init_notebooks()

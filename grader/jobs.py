@@ -7,7 +7,7 @@ Le même travail se fait dans des processus de cette machine (`--jobs`, même s'
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import Any, Protocol
@@ -69,7 +69,7 @@ class Fatal:
 class Pool(Protocol):
     """Qui note les copies. `run` les rend comme elles finissent, chacune une fois."""
 
-    def run(self, setup: Setup, jobs: Iterable[Job]) -> Iterator[Graded | Failed]: ...
+    def run(self, setup: Setup, jobs: Iterable[Job]) -> Generator[Graded | Failed]: ...
 
 
 def grade_job(setup: Setup, job: Job) -> Graded | Failed | Fatal:
@@ -133,7 +133,7 @@ class Processes:
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def run(self, setup: Setup, jobs: Iterable[Job]) -> Iterator[Graded | Failed]:
+    def run(self, setup: Setup, jobs: Iterable[Job]) -> Generator[Graded | Failed]:
         source = iter(jobs)
         idle: list[Worker] = []
         busy: dict[Worker, Job] = {}

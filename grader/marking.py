@@ -73,7 +73,7 @@ class Marked:
         copy = self.marks.get(student)
         cell = copy.cells.get(result.exercise) if copy else None
         said = [fields["message"]]
-        if cell:
+        if copy and cell:
             fields |= {"score": cell.score, "max_score": cell.max_score}
             said += [sentence(cell.difference), sentence(copy.lateness)]
         if student in self.unsaved:
@@ -189,7 +189,7 @@ class Batch:
         if {r.exercise: r.max_score for r in results} != self.points():
             return False
         try:
-            if self.outdated(student, results):
+            if notebook is not None and self.outdated(student, results):
                 self.recorder.write_rows(student, entries(notebook))
         except PenaltyError as error:
             self.lose(student, str(error), results)

@@ -136,7 +136,7 @@ hooks = Hooks()
 class TolerantExporter(NotebookExporter):
     """Lit une copie même abîmée. Illisible, elle devient une copie blanche, marquée refusée avec la raison."""
 
-    def from_filename(self, filename: str, resources: dict | None = None, **kw: Any) -> tuple[str, dict]:
+    def from_filename(self, filename: str, resources: dict | None = None, **kw: Any) -> tuple[Any, dict]:
         path = Path(filename)
         if getattr(self.parent, "_sanitizing", False) and resources and "nbgrader" in resources:
             name, student = resources["nbgrader"]["assignment"], resources["nbgrader"]["student"]

@@ -320,8 +320,8 @@ class People:
         autre numéro est laissé : ce n'est pas un homonyme, mais la feuille d'un autre devoir.
         """
         taken = {tuple(loose(label)) for p in self.known.values() if assignment in p.numbers for label in p.labels}
-        everyone = [someone(name, system="moodle", number=number) for number, name in participants]
-        everyone = [who for who in everyone if who and (sure or tuple(loose(who.label)) not in taken)]
+        named = [someone(name, system="moodle", number=number) for number, name in participants]
+        everyone = [who for who in named if who and (sure or tuple(loose(who.label)) not in taken)]
         found = self.resolve(everyone, [assignment])
         for who, id in found.items():
             self.number(id, assignment, who.number)

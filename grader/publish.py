@@ -12,8 +12,10 @@ from grader import UserError
 from grader.chapters import Chapter, chapter_names, load_chapter
 from grader.rules import LEAK, distinctive_lines
 
-REQUIRED = ("notebooks", "atelier", "assets", "cours.py", "course.toml", "constraints.txt", "pyproject.toml")
-REQUIRED += ("environment.yml", "README.md", "LICENSE")
+REQUIRED = (
+    *("notebooks", "atelier", "assets", "cours.py", "course.toml", "constraints.txt", "pyproject.toml"),
+    *("environment.yml", "README.md", "LICENSE"),
+)
 OPTIONAL = ("AGENTS.md",)
 SKIP = ("__pycache__", "*.pyc", ".ipynb_checkpoints", ".atelier", "*.tmp", "virtual_documents")
 

@@ -10,6 +10,7 @@ Le processus est scellé par le système (`grader.seal`), ou rien ne s'exécute 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -363,7 +364,7 @@ class PlainChild(Child):
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,
             )
-        assert self.process.stdin is not None and self.process.stdout is not None
+        assert self.process.stdin is not None and isinstance(self.process.stdout, io.BufferedReader)
         self.sink = self.process.stdin
         self.stream = PipeStream(self.process.stdout)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -472,13 +472,18 @@ _HARMFUL = (
 )
 
 
+def _literally(mark: str) -> Callable[[re.Match[str]], str]:
+    """Ce qui remplace par `mark` tel quel, une contre-oblique y étant un caractère comme un autre."""
+    return lambda _: mark
+
+
 def harmless(text: str) -> str:
     """Un texte d'étudiant que l'enseignant peut afficher : ni balise HTML, ni lien à script, ni image du réseau.
 
     Une espace y suffit : « < script> » n'est une balise dans aucun navigateur, et se lit encore.
     """
     for pattern, mark in _HARMFUL:
-        text = pattern.sub(lambda _, mark=mark: mark, text)
+        text = pattern.sub(_literally(mark), text)
     return text
 
 

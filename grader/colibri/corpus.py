@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +109,18 @@ def download_debian(cache: Cache) -> None:
 # ---------------------------------------------------------------------------- documents
 
 
+def sampled(name: str, key: str) -> bool:
+    """Vrai si ce document d'une source trop grande est de ceux qu'on en garde."""
+    return unit(key, name) < KEPT_SHARE[name]
+
+
 def extract(cache: Cache) -> list[Document]:
     """Documents du corpus A : prose française, sans doublons."""
     deduplicator = Deduplicator()
     documents: list[Document] = []
     streams = {name: source(cache) for name, source in sources.SOURCES.items()}
     for name, source in sources.SAMPLED.items():
-        streams[name] = source(cache, lambda key, name=name: unit(key, name) < KEPT_SHARE[name])
+        streams[name] = source(cache, partial(sampled, name))
     for name, stream in streams.items():
         begin, raw, french, kept = time.monotonic(), 0, 0, []
         for document in stream:
@@ -272,7 +278,7 @@ def cut(documents: list[Document], voices: dict[str, list[Document]], rows: dict
     """
     split, guard = Split(), Guard()
     groups = by_role(documents)
-    weights = Counter()
+    weights: Counter[str] = Counter()
     for document in groups["train"]:
         if document.source not in NOT_SHIPPED:
             weights[document.source] += size([document])
@@ -436,7 +442,8 @@ def main(argv: list[str]) -> int:
     cache = Cache(parser.parse_args(argv).cache.resolve())
     out = cache.root / "out"
     out.mkdir(parents=True, exist_ok=True)
-    handlers = [logging.StreamHandler(sys.stdout), logging.FileHandler(out / "build.log", "w", "utf-8")]
+    written = logging.FileHandler(out / "build.log", "w", "utf-8")
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stdout), written]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers)
     download_npm(cache)
     download_debian(cache)

