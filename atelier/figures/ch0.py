@@ -123,7 +123,7 @@ def write_on(beginning: str, tokens: int = 40, seed: int = 0) -> None:
         temperature=0.8,
         pad_token_id=int(ids[0]),
     )
-    print(tokenizer.decode(written[0, 1:], skip_special_tokens=True) + " …")
+    print(f"{tokenizer.decode(written[0, 1:], skip_special_tokens=True)} …")
     count = sum(p.numel() for p in model.parameters())
     print(f"\n[{number(count)} paramètres, {number(count * 4 / 1e6, 3)} Mo à quatre octets par paramètre]")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from atelier.display import note, number, recorded, show, table
 from atelier.figures.ch1_tokens import NBSP, eager, token_text
 from atelier.figures.controls import Slider, explore
+from atelier.figures.layers import blocks
 from atelier.figures.style import canvas
 from atelier.hardware import beside
 from atelier.perplexity import evaluate_perplexity
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
+    from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 
 SETTLED = 16
 """Premières positions d'une fenêtre laissées de côté dans les mesures : elles ont trop peu de passé."""
@@ -28,7 +30,7 @@ SETTLED = 16
 class OwnAttention(nn.Module):
     """L'attention d'un bloc de GPT-2, où le découpage et la moyenne sont ceux de l'étudiant."""
 
-    def __init__(self, layer: nn.Module, split_heads: Any, causal_attention: Any) -> None:
+    def __init__(self, layer: GPT2Attention, split_heads: Any, causal_attention: Any) -> None:
         super().__init__()
         self.c_attn, self.c_proj, self.n_head = layer.c_attn, layer.c_proj, layer.num_heads
         self.split, self.average = split_heads, causal_attention
@@ -47,7 +49,7 @@ def attention_inside(
     """Les logits de Colibri avec l'attention de la bibliothèque, puis avec celle de l'étudiant dans chaque bloc."""
     ids, own = beside(model, ids), copy.deepcopy(model)
     for block in own.transformer.h:
-        block.attn = OwnAttention(block.attn, split_heads, causal_attention)
+        block.attn = OwnAttention(cast("GPT2Attention", block.attn), split_heads, causal_attention)
     theirs, yours = model(ids, use_cache=False).logits, own(ids, use_cache=False).logits
     gap = (theirs - yours).abs().max().item()
     rows = [
@@ -174,7 +176,7 @@ def _without_head(model: GPT2LMHeadModel, layer: int, head: int, **evaluation: A
         x[..., mine] = 0
         return (x,)
 
-    hook = model.transformer.h[layer].attn.c_proj.register_forward_pre_hook(silence)
+    hook = blocks(model)[layer].attn.c_proj.register_forward_pre_hook(silence)
     try:
         return evaluate_perplexity(model, **evaluation).perplexity
     finally:

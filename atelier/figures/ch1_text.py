@@ -295,7 +295,7 @@ def play(
 
     Dans un carnet vivant, l'amorce et les réglages se changent ; ailleurs, la fonction suffit.
     """
-    start = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    start: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     fig, alt, texts = _play(model, tokenizer, prompt, n_new=n_new, **start)
     if not live():
         show(fig, alt=alt)
@@ -340,7 +340,7 @@ def settings_compared(model: GPT2LMHeadModel, tokenizer: Any, prompt: str, n_new
     ids = beside(model, tokenizer(prompt, return_tensors="pt")["input_ids"])
     rows = []
     for name, values in settings.items():
-        sampling = {"do_sample": False}
+        sampling: dict[str, Any] = {"do_sample": False}
         if values:
             sampling = {"do_sample": True} | dict(zip(("temperature", "top_k", "top_p"), values, strict=True))
         with torch.random.fork_rng():
@@ -485,7 +485,7 @@ def _card_memory(models: dict[str, tuple[GPT2LMHeadModel, list[int]]]) -> None:
     for name, (m, lengths) in models.items():
         with torch.inference_mode(), card_memory() as card:
             cache = _cache_after(m, max(lengths))
-        if card.peak is None:
+        if card.before is None or card.after is None or card.peak is None:
             return
         note(
             f"{name}, {max(lengths)} jetons{NBSP}: le cache compte {_size(_bytes(cache))}, la carte en garde "

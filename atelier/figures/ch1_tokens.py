@@ -9,10 +9,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from atelier.display import _display, note, number, show, table
 from atelier.figures.controls import Shown, live, show_live
+from atelier.figures.layers import blocks
 from atelier.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, canvas, french
 from atelier.hardware import beside
 from atelier.perplexity import END, extract
@@ -128,8 +129,8 @@ def bytes_per_token(tokenizer: Any, others: dict[str, str] | None = None, n_byte
 def _shapes(model: GPT2LMHeadModel, ids: Tensor) -> list[tuple[str, str, tuple[int, ...], str]]:
     """(étape, tenseur, forme, rôle) de chaque tenseur rencontré, relevés pendant un vrai passage dans le modèle."""
     seen: dict[str, Tensor] = {}
-    t, block = model.transformer, model.transformer.h[0]
-    modules = {
+    t, block = model.transformer, blocks(model)[0]
+    modules: dict[str, nn.Module] = {
         "wte": t.wte,
         "wpe": t.wpe,
         "ln_1": block.ln_1,

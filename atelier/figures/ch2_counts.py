@@ -81,7 +81,7 @@ def shape_only(n_layer: int, d_model: int, n_vocab: int = 50257, n_ctx: int = 10
     """Un GPT-2 de cette taille, sans aucun nombre dedans (appareil « meta ») : il ne prend ni mémoire ni temps."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    config = GPT2Config(
+    config = GPT2Config(  # type: ignore[call-arg]
         n_layer=n_layer, n_embd=d_model, n_head=1, vocab_size=n_vocab, n_positions=n_ctx, bos_token_id=0,
         eos_token_id=0, attn_implementation="eager",
     )  # fmt: skip
@@ -349,7 +349,8 @@ def _by_convention(params: GPT2LMHeadModel, shape: Shape) -> list[float]:
 @recorded("ch2/conventions", needs=("forward",))
 def conventions(model: GPT2LMHeadModel, forward: Any) -> None:
     """L'écart de quatre conventions au compte exact (trois fois le passage avant de l'étudiant)."""
-    rows, errors = [], {name: [] for name in CONVENTIONS}
+    rows = []
+    errors: dict[str, list[float]] = {name: [] for name in CONVENTIONS}
     known = shapes(model)
     for name, shape in known.items():
         layers, d, n_ctx, vocabulary = shape

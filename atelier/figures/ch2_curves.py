@@ -146,8 +146,8 @@ def power_law(fit: Any) -> None:
         (after, f"ajustée sur {len(bests)} budgets", {"color": RED, "ls": "-", "lw": 1.4}),
     ):
         ax.plot(line, [a * c**-b for c in line], label=label, **look)
-    for points, look in zip(curves.values(), SERIES, strict=False):
-        plain = look | {"linestyle": ""}
+    for points, style in zip(curves.values(), SERIES, strict=False):
+        plain: dict[str, Any] = style | {"linestyle": ""}
         ax.plot([p["flops"] for p in points], [p["loss"] for p in points], alpha=0.35, ms=5, **plain)
     ax.plot(compute.tolist(), loss.tolist(), "o", color=BLACK, ms=7, label="meilleur de chaque budget")
     for (name, point, _), marker in zip(predicted[1:], ("D", "*"), strict=False):

@@ -62,14 +62,14 @@ def study_model(n_layer: int, d_model: int, seed: int = 0) -> GPT2LMHeadModel:
         raise ValueError(f"il faut au moins un bloc, et d_model multiple de {WIDTH_STEP} : pas {n_layer} et {d_model}.")
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return _build(n_layer, d_model).to(device())
+        return _build(n_layer, d_model).to(device())  # type: ignore[arg-type]
 
 
 def _build(n_layer: int, d_model: int, attention: str = "sdpa") -> GPT2LMHeadModel:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     heads = 1 if d_model % HEAD_SIZE else d_model // HEAD_SIZE
-    config = GPT2Config(
+    config = GPT2Config(  # type: ignore[call-arg]
         n_layer=n_layer, n_embd=d_model, n_head=heads, vocab_size=VOCABULARY, n_positions=CONTEXT,
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, attn_implementation=attention,
     )  # fmt: skip

@@ -39,7 +39,7 @@ FORMATS = {
 }
 """Formats mesurés sur chaque appareil : type des nombres, précision des produits de float32."""
 
-ANNOUNCED = {
+ANNOUNCED: dict[str, dict[str, float]] = {
     "T4": {"float32": 8.1, "float16": 65},
     "V100": {"float32": 15.7, "float16": 125},
     "L4": {"float32": 30.3, "TF32": 60, "bfloat16": 121, "float16": 121},

@@ -265,7 +265,9 @@ def _parameters(size: str) -> float:
 
 def _colibri(results: Sweep | None, method: str, bits: int) -> float | None:
     """Le même rapport pour Colibri, une échelle par canal ; None s'il n'a pas été mesuré."""
-    line = next((v for n, v in (results or {}).items() if n.startswith(method) and "canal" in n), {})
+    if results is None:
+        return None
+    line = next((v for n, v in results.items() if n.startswith(method) and "canal" in n), {})
     return line[bits] / results["FP32"][bits] if bits in line else None
 
 
@@ -276,7 +278,7 @@ def verdicts(results: Sweep | None, gptq: Gptq) -> None:
     results : ce qu'a rendu `gptq_sweep` avec ce `gptq`.
     """
     rtn, best = ({b: _colibri(results, m, b) for b in (4, 3)} for m in ("RTN", "GPTQ"))
-    measured = [b for b in (4, 3) if rtn[b] and best[b]]
+    measured = {b: (ours, plain) for b in (4, 3) if (ours := best[b]) and (plain := rtn[b])}
     if not measured:
         note("Il manque une mesure : relancez les cellules des arrondis au plus proche, puis celle de GPTQ.")
         return
@@ -289,10 +291,10 @@ def verdicts(results: Sweep | None, gptq: Gptq) -> None:
         [
             f"À {b} bits, GPTQ perd moins que RTN",
             f"OPT 125M : {times(small['RTN'][b])} en RTN, {times(small['GPTQ'][b])} en GPTQ",
-            f"{times(rtn[b])} en RTN, {times(best[b])} en GPTQ",
-            "reproduit" if best[b] < rtn[b] else "non reproduit",
+            f"{times(plain)} en RTN, {times(ours)} en GPTQ",
+            "reproduit" if ours < plain else "non reproduit",
         ]
-        for b in measured
+        for b, (ours, plain) in measured.items()
     ]
     collapse = [sum(r > 10 for r in _ratios(f, "RTN", 3)) for f in (OPT, BLOOM)]
     rows += [

@@ -249,7 +249,7 @@ def _nearest(w: Tensor, scale: Tensor | float, bits: int, quantize: Any, dequant
 def explore_outliers(w: Tensor, scale: Callable[..., Tensor], k: Sequence[int] = (0, 1, 10, 100, 1000)) -> None:
     """L'échelle quand on écarte les k plus grands poids, et l'erreur d'arrondi typique de tous les autres."""
     order = w.flatten().abs().argsort(descending=True)
-    rows = []
+    rows: list[list[Any]] = []
     for count in k:
         rest = w.flatten().clone()
         rest[order[:count]] = 0
@@ -370,7 +370,7 @@ def channel_peaks(inputs: dict[str, Tensor], names: Sequence[str]) -> None:
 def library_scales(w: Tensor, scale: Any, quantize: Any) -> None:
     """Les mêmes poids par vos fonctions, torch.ao, torchao et onnxruntime : échelles et codes côte à côte."""
     w = w.detach().float().cpu().contiguous()
-    peak, extreme = w.abs().max().item(), w.flatten().abs().argmax().item()
+    peak, extreme = w.abs().max().item(), int(w.flatten().abs().argmax())
     found: list[tuple[str, float, Tensor]] = []
     for name, full in (("vous, forme restreinte", False), ("vous, forme de la diapositive", True)):
         s = scale(w, 8, full)

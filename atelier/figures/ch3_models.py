@@ -6,6 +6,7 @@ import copy
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from atelier.variants import save_variant
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
+    from transformers.pytorch_utils import Conv1D
 
 CHAPTER = "ch3_quantification"
 GROUP = 64
@@ -63,6 +65,11 @@ def rounder(grain: str, per_tensor: Any, per_channel: Any, quantize: Any, dequan
     return apply
 
 
+def _on_every_weight(use: Callable[[Tensor, int], Tensor], bits: int) -> Callable[[str, Tensor], Tensor]:
+    """Ce que `replace_weights` attend : le même arrondi pour toutes les couches, quel que soit leur nom."""
+    return lambda _, w: use(w, bits)
+
+
 Sweep = dict[str, dict[int, float]]
 
 
@@ -82,7 +89,7 @@ def rtn_sweep(
     found: Sweep = {f"RTN, {GRAINS[g]}": {} for g in GRAINS}
     for grain, b in progress_bar(jobs, "RTN"):
         use = rounder(grain, per_tensor, per_channel, quantize, dequantize)
-        rounded = replace_weights(model, lambda _, w, use=use, b=b: use(w, b))
+        rounded = replace_weights(model, _on_every_weight(use, b))
         found[f"RTN, {GRAINS[grain]}"][b] = evaluate_perplexity(rounded, **evaluation).perplexity
     _sweep_table(found, full, bits)
     return {"FP32": dict.fromkeys(bits, full), **found}
@@ -114,7 +121,7 @@ def sentences(
     options = {"do_sample": False, "max_new_tokens": n_new, "pad_token_id": model.config.eos_token_id}
     rows = []
     for b in (None, *bits):
-        m = model if b is None else replace_weights(model, lambda _, w, b=b: use(w, b))
+        m = model if b is None else replace_weights(model, _on_every_weight(use, b))
         out = m.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, ids.shape[1] :]
         rows.append(
             ["FP32" if b is None else f"{b} bits", " ".join(tokenizer.decode(out, skip_special_tokens=True).split())]
@@ -128,7 +135,7 @@ def sentences(
 class Int8Layer(nn.Module):
     """Une couche de Colibri dont le produit passe par le `int8_linear` de l'étudiant."""
 
-    def __init__(self, layer: nn.Module, int8_linear: Any, per_channel: Any, quantize: Any) -> None:
+    def __init__(self, layer: Conv1D, int8_linear: Any, per_channel: Any, quantize: Any) -> None:
         super().__init__()
         w = weight_of(layer)
         self.w_scale = per_channel(w, 8, 0)
@@ -164,7 +171,8 @@ def w8a8_errors(
     ids : fenêtres (B, contexte) ; la première moitié règle les échelles statiques, la seconde sert à mesurer.
     """
     half = len(ids) // 2
-    known, inputs, rows = layer_inputs(model, ids[:half]), layer_inputs(model, ids[half:]), []
+    known, inputs = layer_inputs(model, ids[:half]), layer_inputs(model, ids[half:])
+    rows: list[tuple[Any, ...]] = []
     for name, layer in linear_layers(model).items():
         w, x, b = weight_of(layer), inputs[name], for_float64(layer.bias.detach())
         s = per_channel(w, 8, 0)
@@ -191,7 +199,7 @@ def w8a8_errors(
     ax.legend(frameon=False, fontsize=8.5)
     ax.set_ylim(0)
     french(ax, x=False)
-    worst = [min(rows, key=lambda r, k=k: r[k]) for k in (1, 2, 3)]
+    worst = [min(rows, key=itemgetter(k)) for k in (1, 2, 3)]
     show(
         fig,
         alt="Rapport signal sur bruit en sortie de chaque couche. "

@@ -7,7 +7,7 @@ import html
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 from torch import Tensor
@@ -132,6 +132,13 @@ def _described(f: Format, pattern: int, with_boxes: bool) -> Shown:
     return markup, f"{f.name}  {pattern:0{f.bits}b}  = {value}\n  " + "\n  ".join(lines)
 
 
+class _Chosen(TypedDict):
+    """Ce que montre `explore_bits` : un format, et les bits d'un de ses nombres."""
+
+    format: Format
+    pattern: int
+
+
 def explore_bits(value: float = 0.1, name: str = "FP16") -> None:
     """Les bits d'un nombre. Dans un carnet vivant, chaque bit se clique ; ailleurs, la décomposition est figée.
 
@@ -142,7 +149,7 @@ def explore_bits(value: float = 0.1, name: str = "FP16") -> None:
         return
     import ipywidgets as w
 
-    state = {"format": FORMATS[name], "pattern": FORMATS[name].pattern(value)}
+    state: _Chosen = {"format": FORMATS[name], "pattern": FORMATS[name].pattern(value)}
     chosen = w.Dropdown(value=name, options=list(FORMATS), description="Format", layout=w.Layout(width="14em"))
     typed = w.Text(str(value).replace(".", ","), description="Nombre", continuous_update=False)
     before, after = w.Button(description="◀ précédent"), w.Button(description="suivant ▶")
@@ -340,7 +347,8 @@ def collect(model: GPT2LMHeadModel, ids: Tensor) -> dict[str, Tensor]:
 
 def half_census(values: dict[str, Tensor]) -> None:
     """Par espèce de valeurs : la plus grande, ce que FP16 déborde ou annule, ce que FP16 et BF16 arrondissent."""
-    rows, worst = [], {}
+    rows: list[list[Any]] = []
+    worst: dict[str, float] = {}
     for name, v in values.items():
         half, brain = v.half().float(), v.bfloat16().float()
         finite = half.isfinite()
@@ -443,10 +451,10 @@ def formats_in_the_model(model: GPT2LMHeadModel, **evaluation: Any) -> None:
         "E4M3, tel quel": lambda x: _to_e4m3(x, scaled=False),
         "E4M3, étiré à 448": lambda x: _to_e4m3(x, scaled=True),
     }
-    rows = []
+    rows: list[tuple[str, float, float]] = []
     for name, cast in casts.items():
         perplexity = evaluate_perplexity(_rounded(model, cast), **evaluation).perplexity
-        rows.append([name, perplexity, 100 * (perplexity / rows[0][1] - 1) if rows else 0.0])
+        rows.append((name, perplexity, 100 * (perplexity / rows[0][1] - 1) if rows else 0.0))
     table(
         [[n, number(p, 5), f"{round(d, 2) + 0.0:+.2f} %".replace(".", ",").replace("-", "−")] for n, p, d in rows],
         header=["format", "perplexité", "écart à FP32"],

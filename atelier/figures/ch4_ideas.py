@@ -230,8 +230,8 @@ def kl_facts(kl: Callable[[Tensor, Tensor], Tensor], pairs: int = 2000) -> None:
         "Q croit possible ce que P exclut": ([0.5, 0.5, 0.0], [0.98, 0.01, 0.01]),
     }
     rows = []
-    for name, (p, q) in couples.items():
-        p, q = torch.tensor(p), torch.tensor(q)
+    for name, couple in couples.items():
+        p, q = map(torch.tensor, couple)
         rows.append([name, _law(p), _law(q), number(kl(p, q).item(), 3), number(kl(q, p).item(), 3)])
     table(rows, header=["couple", "P", "Q", "D(P ‖ Q)", "D(Q ‖ P)"], caption="Divergences, en nats")
     laws = torch.randn(2, pairs, 8, generator=torch.Generator().manual_seed(4), dtype=torch.float64).softmax(-1)

@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import GPT2LMHeadModel
 
@@ -17,6 +17,9 @@ from atelier.figures.style import BLACK, BLUE, RED, SERIES, canvas, french, perc
 from atelier.measures import load_measures
 from atelier.perplexity import evaluate_perplexity
 from atelier.training import lm_loss
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeIs
 
 CHAPTER = "ch4_distillation"
 Build = Callable[[GPT2LMHeadModel, Sequence[int]], GPT2LMHeadModel]
@@ -72,7 +75,7 @@ def kept_steps(lessons: Lessons) -> int:
     return steps if str(steps) in measures(KEPT["douces"]) else st.STEPS
 
 
-def missing(lessons: Lessons | None) -> bool:
+def missing(lessons: Lessons | None) -> TypeIs[None]:
     """Vrai, et une phrase le dit, si la cellule qui entraîne les élèves n'a pas tourné avec les exercices faits."""
     if lessons is None:
         note("Les élèves n'ont pas encore appris : relancez d'abord la cellule qui les entraîne.")

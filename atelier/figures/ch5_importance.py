@@ -260,7 +260,7 @@ def global_shares(
     masks = global_masks(weights, amount)
     gone = {n: 1 - m.float().mean().item() for n, m in masks.items()}
     fig, _ = _grid(gone, f"Part retirée de chaque couche, {percent(amount)} en tout", lambda v: f"{100 * v:.0f}\u00a0%")
-    worst, best = max(gone, key=gone.get), min(gone, key=gone.get)
+    worst, best = max(gone, key=gone.__getitem__), min(gone, key=gone.__getitem__)
     size = {n: w.abs().mean().item() for n, w in weights.items()}
     show(
         fig,
@@ -287,7 +287,7 @@ def sensitivity(model: GPT2LMHeadModel, magnitude: Magnitude, tokens: int, amoun
         lambda v: f"{100 * v:+.1f}\u00a0%".replace(".", ",").replace("-", "−"),
         log=True,
     )
-    order = sorted(rise, key=rise.get)
+    order = sorted(rise, key=rise.__getitem__)
     kinds = {k: sum(v for n, v in rise.items() if n.endswith(k)) / model.config.n_layer for k in KINDS}
     show(
         fig,

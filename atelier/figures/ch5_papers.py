@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -204,7 +204,7 @@ def nm_kernels(size: str = "small", tokens: int = 2048, repeats: int = 20) -> No
         return
     from torch.sparse import to_sparse_semi_structured
 
-    half = {"device": device(), "dtype": torch.float16}
+    half: dict[str, Any] = {"device": device(), "dtype": torch.float16}
     w, x = torch.randn(4 * d, d, **half), torch.randn(tokens, d, **half)  # le temps ne dépend pas des valeurs
     pruned = w * torch.tensor([1.0, 0.0, 0.0, 1.0], **half).repeat(d // 4)
     try:

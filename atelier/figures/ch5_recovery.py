@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -202,7 +202,7 @@ def recover(
     ax.plot([100 * a for a in amounts], [before[a] for a in amounts], label="élagué, non repris", **SERIES[5])
     for way, look, shift in ((ONCE, SERIES[1], -0.6), (SLOWLY, SERIES[0], 0.6)):
         xs = [100 * a + shift for a in amounts for _ in points.get((way, a), [])]
-        dots = {**look, "linestyle": "", "mfc": "white"}
+        dots: dict[str, Any] = {**look, "linestyle": "", "mfc": "white"}
         ax.plot(xs, [p for a in amounts for p in points.get((way, a), [])], label=f"{way} (auteur)", **dots)
         dots = {**look, "linestyle": "", "mec": BLACK, "ms": 10}
         ax.plot([100 * amount + shift], [mine[way]], label=f"{way} (vous)", **dots)

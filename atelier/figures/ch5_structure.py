@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from atelier.display import note, number, recorded, show, table
+from atelier.figures.layers import blocks
 from atelier.figures.style import BLACK, canvas, progress_bar
 from atelier.hardware import beside, home
 from atelier.perplexity import evaluate_perplexity
@@ -22,6 +23,7 @@ from atelier.variants import window_milliseconds
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
+    from transformers.models.gpt2.modeling_gpt2 import GPT2Attention
 
 PruneHeads = Callable[..., tuple[Tensor, Tensor, Tensor]]
 Gone = Mapping[int, Sequence[int]]
@@ -36,7 +38,7 @@ def silenced(model: GPT2LMHeadModel, gone: Gone) -> GPT2LMHeadModel:
     """Une copie où ces têtes se taisent : leurs lignes de c_proj sont nulles, et rien ne rétrécit."""
     changed = copy.deepcopy(model)
     for block, heads in gone.items():
-        attention = changed.transformer.h[block].attn
+        attention = blocks(changed)[block].attn
         for h in heads:
             attention.c_proj.weight[h * attention.head_dim : (h + 1) * attention.head_dim] = 0
     return changed
@@ -89,7 +91,7 @@ def without_heads(model: GPT2LMHeadModel, prune_heads: PruneHeads, gone: Gone) -
     """Une copie plus petite, sans ces têtes : c_attn et c_proj de chaque bloc sont refaits par votre fonction."""
     changed = copy.deepcopy(model)
     for block, heads in gone.items():
-        attention = changed.transformer.h[block].attn
+        attention = blocks(changed)[block].attn
         parts = prune_heads(
             attention.c_attn.weight.detach(), attention.c_attn.bias.detach(), attention.c_proj.weight.detach(),
             list(heads), model.config.n_head,
@@ -98,7 +100,7 @@ def without_heads(model: GPT2LMHeadModel, prune_heads: PruneHeads, gone: Gone) -
     return changed
 
 
-def _resize(attention: nn.Module, c_attn: Tensor, bias: Tensor, c_proj: Tensor) -> None:
+def _resize(attention: GPT2Attention, c_attn: Tensor, bias: Tensor, c_proj: Tensor) -> None:
     attention.c_attn.weight, attention.c_attn.bias = nn.Parameter(c_attn.contiguous()), nn.Parameter(bias.contiguous())
     attention.c_proj.weight = nn.Parameter(c_proj.contiguous())
     attention.c_attn.nf, attention.c_proj.nx = c_attn.shape[1], c_proj.shape[0]
@@ -114,7 +116,7 @@ def silenced_or_removed(model: GPT2LMHeadModel, ids: Tensor, prune_heads: PruneH
     gap = (quiet(ids).logits - small(ids).logits).abs().max().item()
     table(
         [
-            [name, m.num_parameters(), str(tuple(m.transformer.h[next(iter(gone))].attn.c_attn.weight.shape))]
+            [name, m.num_parameters(), str(tuple(blocks(m)[next(iter(gone))].attn.c_attn.weight.shape))]
             for name, m in (("entier", model), ("têtes muettes", quiet), ("têtes retirées", small))
         ],
         header=["modèle", "paramètres", f"c_attn du bloc {next(iter(gone))}"],
@@ -186,7 +188,7 @@ def without_neurons(model: GPT2LMHeadModel, ids: Tensor, removed: int) -> GPT2LM
         state[f"{prefix}.c_proj.weight"] = state[f"{prefix}.c_proj.weight"][kept]
     small = GPT2(config)
     small.load_state_dict(state, strict=False)
-    return small.to(home(model)).eval()
+    return small.to(home(model)).eval()  # type: ignore[arg-type]
 
 
 @torch.no_grad()
@@ -195,7 +197,7 @@ def without_block(model: GPT2LMHeadModel, block: int) -> GPT2LMHeadModel:
     small = copy.deepcopy(model)
     del small.transformer.h[block]
     small.config.n_layer -= 1
-    for i, b in enumerate(small.transformer.h):
+    for i, b in enumerate(blocks(small)):
         b.attn.layer_idx = i  # le numéro d'un bloc désigne sa place dans le cache
     return small
 
@@ -267,7 +269,7 @@ def save_and_reload(model: GPT2LMHeadModel, ids: Tensor, scores: Tensor, prune_h
 def _reload(kind: Any, folder: str, small: GPT2LMHeadModel, ids: Tensor, tokens: int) -> list[str]:
     def judged(load: Callable[[], GPT2LMHeadModel]) -> str:
         try:
-            again = load().to(home(small)).eval()
+            again = load().to(home(small)).eval()  # type: ignore[arg-type]
         except (RuntimeError, ValueError) as error:
             return f"refuse ({type(error).__name__})"
         with torch.no_grad():
@@ -300,7 +302,7 @@ def load_thinned(folder: str | Path) -> GPT2LMHeadModel:
     config = GPT2Config(**json.loads((Path(folder) / "config.json").read_text(encoding="utf-8")))
     state = load_file(Path(folder) / "model.safetensors")
     model = GPT2(config)
-    for b, block in enumerate(model.transformer.h):
+    for b, block in enumerate(blocks(model)):
         prefix = f"transformer.h.{b}.attn"
         names = (f"{prefix}.c_attn.weight", f"{prefix}.c_attn.bias", f"{prefix}.c_proj.weight")
         _resize(block.attn, *(state[name] for name in names))

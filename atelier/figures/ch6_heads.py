@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -215,11 +216,11 @@ def head_or_whole(model: GPT2LMHeadModel, pool: Any, freeze: Any) -> None:
         "tête et dernier bloc": ["head", f"body.h.{model.config.n_layer - 1}.", "body.ln_f"],
         "tout": ["head", "body"],
     }
-    rows = []
+    rows: list[list[Any]] = []
     for way, patterns in ways.items():
         reader = tasks.Reader(load_model("colibri"), len(names), pool)
         freeze(reader, patterns)
-        seen = training_bytes(reader, lambda reader=reader: tasks.label_loss(reader, batch))
+        seen = training_bytes(reader, partial(tasks.label_loss, reader, batch))
         optimizer = torch.optim.AdamW([p for p in reader.parameters() if p.requires_grad], lr=1e-4)
 
         def step(reader: nn.Module = reader, optimizer: Any = optimizer) -> None:

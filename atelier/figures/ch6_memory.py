@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -81,7 +82,7 @@ def _without_data(size: str) -> GPT2LMHeadModel:
     layers, d_model, heads = GPT2_SIZES[size]
     with torch.device("meta"):
         return GPT2LMHeadModel(
-            GPT2Config(n_layer=layers, n_embd=d_model, n_head=heads, attn_implementation="eager")
+            GPT2Config(n_layer=layers, n_embd=d_model, n_head=heads, attn_implementation="eager")  # type: ignore[call-arg]
         ).eval()
 
 
@@ -97,12 +98,12 @@ def _explicit_loss(model: GPT2LMHeadModel, batch: int, length: int) -> Tensor:
 
 def _mixed_step(model: GPT2LMHeadModel, batch: int, length: int) -> int:
     """Octets gardés entre deux pas de précision mixte : poids et gradients en BF16, copie et moments en FP32."""
-    model = model.to(torch.bfloat16)
+    model = model.to(torch.bfloat16)  # type: ignore[arg-type]
     _explicit_loss(model, batch, length).backward()
     trained = [p for p in model.parameters() if p.requires_grad]
     copies = [p.detach().float() for p in trained]
     for copy, p in zip(copies, trained, strict=True):
-        copy.grad = p.grad.float()
+        copy.grad = None if p.grad is None else p.grad.float()
     optimizer = torch.optim.AdamW(copies, lr=0.0)
     optimizer.step()
     for copy in copies:
@@ -116,8 +117,8 @@ def _mixed_step(model: GPT2LMHeadModel, batch: int, length: int) -> int:
 def formula_against_bytes(formula: Any, freeze: Any) -> None:
     """La formule de l'étudiant contre la somme des octets de tous les tenseurs d'un pas de précision mixte."""
     rows = []
-    models = {"Colibri": lambda: load_model("colibri", attention="eager")}
-    models |= {f"GPT-2 {size}": lambda size=size: _without_data(size) for size in ("small", "xl")}
+    models: dict[str, Callable[[], GPT2LMHeadModel]] = {"Colibri": lambda: load_model("colibri", attention="eager")}
+    models |= {f"GPT-2 {size}": partial(_without_data, size) for size in ("small", "xl")}
     for name, make in models.items():
         layers = make().config.n_layer
         for what, patterns in (("tout", ["transformer"]), ("dernier bloc", [f"h.{layers - 1}.", "ln_f"])):
@@ -138,7 +139,7 @@ def formula_against_bytes(formula: Any, freeze: Any) -> None:
     )
 
 
-def _bar(ax: Any, y: int, parts: dict[str, float], unit: float, height: float = 0.6) -> float:
+def _bar(ax: Any, y: int, parts: Mapping[str, float], unit: float, height: float = 0.6) -> float:
     left = 0.0
     for part, (color, hatch) in PARTS.items():
         if width := parts.get(part, 0) / unit:
@@ -155,7 +156,7 @@ def _size(n_bytes: int) -> str:
 
 
 def _legend(fig: Any, axes: Any) -> None:
-    found = {}
+    found: dict[str, Any] = {}
     for ax in axes:
         handles, labels = ax.get_legend_handles_labels()
         found |= dict(zip(labels, handles, strict=True))
@@ -185,8 +186,8 @@ def activation_bytes(model: GPT2LMHeadModel, freeze: Any, batch: int = 8, length
     axes[0].set(xlabel="Mo", title=f"Colibri, FP32, lot de {batch} × {length} jetons")
     lengths = (128, 512, 1024)
     for y, n in enumerate(lengths):
-        shape = _without_data("small").to(torch.bfloat16)
-        _, kept = saved_bytes(shape, lambda shape=shape, n=n: _explicit_loss(shape, 1, n))
+        shape = _without_data("small").to(torch.bfloat16)  # type: ignore[arg-type]
+        _, kept = saved_bytes(shape, partial(_explicit_loss, shape, 1, n))
         weights, count = tensor_bytes(shape.parameters()), shape.num_parameters()
         parts = {"poids": weights, "gradients": 2 * count, "copie en FP32": 4 * count, "Adam": 8 * count}
         total = _bar(axes[1], y, parts | {"activations": kept}, 1e9)

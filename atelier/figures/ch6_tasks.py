@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from atelier.paths import asset
 from atelier.perplexity import END
 
 if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
+    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 IGNORED = -100
 LENGTH = 32
@@ -87,6 +87,13 @@ def _encode(texts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
     return padded([tokenizer(t, verbose=False)["input_ids"][:length] for t in texts])
 
 
+def decoded(tokenizer: PreTrainedTokenizerFast, ids: Any, **options: Any) -> str:
+    """Le texte d'une suite de jetons ; d'un lot de suites, `decode` rendrait une liste."""
+    text = tokenizer.decode(ids, **options)
+    assert isinstance(text, str)
+    return text
+
+
 # --- Classer un texte -------------------------------------------------------------------------------------------------
 
 
@@ -102,7 +109,7 @@ def subjects(part: str, length: int = LENGTH) -> tuple[list[str], Examples]:
     ids, mask = _encode([text for _, text in lines], length)
     tokenizer = load_tokenizer("colibri")
     texts = [
-        tokenizer.decode(row[m.bool()], clean_up_tokenization_spaces=False) for row, m in zip(ids, mask, strict=True)
+        decoded(tokenizer, row[m.bool()], clean_up_tokenization_spaces=False) for row, m in zip(ids, mask, strict=True)
     ]
     return texts, Examples(ids, mask, torch.tensor([names.index(subject) for subject, _ in lines]))
 
@@ -164,7 +171,7 @@ def fresh_model(seed: int) -> GPT2LMHeadModel:
     kept = torch.get_rng_state()
     torch.manual_seed(seed)
     try:
-        return GPT2LMHeadModel(load_model("colibri").config).to(device()).eval()
+        return GPT2LMHeadModel(load_model("colibri").config).to(device()).eval()  # type: ignore[arg-type]
     finally:
         torch.set_rng_state(kept)
 
@@ -213,7 +220,7 @@ def tagged(part: str) -> list[dict[str, Any]]:
 def words_to_tokens(words: Sequence[str]) -> tuple[list[int], list[int | None]]:
     """Mots d'une phrase → jetons, et rang du mot d'où vient chacun (None pour le jeton de début)."""
     tokenizer = load_tokenizer("colibri")
-    ids: list[int] = [tokenizer.convert_tokens_to_ids(END)]
+    ids = [cast(int, tokenizer.convert_tokens_to_ids(END))]
     word_ids: list[int | None] = [None]
     for i, word in enumerate(words):
         glued = i > 0 and (words[i - 1].endswith(("'", "(")) or word in (",", ".", ")", "...") or word.startswith("-"))
@@ -229,8 +236,8 @@ def tag_examples(
     """Phrases étiquetées mises en tenseurs ; `align` pose les étiquettes sur les jetons."""
     sequences, labels = [], []
     for line in tagged(part)[:n]:
-        ids, word_ids = words_to_tokens(line["mots"])
-        sequences.append(ids)
+        tokens, word_ids = words_to_tokens(line["mots"])
+        sequences.append(tokens)
         labels.append(align(word_ids, [UPOS.index(tag) for tag in line["etiquettes"]]))
     ids, mask = padded(sequences)
     return Examples(ids, mask, padded(labels, filler=IGNORED)[0])
@@ -311,7 +318,7 @@ def translate(model: GPT2LMHeadModel, english: Sequence[str], n_new: int = 32, s
         made = model.generate(
             ids, attention_mask=mask, do_sample=False, max_new_tokens=n_new, pad_token_id=end, eos_token_id=end
         )
-        found += [tokenizer.decode(row, skip_special_tokens=True).strip() for row in made[:, ids.shape[1] :]]
+        found += [decoded(tokenizer, row, skip_special_tokens=True).strip() for row in made[:, ids.shape[1] :]]
     return found
 
 

@@ -26,7 +26,7 @@ SHOWN = 5
 
 def _pieces(ids: list[int]) -> list[str]:
     tokenizer = load_tokenizer("colibri")
-    return [tokenizer.decode([i], clean_up_tokenization_spaces=False).replace(" ", "␣") for i in ids]
+    return [tasks.decoded(tokenizer, [i], clean_up_tokenization_spaces=False).replace(" ", "␣") for i in ids]
 
 
 def tagged_sentence() -> None:

@@ -11,6 +11,7 @@ from torch import nn
 
 from atelier.display import note, number, recorded, show, table
 from atelier.figures.ch1_counts import _shape_only
+from atelier.figures.layers import blocks
 from atelier.figures.style import BLACK, BLUE, GREEN, ORANGE, SKY, canvas, percent
 from atelier.hardware import home
 from atelier.models import GPT2_SIZES
@@ -156,7 +157,7 @@ def three_starts(
             torch.manual_seed(0)
             module = adapter(model.config.n_embd, bottleneck).to(home(model))
             prepare(module)
-        rows.append([name, *_try_start(model, module, ids, steps)])
+        rows.append((name, *_try_start(model, module, ids, steps)))
     table(
         [[name, number(loss, 5), *(number(g, 3) for g in grads), number(end, 5)] for name, loss, grads, end in rows],
         header=[
@@ -178,14 +179,14 @@ def _zero_all(module: nn.Module) -> None:
 
 
 def _random_up(module: nn.Module) -> None:
-    nn.init.normal_(module.up.weight, std=module.down.weight.std().item())
+    nn.init.normal_(module.get_parameter("up.weight"), std=module.get_parameter("down.weight").std().item())
 
 
 def _try_start(
     model: GPT2LMHeadModel, module: nn.Module, ids: torch.Tensor, steps: int
 ) -> tuple[float, tuple[float, ...], float]:
     frozen = copy.deepcopy(model).requires_grad_(False)
-    frozen.transformer.h[len(frozen.transformer.h) // 2].mlp.register_forward_hook(lambda _m, _x, out: module(out))
+    blocks(frozen)[len(frozen.transformer.h) // 2].mlp.register_forward_hook(lambda _m, _x, out: module(out))
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
     losses, norms = [], []
     for _ in range(steps + 1):
@@ -193,7 +194,8 @@ def _try_start(
         loss = lm_loss(frozen, ids)
         loss.backward()
         losses.append(loss.item())
-        norms.append([p.grad.norm().item() for p in (module.down.weight, module.up.weight)])
+        weights = module.get_parameter("down.weight"), module.get_parameter("up.weight")
+        norms.append([0.0 if p.grad is None else p.grad.norm().item() for p in weights])
         optimizer.step()
     return losses[0], (*norms[0], norms[-1][0]), losses[-1]
 

@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -71,7 +72,12 @@ def three_products() -> None:
         ax.text(2.9, y, kind, ha="right", va="center", fontsize=9.5)
         for j, yes in enumerate(done):
             color, hatch = ((BLUE, SKY, ORANGE)[j], ("", "..", "//")[j]) if yes else ("white", "")
-            cell = {"facecolor": color, "hatch": hatch, "edgecolor": BLACK, "linestyle": "-" if yes else ":"}
+            cell: dict[str, Any] = {
+                "facecolor": color,
+                "hatch": hatch,
+                "edgecolor": BLACK,
+                "linestyle": "-" if yes else ":",
+            }
             ax.add_patch(Rectangle((3.3 + 2.0 * j, y - 0.4), 1.6, 0.8, **cell))
             box = {"facecolor": "white", "edgecolor": "none", "pad": 1.2, "alpha": 0.9}
             ax.text(4.1 + 2.0 * j, y, "2" if yes else "0", ha="center", va="center", fontsize=11, bbox=box)
@@ -193,6 +199,7 @@ def peak_bytes(run: Callable[[], object]) -> int:
     if device().type == "cuda":
         with card_memory() as card:
             run()
+        assert card.peak is not None and card.before is not None
         return card.peak - card.before
     from torch.profiler import ProfilerActivity, profile
 
@@ -214,7 +221,7 @@ def step_memory(model: GPT2LMHeadModel, ids: Tensor) -> dict[str, int]:
     optimizer = torch.optim.Adam(trained, lr=1e-5)
     model.train()
     peak = peak_bytes(lambda: lm_loss(model, ids).backward())
-    gradients = sum(p.grad.nbytes for p in trained)
+    gradients = sum(p.grad.nbytes for p in trained if p.grad is not None)
     optimizer.step()
     moments = sum(v.nbytes for s in optimizer.state.values() for k, v in s.items() if k != "step")
     optimizer.zero_grad(set_to_none=True)
@@ -324,7 +331,7 @@ def inference_of(model: GPT2LMHeadModel, insert: Insert, repeats: int = 30) -> d
     ):  # fmt: skip
         window = token_ids(ready, 1, 128)
         with torch.inference_mode():
-            whole = 1000 * median_seconds(lambda r=ready, w=window: r(w, use_cache=False), repeats=max(3, repeats // 4))
+            whole = 1000 * median_seconds(partial(ready, window, use_cache=False), repeats=max(3, repeats // 4))
         found[name] = {"jeton": token_ms(ready, repeats=repeats), "fenêtre": whole}
     return found
 

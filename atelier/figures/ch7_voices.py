@@ -278,7 +278,7 @@ def who_works(
     modules = adapters_of(ready)
     groups = {f"bloc {i}": modules[2 * i : 2 * i + 2] for i in range(len(modules) // 2)}
     groups |= {"après l'attention": modules[0::2], "après le MLP": modules[1::2], "tous": modules}
-    rows = [["aucun (voix complète)"], *([name] for name in groups)]
+    rows: list[list[Any]] = [["aucun (voix complète)"], *([name] for name in groups)]
     for voice, weights in voices.items():
         put_back(ready, weights)
         for row, silenced in zip(rows, [[], *groups.values()], strict=True):
@@ -291,7 +291,7 @@ def who_works(
 
 
 def _without(model: GPT2LMHeadModel, silenced: Sequence[nn.Module], text: str, max_tokens: int) -> float:
-    kept = [(p, p.detach().clone()) for m in silenced for p in m.up.parameters()]
+    kept = [(p, p.detach().clone()) for m in silenced for p in m.get_submodule("up").parameters()]
     with torch.no_grad():
         for p, _ in kept:
             p.zero_()

@@ -8,16 +8,19 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from atelier.hardware import beside, card_memory, synchronize
 
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
+
 
 @torch.no_grad()
-def hidden_before(model: nn.Module, ids: Tensor, top: int, batch_size: int = 16) -> Tensor:
+def hidden_before(model: GPT2LMHeadModel, ids: Tensor, top: int, batch_size: int = 16) -> Tensor:
     """Ce qui entre dans les `top` derniers blocs quand le modèle lit ids (n, T) : le cache, (n, T, d).
 
     top = 0 : ce qui entre dans le dernier LayerNorm.
@@ -40,7 +43,8 @@ def cached_loss(top: int) -> Callable[[nn.Module, tuple[Tensor, Tensor]], Tensor
     Rend loss(model, (cache (B, T, d), ids (B, T))) → entropie croisée moyenne du jeton suivant, en nats.
     """
 
-    def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+    def loss(whole: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        model = cast("GPT2LMHeadModel", whole)
         hidden, ids = beside(model, batch)
         mask = _causal_mask(model, hidden)
         for block in model.transformer.h[len(model.transformer.h) - top :]:
@@ -52,7 +56,7 @@ def cached_loss(top: int) -> Callable[[nn.Module, tuple[Tensor, Tensor]], Tensor
     return loss
 
 
-def _causal_mask(model: nn.Module, hidden: Tensor) -> Tensor | None:
+def _causal_mask(model: GPT2LMHeadModel, hidden: Tensor) -> Tensor | None:
     """Le masque que le modèle ferait lui-même : « sdpa » sait déjà cacher le futur, « eager » attend qu'on le dise."""
     if model.config._attn_implementation == "sdpa":
         return None

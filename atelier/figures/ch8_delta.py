@@ -116,7 +116,7 @@ def _by_kind(values: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _random_curve(shapes: Iterable[tuple[int, int]]) -> Tensor:
+def _random_curve(shapes: Iterable[tuple[int, ...]]) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.stack([energy(torch.linalg.svdvals(torch.randn(s, generator=generator))) for s in shapes]).mean(0)
 

@@ -72,7 +72,8 @@ def on_four_bits(model: GPT2LMHeadModel, quantize: Any, table_: Tensor) -> GPT2L
     copied = copy.deepcopy(model)
     for layer in linear_layers(copied).values():
         w = weight_of(layer)
-        layer.weight.copy_(restore(*quantize(w, BLOCK), table_, w).T)
+        codes, absmax = quantize(w, BLOCK)
+        layer.weight.copy_(restore(codes, absmax, table_, w).T)
     return copied
 
 

@@ -6,8 +6,9 @@ import copy
 import os
 import statistics
 import warnings
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +39,7 @@ def drawing(rank: int = 2) -> None:
     fig, ax = canvas(7.4, 3.6)
     ax.set(xlim=(0, 10), ylim=(0, 6.2))
     ax.axis("off")
-    box = {"edgecolor": BLACK, "linewidth": 1.4}
+    box: dict[str, Any] = {"edgecolor": BLACK, "linewidth": 1.4}
     ax.add_patch(Polygon([(1.0, 1.6), (4.6, 1.6), (4.6, 4.6), (1.0, 4.6)], facecolor="#D9D9D9", **box))
     ax.text(2.8, 3.1, "W gelée\nd × k", ha="center", va="center", fontsize=12)
     ax.add_patch(Polygon([(6.0, 1.6), (9.4, 1.6), (8.1, 2.9), (7.3, 2.9)], facecolor="#9FC8E3", **box))
@@ -46,7 +47,7 @@ def drawing(rank: int = 2) -> None:
     ax.text(7.7, 2.15, "A, r × k\ngaussienne", ha="center", va="center", fontsize=10)
     ax.text(7.7, 4.1, "B, d × r\nzéro", ha="center", va="center", fontsize=10)
     ax.text(8.35, 3.1, f"r nombres (ici r = {rank})", va="center", fontsize=9)
-    arrow = {"arrowstyle": "-|>", "mutation_scale": 14, "color": BLACK, "linewidth": 1.4}
+    arrow: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 14, "color": BLACK, "linewidth": 1.4}
     for start, end in (
         ((5.2, 0.5), (2.8, 1.6)),
         ((5.2, 0.5), (7.7, 1.6)),
@@ -148,7 +149,7 @@ def everywhere(model: GPT2LMHeadModel, inject: Inject, rank: int, alpha: float) 
         inject(adapted, rank, alpha, target)
     for name, p in adapted.named_parameters():
         p.requires_grad_("lora_" in name)
-    return adapted.to(home(model))
+    return adapted.to(home(model))  # type: ignore[arg-type]
 
 
 def trained_count(model: nn.Module) -> int:
@@ -187,7 +188,7 @@ def train_lora(
     return adapted
 
 
-def _band(ax: Any, points: dict[float, list[float]], label: str, style: dict[str, Any]) -> None:
+def _band(ax: Any, points: Mapping[int, list[float]], label: str, style: dict[str, Any]) -> None:
     """Moyenne des graines, et leur étendue en barres."""
     xs = list(points)
     means = [statistics.mean(v) for v in points.values()]
@@ -270,7 +271,13 @@ def targets(found: dict[str, Any]) -> None:
 # --- À côté de peft, et fusion ----------------------------------------------------------------------------------------
 
 
-def factors(model: nn.Module, rank: int) -> list[tuple[Tensor, Tensor]]:
+class Named(Protocol):
+    """Ce dont on sait nommer les paramètres : un modèle, ou une partie d'un modèle."""
+
+    def named_parameters(self) -> Iterable[tuple[str, Tensor]]: ...
+
+
+def factors(model: Named, rank: int) -> list[tuple[Tensor, Tensor]]:
     """Les couples (A, B) d'un modèle, dans l'ordre de ses couches."""
     a = [p for n, p in model.named_parameters() if "lora_A" in n]
     b = [p for n, p in model.named_parameters() if "lora_B" in n]
@@ -302,7 +309,7 @@ def beside_peft(
     mine = inject(copy.deepcopy(model), rank, alpha, target).to(home(model))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=[target], fan_in_fan_out=True)
+        config = LoraConfig(r=rank, lora_alpha=int(alpha), target_modules=[target], fan_in_fan_out=True)
         theirs = get_peft_model(copy.deepcopy(model), config)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -346,8 +353,8 @@ def merged_speed(model: GPT2LMHeadModel, ids: Tensor, inject: Inject, merge: Any
         for _ in range(repeats):  # les trois tour à tour : si la machine ralentit, elle ralentit pour tous
             for label, m in models.items():
                 window, token = spent[label]
-                window.append(median_seconds(lambda m=m: m(ids[:1], use_cache=False), 1, warmup=1))
-                token.append(median_seconds(lambda m=m: m(ids[:1, :1], use_cache=False), 3, warmup=1))
+                window.append(median_seconds(partial(m, ids[:1], use_cache=False), 1, warmup=1))
+                token.append(median_seconds(partial(m, ids[:1, :1], use_cache=False), 3, warmup=1))
     rows = [
         [label, *(1000 * statistics.median(times) for times in spent[label]), m.num_parameters()]
         for label, m in models.items()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from transformers.pytorch_utils import Conv1D
 
 from atelier.hardware import beside, for_float64
 from atelier.perplexity import encode_documents, extract
+
+if TYPE_CHECKING:
+    from transformers.models.gpt2.modeling_gpt2 import GPT2Block
 
 KINDS = {
     "attn.c_attn": "Q, K, V",
@@ -29,9 +32,18 @@ def layer_label(name: str) -> str:
     return f"bloc {block}, {KINDS[kind]}"
 
 
+def blocks(model: GPT2LMHeadModel) -> list[GPT2Block]:
+    """Les blocs d'un GPT-2, du bas vers le haut ; torch ne dit pas ce que contient une `ModuleList`."""
+    return cast("list[GPT2Block]", list(model.transformer.h))
+
+
 def linear_layers(model: GPT2LMHeadModel) -> dict[str, Conv1D]:
     """« bloc.nom » → couche, dans l'ordre de calcul. Les tables d'entrée et la tête liée n'en font pas partie."""
-    return {f"{i}.{kind}": block.get_submodule(kind) for i, block in enumerate(model.transformer.h) for kind in KINDS}
+    return {
+        f"{i}.{kind}": cast(Conv1D, block.get_submodule(kind))
+        for i, block in enumerate(model.transformer.h)
+        for kind in KINDS
+    }
 
 
 def weight_of(layer: Conv1D) -> Tensor:
