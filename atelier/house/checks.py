@@ -23,6 +23,7 @@ def steps(python: Path, root: Path, arguments: list[str]) -> dict[str, list[str]
     plan = {
         "erreurs courantes (ruff check)": [*ruff, "check", "."],
         "mise en forme (ruff format)": [*ruff, "format", "--check", "."],
+        "types (mypy)": [str(python), "-m", "mypy"],
         "tests (pytest)": [*pytest, *PARALLEL, "--durations=15"],
     }
     solved = sorted(str(path.relative_to(root)) for path in root.glob("solutions/*/*.ipynb"))
