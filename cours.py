@@ -5,7 +5,7 @@
     python cours.py --aide             les autres commandes
 
 Seule la bibliothèque standard de Python est nécessaire. Ce fichier reste lisible par de très vieux Python,
-pour qu'ils affichent une phrase et non une erreur de syntaxe ; la suite est dans atelier/house/.
+pour qu'ils affichent une phrase et non une erreur de syntaxe ; la suite est dans atelier/launch/.
 """
 
 import os
@@ -48,6 +48,6 @@ if __name__ == "__main__":
         output.write(text.encode("utf-8") if sys.version_info[0] > 2 else text)
         sys.exit(1)
 
-    from atelier.house import main
+    from atelier.launch import main
 
     sys.exit(main(sys.argv[1:]))

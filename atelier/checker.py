@@ -12,21 +12,15 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
 
-from . import calls, glosses, journal, packs
-from .compare import (
-    CaseResult,
-    Outcome,
-    compare,
-    describe,
-    diagnose,
-    format_number,
-)
-from .display import WIDTH, wrapped
-from .exercise import Tolerance
-from .frames import source_line
-from .limits import time_limit
-from .naming import exercise_of, written
-from .probes import Interruption, run_case
+from atelier import glosses, journal, packs
+from atelier.display import WIDTH, wrapped
+from atelier.judging import calls
+from atelier.judging.compare import CaseResult, Outcome, compare, describe, diagnose, format_number
+from atelier.judging.exercise import Tolerance
+from atelier.judging.frames import source_line
+from atelier.judging.probes import Interruption, run_case
+from atelier.limits import time_limit
+from atelier.naming import exercise_of, written
 
 SECONDS = 5.0
 """Limite de temps d'un cas dans le carnet."""

@@ -9,8 +9,8 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from . import packs, paths, state
-from .naming import exercise_of
+from atelier import packs, paths, state
+from atelier.naming import exercise_of
 
 FILE = state.PROGRESS
 
@@ -92,7 +92,7 @@ def hints_opened(state: State, chapter: str, exercise: str) -> int:
 
 def hint(exercise: Any = "") -> None:
     """Ouvre l'indice suivant d'un exercice : `hint(absmax_scale)` ou `hint("absmax_scale")`."""
-    from .display import wrapped
+    from atelier.display import wrapped
 
     if isinstance(exercise, str) and not exercise:
         print("hint ouvre les indices d'un exercice, un à un\u00a0: écrivez son nom, par exemple hint(absmax_scale).")
@@ -140,7 +140,7 @@ DONE, TODO = "✔", "○"
 
 def progress(chapter: str = "") -> None:
     """Affiche où vous en êtes : une ligne par chapitre, ou par exercice pour un seul (`progress("ch3")`)."""
-    from .display import note, number, table
+    from atelier.display import note, number, table
 
     state, found, titles = read(), packs.load_packs(), paths.chapter_titles()
     chosen = [c for c in titles if packs.matches(c, chapter)]
@@ -171,7 +171,7 @@ def progress(chapter: str = "") -> None:
 
 
 def _chapter_row(state: State, chapter: str, title: str, pack: dict[str, Any] | None) -> list[str]:
-    from .display import number
+    from atelier.display import number
 
     exercises, quizzes = (pack["exercises"], pack["quizzes"]) if pack else ({}, {})
     done = [id for id in exercises if is_passed(state, chapter, id)]

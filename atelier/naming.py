@@ -9,7 +9,7 @@ import sys
 from types import FrameType
 from typing import Any
 
-from . import packs, paths
+from atelier import packs, paths
 
 
 def exercise_of(value: Any) -> str | None:

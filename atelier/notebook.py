@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from . import glosses, paths
-from .frames import raised_by_statement, source_line
+from atelier import glosses, paths
+from atelier.judging.frames import raised_by_statement, source_line
 
 
 def install() -> None:
@@ -37,7 +37,7 @@ def _course_command(lines: list[str]) -> list[str]:
 
 def _handler(shell: Any, kind: type, error: BaseException, trace: Any, tb_offset: int | None = None) -> None:
     if isinstance(error, NameError) and (text := _unknown_exercise(shell, error)):
-        from .checker import CheckFailed
+        from atelier.checker import CheckFailed
 
         shell.showtraceback((CheckFailed, CheckFailed(text), None), tb_offset=tb_offset)
         return
@@ -46,13 +46,13 @@ def _handler(shell: Any, kind: type, error: BaseException, trace: Any, tb_offset
     running = bool(source_line(trace))  # sinon la cellule elle-même n'a pas pu être lue
     shell.showtraceback((kind, error, trace), tb_offset=tb_offset, running_compiled_code=running)
     if gloss := explain(error, shell.user_ns):
-        from .display import wrapped
+        from atelier.display import wrapped
 
         print(wrapped("Autrement dit\u00a0: ", gloss, 0))
 
 
 def _unknown_exercise(shell: Any, error: NameError) -> str:
-    from .checker import explain_unknown_name
+    from atelier.checker import explain_unknown_name
 
     cell = (shell.history_manager.input_hist_raw or [""])[-1]
     defined = [n for n, v in shell.user_ns.items() if callable(v) and not n.startswith("_")]

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from . import paths
+from atelier import paths
 
 
 @lru_cache(maxsize=32)
@@ -66,7 +66,7 @@ def _tensors(path: Path, _version: int) -> dict[str, Any]:
 
 def load_cases(chapter: str, exercise: str) -> list[dict[str, Any]]:
     """Cas visibles d'un exercice : groupe, entrées, résultat attendu, résultat de chaque idée fausse."""
-    from .codec import decode
+    from atelier.judging.codec import decode
 
     path = paths.asset("packs", f"{chapter}.safetensors")
     tree = load_packs()[chapter]["cases"]["v"][exercise]

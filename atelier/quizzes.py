@@ -14,8 +14,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from . import journal, packs
-from .display import _display
+from atelier import journal, packs
+from atelier.display import _display
 
 LETTERS = "abcdefghij"
 

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from . import paths
+from atelier import paths
 
 PROGRESS, BOARD, VARIANTS = "progression.json", "tableau.json", "variantes"
 """Les fichiers du dossier d'état (les variantes en sont un sous-dossier)."""

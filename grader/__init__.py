@@ -5,5 +5,5 @@ class UserError(Exception):
     """Erreur que l'utilisateur peut réparer : montrée comme une phrase, sans trace d'exécution."""
 
 
-PRELOADED = ("grader.nbglue", "grader.jobs")
+PRELOADED = ("grader.classroom.nbglue", "grader.classroom.jobs")
 """Ce que chaque processus qui corrige a déjà importé en naissant."""

@@ -8,16 +8,16 @@ import sys
 from grader import UserError
 
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "build": ("grader.build", "main", "construire les carnets et les paquets à partir de solutions/"),
-    "exercise": ("grader.skeleton", "main", "commencer un exercice (exercise new CHAPITRE NOM)"),
+    "build": ("grader.authoring.build", "main", "construire les carnets et les paquets à partir de solutions/"),
+    "exercise": ("grader.authoring.skeleton", "main", "commencer un exercice (exercise new CHAPITRE NOM)"),
     "init": ("grader.commands", "init", "préparer un dossier de cours nbgrader"),
     "publish": ("grader.commands", "publish", "écrire le dossier que reçoivent les étudiants"),
     "collect": ("grader.commands", "collect", "ranger les copies (archive Moodle ou dossier) dans submitted/"),
     "grade": ("grader.commands", "grade", "corriger les copies d'un devoir"),
     "feedback": ("grader.commands", "feedback", "écrire les retours aux étudiants, et refaire ceux qui ont changé"),
     "report": ("grader.commands", "report", "bilan de la classe et notes à exporter"),
-    "corpus": ("grader.colibri.corpus", "main", "reconstruire les textes de assets/corpora"),
-    "colibri": ("grader.colibri.train", "main", "entraîner Colibri"),
+    "corpus": ("colibri.corpus", "main", "reconstruire les textes de assets/corpora"),
+    "colibri": ("colibri.train", "main", "entraîner Colibri"),
 }
 """Commande → (module, fonction qui reçoit les arguments, ce qu'elle fait)."""
 

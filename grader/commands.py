@@ -18,8 +18,8 @@ def init(argv: list[str]) -> int:
     parser.add_argument("course", metavar="DOSSIER", type=Path, help="dossier à créer")
     parser.add_argument("chapters", metavar="CHAPITRE", nargs="*", help="les chapitres à y mettre (tous, sinon)")
     options = parser.parse_args(argv)
-    from atelier.compare import format_number
-    from grader.course import prepare
+    from atelier.judging.compare import format_number
+    from grader.classroom.course import prepare
 
     for name, exercises, points in prepare(options.course, options.chapters):
         print(f"{name}\u00a0: {exercises} exercices, {format_number(points)} points")
@@ -38,8 +38,8 @@ def publish(argv: list[str]) -> int:
     parser.add_argument("--to", metavar="DOSSIER", type=Path, required=True, help="où l'écrire (vide, ou dépôt git)")
     options = parser.parse_args(argv)
     from atelier import paths
-    from atelier.compare import format_number
-    from grader.publish import publish as write_bundle
+    from atelier.judging.compare import format_number
+    from grader.authoring.publish import publish as write_bundle
 
     files = write_bundle(paths.root(), options.to)
     size = sum((options.to / path).stat().st_size for path in files)
@@ -59,8 +59,8 @@ def collect(argv: list[str]) -> int:
     add_course(parser)
     options = parser.parse_args(argv)
     import_elsewhere()
-    from grader.collect import collect as sort_copies
-    from grader.course import Course
+    from grader.classroom.collect import collect as sort_copies
+    from grader.classroom.course import Course
 
     done = sort_copies(Course(options.course), options.source)
     for (student, assignment), origin in sorted(done.stored.items()):
@@ -106,15 +106,15 @@ def grade(argv: list[str]) -> int:
         parser.error("--jobs demande un nombre positif")
     if not options.dask:
         import_elsewhere()
-    from grader import seal
-    from grader.course import Course
-    from grader.marking import check_destination, mark, summary, write_records
+    from grader.classroom.course import Course
+    from grader.classroom.marking import check_destination, mark, summary, write_records
+    from grader.jail.outside import seal
 
     if options.json:
         check_destination(options.json.resolve())
     pool = None
     if options.dask:
-        from grader.cluster import Cluster
+        from grader.classroom.cluster import Cluster
 
         pool = Cluster(options.dask)
     with seal.unsealed() if options.sans_isolement else nullcontext():
@@ -154,8 +154,8 @@ def feedback(argv: list[str]) -> int:
     parser.add_argument("assignment", metavar="DEVOIR", help="par exemple ch3_quantification")
     add_course(parser)
     options = parser.parse_args(argv)
-    from grader.course import Course
-    from grader.feedback import Feedback, summary
+    from grader.classroom.course import Course
+    from grader.report.feedback import Feedback, summary
 
     course = Course(options.course)
     done = Feedback(course, options.assignment).renew()
@@ -172,8 +172,8 @@ def report(argv: list[str]) -> int:
         "--feuille", metavar="FICHIER", type=Path, help="feuille d'évaluation téléchargée de Moodle, à remplir"
     )
     options = parser.parse_args(argv)
-    from grader.course import Course
-    from grader.report import write_report
+    from grader.classroom.course import Course
+    from grader.report.write import write_report
 
     course = Course(options.course)
     folder = course.folder / "bilans" / options.assignment

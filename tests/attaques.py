@@ -155,7 +155,7 @@ function(
     "comparaison-remplacee",
     CHEAT,
     """
-    import atelier.compare as c
+    import atelier.judging.compare as c
     yes = c.Verdict(True, "ok")
     c.compare = c._compare = lambda *a, **k: yes
     c._different = lambda a, b, t: a.new_zeros(a.shape, dtype=bool)
@@ -179,7 +179,7 @@ function(
     "sonde-remplacee",
     CHEAT,
     """
-    import atelier.probes as probes, atelier.runner as runner, atelier.codec as codec
+    import atelier.judging.probes as probes, grader.jail.inside.runner as runner, atelier.judging.codec as codec
     fake = {"status": "value", "value": "ok", "modified": [], "ok": True, "score": 3, "verdict": "correct"}
     probes.run_case = lambda *a, **k: fake
     runner.run_one_case = lambda *a, **k: codec.dumps(fake)
@@ -192,7 +192,7 @@ function(
     "codec-remplace",
     CHEAT,
     """
-    import json, atelier.codec as codec
+    import json, atelier.judging.codec as codec
     codec.encode = lambda v: ({"$": "dict", "v": {"status": "correct", "score": 3.0}}, {})
     json.dumps = lambda *a, **k: '{"status": "correct"}'
     def spread(x):
@@ -217,7 +217,7 @@ function(
     import sys
     sys.path[:0] = ["@DEPOT@", "/work", "..", "/cours"]
     def spread(x):
-        from grader.chapters import load_chapter
+        from grader.authoring.chapters import load_chapter
         return load_chapter("ch1_essai").reference("spread")(x)
     """,
 )
@@ -912,9 +912,9 @@ cell(
     "processus-tiede-altere",
     STAY,
     """
-    import ctypes, gc, sys, types, torch, atelier, atelier.probes, atelier.codec
+    import ctypes, gc, sys, types, torch, atelier, atelier.judging.probes, atelier.judging.codec
     torch.Tensor.max = lambda self: self.sum()
-    atelier.probes.run_case = lambda *a: {"status": "todo", "message": "@MARQUE@"}
+    atelier.judging.probes.run_case = lambda *a: {"status": "todo", "message": "@MARQUE@"}
     sys.modules["torch"].__dict__["tensor"] = None
     true = ctypes.cast(id(1) + 24, ctypes.POINTER(ctypes.c_uint32))
     for module in list(sys.modules.values()):

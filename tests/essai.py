@@ -12,10 +12,10 @@ import nbformat
 from nbformat import NotebookNode
 
 from atelier import paths
-from grader import nbglue
-from grader.build import build_chapter, write
-from grader.nbglue import Assignment
-from grader.submission import Template
+from grader.authoring.build import build_chapter, write
+from grader.classroom import nbglue
+from grader.classroom.nbglue import Assignment
+from grader.classroom.submission import Template
 
 NAME = "ch1_essai"
 
@@ -78,7 +78,7 @@ def spread(x: torch.Tensor) -> torch.Tensor:
 
 DECLARED = {
     "scale_up": """
-from atelier.exercise import Exercise, Tolerance
+from atelier.judging.exercise import Exercise, Tolerance
 
 
 def draw_scale(rng, group):
@@ -110,7 +110,7 @@ squares   x * factor → x * factor * factor
 styles = [lambda x, factor: factor * x] * 3
 """,
     "count_true": """
-from atelier.exercise import Exercise
+from atelier.judging.exercise import Exercise
 
 
 def draw_count(rng, group):
@@ -133,7 +133,7 @@ no_shift   + SHIFT → ∅
 styles = [sum] * 3
 """,
     "spread": """
-from atelier.exercise import Exercise, Tolerance
+from atelier.judging.exercise import Exercise, Tolerance
 
 
 def draw_spread(rng, group):
@@ -200,7 +200,7 @@ def write_chapter(folder: Path, chapter: str, declared: dict[str, str]) -> None:
 
 def load_assignment(root: Path) -> Assignment:
     """Le devoir d'essai, son carnet construit en mémoire."""
-    from grader.chapters import load_chapter
+    from grader.authoring.chapters import load_chapter
 
     products = build_chapter(NAME, root)
     assert not products.errors, "\n".join(map(str, products.errors))

@@ -64,7 +64,7 @@ def run(chapter: str) -> dict[str, Any]:
     """Exécute toutes les cellules de code d'un chapitre résolu ; rend ce qui a été mesuré."""
     import torch
 
-    from grader.chapters import load_chapter
+    from grader.authoring.chapters import load_chapter
 
     space: dict[str, Any] = {"__name__": "__main__"}
     failures, start, cuda = [], time.perf_counter(), torch.cuda.is_available()

@@ -17,12 +17,12 @@ import pytest
 from conftest import ROOT
 from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled
 
-from grader import apart as limits
-from grader.apart import Died, Exceeded, apart
-from grader.course import Course, prepare
-from grader.marking import Marked, mark
-from grader.nbglue import assignment, open_apart
-from grader.submission import KEY
+from grader.classroom.course import Course, prepare
+from grader.classroom.marking import Marked, mark
+from grader.classroom.nbglue import assignment, open_apart
+from grader.classroom.submission import KEY
+from grader.jail.outside import apart as limits
+from grader.jail.outside.apart import Died, Exceeded, apart
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="les limites sont celles du noyau Linux")
 
@@ -85,7 +85,7 @@ def test_what_a_process_launches_does_not_inherit_its_memory_limit():
     ask = "import resource, sys; print(resource.getrlimit(resource.RLIMIT_AS)[0])"
     code = f"""
 import os, resource, subprocess, sys
-from grader.apart import lifted
+from grader.jail.outside.apart import lifted
 inside = resource.getrlimit(resource.RLIMIT_AS)[0]
 with lifted():
     said = subprocess.run([sys.executable, "-c", {ask!r}], capture_output=True, text=True).stdout
@@ -103,7 +103,7 @@ raise ValueError(inside, int(said), resource.getrlimit(resource.RLIMIT_AS)[0])
 
 PARENT = """
 import re, sys, threading, time
-from grader.apart import hire
+from grader.jail.outside.apart import hire
 if __name__ == "__main__":
     worker = hire()
     worker.start(re.fullmatch, "(a+)+", "a" * 64 + "b")

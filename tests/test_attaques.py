@@ -26,12 +26,12 @@ from attaques import ATTACKS, Attack
 from conftest import ROOT, STRICT
 from essai import NAME, SOLVED, as_bytes, build_root, cell_of, course_root, filled, load_assignment
 
-from grader import seal
-from grader.collect import collect
-from grader.course import Course, prepare
-from grader.dialogue import COPY_SECONDS
-from grader.marking import Marked, mark
-from grader.report import write_report
+from grader.classroom.collect import collect
+from grader.classroom.course import Course, prepare
+from grader.classroom.marking import Marked, mark
+from grader.jail.outside import seal
+from grader.jail.outside.dialogue import COPY_SECONDS
+from grader.report.write import write_report
 
 if seal.missing() and not STRICT:
     pytest.skip(seal.missing(), allow_module_level=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, exige
 
-from atelier.house import lab
+from atelier.launch import lab
 
 TOKEN = "essai"
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))

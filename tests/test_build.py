@@ -19,9 +19,9 @@ from safetensors.torch import load, save
 
 from atelier import paths
 from grader import __main__ as command_line
-from grader import build, packs
-from grader.chapters import Chapter, chapter_names, load_chapter
-from grader.rules import STUB, distinctive_lines
+from grader.authoring import build, packs
+from grader.authoring.chapters import Chapter, chapter_names, load_chapter
+from grader.authoring.rules import STUB, distinctive_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 CATALOGUE = ROOT.parent / "shared" / "exercises.md"
@@ -114,7 +114,7 @@ print("fin")
 DOUBLE = """\
 import torch
 
-from atelier.exercise import Draw, Exercise, Tolerance
+from atelier.judging.exercise import Draw, Exercise, Tolerance
 
 
 def draw_double(rng: Draw, group: str) -> dict:
@@ -153,7 +153,7 @@ styles = [torch.mul, torch.mul, torch.mul]
 """
 
 SHIFT = """\
-from atelier.exercise import Draw, Exercise
+from atelier.judging.exercise import Draw, Exercise
 
 
 def draw_shift(rng: Draw, group: str) -> dict:
@@ -399,7 +399,7 @@ def test_summary_line(course: Path, monkeypatch, capsys) -> None:
 
 
 def test_pack_holds_visible_cases_and_declarations(course: Path, monkeypatch) -> None:
-    from atelier.codec import decode
+    from atelier.judging.codec import decode
 
     assert run(course, monkeypatch) == 0
     *_, json_path, tensors_path = build.product_paths(NAME, course)
@@ -815,11 +815,11 @@ def test_committed_files_are_up_to_date(chapter: Chapter) -> None:
 
 REPLAY = """
 from atelier import packs, paths
-from atelier.compare import compare
-from atelier.exercise import Tolerance
-from atelier.probes import run_case
+from atelier.judging.compare import compare
+from atelier.judging.exercise import Tolerance
+from atelier.judging.probes import run_case
 from grader import build
-from grader.chapters import chapter_names, load_chapter
+from grader.authoring.chapters import chapter_names, load_chapter
 
 for name in chapter_names(paths.root()):
     built = build.build_chapter(name, paths.root())

@@ -18,11 +18,11 @@ from test_exercises import Answer, Cases, chapter, declaration, each_exercise, s
 from torch import nn
 
 from atelier import hardware
-from atelier.compare import compare
-from atelier.exercise import EXACT, Tolerance
 from atelier.hardware import beside, home
+from atelier.judging.compare import compare
+from atelier.judging.exercise import EXACT, Tolerance
+from atelier.judging.probes import run_case
 from atelier.perplexity import evaluate_perplexity
-from atelier.probes import run_case
 from atelier.training import lm_loss, train
 
 CARD = carte.install()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from test_gpu import plain_run
 
-from grader.chapters import chapter_names
+from grader.authoring.chapters import chapter_names
 
 pytestmark = pytest.mark.lent
 

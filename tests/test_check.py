@@ -24,14 +24,15 @@ from safetensors.torch import save
 from torch import nn
 
 import atelier
-from atelier import calls, checker, journal, packs, paths, quizzes
+from atelier import checker, journal, packs, paths, quizzes
 from atelier import state as store
 from atelier.checker import CheckFailed, check, explain_error, explain_unknown_name, passed
-from atelier.codec import encode
-from atelier.exercise import EXACT, Tolerance
 from atelier.journal import hint, progress
+from atelier.judging import calls
+from atelier.judging.codec import encode
+from atelier.judging.exercise import EXACT, Tolerance
+from atelier.judging.probes import run_case, without_source
 from atelier.limits import time_limit
-from atelier.probes import run_case, without_source
 from atelier.quizzes import quiz
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atelier import codec
-from atelier.exercise import Draw
+from atelier.judging import codec
+from atelier.judging.exercise import Draw
 
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=20), st.just(2**80)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from grader.colibri import train
+from colibri import train
 
 ROOT = Path(__file__).parents[1]
 COLIBRI = ROOT / "assets" / "colibri"

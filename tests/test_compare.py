@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atelier.compare import (
+from atelier.judging.compare import (
     GENERIC,
     CaseResult,
     compare,
@@ -18,8 +18,8 @@ from atelier.compare import (
     format_pair,
     unchanged,
 )
-from atelier.exercise import EXACT, Tolerance
-from atelier.probes import run_case
+from atelier.judging.exercise import EXACT, Tolerance
+from atelier.judging.probes import run_case
 
 CLOSE = Tolerance(rtol=1e-6, atol=1e-9)
 

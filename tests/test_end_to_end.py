@@ -18,14 +18,14 @@ import pytest
 from essai import as_bytes, filled
 
 from atelier import paths
-from atelier.exercise import Swap
+from atelier.judging.exercise import Swap
 from grader import UserError
 from grader.__main__ import main
-from grader.chapters import load_chapter
-from grader.course import Course
-from grader.nbglue import assignment
-from grader.publish import publish
-from grader.rules import distinctive_lines
+from grader.authoring.chapters import load_chapter
+from grader.authoring.publish import publish
+from grader.authoring.rules import distinctive_lines
+from grader.classroom.course import Course
+from grader.classroom.nbglue import assignment
 
 CHAPTER = "ch3_quantification"
 EXERCISE, MISCONCEPTION = "absmax_scale", "no_abs"
@@ -204,8 +204,8 @@ def test_autograde_typed_by_hand_gives_the_same_marks(story):
 
 
 def test_regrading_with_a_recorded_seed_is_the_same_text(story):
-    from grader.marking import mark
-    from grader.nbglue import results_in
+    from grader.classroom.marking import mark
+    from grader.classroom.nbglue import results_in
 
     course = Course(story.course)
     path = course.path("autograded", "bob-martin", CHAPTER) / f"{CHAPTER}.ipynb"
@@ -268,7 +268,9 @@ def test_the_bundle_works_alone(story, tmp_path):
 def test_a_leak_stops_the_publication(frozen, tmp_path):
     line = distinctive_lines(load_chapter(CHAPTER).sources["gptq_quantize"])[0]
     (frozen / "atelier" / "astuce.py").write_text(f"def f():\n    {line}\n", encoding="utf-8")
-    (frozen / "atelier" / "pont.py").write_text("from grader.chapters import load_chapter\n", encoding="utf-8")
+    (frozen / "atelier" / "pont.py").write_text(
+        "from grader.authoring.chapters import load_chapter\n", encoding="utf-8"
+    )
     with pytest.raises(UserError) as error:
         publish(frozen, tmp_path / "sortie")
     assert "gptq_quantize" in str(error.value) and "importe grader" in str(error.value)

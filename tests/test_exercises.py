@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from atelier.compare import CaseResult, Outcome, compare, diagnose
-from atelier.exercise import Exercise, Inputs
-from atelier.probes import run_case
-from grader.chapters import Chapter, chapter_names, load_chapter
-from grader.grading import earned, score_groups
-from grader.packs import PUBLIC_SEED
+from atelier.judging.compare import CaseResult, Outcome, compare, diagnose
+from atelier.judging.exercise import Exercise, Inputs
+from atelier.judging.probes import run_case
+from grader.authoring.chapters import Chapter, chapter_names, load_chapter
+from grader.authoring.packs import PUBLIC_SEED
+from grader.classroom.grading import earned, score_groups
 
 SEEDS = [2**61 + 977 * i for i in range(int(os.environ.get("COURS_GRAINES", "20")))]
 """Graines rejouées pour chaque style juste ; COURS_GRAINES=60 en rejoue davantage."""

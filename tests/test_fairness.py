@@ -23,11 +23,11 @@ from essai import filled
 from nbformat import NotebookNode
 from test_exercises import WITH_EXERCISES, chapter, declaration, each_exercise, judge, mark, messages, styles
 
-from atelier.probes import run_case
-from grader.declarations import Swap
-from grader.grading import Result, fresh_seed
-from grader.nbglue import Assignment, assignment, grade_notebook, open_data, points_of
-from grader.sandbox import Sandbox
+from atelier.judging.probes import run_case
+from grader.authoring.declarations import Swap
+from grader.classroom.grading import Result, fresh_seed
+from grader.classroom.nbglue import Assignment, assignment, grade_notebook, open_data, points_of
+from grader.jail.outside.sandbox import Sandbox
 
 TURNS = 5
 """Carnets par chapitre : chaque exercice y est écrit de cinq façons. Les autres styles passent par test_exercises."""

@@ -19,12 +19,12 @@ import psutil
 import pytest
 from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled
 
-from grader import record
-from grader.cluster import Cluster
-from grader.course import Course, prepare
-from grader.marking import Marked, mark
-from grader.nbglue import assignment, results_in
-from grader.record import Recorder, RecordError
+from grader.classroom import record
+from grader.classroom.cluster import Cluster
+from grader.classroom.course import Course, prepare
+from grader.classroom.marking import Marked, mark
+from grader.classroom.nbglue import assignment, results_in
+from grader.classroom.record import Recorder, RecordError
 
 COPIES = 8
 SLOW = SOLVED | {"spread": "import time\ndef spread(x):\n    time.sleep(0.1)\n    return x.max() - x.min()"}
@@ -108,7 +108,7 @@ def kill_some(course: Course, pick: Callable[[list[psutil.Process]], list[psutil
     def kill() -> None:
         for count in (2, 5):
             until(lambda count=count: len(graded(course)) >= count)
-            for process in pick(descendants("atelier.runner")):
+            for process in pick(descendants("grader.jail.inside.runner")):
                 try:
                     process.kill()
                 except psutil.Error:
@@ -293,7 +293,8 @@ def test_a_cluster_of_two_workers_one_of_which_is_killed(course, root, tmp_path)
 
 def test_no_cluster_is_said(course):
     pytest.importorskip("distributed")
-    from grader import UserError, cluster
+    from grader import UserError
+    from grader.classroom import cluster
 
     cluster.CONNECT_SECONDS, kept = 1, cluster.CONNECT_SECONDS
     try:

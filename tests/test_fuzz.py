@@ -27,11 +27,15 @@ from essai import SOLVED, as_bytes, filled, load_assignment, write_course
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from atelier.codec import CodecError, count_values, dumps, loads
-from atelier.compare import compare, describe, diagnose
+from atelier.judging.codec import CodecError, count_values, dumps, loads
+from atelier.judging.compare import compare, describe, diagnose
 from atelier.text import legible
-from grader import dialogue, submission
-from grader.dialogue import (
+from grader.classroom import submission
+from grader.classroom.grading import answer_of, draw, judge
+from grader.classroom.nbglue import Assignment, open_data
+from grader.classroom.submission import Unreadable, claimed, definitions, harmless, plan, read_notebook, shortened
+from grader.jail.outside import dialogue
+from grader.jail.outside.dialogue import (
     Broken,
     Cell,
     CellReport,
@@ -45,10 +49,7 @@ from grader.dialogue import (
     read_outcome,
     shown,
 )
-from grader.grading import answer_of, draw, judge
-from grader.nbglue import Assignment, open_data
-from grader.similarity import words
-from grader.submission import Unreadable, claimed, definitions, harmless, plan, read_notebook, shortened
+from grader.report.similarity import words
 
 EXAMPLES = 1000
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from atelier import glosses
 from atelier.checker import CheckFailed, check, explain_error
-from atelier.probes import run_case
+from atelier.judging.probes import run_case
 
 ROOT = Path(__file__).resolve().parent.parent
 NAMES = {"torch": torch, "nn": nn, "F": F, "math": math, "np": np, "copy": copy}

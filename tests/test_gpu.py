@@ -16,8 +16,8 @@ import pytest
 from test_exercises import chapter, each_exercise, visible
 
 from atelier import paths
-from atelier.exercise import Tolerance
-from grader.chapters import chapter_names
+from atelier.judging.exercise import Tolerance
+from grader.authoring.chapters import chapter_names
 
 
 def plain_run(chapter: str, state: Path, *options: str, **env: str) -> dict:

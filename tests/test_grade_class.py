@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled, load_assignment
 
-from grader import seal
 from grader.__main__ import main
-from grader.course import Course, prepare
-from grader.marking import mark, summary
+from grader.classroom.course import Course, prepare
+from grader.classroom.marking import mark, summary
+from grader.jail.outside import seal
 
 if seal.missing():
     pytest.skip(seal.missing(), allow_module_level=True)

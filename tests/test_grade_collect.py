@@ -33,12 +33,13 @@ from essai import (
 )
 from nbgrader.utils import parse_utc
 
-from grader import UserError, archives
+from grader import UserError
 from grader.__main__ import main
-from grader.build import build_chapter, write
-from grader.collect import collect, moodle_numbers, slug
-from grader.course import Course, prepare
-from grader.nbglue import assignment
+from grader.authoring.build import build_chapter, write
+from grader.classroom import archives
+from grader.classroom.collect import collect, moodle_numbers, slug
+from grader.classroom.course import Course, prepare
+from grader.classroom.nbglue import assignment
 
 OTHER = "ch2_autre"
 RENAMED = {"scale_up": "stretch", "count_true": "tally", "spread": "extent"}
@@ -224,7 +225,7 @@ def test_paths_of_an_archive_never_leave_submitted(course, copy, tmp_path):
 
 
 def test_links_bombs_and_damaged_archives(course, copy, tmp_path, monkeypatch):
-    monkeypatch.setattr("grader.collect.MAX_FILE_BYTES", 2_000_000)
+    monkeypatch.setattr("grader.classroom.collect.MAX_FILE_BYTES", 2_000_000)
     source = tmp_path / "a.zip"
     with zipfile.ZipFile(source, "w", zipfile.ZIP_DEFLATED) as out:
         link = zipfile.ZipInfo("Lien Nom_1_assignsubmission_file_/tp.ipynb")

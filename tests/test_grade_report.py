@@ -8,10 +8,10 @@ import io
 import pytest
 
 from grader import UserError
-from grader.analysis import Row, Sheet
-from grader.grading import Result
-from grader.moodle import decimal, fill_worksheet, moodle_csv, safe
-from grader.report import class_report, marks_csv
+from grader.classroom.grading import Result
+from grader.report.analysis import Row, Sheet
+from grader.report.moodle import decimal, fill_worksheet, moodle_csv, safe
+from grader.report.write import class_report, marks_csv
 
 
 def result(exercise: str, score: float, verdict: str, misconception: str | None = None) -> Result:

@@ -14,12 +14,12 @@ from essai import SOLVED, as_bytes, cell_of, filled, load_assignment, write_cour
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atelier.codec import dumps
-from grader.dialogue import Cell, Task, read_outcome
-from grader.grading import Result, draw, earned, is_constant
-from grader.nbglue import Assignment, grade_notebook, points_of, write_results
-from grader.sandbox import MAX_ATTEMPTS, Sandbox
-from grader.submission import KEY, plan, read_notebook, repair
+from atelier.judging.codec import dumps
+from grader.classroom.grading import Result, draw, earned, is_constant
+from grader.classroom.nbglue import Assignment, grade_notebook, points_of, write_results
+from grader.classroom.submission import KEY, plan, read_notebook, repair
+from grader.jail.outside.dialogue import Cell, Task, read_outcome
+from grader.jail.outside.sandbox import MAX_ATTEMPTS, Sandbox
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="regarde dans /proc, absent de ce système")
 POINTS = {"scale_up": 2.0, "count_true": 1.0, "spread": 3.0}
@@ -129,7 +129,7 @@ def test_constant_groups():
 
 
 def test_points_are_shares_of_full_groups_rounded(essai):
-    from grader.grading import GroupScore
+    from grader.classroom.grading import GroupScore
 
     groups = [
         GroupScore("a", 1 / 3, 4, 4, True),

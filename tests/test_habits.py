@@ -12,10 +12,10 @@ import pytest
 from essai import SOLVED, as_bytes, cell_of, filled, load_assignment, write_course
 from nbformat import NotebookNode
 
-from grader.grading import Result
-from grader.nbglue import Assignment, grade_notebook, points_of
-from grader.sandbox import Sandbox
-from grader.submission import KEY, read_notebook, repair
+from grader.classroom.grading import Result
+from grader.classroom.nbglue import Assignment, grade_notebook, points_of
+from grader.classroom.submission import KEY, read_notebook, repair
+from grader.jail.outside.sandbox import Sandbox
 
 POINTS = {"scale_up": 2.0, "count_true": 1.0, "spread": 3.0}
 RIGHT = SOLVED["spread"].strip()

@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, exige
 
-from atelier.house import environment, lab, main, parse, place
-from atelier.house.environment import Stamp, Trouble
-from atelier.house.place import Machine
-from grader import course_bench
+from atelier.launch import environment, lab, main, parse, place
+from atelier.launch.environment import Stamp, Trouble
+from atelier.launch.place import Machine
+from grader.bench import course as course_bench
 
 TOP_LEVEL = {
     *("README.md", "LICENSE", "cours.py", "course.toml", "environment.yml", "pyproject.toml", "constraints.txt"),
@@ -62,7 +62,7 @@ def test_no_package_registry_is_named():
 
 
 def test_imports_go_one_way():
-    """Les scripts mesures.py, que rien n'importe, lisent leurs références par grader.chapters : une seule écriture."""
+    """Les scripts mesures.py, que rien n'importe, lisent leurs références par grader.authoring.chapters : une seule écriture."""
     forbidden = {"atelier": {"grader", "solutions", "tests"}, "solutions": {"grader", "tests"}, "grader": {"tests"}}
     for package, others in forbidden.items():
         for path in sorted((ROOT / package).rglob("*.py")):
@@ -71,13 +71,13 @@ def test_imports_go_one_way():
                 if isinstance(node, ast.ImportFrom) and not node.level:
                     names = [node.module or ""]
                 if path.name == "mesures.py":
-                    names = [name for name in names if name != "grader.chapters"]
+                    names = [name for name in names if name != "grader.authoring.chapters"]
                 roots = {name.split(".")[0] for name in names}
                 assert not roots & others, f"{path.relative_to(ROOT)}, ligne {node.lineno} : {roots & others}"
 
 
 def test_the_house_needs_nothing_but_python():
-    files = [ROOT / "cours.py", ROOT / "atelier/__init__.py", *sorted((ROOT / "atelier/house").glob("*.py"))]
+    files = [ROOT / "cours.py", ROOT / "atelier/__init__.py", *sorted((ROOT / "atelier/launch").glob("*.py"))]
     for path in files:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []

@@ -11,10 +11,10 @@ import pytest
 from essai import NAME, SOLVED, as_bytes, build_root, cell_of, course_root, filled, load_assignment
 from nbformat import NotebookNode
 
-from grader.course import Course, prepare
-from grader.marking import Marked, mark
-from grader.nbglue import results_in
-from grader.submission import Template
+from grader.classroom.course import Course, prepare
+from grader.classroom.marking import Marked, mark
+from grader.classroom.nbglue import results_in
+from grader.classroom.submission import Template
 
 FULL = {"scale_up": 2.0, "count_true": 1.0, "spread": 3.0}
 LOST = FULL | {"spread": 0.0}

@@ -17,12 +17,12 @@ from nbgrader.plugins import CsvExportPlugin
 
 from grader import UserError
 from grader.__main__ import main
-from grader.analysis import read_sheet
-from grader.course import Course, nbgrader_templates, prepare
-from grader.feedback import Feedback
-from grader.marking import Marked, mark
-from grader.marks import CellMark, points_text, read_marks
-from grader.nbglue import assignment
+from grader.classroom.course import Course, nbgrader_templates, prepare
+from grader.classroom.marking import Marked, mark
+from grader.classroom.marks import CellMark, points_text, read_marks
+from grader.classroom.nbglue import assignment
+from grader.report.analysis import read_sheet
+from grader.report.feedback import Feedback
 
 PLUGIN = '''
 from nbgrader.plugins import BasePlugin
@@ -312,7 +312,7 @@ def change_points(course: Course, points: float) -> None:
 def test_points_changed_by_init_are_graded_before_they_are_shown(course, root, capsys):
     path = root / "solutions" / NAME / "exercises" / "spread.py"
     text = path.read_text(encoding="utf-8")
-    from grader.build import build_chapter, write
+    from grader.authoring.build import build_chapter, write
 
     try:
         path.write_text(text.replace("points=3,", "points=4,"), encoding="utf-8")
@@ -449,7 +449,7 @@ def test_a_copy_without_its_mark_gets_no_page_and_a_reason(course, capsys):
 
 
 def test_the_template_of_nbgrader_has_all_that_we_replace():
-    from grader.course import FRENCH_FEEDBACK
+    from grader.classroom.course import FRENCH_FEEDBACK
 
     text = (nbgrader_templates() / "feedback" / "index.html.j2").read_text(encoding="utf-8")
     for original, ours in FRENCH_FEEDBACK:

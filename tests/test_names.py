@@ -11,7 +11,7 @@ import pytest
 from nbclient import NotebookClient
 
 import atelier
-from grader.chapters import Chapter, chapter_names, load_chapter
+from grader.authoring.chapters import Chapter, chapter_names, load_chapter
 
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = chapter_names(ROOT)

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from atelier.judging.probes import tiny_gpt2
 from atelier.models import GPT2_SIZES, load_model, load_tokenizer
 from atelier.perplexity import encode_documents, evaluate_perplexity, extract
-from atelier.probes import tiny_gpt2
-from grader.chapters import load_chapter
+from grader.authoring.chapters import load_chapter
 
 TINY = {"n_layer": 3, "n_head": 4, "n_embd": 16, "vocab_size": 40, "n_positions": 32}
 

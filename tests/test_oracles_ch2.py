@@ -16,7 +16,7 @@ from atelier.figures.ch2_counts import count_flops, terms_per_token
 from atelier.figures.ch2_curves import _between, _valley
 from atelier.figures.ch2_study import CONTEXT, VOCABULARY, study_model, training_flops_per_token
 from atelier.models import GPT2_SIZES, load_model
-from grader.chapters import load_chapter
+from grader.authoring.chapters import load_chapter
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch.ao.quantization import MinMaxObserver, PerChannelMinMaxObserver
 
-from atelier.exercise import Inputs
-from grader.chapters import load_chapter
+from atelier.judging.exercise import Inputs
+from grader.authoring.chapters import load_chapter
 
 CHAPTER = load_chapter("ch3_quantification")
 MARGIN = 0.01

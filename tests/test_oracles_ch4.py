@@ -19,10 +19,10 @@ from transformers import GPT2LMHeadModel
 
 from atelier.figures import ch4_lowbit as low
 from atelier.figures import ch4_students as students
+from atelier.judging.probes import tiny_gpt2
 from atelier.models import load_model
 from atelier.perplexity import evaluate_perplexity
-from atelier.probes import tiny_gpt2
-from grader.chapters import load_chapter
+from grader.authoring.chapters import load_chapter
 
 CHAPTER = "ch4_distillation"
 TINY = {"n_layer": 4, "n_head": 2, "n_embd": 12, "vocab_size": 31, "n_positions": 24}

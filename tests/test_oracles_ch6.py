@@ -11,9 +11,9 @@ from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from atelier.figures import ch6_tasks as tasks
 from atelier.figures.ch6_memory import saved_bytes, training_bytes
+from atelier.judging.probes import tiny_gpt2
 from atelier.models import load_model, load_tokenizer
-from atelier.probes import tiny_gpt2
-from grader.chapters import load_chapter
+from grader.authoring.chapters import load_chapter
 
 TINY = {"n_layer": 3, "n_head": 2, "n_embd": 8, "vocab_size": 40, "n_positions": 32}
 

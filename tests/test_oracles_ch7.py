@@ -13,9 +13,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from atelier.figures import ch7_cost, ch7_voices
+from atelier.judging.probes import tiny_gpt2
 from atelier.models import load_model
-from atelier.probes import tiny_gpt2
-from grader.chapters import load_chapter
+from grader.authoring.chapters import load_chapter
 
 TINY = {"n_layer": 3, "n_head": 4, "n_embd": 16, "vocab_size": 40, "n_positions": 32}
 

@@ -17,10 +17,10 @@ from atelier.figures.ch8_cache import cached_loss, hidden_before, passes, saved_
 from atelier.figures.ch8_delta import energy, rank_for
 from atelier.figures.ch8_nf4 import PUBLISHED, on_four_bits, restore
 from atelier.figures.ch8_train import everywhere, factors, merged_copy, trained_count
+from atelier.judging.probes import tiny_gpt2
 from atelier.models import gpt2_shape, load_model
-from atelier.probes import tiny_gpt2
 from atelier.training import lm_loss
-from grader.chapters import load_chapter
+from grader.authoring.chapters import load_chapter
 
 TINY = {"n_layer": 3, "n_head": 4, "n_embd": 16, "vocab_size": 40, "n_positions": 32}
 Reference = Callable[[str], Callable[..., Any]]

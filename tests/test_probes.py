@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import nn
 
-from atelier.codec import dumps, loads
-from atelier.compare import compare
-from atelier.exercise import Tolerance
-from atelier.probes import PROBES, Interruption, run_case, tiny_gpt2, without_source
-from grader.dialogue import read_outcome
+from atelier.judging.codec import dumps, loads
+from atelier.judging.compare import compare
+from atelier.judging.exercise import Tolerance
+from atelier.judging.probes import PROBES, Interruption, run_case, tiny_gpt2, without_source
+from grader.jail.outside.dialogue import read_outcome
 
 CLOSE = Tolerance(rtol=1e-4, atol=1e-5)
 
@@ -250,9 +250,9 @@ def test_nothing_of_the_solutions_text_goes_into_a_pack():
 
 
 def test_every_probe_is_documented():
-    import atelier.probes
+    import atelier.judging.probes
 
-    assert all(f"`{name}`" in atelier.probes.__doc__ for name in PROBES)
+    assert all(f"`{name}`" in atelier.judging.probes.__doc__ for name in PROBES)
 
 
 # --- Fonctions -------------------------------------------------------------------------------------------------------

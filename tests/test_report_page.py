@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from grader.analysis import Row, Sheet, anonymous, discrimination, items, needs
-from grader.grading import Result
-from grader.report import attention_csv, exercises_csv, similarities_csv
-from grader.report_page import esc, render_page
-from grader.similarity import normalized, similar_pairs
+from grader.classroom.grading import Result
+from grader.report.analysis import Row, Sheet, anonymous, discrimination, items, needs
+from grader.report.page import esc, render_page
+from grader.report.similarity import normalized, similar_pairs
+from grader.report.write import attention_csv, exercises_csv, similarities_csv
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 SENTENCE = "Vous divisez par le nombre de pas d'une plage non signée."

@@ -23,13 +23,14 @@ import torch
 from conftest import ROOT, STRICT
 from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled, load_assignment, write_course
 
-from atelier import confine
-from grader import UserError, cgroups, seal
+from grader import UserError
 from grader.__main__ import main
-from grader.build import build_chapter, write
-from grader.course import Course, prepare
-from grader.dialogue import Cell, Report, Task
-from grader.sandbox import Sandbox, SandboxError
+from grader.authoring.build import build_chapter, write
+from grader.classroom.course import Course, prepare
+from grader.jail.inside import confine
+from grader.jail.outside import cgroups, seal
+from grader.jail.outside.dialogue import Cell, Report, Task
+from grader.jail.outside.sandbox import Sandbox, SandboxError
 
 if seal.missing() and not STRICT:
     pytest.skip(seal.missing(), allow_module_level=True)
@@ -408,7 +409,7 @@ def test_memory_of_all_processes_together_is_bounded(sandbox):
 
 def test_a_whole_copy_has_an_end(sandbox, monkeypatch):
     assert ask(sandbox, "def f(x):\n    return 1") == 1
-    monkeypatch.setattr("grader.sandbox.COPY_SECONDS", 6.0)
+    monkeypatch.setattr("grader.jail.outside.sandbox.COPY_SECONDS", 6.0)
     names = [f"f{i}" for i in range(20)]
     cells = [HONEST, *(Cell(n, f"def {n}(x):\n    while True: pass", "solution", n) for n in names)]
     launches, launch = [], sandbox._launch
@@ -419,7 +420,7 @@ def test_a_whole_copy_has_an_end(sandbox, monkeypatch):
 
 
 def test_waiting_for_a_core_is_not_the_student_s_time_but_sleeping_is(monkeypatch):
-    from atelier import cells
+    from grader.jail.inside import cells
 
     lost, read = [0.0], []
     monkeypatch.setattr(cells, "waited", lambda pid="self": read.append(pid) or lost[0])
@@ -515,8 +516,8 @@ AS_USER = """
 import json, os, sys
 sys.path.insert(0, {root!r})
 import torch
-from grader.dialogue import Cell, Task
-from grader.sandbox import Sandbox
+from grader.jail.outside.dialogue import Cell, Task
+from grader.jail.outside.sandbox import Sandbox
 source = "import os\\ndef f(x):\\n    s = open('/proc/1/status').read()\\n"
 source += "    return [os.getuid(), len([p for p in os.listdir('/proc') if p.isdigit()]), s]"
 with Sandbox() as box:
@@ -779,7 +780,7 @@ def test_a_python_with_a_shared_library_finds_it_at_its_new_place(monkeypatch):
 
 def test_grade_refuses_without_the_seal_and_says_why(course, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", fake_bwrap(tmp_path / "bin", "echo 'bwrap: Creating new namespace failed' >&2; exit 1"))
-    from grader import nbglue
+    from grader.classroom import nbglue
 
     nbglue._sandbox.cache_clear()
     try:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from atelier import paths
-from atelier.calls import case_text
-from atelier.compare import CaseResult, compare, diagnose
 from atelier.display import _display, number, show
-from atelier.exercise import Tolerance
 from atelier.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, canvas
 from atelier.hardware import home
-from atelier.probes import run_case
+from atelier.judging.calls import case_text
+from atelier.judging.compare import CaseResult, compare, diagnose
+from atelier.judging.exercise import Tolerance
+from atelier.judging.probes import run_case
 
 PARTS = {
     "Connaître": (BLUE, ("ch1_rappel_gpt2", "ch2_flops_6nd")),

@@ -26,7 +26,7 @@ from atelier.measures import load_measures, save_measures
 from atelier.models import load_model
 from atelier.perplexity import evaluate_perplexity
 from atelier.training import corpus_tokens, windows
-from grader.chapters import load_chapter
+from grader.authoring.chapters import load_chapter
 
 CHAPTER = "ch5_elagage"
 AMOUNTS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]

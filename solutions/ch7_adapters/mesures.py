@@ -20,7 +20,7 @@ from atelier.measures import load_measures, save_measures
 from atelier.models import gpt2_shape, load_model
 from atelier.perplexity import evaluate_perplexity
 from atelier.variants import load_variant
-from grader.chapters import load_chapter
+from grader.authoring.chapters import load_chapter
 
 CHAPTER = voices.CHAPTER
 STEPS, EVERY, SEEDS = 150, 50, (0, 1, 2)

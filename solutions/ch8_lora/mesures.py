@@ -37,7 +37,7 @@ from atelier.hardware import device
 from atelier.measures import save_measures
 from atelier.paths import asset
 from atelier.training import lm_loss, train
-from grader.chapters import load_chapter
+from grader.authoring.chapters import load_chapter
 
 CHAPTER = "ch8_lora"
 SOLVED = load_chapter(CHAPTER)

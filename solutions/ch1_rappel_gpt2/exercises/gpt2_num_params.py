@@ -7,7 +7,7 @@ import math
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from atelier.exercise import Draw, Exercise, Inputs
+from atelier.judging.exercise import Draw, Exercise, Inputs
 from atelier.models import GPT2_SIZES
 
 

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from atelier.exercise import Draw, Exercise, Inputs
+from atelier.judging.exercise import Draw, Exercise, Inputs
 
 
 def draw_cache(d: Draw, group: str) -> Inputs:

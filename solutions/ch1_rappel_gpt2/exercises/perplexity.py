@@ -7,7 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from atelier.exercise import Draw, Exercise, Inputs, Tolerance
+from atelier.judging.exercise import Draw, Exercise, Inputs, Tolerance
 
 
 def _padding(d: Draw, batch: int, length: int, side: str) -> torch.Tensor:

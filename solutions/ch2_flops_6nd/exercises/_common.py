@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atelier.exercise import Tolerance
+from atelier.judging.exercise import Tolerance
 
 ROUNDING = Tolerance(rtol=1e-6, why="quelques multiplications et divisions en double précision")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from atelier.exercise import Draw, Exercise, Inputs
+from atelier.judging.exercise import Draw, Exercise, Inputs
 
 from ._common import ROUNDING
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from atelier.exercise import Draw, Exercise, Inputs, Tolerance
+from atelier.judging.exercise import Draw, Exercise, Inputs, Tolerance
 
 
 def _law(d: Draw, count: int, low: float, high: float, noise: float) -> Inputs:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from atelier.exercise import Draw, Exercise, Inputs
+from atelier.judging.exercise import Draw, Exercise, Inputs
 
 from ._common import refuse_sizes
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from atelier.exercise import Draw, Tolerance
+from atelier.judging.exercise import Draw, Tolerance
 
 
 def code_range(bits: int, signed: bool) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.ao.quantization import PerChannelMinMaxObserver
 
-from atelier.exercise import Draw, Exercise, Inputs
+from atelier.judging.exercise import Draw, Exercise, Inputs
 
 from ._common import ONE_DIVISION
 

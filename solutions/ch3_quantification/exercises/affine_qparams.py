@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.ao.quantization import MinMaxObserver
 
-from atelier.exercise import Draw, Exercise, Inputs, Tolerance
+from atelier.judging.exercise import Draw, Exercise, Inputs, Tolerance
 
 from ._common import code_range
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import torch
 
-from atelier.exercise import Draw, Exercise, Inputs, Tolerance
+from atelier.judging.exercise import Draw, Exercise, Inputs, Tolerance
 
 _FORMATS = ((5, 10), (8, 23), (8, 7), (5, 2), (4, 5), None)
 

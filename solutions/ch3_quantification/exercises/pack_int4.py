@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from atelier.exercise import Draw, Exercise, Inputs
+from atelier.judging.exercise import Draw, Exercise, Inputs
 
 _PAIRS = torch.cartesian_prod(torch.arange(-8, 8), torch.arange(-8, 8))
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from atelier.exercise import Draw, Exercise, Inputs, Tolerance
+from atelier.judging.exercise import Draw, Exercise, Inputs, Tolerance
 
 
 def draw_ensemble(d: Draw, group: str) -> Inputs:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from atelier.exercise import Draw, Exercise, Inputs, Tolerance
+from atelier.judging.exercise import Draw, Exercise, Inputs, Tolerance
 
 from ._common import refuse
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from atelier.exercise import Draw
+from atelier.judging.exercise import Draw
 
 
 def distinct(d: Draw, *shapes: Sequence[int], scales: Sequence[float] = (1.0,)) -> list[Tensor]:

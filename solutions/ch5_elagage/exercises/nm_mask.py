@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atelier.exercise import Draw, Exercise, Inputs
+from atelier.judging.exercise import Draw, Exercise, Inputs
 
 from ._common import distinct, lowest_removed
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atelier.exercise import Draw, Exercise, Inputs
+from atelier.judging.exercise import Draw, Exercise, Inputs
 
 from ._common import check, lowest_removed, out_of_range, share_off_half
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from atelier.exercise import Draw
+from atelier.judging.exercise import Draw
 
 
 def padding_mask(lengths: list[int], longest: int, sides: list[str]) -> Tensor:

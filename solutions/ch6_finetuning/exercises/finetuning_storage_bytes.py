@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atelier.exercise import Draw, Exercise, Inputs
+from atelier.judging.exercise import Draw, Exercise, Inputs
 
 
 def draw_storage(d: Draw, group: str) -> Inputs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from atelier.exercise import Draw, Exercise, Inputs
+from atelier.judging.exercise import Draw, Exercise, Inputs
 
 _SMALL = {"n_layer": 3, "n_head": 2, "n_embd": 8, "vocab_size": 23, "n_positions": 16}
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atelier.exercise import Draw, Exercise, Inputs, Tolerance
+from atelier.judging.exercise import Draw, Exercise, Inputs, Tolerance
 
 
 def draw_head(d: Draw, group: str) -> Inputs:

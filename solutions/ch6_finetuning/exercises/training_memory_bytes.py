@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from atelier.exercise import Draw, Exercise, Inputs
+from atelier.judging.exercise import Draw, Exercise, Inputs
 
 
 def draw_memory(d: Draw, group: str) -> Inputs:

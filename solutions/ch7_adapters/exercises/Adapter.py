@@ -7,7 +7,7 @@ import math
 import torch
 from torch import nn
 
-from atelier.exercise import Draw, Exercise, Inputs, Tolerance
+from atelier.judging.exercise import Draw, Exercise, Inputs, Tolerance
 
 _WATCHED = ["down.weight", "up.weight", "up.bias"]
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from atelier.exercise import Draw, Exercise, Inputs
+from atelier.judging.exercise import Draw, Exercise, Inputs
 
 from ._common import refuse
 from .Adapter import Adapter

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import torch
 
-from atelier.exercise import Draw, Exercise, Inputs, Tolerance
+from atelier.judging.exercise import Draw, Exercise, Inputs, Tolerance
 
 from ._common import refuse
 

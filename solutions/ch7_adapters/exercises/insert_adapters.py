@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from atelier.exercise import Draw, Exercise, Inputs, Tolerance
+from atelier.judging.exercise import Draw, Exercise, Inputs, Tolerance
 
 from .Adapter import Adapter
 

@@ -8,7 +8,7 @@ import random
 
 import torch
 
-from atelier.exercise import Draw, Exercise, Inputs
+from atelier.judging.exercise import Draw, Exercise, Inputs
 
 
 def draw_optimizer(d: Draw, group: str) -> Inputs:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from atelier.exercise import Draw, Tolerance
+from atelier.judging.exercise import Draw, Tolerance
 
 PRODUCTS = Tolerance(rtol=1e-4, atol=1e-5, why="des produits de matrices en float32")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from atelier.exercise import Draw, Exercise, Inputs
+from atelier.judging.exercise import Draw, Exercise, Inputs
 
 from ._common import PRODUCTS, factors, wide_types
 from .lora_delta import delta_outer

@@ -7,7 +7,7 @@ from statistics import NormalDist
 import numpy as np
 import torch
 
-from atelier.exercise import Draw, Exercise, Inputs
+from atelier.judging.exercise import Draw, Exercise, Inputs
 
 _PUBLISHED = torch.tensor(
     [

@@ -1,0 +1,1 @@
+"""Mesurer la correction : `python cours.py bench`."""

@@ -1,0 +1,1 @@
+"""La classe : recueillir les copies, les lire, les juger, tenir les notes."""

@@ -1,0 +1,325 @@
+"""Ce que nbgrader appelle : lire une copie quelle qu'elle soit, et noter au lieu d'exécuter.
+
+`nbgrader autograde` tapé à la main, cliqué dans formgrader ou lancé par `python -m grader grade` passe par ces deux
+classes, que `grader.classroom.course.configure` désigne. Tout le reste (base, copies corrigées, retours, exports) est à nbgrader.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import re
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbconvert.exporters import NotebookExporter
+from nbformat import NotebookNode
+from nbformat.v4 import reads_json, writes_json
+from nbgrader.preprocessors import NbGraderPreprocessor, SaveAutoGrades
+
+from atelier import paths
+from grader.authoring.chapters import Chapter, load_chapter
+from grader.classroom.grading import GradingError, Result, grade_copy, grade_refused
+from grader.classroom.submission import (
+    KEY,
+    Notes,
+    Template,
+    Unreadable,
+    claimed,
+    plan,
+    read_data,
+    read_json,
+    read_notebook,
+    repair,
+    shortened,
+)
+from grader.jail.outside import seal
+from grader.jail.outside.apart import Died, Exceeded, apart
+from grader.jail.outside.dialogue import shown
+from grader.jail.outside.sandbox import Sandbox
+
+REFUSED_KEY = "atelier_refus"
+"""Dans une copie blanche écrite à la place d'une copie absente : la raison du refus."""
+
+
+@dataclass
+class Assignment:
+    """Un devoir : son chapitre et le carnet que les étudiants ont reçu."""
+
+    chapter: Chapter
+    template: Template
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Empreinte de l'énoncé, de la solution et des cas cachés : qu'ils changent, et les copies sont à reprendre."""
+        given = paths.root() / "notebooks" / f"{self.chapter.name}.ipynb"
+        files = (self.chapter.folder / "chapter.py", *sorted(self.chapter.folder.glob("exercises/*.py")), given)
+        parts = [path.read_bytes() if path.is_file() else b"" for path in files]
+        return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+@cache
+def assignment(name: str) -> Assignment:
+    """Le devoir `name`, lu une fois. Lève `ChapterError` si ce n'est pas un chapitre écrit."""
+    chapter = load_chapter(name)
+    path = paths.root() / "notebooks" / f"{name}.ipynb"
+    if not path.is_file():
+        raise GradingError(f"Il manque {path}. Construisez-le d'abord\u00a0: python -m grader build {name}")
+    template = Template.read(path, chapter.exercises)
+    missing = [
+        id
+        for id in chapter.exercises
+        if {"solution", "test"} - {cell.role for cell in template.cells if cell.exercise == id}
+    ]
+    if missing:
+        text = f"{path} n'a pas les cellules de {', '.join(missing)}."
+        raise GradingError(f"{text} Reconstruisez-le\u00a0: python -m grader build {name}")
+    return Assignment(chapter, template)
+
+
+def current_assignment(name: str, fingerprint: str) -> Assignment:
+    """Le devoir `name`, relu si celui que ce processus a gardé n'est plus celui-là."""
+    if assignment(name).fingerprint != fingerprint:
+        assignment.cache_clear()
+    return assignment(name)
+
+
+def shared_sandbox() -> Sandbox:
+    """Le processus tiède de cette session, arrêté à la sortie."""
+    return _sandbox(seal.wanted())
+
+
+@cache
+def _sandbox(sealed: bool) -> Sandbox:
+    sandbox = Sandbox(sealed)
+    _started.append(sandbox)
+    atexit.register(sandbox.close)
+    return sandbox
+
+
+def close_sandboxes() -> None:
+    """Arrête le processus tiède, s'il y en a un ; le prochain usage en lancera un autre."""
+    for sandbox in _started:
+        sandbox.close()
+
+
+_started: list[Sandbox] = []
+
+
+def one_thread() -> None:
+    """Les références tiennent dans le cache d'un cœur : plusieurs fils s'y attendraient plus qu'ils ne calculent."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@dataclass
+class Hooks:
+    """Ce que `grade` règle pour sa durée.
+
+    seed : graine à rejouer. ready : (devoir, étudiant) → copie réparée et notes, déjà faites par un autre fil.
+    """
+
+    seed: int | None = None
+    ready: dict[tuple[str, str], tuple[NotebookNode, list[Result]]] = field(default_factory=dict)
+
+
+hooks = Hooks()
+
+
+# ---------------------------------------------------------------------------------------------- lire
+
+
+class TolerantExporter(NotebookExporter):
+    """Lit une copie même abîmée. Illisible, elle devient une copie blanche, marquée refusée avec la raison."""
+
+    def from_filename(self, filename: str, resources: dict | None = None, **kw: Any) -> tuple[Any, dict]:
+        path = Path(filename)
+        if getattr(self.parent, "_sanitizing", False) and resources and "nbgrader" in resources:
+            name, student = resources["nbgrader"]["assignment"], resources["nbgrader"]["student"]
+            ready = hooks.ready.get((name, student))
+            notebook = ready[0] if ready else open_apart(path, assignment(name))
+        else:
+            notebook = nbformat.read(path, as_version=4)
+        return self.from_notebook_node(notebook, resources=resources, **kw)
+
+
+def open_copy(path: Path, given: Assignment) -> NotebookNode:
+    """Le carnet rendu, réparé ; ou une copie blanche qui dit pourquoi il est refusé. Le fichier n'est pas touché."""
+    try:
+        return open_data(read_data(path), given)
+    except Unreadable as error:
+        return open_data(b"", given, str(error))
+
+
+def read_apart(data: bytes) -> NotebookNode:
+    """`read_notebook`, à part : `Unreadable` aussi pour ce qui n'y tient pas."""
+    try:
+        return reads_json(apart(_read, data))
+    except Died as error:
+        raise Unreadable(str(error)) from None
+
+
+def _read(data: bytes) -> str:
+    return writes_json(read_notebook(data))
+
+
+def open_apart(path: Path, given: Assignment) -> NotebookNode:
+    """Comme `open_copy`, à part : ce que lit un processus qui a une base ou un serveur à tenir."""
+    try:
+        return reads_json(apart(_opened, path.absolute(), given.chapter.name, given.fingerprint))
+    except (Exceeded, Died) as error:
+        return open_data(b"", given, str(error))
+
+
+def _opened(path: Path, name: str, fingerprint: str) -> str:
+    return writes_json(open_copy(path, current_assignment(name, fingerprint)))
+
+
+def open_data(data: bytes, given: Assignment, refused: str = "") -> NotebookNode:
+    """Comme `open_copy`, à partir des octets rendus. refused : la raison, déjà connue, d'un refus."""
+    template = given.template
+    notes: Notes = {}
+    try:
+        if refused or (refused := refusal(data)):
+            raise Unreadable(refused)
+        notebook = read_notebook(data)
+        if not related(notebook, template):
+            raise Unreadable(f"le carnet rendu n'est pas celui de {template.name}")
+        notebook, notes = repair(notebook, template)
+    except Unreadable as error:
+        notebook, refused = template.blank(), str(error)
+    about = {"notes": notes, "source": hashlib.sha256(data).hexdigest(), "chapter": given.fingerprint}
+    notebook.metadata[KEY] = about | ({"refused": refused} if refused else {})
+    return notebook
+
+
+def related(notebook: NotebookNode, template: Template) -> bool:
+    """Vrai si ce carnet a quelque chose du devoir : une cellule notée, ou le nom d'un exercice."""
+    known = {c.grade_id for c in template.graded}
+    if not known or any(claimed(c) in known for c in notebook.cells):
+        return True
+    names = "|".join(re.escape(c.exercise) for c in template.cells if c.role == "solution")
+    return any(re.search(rf"\b(?:{names})\b", cell.source) for cell in notebook.cells)
+
+
+def refusal(data: bytes) -> str:
+    """La raison écrite dans une copie blanche par `grade`, ou ""."""
+    if REFUSED_KEY.encode() not in data[-5000:]:
+        return ""
+    try:
+        return shown(str(read_json(data)["metadata"].get(REFUSED_KEY, "")), 500)
+    except (Unreadable, LookupError, TypeError, AttributeError):  # une copie peut porter ce mot sans en être une
+        return ""
+
+
+def blank_copy(template: Template, reason: str) -> NotebookNode:
+    """La copie blanche que `grade` dépose quand un dossier rendu ne contient pas le carnet attendu."""
+    notebook = template.blank()
+    notebook.metadata[REFUSED_KEY] = reason
+    return notebook
+
+
+# ---------------------------------------------------------------------------------------------- noter
+
+
+class GradeCells(NbGraderPreprocessor):
+    """À la place d'`Execute` : note la copie et écrit retour et points dans ses cellules de vérification."""
+
+    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        name = resources["nbgrader"]["assignment"]
+        student = resources["nbgrader"]["student"]
+        if ready := hooks.ready.pop((name, student), None):
+            results = ready[1]
+        else:
+            results = judge_apart(nb, assignment(name))
+        write_results(nb, results)
+        return nb, resources
+
+
+class SaveGrades(SaveAutoGrades):
+    """`SaveAutoGrades`, sans le commentaire anglais qu'il pose sur une cellule restée vide : le retour le dit déjà."""
+
+    def _add_comment(self, cell: NotebookNode, resources: dict) -> None:
+        super()._add_comment(cell, resources)
+        key = (cell.metadata["nbgrader"]["grade_id"], self.notebook_id, self.assignment_id, self.student_id)
+        self.gradebook.find_comment(*key).auto_comment = None
+        self.gradebook.db.commit()
+
+
+def grade_notebook(
+    nb: NotebookNode, given: Assignment, points: dict[str, float], sandbox: Sandbox, seed: int | None = None
+) -> list[Result]:
+    """Les notes d'une copie réparée, où s'ajoute ce que l'exécution apprend. points : barème, par exercice."""
+    about = nb.metadata.get(KEY, {})
+    if about.get("refused"):
+        return grade_refused(given.chapter, points, about["refused"])
+    cells = plan(nb, given.template).cells
+    notes: Notes = {exercise: list(texts) for exercise, texts in about.get("notes", {}).items()}
+    run = lambda tasks, shared: sandbox.run(cells, tasks, shared)  # noqa: E731
+    results = grade_copy(given.chapter, run, cells, points, notes, seed)
+    nb.metadata[KEY] = {**about, "notes": notes}
+    return results
+
+
+def judge_apart(nb: NotebookNode, given: Assignment) -> list[Result]:
+    """Les notes d'une copie réparée, jugée à part ; refusée si elle ne tient pas dans ses limites."""
+    points = points_of(nb, given.template)
+    try:
+        text = writes_json(nb)
+        results, nb.metadata[KEY] = apart(_judged, text, given.chapter.name, given.fingerprint, points, hooks.seed)
+        return results
+    except (Exceeded, Died) as error:
+        nb.metadata[KEY] = {**nb.metadata.get(KEY, {}), "refused": str(error)}
+        return grade_refused(given.chapter, points, str(error))
+
+
+def _judged(
+    text: str, name: str, fingerprint: str, points: dict[str, float], seed: int | None
+) -> tuple[list[Result], dict[str, Any]]:
+    """Les notes, et ce que les métadonnées de la copie en disent."""
+    one_thread()
+    nb = reads_json(text)
+    results = grade_notebook(nb, current_assignment(name, fingerprint), points, shared_sandbox(), seed)
+    return results, nb.metadata.get(KEY, {})
+
+
+def points_of(nb: NotebookNode, template: Template) -> dict[str, float]:
+    """Le barème : celui des cellules de vérification, que nbgrader a remises d'après sa base."""
+    points = {c.exercise: float(c.node.metadata["nbgrader"]["points"]) for c in template.cells if c.role == "test"}
+    for cell in nb.cells:
+        meta = cell.metadata.get("nbgrader", {})
+        exercise = str(meta.get("grade_id", "")).removeprefix("test_")
+        if meta.get("grade") and exercise in points:
+            points[exercise] = float(meta["points"])
+    return points
+
+
+def write_results(nb: NotebookNode, results: list[Result]) -> None:
+    """Chaque cellule de vérification reçoit le retour (texte) puis les points (ce que lit nbgrader)."""
+    by_test = {f"test_{result.exercise}": result for result in results}
+    for cell in nb.cells:
+        cell.source = shortened(cell.source)
+        result = by_test.get(claimed(cell))
+        if result is None or cell.cell_type != "code":
+            continue
+        cell.execution_count = None
+        cell.outputs = [
+            NotebookNode(output_type="stream", name="stdout", text=result.feedback + "\n"),
+            NotebookNode(
+                output_type="execute_result",
+                data=NotebookNode({"text/plain": repr(result.score)}),
+                execution_count=None,
+                metadata=NotebookNode(),
+            ),
+        ]
+    nb.metadata[KEY] = {**nb.metadata.get(KEY, {}), "results": [r.as_data() for r in results]}
+
+
+def results_in(path: Path) -> list[Result]:
+    """Les notes écrites dans une copie corrigée."""
+    notebook = nbformat.read(path, as_version=4)
+    return [Result.from_data(data) for data in notebook.metadata.get(KEY, {}).get("results", [])]

@@ -1,0 +1,1 @@
+"""Ce que l'enseignant et l'étudiant lisent : bilan, retours, feuilles de notes."""
