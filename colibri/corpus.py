@@ -32,7 +32,7 @@ from colibri.split import SHORT_GRAM, Deduplicator, Guard, role, shuffled, size,
 from grader import UserError
 from grader.cli import FrenchParser
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 ASSETS = ROOT / "assets" / "corpora"
 CHALLENGE = ROOT / "grader" / "defi" / "extrait.txt"
 log = logging.getLogger("corpus")

@@ -40,7 +40,7 @@ from torch import Tensor
 from grader import UserError
 from grader.cli import FrenchParser
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 ASSETS = ROOT / "assets" / "colibri"
 CORPORA = ROOT / "assets" / "corpora"
 END_OF_TEXT = "<|endoftext|>"

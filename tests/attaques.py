@@ -179,7 +179,7 @@ function(
     "sonde-remplacee",
     CHEAT,
     """
-    import atelier.judging.probes as probes, grader.jail.inside.runner as runner, atelier.judging.codec as codec
+    import atelier.judging.probes as probes, inside.runner as runner, atelier.judging.codec as codec
     fake = {"status": "value", "value": "ok", "modified": [], "ok": True, "score": 3, "verdict": "correct"}
     probes.run_case = lambda *a, **k: fake
     runner.run_one_case = lambda *a, **k: codec.dumps(fake)
@@ -918,7 +918,7 @@ cell(
     sys.modules["torch"].__dict__["tensor"] = None
     true = ctypes.cast(id(1) + 24, ctypes.POINTER(ctypes.c_uint32))
     for module in list(sys.modules.values()):
-        if isinstance(module, types.ModuleType) and getattr(module, "__name__", "").startswith("atelier."):
+        if isinstance(module, types.ModuleType) and getattr(module, "__name__", "").startswith(("atelier.", "inside.")):
             module.__dict__["alteree"] = "@MARQUE@"
     """,
 )

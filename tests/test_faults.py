@@ -108,7 +108,7 @@ def kill_some(course: Course, pick: Callable[[list[psutil.Process]], list[psutil
     def kill() -> None:
         for count in (2, 5):
             until(lambda count=count: len(graded(course)) >= count)
-            for process in pick(descendants("grader.jail.inside.runner")):
+            for process in pick(descendants("inside.runner")):
                 try:
                     process.kill()
                 except psutil.Error:

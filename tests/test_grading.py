@@ -448,7 +448,7 @@ def running(text: str) -> bool:
 def test_a_poisoned_library_is_replaced_when_the_warm_process_restarts(sandbox):
     poison = (
         "import atelier, pathlib\n"
-        "(pathlib.Path(atelier.__file__).parent / 'probes.py').write_text('raise SystemExit')\n"
+        "(pathlib.Path(atelier.__file__).parent / 'judging' / 'probes.py').write_text('raise SystemExit')\n"
         "def h(x):\n    return x * 2"
     )
     tasks = [Task("h", "call", 2.0, INPUTS)]

@@ -61,19 +61,40 @@ def test_no_package_registry_is_named():
             assert not [host for host in hosts if host in text], name
 
 
+ROADS = {
+    "atelier": {"atelier"},
+    "atelier/judging": {"atelier.judging", "atelier.text"},
+    "solutions": {"atelier"},
+    "grader/jail/inside": {"atelier.judging"},
+    "colibri": {"colibri", "atelier", "grader"},
+}
+"""Dossier → ce qu'il importe du dépôt, à l'import. Le reste (grader) peut tout, sauf les essais."""
+ROOMS = {"atelier", "grader", "solutions", "tests", "colibri"}
+
+
+def imported(path: Path, everywhere: bool) -> list[tuple[int, str]]:
+    """Les modules importés par le fichier : (ligne, nom) ; everywhere : dans le corps des fonctions aussi."""
+    tree, found = ast.parse(path.read_text(encoding="utf-8")), []
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, a.name) for a in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found += [(node.lineno, node.module or "")]
+    return found
+
+
 def test_imports_go_one_way():
-    """Les scripts mesures.py, que rien n'importe, lisent leurs références par grader.authoring.chapters : une seule écriture."""
-    forbidden = {"atelier": {"grader", "solutions", "tests"}, "solutions": {"grader", "tests"}, "grader": {"tests"}}
-    for package, others in forbidden.items():
-        for path in sorted((ROOT / package).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-                if isinstance(node, ast.ImportFrom) and not node.level:
-                    names = [node.module or ""]
-                if path.name == "mesures.py":
-                    names = [name for name in names if name != "grader.authoring.chapters"]
-                roots = {name.split(".")[0] for name in names}
-                assert not roots & others, f"{path.relative_to(ROOT)}, ligne {node.lineno} : {roots & others}"
+    """Les scripts mesures.py, que rien n'importe, lisent leurs références par grader : une seule écriture."""
+    for folder in ("atelier", "solutions", "grader", "colibri"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            place = path.relative_to(ROOT).as_posix()
+            room = max((r for r in ROADS if place.startswith(f"{r}/")), key=len, default="")
+            for line, name in imported(path, everywhere=room != "grader/jail/inside"):
+                if name.split(".")[0] not in ROOMS or path.name == "mesures.py":
+                    continue
+                allowed = ROADS.get(room, ROOMS - {"tests"})
+                known = any(name == road or name.startswith(f"{road}.") for road in allowed)
+                assert known, f"{place}, ligne {line}, importe {name}"
 
 
 def test_the_house_needs_nothing_but_python():

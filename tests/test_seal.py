@@ -73,7 +73,7 @@ def test_it_sees_the_system_and_nothing_of_the_course(sandbox, monkeypatch):
         """,
     )
     assert seen["/tmp"] == [] and "packs" not in seen["/cours/assets"]
-    assert set(seen["/cours"]) <= {"atelier", "assets", "course.toml"}
+    assert set(seen["/cours"]) <= {"atelier", "inside", "assets", "course.toml"}
     assert set(seen["/dev"]) == {"fd", "full", "null", "random", "shm", "urandom", "zero"}
     assert set(seen["/etc"]) <= {Path(p).name for p in seal.SYSTEM}
     system = {Path(p).name for p in seal.LINKS} | {"usr", "etc", "dev", "proc", "tmp", "cgroup"}
@@ -636,13 +636,13 @@ def test_when_the_kernel_refuses_so_do_we(monkeypatch, tmp_path):
 )
 def test_a_protection_that_fails_stops_everything(monkeypatch, tmp_path, old, new, word):
     """Une protection que le noyau refuserait à l'intérieur : rien ne s'exécute."""
-    copy = tmp_path / "atelier"
-    shutil.copytree(ROOT / "atelier", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    copy = tmp_path / "inside"
+    shutil.copytree(ROOT / "grader" / "jail" / "inside", copy, ignore=shutil.ignore_patterns("__pycache__"))
     text = (copy / "confine.py").read_text(encoding="utf-8")
     assert old in text
     (copy / "confine.py").write_text(text.replace(old, new), encoding="utf-8")
     tmp_path.chmod(0o755)
-    shown = [(copy if target.endswith("/atelier") else source, target) for source, target in seal.shown()]
+    shown = [(copy if target.endswith("/inside") else source, target) for source, target in seal.shown()]
     monkeypatch.setattr(seal, "shown", lambda: iter(shown))
     said = refusal_of(Sandbox())
     assert word in said and "--sans-isolement" in said

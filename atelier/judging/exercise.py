@@ -101,8 +101,8 @@ EXACT = Tolerance()
 class Misconception:
     """Une erreur de pensée connue : son nom, une réponse qui la commet, la phrase qu'un bon professeur dirait.
 
-    wrong : fonction (ou classe) fausse, ou `grader.authoring.declarations.Swap` sur la référence. Jamais livré à l'étudiant : le
-    paquet du chapitre ne contient que ce qu'elle répond aux cas visibles.
+    wrong : fonction (ou classe) fausse, ou `grader.authoring.declarations.Swap` sur la référence. Jamais livré à
+    l'étudiant : le paquet du chapitre ne contient que ce qu'elle répond aux cas visibles.
     portable : faux si ce qu'elle répond dépend de la machine (ordre d'une somme en float32) ; elle n'est alors
     reconnue qu'à la correction, où tout est calculé au même endroit, et le paquet n'en garde rien.
     """

@@ -12,7 +12,7 @@ from types import CodeType, TracebackType
 
 _LIBRARY = tuple(
     {
-        str(Path(__file__).resolve().parent),
+        str(Path(__file__).resolve().parents[1]),
         os.path.dirname(os.__file__),
         *(sysconfig.get_path(p) for p in ("stdlib", "platstdlib", "purelib", "platlib")),
     }
@@ -21,6 +21,12 @@ _GENERATED = re.compile(r"<(?:frozen|__array_function__|attrs|eval_with_key|deco
 """Noms de fichier de code écrit par une bibliothèque."""
 _CELL = re.compile(r"<|.*[/\\]ipykernel_\d+[/\\]")
 """Noms de fichier d'une cellule de carnet."""
+
+
+def ignore(folder: Path) -> None:
+    """Ce dossier aussi est à nous : ce qui s'y passe n'est pas de l'étudiant."""
+    global _LIBRARY
+    _LIBRARY = (*_LIBRARY, str(folder))
 
 
 def is_student_code(code: CodeType) -> bool:

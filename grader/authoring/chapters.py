@@ -1,4 +1,4 @@
-"""Lire un chapitre : `solutions/<chapitre>/chapter.py` (le texte résolu) et ce qu'il déclare (grader.authoring.declarations).
+"""Lire un chapitre : `solutions/<chapitre>/chapter.py`, le texte résolu, et ce qu'il déclare (`declarations`).
 
 Rien n'est exécuté à la lecture. Une référence n'est calculée que quand on la demande, à partir des seules cellules
 de préparation et d'exercice : les démonstrations ne tournent jamais ici.

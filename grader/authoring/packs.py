@@ -1,6 +1,6 @@
 """Le paquet d'un chapitre : ce que `check`, `hint`, `quiz` et `progress` lisent chez l'étudiant.
 
-`assets/packs/<chapitre>.json` porte les déclarations publiques et l'arbre des cas visibles (voir `atelier.judging.codec`),
+`assets/packs/<chapitre>.json` porte les déclarations publiques et l'arbre des cas visibles (`atelier.judging.codec`),
 `assets/packs/<chapitre>.safetensors` leurs tenseurs. Pour chaque cas visible : les entrées, ce que répond la référence,
 et ce que répondrait chaque idée fausse. Ni la référence ni les idées fausses elles-mêmes n'y sont.
 """

@@ -1,7 +1,8 @@
 """Noter une copie loin de la base : les octets rendus entrent, le carnet corrigé et ses notes sortent.
 
 Le même travail se fait dans des processus de cette machine (`--jobs`, même s'il n'y en a qu'un) ou sur une grappe
-(`--dask`, grader/classroom/cluster.py). Aucun n'ouvre la base ni les dossiers du cours : un seul écrit, `grader.classroom.record`.
+(`--dask`, grader/classroom/cluster.py). Aucun n'ouvre la base ni les dossiers du cours : un seul écrit,
+`grader.classroom.record`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Ce que nbgrader appelle : lire une copie quelle qu'elle soit, et noter au lieu d'exécuter.
 
 `nbgrader autograde` tapé à la main, cliqué dans formgrader ou lancé par `python -m grader grade` passe par ces deux
-classes, que `grader.classroom.course.configure` désigne. Tout le reste (base, copies corrigées, retours, exports) est à nbgrader.
+classes, que `grader.classroom.course.configure` désigne. Tout le reste (base, copies corrigées, retours, exports) est
+à nbgrader.
 """
 
 from __future__ import annotations

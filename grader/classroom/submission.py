@@ -3,7 +3,8 @@
 Une copie peut avoir perdu ses métadonnées, ses cellules ou sa forme. `read_notebook` ne garde que ce qui est compris ;
 `repair` rend à nbgrader les cellules notées et remet celles qui manquent ; `plan` dit ce qui s'exécute. Règles :
 - ce qui est noté est ce que les cellules de code, de haut en bas, laissent sous le nom de l'exercice : l'exécution en
-  décide (`grader.jail.inside.cells`), jamais le texte ; une cellule de texte, ou brute, n'est pas exécutée, donc pas notée ;
+  décide (`grader.jail.inside.cells`), jamais le texte ; une cellule de texte, ou brute, n'est pas exécutée, donc pas
+  notée ;
 - pour nbgrader, la cellule de réponse est celle qui a l'identifiant et n'est plus l'énoncé ; à défaut, une qui semble
   définir le nom demandé ; de plusieurs, la dernière ;
 - les cellules de vérification et les cellules verrouillées sont celles du carnet publié ; ce qu'un étudiant y a écrit

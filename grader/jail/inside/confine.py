@@ -1,7 +1,7 @@
 """Enfermer un processus dans le noyau Linux : espaces de noms neufs, dossiers privés, plafonds, appels système refusés.
 
 Ne connaît que la bibliothèque standard et la libc ; ce qu'il enferme ne le regarde pas. Le processus tiède des copies
-(`grader.jail.inside.runner`) s'en sert à l'intérieur de bubblewrap, que `grader.jail.outside.seal` lance. Tout échec lève `ConfineError` :
+(`runner`) s'en sert à l'intérieur de bubblewrap, que `grader.jail.outside.seal` lance. Tout échec lève `ConfineError` :
 jamais une protection ne manque en silence.
 """
 

@@ -2,13 +2,14 @@
 
 Il reçoit un travail (des cellules, puis pour chaque exercice les entrées des cas), exécute les cellules dans un espace
 de noms neuf, appelle la sonde de chaque exercice et renvoie ce qu'elle rend. La comparaison se fait ailleurs,
-dans `grader.jail.outside.sandbox` et `grader.classroom.grading`. Ce qui sort d'ici est une donnée à vérifier, jamais une parole de confiance.
+dans `grader.jail.outside.sandbox` et `grader.classroom.grading`. Ce qui sort d'ici est une donnée à vérifier, jamais
+une parole de confiance.
 
-`python -m grader.jail.inside.runner --serve FD [--uid N] --scelle` : processus tiède (torch déjà chargé), qui se dédouble pour
-chaque copie en l'enfermant (`grader.jail.inside.confine`) ; il est lui-même dans le bubblewrap de `grader.jail.outside.seal`, déjà sans droits
-ou en root qui devient l'utilisateur N.
-`python -m grader.jail.inside.runner --serve FD` : le même, sans rien enfermer (`grade --sans-isolement`, Unix) ;
-`python -m grader.jail.inside.runner --once` : une seule copie, sur l'entrée et la sortie standard (sans isolement ni fork).
+`python -m inside.runner --serve FD [--uid N] --scelle` : processus tiède (torch déjà chargé), qui se dédouble pour
+chaque copie en l'enfermant (`confine`) ; il est lui-même dans le bubblewrap de `grader.jail.outside.seal`, déjà sans
+droits ou en root qui devient l'utilisateur N.
+`python -m inside.runner --serve FD` : le même, sans rien enfermer (`grade --sans-isolement`, Unix) ;
+`python -m inside.runner --once` : une seule copie, sur l'entrée et la sortie standard (sans isolement ni fork).
 
 Le travail est un message de `atelier.judging.codec` :
     {"cells": [{"id", "source", "kind": "setup|solution|extra", "exercise", "seconds", "light", "skip"}],
@@ -47,7 +48,7 @@ import time
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from grader.jail.inside.cells import QUIET, Notebook, time_limit, waited
+from .cells import QUIET, Notebook, time_limit, waited
 
 MAX_CASE_BYTES = 32 * 1024 * 1024
 HARD_GRACE = 2.0
@@ -470,7 +471,7 @@ def serve(control: socket.socket, sealed: bool) -> None:
     start = confined if sealed else forked
     children: dict[int, Callable[[], None]] = {}
     if sealed:
-        from grader.jail.inside.confine import ConfineError, gather_memory, spawn
+        from .confine import ConfineError, gather_memory, spawn
 
         gather_memory()
         try:
@@ -502,7 +503,7 @@ def serve(control: socket.socket, sealed: bool) -> None:
 
 def confined(folder: str, fd: int) -> tuple[int, Callable[[], None]]:
     """Lance une copie enfermée ; rend son numéro et de quoi la tuer."""
-    from grader.jail.inside.confine import PLACES, spawn
+    from .confine import PLACES, spawn
 
     child = spawn(lambda: work(PLACES[0], fd), fd)
     return child.guard, child.kill
@@ -510,7 +511,7 @@ def confined(folder: str, fd: int) -> tuple[int, Callable[[], None]]:
 
 def forked(folder: str, fd: int) -> tuple[int, Callable[[], None]]:
     """Lance une copie sans l'enfermer ; rend son numéro et de quoi la tuer."""
-    from grader.jail.inside.confine import limit_copy
+    from .confine import limit_copy
 
     pid = os.fork()
     if pid == 0:
@@ -526,7 +527,8 @@ def forked(folder: str, fd: int) -> tuple[int, Callable[[], None]]:
 def work(folder: str, fd: int) -> None:
     """Reçoit un travail sur ce descripteur, le fait, et répond."""
     from atelier.judging.codec import read_message
-    from grader.jail.inside.confine import set_limits
+
+    from .confine import set_limits
 
     settle(folder)
     stream = os.fdopen(fd, "rb", closefd=False)
@@ -573,7 +575,7 @@ def once() -> None:
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(prog="python -m grader.jail.inside.runner")
+    parser = argparse.ArgumentParser(prog="python -m inside.runner")
     parser.add_argument("--serve", metavar="FD", type=int)
     parser.add_argument("--uid", metavar="N", type=int)
     parser.add_argument("--scelle", action="store_true")
@@ -584,7 +586,7 @@ def main(arguments: list[str]) -> None:
         return
     control = socket.socket(fileno=options.serve)
     if options.uid is not None:
-        from grader.jail.inside.confine import become
+        from .confine import become
 
         become(options.uid)
     serve(control, options.scelle)

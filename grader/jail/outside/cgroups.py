@@ -1,6 +1,6 @@
 """Un cgroup (version 2) par copie, là où cette machine l'accorde : la mémoire et les processus comptés par le noyau.
 
-Ailleurs (cgroups de version 1, utilisateur sans délégation), `grader.jail.inside.confine` s'en tient aux plafonds par processus et
+Ailleurs (cgroups de version 1, utilisateur sans délégation), `confine` s'en tient aux plafonds par processus et
 à son gardien. Les deux existent toujours : le cgroup s'ajoute, il ne remplace rien.
 """
 

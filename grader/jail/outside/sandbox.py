@@ -3,7 +3,7 @@
 Rien de ce qui vient de l'autre côté n'est cru : tailles bornées, ordre vérifié, résultats relus un à un. Une cellule ou
 un exercice qui tue, bloque ou trompe le processus est mis de côté et le reste recommence, un nombre borné de fois.
 
-Le processus est scellé par le système (`grader.jail.outside.seal`), ou rien ne s'exécute ; seul `Sandbox(sealed=False)`, que demande
+Le processus est scellé par le système (`seal`), ou rien ne s'exécute ; seul `Sandbox(sealed=False)`, que demande
 `grade --sans-isolement` pour son propre code, s'en passe.
 """
 
@@ -221,7 +221,7 @@ class Sandbox:
         """La commande du processus tiède (ou d'une copie, sans fork ni scellé)."""
         if self.sealed:
             return seal.command([*arguments, "--scelle"], self._cgroup)
-        return [sys.executable, "-m", "grader.jail.inside.runner", *arguments]
+        return [sys.executable, "-m", "inside.runner", *arguments]
 
     def order(self, message: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
         """Un ordre au processus tiède, et sa réponse."""

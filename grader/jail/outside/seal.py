@@ -20,6 +20,7 @@ from pathlib import Path
 
 import atelier
 from atelier import paths
+from grader.jail import inside
 from grader.jail.outside import cgroups
 
 UID = 65533
@@ -196,6 +197,7 @@ def shown() -> Iterator[tuple[Path, str]]:
             yield Path(name), name
     yield from interpreter().mounts.items()
     yield Path(atelier.__file__).resolve().parent, f"{COURSE}/atelier"
+    yield Path(inside.__file__).resolve().parent, f"{COURSE}/inside"
     yield (paths.root() / "course.toml").resolve(), f"{COURSE}/course.toml"
     assets = paths.root() / "assets"
     for path in sorted(assets.iterdir()) if assets.is_dir() else []:
@@ -215,7 +217,7 @@ def covered(mounts: Sequence[tuple[Path, str]]) -> list[str]:
 
 
 def command(arguments: list[str], cgroup: Path | None = None) -> list[str]:
-    """La commande bubblewrap complète de `python -m grader.jail.inside.runner ARGUMENTS`. cgroup : le sien, s'il en a un."""
+    """La commande bubblewrap complète de `python -m inside.runner ARGUMENTS`. cgroup : le sien, s'il en a un."""
     bwrap = shutil.which("bwrap") or "bwrap"
     root = os.geteuid() == 0
     line = [bwrap, "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-net", "--unshare-cgroup-try"]
@@ -247,7 +249,7 @@ def command(arguments: list[str], cgroup: Path | None = None) -> list[str]:
     line += ["--symlink", "/proc/self/fd", "/dev/fd"]
     line += ["--perms", "1777", "--tmpfs", "/tmp", "--perms", "1777", "--tmpfs", "/dev/shm"]
     line += ["--remount-ro", "/", "--chdir", "/tmp", "--"]
-    line += [interpreter().program, "-m", "grader.jail.inside.runner", *arguments]
+    line += [interpreter().program, "-m", "inside.runner", *arguments]
     if cgroup is not None:  # le processus tiède naît dans un coin de son cgroup
         return ["/bin/sh", "-c", 'echo $$ > "$0"/tiede/cgroup.procs && exec "$@"', str(cgroup), *line]
     return line
