@@ -26,7 +26,8 @@ from grader.bench import course as course_bench
 
 TOP_LEVEL = {
     *("README.md", "LICENSE", "cours.py", "course.toml", "environment.yml", "pyproject.toml", "constraints.txt"),
-    *("notebooks", "atelier", "solutions", "grader", "assets", "tests", ".gitignore", ".ci"),
+    *("notebooks", "atelier", "solutions", "grader", "colibri", "assets", "tests", ".ci"),
+    *(".gitignore", ".gitattributes", ".editorconfig", ".pre-commit-config.yaml"),
     *("docs", ".github", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "AGENTS.md"),
 }
 
@@ -44,6 +45,15 @@ def tracked() -> list[str]:
 
 def test_the_top_level_is_what_the_design_names():
     assert {name.split("/")[0] for name in tracked()} <= TOP_LEVEL
+
+
+def test_every_environment_variable_is_in_the_table():
+    table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    read = re.compile(r"""(?:environ(?:\.get\(|\[)|UNSEALED = )["'](COURS_\w+)""")
+    sources = [ROOT / name for name in tracked() if name.endswith(".py")]
+    names = {name for path in sources for name in read.findall(path.read_text(encoding="utf-8"))}
+    private = {"COURS_SECRET"}  # un appât, dans les essais
+    assert names - private == set(re.findall(r"^\| `(COURS_\w+)`", table, re.MULTILINE))
 
 
 def test_assets_stay_light():
