@@ -1,9 +1,9 @@
 """Entraîne Colibri, le petit GPT-2 français du cours, et fabrique `assets/colibri`.
 
-    python -m grader colibri tokenizer --travail DIR --texte a_train.txt
-    python -m grader colibri train     --travail DIR [--tokens N] [--until HH:MM | --seconds S]
-    python -m grader colibri export    --travail DIR
-    python -m grader colibri evaluate  [--travail DIR]
+    python -m grader colibri tokenizer --work DIR --text a_train.txt
+    python -m grader colibri train     --work DIR [--tokens N] [--until HH:MM | --seconds S]
+    python -m grader colibri export    --work DIR
+    python -m grader colibri evaluate  [--work DIR]
     python -m grader colibri card
 
 L'architecture est exactement celle de GPT-2 : mêmes noms de paramètres, mêmes
@@ -146,13 +146,13 @@ def describe_text(path: Path, n_documents: int, n_tokens: int) -> dict[str, Any]
 
 def command_tokenizer(args: argparse.Namespace) -> int:
     """Apprend le découpage en jetons et encode le texte d'entraînement une fois pour toutes."""
-    args.travail.mkdir(parents=True, exist_ok=True)
-    docs = documents(args.texte)
+    args.work.mkdir(parents=True, exist_ok=True)
+    docs = documents(args.text)
     tokenizer = train_tokenizer(docs, Recipe.n_vocab)
-    tokenizer.save(str(args.travail / "tokenizer.json"))
+    tokenizer.save(str(args.work / "tokenizer.json"))
     tokens, starts = encode_documents(tokenizer, docs)
-    np.save(args.travail / "tokens.npy", tokens)
-    np.save(args.travail / "starts.npy", starts)
+    np.save(args.work / "tokens.npy", tokens)
+    np.save(args.work / "starts.npy", starts)
     n_bytes = sum(len(doc.encode()) for doc in docs)
     print(f"{len(docs)} documents, {len(tokens)} jetons, {n_bytes / (len(tokens) - len(docs)):.3f} octets par jeton")
     return 0
@@ -564,7 +564,7 @@ def command_train(args: argparse.Namespace) -> int:
     """Entraîne, ou reprend l'entraînement commencé dans le dossier de travail."""
     overrides = {f.name: v for f in fields(Recipe) if (v := getattr(args, f.name)) is not None}
     recipe = Recipe(**overrides)
-    checkpoint = args.travail / "checkpoint.pt"
+    checkpoint = args.work / "checkpoint.pt"
     n = recipe.n_params
     shared = Shared(
         params=torch.zeros(n).share_memory_(),
@@ -589,7 +589,7 @@ def command_train(args: argparse.Namespace) -> int:
     print(f"{n} paramètres, {recipe.tokens_per_step} jetons par pas, au plus {budget.tokens} jetons.")
     torch.multiprocessing.start_processes(
         worker,
-        args=(recipe, budget, shared, args.travail, resume),
+        args=(recipe, budget, shared, args.work, resume),
         nprocs=recipe.workers,
         start_method="spawn",
     )
@@ -652,19 +652,19 @@ def export_model(flat: Tensor, recipe: Recipe) -> None:
 
 def command_export(args: argparse.Namespace) -> int:
     """Écrit le dernier point de reprise au format de `transformers`, avec son journal et sa recette."""
-    checkpoint = torch.load(args.travail / "checkpoint.pt", weights_only=True)
+    checkpoint = torch.load(args.work / "checkpoint.pt", weights_only=True)
     recipe = Recipe(**checkpoint["recipe"])
     ASSETS.mkdir(parents=True, exist_ok=True)
-    export_model(checkpoint["average" if args.moyenne else "params"], recipe)
-    export_tokenizer(args.travail, recipe.n_positions)
-    rows = read_journal(args.travail / "journal.csv")
+    export_model(checkpoint["average" if args.average else "params"], recipe)
+    export_tokenizer(args.work, recipe.n_positions)
+    rows = read_journal(args.work / "journal.csv")
     write_journal(ASSETS / "journal.csv", rows)
-    text = read_json(args.travail / "texte.json")
+    text = read_json(args.work / "texte.json")
     write_json(
         ASSETS / "recette.json",
         {
-            "provisoire": args.provisoire,
-            "moyenne_des_poids": args.moyenne,
+            "provisoire": args.provisional,
+            "moyenne_des_poids": args.average,
             "architecture": "GPT-2 (GPT2LMHeadModel), tête liée aux plongements, sans dropout",
             "parametres": recipe.n_params,
             "reglages": checkpoint["recipe"],
@@ -834,8 +834,8 @@ def command_evaluate(args: argparse.Namespace) -> int:
     """Perplexité et bits par octet de Colibri, d'un trigramme et de xz sur les mêmes textes."""
     model, tokenizer = load_assets()
     trigram = None
-    if args.travail:
-        trigram = Trigram(np.load(args.travail / "tokens.npy"), model.config.vocab_size)
+    if args.work:
+        trigram = Trigram(np.load(args.work / "tokens.npy"), model.config.vocab_size)
     result: dict[str, Any] = {"protocole": PROTOCOL, "extraits": {}}
     for label, name in EXTRACTS.items():
         docs = documents(CORPORA / name)
@@ -1030,15 +1030,15 @@ de serveur et leur mémoire, l'entraînement retenu a demandé environ {energy} 
 
 ```
 python -m grader corpus --help
-python -m grader colibri tokenizer --travail DOSSIER --texte a_train.txt
-python -m grader colibri train --travail DOSSIER
-python -m grader colibri export --travail DOSSIER
+python -m grader colibri tokenizer --work DOSSIER --text a_train.txt
+python -m grader colibri train --work DOSSIER
+python -m grader colibri export --work DOSSIER
 ```
 
 ## Mesures
 {results}
 
-Ces chiffres viennent de `python -m grader colibri evaluate --travail DOSSIER`, qui écrit `evaluation.json`. La \
+Ces chiffres viennent de `python -m grader colibri evaluate --work DOSSIER`, qui écrit `evaluation.json`. La \
 perplexité dépend du découpage en jetons ; les bits par octet permettent de comparer des modèles différents. Le \
 trigramme (jetons, Kneser-Ney interpolé) a appris sur tout le texte d'entraînement ; `xz -9` n'a rien appris \
 d'avance.
@@ -1070,15 +1070,17 @@ def main(argv: list[str] | None = None) -> int:
         help="Apprend le découpeur en jetons (BPE) sur un texte.",
         description="Apprend le découpeur en jetons (BPE) sur un texte.",
     )
-    sub.add_argument("--travail", type=Path, required=True, metavar="DIR", help="dossier de travail")
-    sub.add_argument("--texte", type=Path, required=True, metavar="FICHIER", help="le grand texte d'apprentissage")
+    sub.add_argument("--work", "--travail", type=Path, required=True, metavar="DIR", help="dossier de travail")
+    sub.add_argument(
+        "--text", "--texte", type=Path, required=True, metavar="FICHIER", help="le grand texte d'apprentissage"
+    )
     sub.set_defaults(run=command_tokenizer)
     sub = commands.add_parser(
         "train",
         help="Entraîne Colibri, ou reprend au dernier point de contrôle.",
         description="Entraîne Colibri, ou reprend au dernier point de contrôle.",
     )
-    sub.add_argument("--travail", type=Path, required=True, metavar="DIR", help="dossier de travail")
+    sub.add_argument("--work", "--travail", type=Path, required=True, metavar="DIR", help="dossier de travail")
     sub.add_argument("--tokens", type=int, metavar="N", help="jetons à lire en tout")
     end = sub.add_mutually_exclusive_group()
     end.add_argument("--until", metavar="HH:MM", help="heure à laquelle s'arrêter")
@@ -1092,16 +1094,25 @@ def main(argv: list[str] | None = None) -> int:
         help="Écrit assets/colibri à partir du dernier point de contrôle.",
         description="Écrit assets/colibri à partir du dernier point de contrôle.",
     )
-    sub.add_argument("--travail", type=Path, required=True, metavar="DIR", help="dossier de travail")
-    sub.add_argument("--moyenne", action="store_true", help="la moyenne glissante des poids, en cours de route")
-    sub.add_argument("--provisoire", action="store_true", help="dit, dans la fiche, que l'entraînement n'est pas fini")
+    sub.add_argument("--work", "--travail", type=Path, required=True, metavar="DIR", help="dossier de travail")
+    sub.add_argument(
+        "--average", "--moyenne", action="store_true", help="la moyenne glissante des poids, en cours de route"
+    )
+    sub.add_argument(
+        "--provisional",
+        "--provisoire",
+        action="store_true",
+        help="dit, dans la fiche, que l'entraînement n'est pas fini",
+    )
     sub.set_defaults(run=command_export)
     sub = commands.add_parser(
         "evaluate",
         help="Bits par octet et perplexité, à côté d'un trigramme et de xz.",
         description="Bits par octet et perplexité, à côté d'un trigramme et de xz.",
     )
-    sub.add_argument("--travail", type=Path, help="le dossier de travail, dont les jetons servent au trigramme")
+    sub.add_argument(
+        "--work", "--travail", type=Path, help="le dossier de travail, dont les jetons servent au trigramme"
+    )
     sub.set_defaults(run=command_evaluate)
     sub = commands.add_parser("card", help="Écrit la fiche du modèle.", description="Écrit la fiche du modèle.")
     sub.set_defaults(run=command_card)

@@ -75,7 +75,7 @@ def collect(argv: list[str]) -> int:
 
 
 def grade(argv: list[str]) -> int:
-    """`grade ASSIGNMENT [--course DIR] [--json OUT] [--jobs N | --dask ADRESSE] [--seulement ÉTUDIANT] …`."""
+    """`grade ASSIGNMENT [--course DIR] [--json OUT] [--jobs N | --dask ADRESSE] [--only ÉTUDIANT] …`."""
     parser = FrenchParser(
         "python -m grader grade",
         "Corrige les copies d'un devoir. Celles qui le sont déjà ne sont pas reprises\u00a0: "
@@ -92,11 +92,14 @@ def grade(argv: list[str]) -> int:
         "--dask", metavar="ADRESSE", help="corriger sur une grappe dask, par exemple tcp://10.0.0.1:8786"
     )
     parser.add_argument(
-        "--seulement", metavar="ÉTUDIANT", action="append", default=[], help="lui seulement (répétable)"
+        "--only", "--seulement", metavar="ÉTUDIANT", action="append", default=[], help="lui seulement (répétable)"
     )
-    parser.add_argument("--refaire", action="store_true", help="reprendre aussi les copies déjà corrigées")
-    parser.add_argument("--graine", metavar="N", type=int, help="rejouer les cas cachés tirés avec cette graine")
+    parser.add_argument("--redo", "--refaire", action="store_true", help="reprendre aussi les copies déjà corrigées")
     parser.add_argument(
+        "--replay", "--graine", metavar="N", type=int, help="rejouer les cas cachés tirés avec cette graine"
+    )
+    parser.add_argument(
+        "--unsealed",
         "--sans-isolement",
         action="store_true",
         help="exécuter les copies avec vos droits, sans rien enfermer\u00a0: pour votre propre code seulement",
@@ -117,14 +120,14 @@ def grade(argv: list[str]) -> int:
         from grader.classroom.cluster import Cluster
 
         pool = Cluster(options.dask)
-    with seal.unsealed() if options.sans_isolement else nullcontext():
+    with seal.unsealed() if options.unsealed else nullcontext():
         marked = mark(
             Course(options.course),
             options.assignment,
             options.jobs,
-            options.graine,
-            only=options.seulement,
-            redo=options.refaire,
+            options.replay,
+            only=options.only,
+            redo=options.redo,
             pool=pool,
         )
     if options.json:
@@ -169,7 +172,11 @@ def report(argv: list[str]) -> int:
     parser.add_argument("assignment", metavar="DEVOIR", help="par exemple ch3_quantification")
     add_course(parser)
     parser.add_argument(
-        "--feuille", metavar="FICHIER", type=Path, help="feuille d'évaluation téléchargée de Moodle, à remplir"
+        "--worksheet",
+        "--feuille",
+        metavar="FICHIER",
+        type=Path,
+        help="feuille d'évaluation téléchargée de Moodle, à remplir",
     )
     options = parser.parse_args(argv)
     from grader.classroom.course import Course
@@ -177,7 +184,7 @@ def report(argv: list[str]) -> int:
 
     course = Course(options.course)
     folder = course.folder / "bilans" / options.assignment
-    written = write_report(course, options.assignment, folder, options.feuille)
+    written = write_report(course, options.assignment, folder, options.worksheet)
     print((folder / "bilan.txt").read_text(encoding="utf-8"))
     for path, what in written:
         print(f"{path}\u00a0: {what}")

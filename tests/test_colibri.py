@@ -208,7 +208,7 @@ def test_une_reprise_est_exacte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         np.save(work / "tokens.npy", np.random.default_rng(0).integers(0, 256, 20_000).astype(np.uint16))
         np.save(work / "starts.npy", np.arange(0, 20_001, 100))
         for steps in budgets:
-            assert train.main(["train", "--travail", str(work), f"--tokens={steps * per_step}", *options]) == 0
+            assert train.main(["train", "--work", str(work), f"--tokens={steps * per_step}", *options]) == 0
         checkpoint = torch.load(work / "checkpoint.pt", weights_only=True)
         assert checkpoint["step"] == 8
         weights.append(checkpoint["params"])

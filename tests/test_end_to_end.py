@@ -184,11 +184,11 @@ def test_a_worksheet_from_moodle_is_filled_in_place(story, tmp_path, capsys):
         'Participant 4711,Zoé Ødegård,Submitted,,"20,00",-,\nParticipant 9999,Absent,,,"20,00",-,\n',
         encoding="utf-8",
     )
-    assert main(["report", CHAPTER, "--course", str(story.course), "--feuille", str(sheet)]) == 0
+    assert main(["report", CHAPTER, "--course", str(story.course), "--worksheet", str(sheet)]) == 0
     rows = list(csv.reader(io.StringIO((story.course / "bilans" / CHAPTER / "moodle.csv").read_text("utf-8-sig"))))
     assert rows[1][3] == "20,00" and rows[2][3] == "" and rows[0][0] == "Identifier"
     sheet.write_text("a,b\n1,2\n", encoding="utf-8")
-    assert main(["report", CHAPTER, "--course", str(story.course), "--feuille", str(sheet)]) == 2
+    assert main(["report", CHAPTER, "--course", str(story.course), "--worksheet", str(sheet)]) == 2
     assert "feuille d'évaluation" in capsys.readouterr().err
 
 

@@ -175,10 +175,10 @@ def test_killed_between_the_file_and_the_database(course, monkeypatch):
 FULL_DISK = """
 cp -r "$1/." "$2"; cd "$3"
 head -c 60M /dev/zero > "$2/bourrage" 2>/dev/null; truncate -s -40K "$2/bourrage"
-"$4" -m grader grade "$5" --course "$2" --jobs 1 --sans-isolement > "$2.dit" 2>&1; echo "premier $?"
+"$4" -m grader grade "$5" --course "$2" --jobs 1 --unsealed > "$2.dit" 2>&1; echo "premier $?"
 cat "$2.dit"; ls -A "$2"/autograded/*/*/ | grep -c partiel
 rm "$2/bourrage"
-"$4" -m grader grade "$5" --course "$2" --jobs 1 --sans-isolement 2>&1; echo "second $?"
+"$4" -m grader grade "$5" --course "$2" --jobs 1 --unsealed 2>&1; echo "second $?"
 """
 
 

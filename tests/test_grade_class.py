@@ -78,7 +78,7 @@ def classe(tmp_path_factory: pytest.TempPathFactory):
         sheet = folder / "feuille.csv"
         with sheet.open("w", encoding="utf-8-sig", newline="") as out:
             csv.writer(out).writerows(rows)
-        assert main(["report", NAME, "--course", str(course_folder), "--feuille", str(sheet)]) == 0
+        assert main(["report", NAME, "--course", str(course_folder), "--worksheet", str(sheet)]) == 0
         reports = course_folder / "bilans" / NAME
         yield SimpleNamespace(course=course, marked=marked, reports=reports, people=people)
 

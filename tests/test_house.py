@@ -239,8 +239,8 @@ def house(tmp_path) -> Path:
 
 def test_help_and_mistyped_commands_speak_french():
     done = cours("--aide")
-    assert done.returncode == 0 and "python cours.py --sans-ouvrir" in done.stdout
-    says(cours("ouvre"), "n'est pas comprise : ouvre", "--sans-ouvrir")
+    assert done.returncode == 0 and "python cours.py --no-open" in done.stdout
+    says(cours("ouvre"), "n'est pas comprise : ouvre", "--no-open")
     says(cours("--port", "abc"), "--port attend un nombre")
     says(cours("mesures"), "Quel chapitre")
 
@@ -248,7 +248,8 @@ def test_help_and_mistyped_commands_speak_french():
 def test_options_reach_pytest():
     options = parse(["test", "-k", "check", "-x"])
     assert (options.command, options.rest) == ("test", ["-k", "check", "-x"])
-    assert parse(["--port=9000", "--sans-ouvrir"]).port == 9000
+    assert parse(["--port=9000", "--no-open"]).port == 9000
+    assert parse(["--sans-ouvrir", "--ici"]) == parse(["--no-open", "--here"]), "les anciens noms valent encore"
 
 
 def test_an_old_python_gets_a_sentence():
@@ -279,13 +280,13 @@ def test_the_bundle_says_that_it_has_no_tests(house):
 def test_a_folder_that_cannot_be_written(house):
     bwrap = exige("bwrap")
     seal = [bwrap, "--dev-bind", "/", "/", "--ro-bind", str(house), str(house), "--chdir", str(house)]
-    done = subprocess.run([*seal, sys.executable, "cours.py", "--sans-ouvrir"], capture_output=True, text=True)
+    done = subprocess.run([*seal, sys.executable, "cours.py", "--no-open"], capture_output=True, text=True)
     says(done, "ne peut pas être écrit", "Copiez le cours", str(house))
 
 
 def test_a_python_without_venv(house):
     trick = (
-        "import sys, runpy; sys.modules['ensurepip'] = None; sys.argv = ['cours.py', '--sans-ouvrir'];"
+        "import sys, runpy; sys.modules['ensurepip'] = None; sys.argv = ['cours.py', '--no-open'];"
         "sys.path.insert(0, ''); runpy.run_path('cours.py', run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", trick], cwd=house, capture_output=True, text=True)
@@ -311,10 +312,10 @@ NO_NETWORK = {
 
 
 def test_no_network_then_a_clean_new_start(house):
-    done = cours("--sans-ouvrir", cwd=house, **NO_NETWORK)
+    done = cours("--no-open", cwd=house, **NO_NETWORK)
     says(done, "3/5", "Ce que dit pip", "Le réseau ne répond pas", "installation.log")
     assert not (house / ".venv" / environment.STAMP).exists()
-    again = cours("--sans-ouvrir", cwd=house, **NO_NETWORK)
+    again = cours("--no-open", cwd=house, **NO_NETWORK)
     says(again, "n'est pas allée au bout", "2/5 Création", "Le réseau ne répond pas")
 
 
@@ -323,7 +324,7 @@ def test_an_update_without_network_keeps_the_previous_installation(house):
     python = f"{sys.version_info[0]}.{sys.version_info[1]}"
     before = Stamp("ancienne", ("lab",), python, str(house))
     environment.write_stamp(house / ".venv", before)
-    done = cours("--sans-ouvrir", cwd=house, **NO_NETWORK)
+    done = cours("--no-open", cwd=house, **NO_NETWORK)
     assert done.returncode == 0, done.stderr
     assert "a changé : mise à jour" in plain(done.stdout) and "précédente est intacte" in done.stdout
     assert environment.read_stamp(house / ".venv") == before
@@ -346,7 +347,7 @@ def test_a_renamed_course_is_repaired_in_place_without_network(house):
     tool.chmod(0o755)
     environment.write_stamp(folder, Stamp(environment.fingerprint(house), ("lab",), a_version(), str(before)))
     folder.rename(house / ".venv")
-    done = cours("--sans-ouvrir", cwd=house, **NO_NETWORK)
+    done = cours("--no-open", cwd=house, **NO_NETWORK)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "je répare son installation" in plain(done.stdout) and "/5" not in done.stdout
     said = subprocess.run([house / ".venv/bin/outil"], capture_output=True, text=True, check=True).stdout
@@ -354,7 +355,7 @@ def test_a_renamed_course_is_repaired_in_place_without_network(house):
     assert str(before) not in (house / ".venv/bin/activate").read_text(encoding="utf-8")
     moved = house.parent / "après"
     house.rename(moved)
-    assert cours("--sans-ouvrir", cwd=moved, **NO_NETWORK).returncode == 0
+    assert cours("--no-open", cwd=moved, **NO_NETWORK).returncode == 0
     assert subprocess.run([moved / ".venv/bin/outil"], capture_output=True, text=True).stdout.strip() == str(
         moved / ".venv"
     )
@@ -366,7 +367,7 @@ def test_what_cannot_be_repaired_is_kept_until_its_replacement_works(house):
     environment.write_stamp(house / ".venv", stamp)
     kept = house / ".venv" / "ce qui était là"
     kept.touch()
-    says(cours("--sans-ouvrir", cwd=house, **NO_NETWORK), "a changé de dossier ou de Python", "Le réseau ne répond pas")
+    says(cours("--no-open", cwd=house, **NO_NETWORK), "a changé de dossier ou de Python", "Le réseau ne répond pas")
     assert kept.exists() and environment.read_stamp(house / ".venv") == stamp
     assert not [p for p in house.iterdir() if p.name in (".venv.neuf", ".venv.ancien", ".venv.tmp")]
 
@@ -375,14 +376,14 @@ def test_an_interrupted_exchange_is_put_back(house):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv.ancien"], cwd=house, check=True)
     stamp = Stamp(environment.fingerprint(house), ("lab",), a_version(), str(house))
     environment.write_stamp(house / ".venv.ancien", stamp)
-    assert cours("--sans-ouvrir", cwd=house, **NO_NETWORK).returncode == 0
+    assert cours("--no-open", cwd=house, **NO_NETWORK).returncode == 0
     assert environment.read_stamp(house / ".venv") == stamp and not (house / ".venv.ancien").exists()
 
 
 def test_another_python_uses_the_installation_that_works(house):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=house, check=True)
     environment.write_stamp(house / ".venv", Stamp(environment.fingerprint(house), ("lab",), "3.0", str(house)))
-    done = cours("--sans-ouvrir", cwd=house, **NO_NETWORK)
+    done = cours("--no-open", cwd=house, **NO_NETWORK)
     assert done.returncode == 0 and "/5" not in done.stdout
 
 
@@ -393,7 +394,7 @@ def test_a_second_start_waits_for_the_first(house):
     env = {**os.environ, **NO_NETWORK, "PYTHONUNBUFFERED": "1"}
     with place.alone(house):
         second = subprocess.Popen(
-            [sys.executable, "cours.py", "--sans-ouvrir"], cwd=house, env=env, stdout=subprocess.PIPE, text=True
+            [sys.executable, "cours.py", "--no-open"], cwd=house, env=env, stdout=subprocess.PIPE, text=True
         )
         assert "Une autre fenêtre installe le cours" in second.stdout.readline()
         assert second.poll() is None and not (house / ".venv").exists()
@@ -406,7 +407,7 @@ def test_an_orphan_pip_still_holds_the_folder(house):
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         env = {**os.environ, **NO_NETWORK, "PIP_INDEX_URL": f"http://127.0.0.1:{silent.getsockname()[1]}/simple"}
-        line = [sys.executable, "-u", "cours.py", "--sans-ouvrir"]
+        line = [sys.executable, "-u", "cours.py", "--no-open"]
         first = subprocess.Popen(line, cwd=house, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
         try:
             silent.accept()  # pip a commencé
@@ -468,7 +469,7 @@ def test_machines_without_a_package_are_told_before_downloading(machine, what, a
     ],
 )
 def test_an_unsupported_machine_downloads_nothing(house, pretend, words):
-    trick = f"import platform, sys, runpy; sys.argv = ['cours.py', '--sans-ouvrir']; sys.path.insert(0, ''); {pretend};"
+    trick = f"import platform, sys, runpy; sys.argv = ['cours.py', '--no-open']; sys.path.insert(0, ''); {pretend};"
     trick += "runpy.run_path('cours.py', run_name='__main__')"
     says(subprocess.run([sys.executable, "-c", trick], cwd=house, capture_output=True, text=True), *words)
     assert not (house / ".venv").exists()
@@ -476,7 +477,7 @@ def test_an_unsupported_machine_downloads_nothing(house, pretend, words):
 
 def test_a_folder_whose_name_holds_the_path_separator(house):
     folder = house.rename(house.parent / f"tp{os.pathsep}3")
-    says(cours("--sans-ouvrir", cwd=folder), "sépare les dossiers", "Renommez ce dossier")
+    says(cours("--no-open", cwd=folder), "sépare les dossiers", "Renommez ce dossier")
     assert not (folder / ".venv").exists()
 
 
@@ -485,7 +486,7 @@ def test_a_small_temporary_folder_is_not_the_one_used(house, tmp_path):
     small.mkdir()
     seal = [bwrap, "--dev-bind", "/", "/", "--size", "65536", "--tmpfs", str(small), "--chdir", str(house)]
     env = {**os.environ, **NO_NETWORK, "TMPDIR": str(small)}
-    done = subprocess.run([*seal, sys.executable, "cours.py", "--sans-ouvrir"], env=env, capture_output=True, text=True)
+    done = subprocess.run([*seal, sys.executable, "cours.py", "--no-open"], env=env, capture_output=True, text=True)
     says(done, f"{small} est trop petit", "3/5", "Le réseau ne répond pas")
     assert not (house / ".venv.tmp").exists()
 
@@ -509,14 +510,14 @@ def test_a_refusal_of_the_system_is_a_sentence(monkeypatch, capsys, number, advi
         raise OSError(number, os.strerror(number), "/un/dossier")
 
     monkeypatch.setattr(environment, "prepare", refuse)
-    assert main(["--sans-ouvrir"]) == 1
+    assert main(["--no-open"]) == 1
     said = capsys.readouterr().err
     assert "/un/dossier" in said and advice in said
 
 
 def test_a_file_in_the_place_of_the_environment_is_a_sentence(house):
     (house / ".venv").touch()
-    done = cours("--sans-ouvrir", cwd=house, **NO_NETWORK)
+    done = cours("--no-open", cwd=house, **NO_NETWORK)
     assert done.returncode == 1 and "Traceback" not in done.stderr and "relancez" in done.stderr.lower()
 
 
@@ -525,7 +526,7 @@ def test_a_finished_installation_is_left_alone(house):
     python = f"{sys.version_info[0]}.{sys.version_info[1]}"
     stamp = Stamp(environment.fingerprint(house), ("lab", "test"), python, str(house))
     environment.write_stamp(house / ".venv", stamp)
-    done = cours("--sans-ouvrir", cwd=house, **NO_NETWORK)
+    done = cours("--no-open", cwd=house, **NO_NETWORK)
     assert done.returncode == 0 and "/5" not in done.stdout
 
 
@@ -594,7 +595,7 @@ def test_the_lab_configuration_is_french_and_shipped():
 def test_a_real_interrupted_set_up_is_repaired_and_the_second_start_installs_nothing(house):
     shutil.copytree(ROOT / "notebooks", house / "notebooks")
     env = {k: v for k, v in os.environ.items() if not k.startswith("COURS_")} | {"PYTHONUNBUFFERED": "1"}
-    line = [sys.executable, "cours.py", "--sans-ouvrir"]
+    line = [sys.executable, "cours.py", "--no-open"]
     first = subprocess.Popen(line, cwd=house, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
     for text in first.stdout:
         if text.startswith("4/5"):
@@ -603,7 +604,7 @@ def test_a_real_interrupted_set_up_is_repaired_and_the_second_start_installs_not
     first.wait()
     assert (house / ".venv").is_dir() and not (house / ".venv" / environment.STAMP).exists()
 
-    second = cours("--sans-ouvrir", cwd=house)
+    second = cours("--no-open", cwd=house)
     assert second.returncode == 0, second.stdout + second.stderr
     assert "n'est pas allée au bout" in second.stdout and "5/5" in second.stdout and "Tout est prêt" in second.stdout
 

@@ -126,7 +126,7 @@ def number(text: str) -> float:
 
 def grade(course: Course, *options: str) -> tuple[int, list[dict]]:
     out = course.folder / "notes.json"
-    options = (*options, "--jobs", "1", "--sans-isolement", "--json", str(out))
+    options = (*options, "--jobs", "1", "--unsealed", "--json", str(out))
     status = main(["grade", NAME, "--course", str(course.folder), *options])
     return status, json.loads(out.read_text(encoding="utf-8"))
 
@@ -211,8 +211,8 @@ def test_what_differs_from_the_automatic_mark_is_said_to_all(course, capsys):
 def test_a_hand_mark_kept_against_a_later_right_copy_is_said(course, capsys):
     by_hand(course, "fay", "scale_up", manual_score=0.5, needs_manual_grade=False)
     put(course, "fay", SOLVED)
-    for options in ((), ("--refaire",)):
-        status, records = grade(course, "--seulement", "fay", *options)
+    for options in ((), ("--redo",), ("--refaire",)):  # l'ancien nom vaut encore
+        status, records = grade(course, "--only", "fay", *options)
         said = capsys.readouterr().out
         assert status == 0 and exported(course)["fay"] == 4.5
         assert sum(r["score"] for r in records) == 4.5 and "fay       4,5\u00a0/\u00a06" in said
@@ -466,7 +466,7 @@ def test_a_remark_about_the_whole_copy_reaches_teacher_and_student(course, capsy
     notebook["metadata"]["atelier"]["notes"][""] = ["deux cellules <i>illisibles</i> ont été laissées de côté."]
     path.chmod(0o644)
     path.write_text(json.dumps(notebook), encoding="utf-8")
-    grade(course, "--seulement", "di")
+    grade(course, "--only", "di")
     assert "di\u00a0: deux cellules <i>" in capsys.readouterr().out
     assert main(["report", NAME, "--course", str(course.folder)]) == 0
     rows = table((course.folder / "bilans" / NAME / "a_regarder.csv").read_bytes())

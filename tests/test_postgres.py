@@ -116,7 +116,7 @@ def check(course: Course, name: str) -> None:
 
 def test_two_instructors_grade_different_assignments_at_once(server, root, tmp_path):
     with new_course(server, root, tmp_path / "cours", "deux") as course:
-        options = ["--course", str(course.folder), "--sans-isolement", "--jobs", "1"]
+        options = ["--course", str(course.folder), "--unsealed", "--jobs", "1"]
         line = [sys.executable, "-m", "grader", "grade", *options]
         both = [
             subprocess.Popen([*line, name], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -227,14 +227,14 @@ def test_a_changed_chapter_is_graded_again(course, root):
 
 def test_the_command_says_whether_someone_must_look(course, tmp_path, capsys):
     out = tmp_path / "notes.json"
-    command = ["grade", NAME, "--course", str(course.folder), "--sans-isolement", "--json", str(out)]
-    assert main([*command, "--seulement", "juste", "--seulement", "vide"]) == 0
+    command = ["grade", NAME, "--course", str(course.folder), "--unsealed", "--json", str(out)]
+    assert main([*command, "--only", "juste", "--only", "vide"]) == 0
     assert {r["student"] for r in json.loads(out.read_text(encoding="utf-8"))} == {"juste", "vide"}
     assert main([*command, "--jobs", "1"]) == 1
     said = capsys.readouterr().out
     assert "6 copies, dont 2 déjà corrigées" in said and "copie refusée × 3" in said
     assert len(json.loads(out.read_text(encoding="utf-8"))) == 18
-    assert main([*command, "--seulement", "personne"]) == 2
+    assert main([*command, "--only", "personne"]) == 2
     assert "personne" in capsys.readouterr().err
 
 

@@ -609,7 +609,7 @@ def test_without_bubblewrap_grading_is_refused_in_french(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     said = refusal_of(Sandbox())
     assert "apt install bubblewrap" in said
-    for way in ("machine Linux", "grader/conteneur/LISEZMOI.md", "--sans-isolement"):
+    for way in ("machine Linux", "grader/conteneur/LISEZMOI.md", "--unsealed"):
         assert way in said
 
 
@@ -623,7 +623,7 @@ def test_when_the_kernel_refuses_so_do_we(monkeypatch, tmp_path):
     message = "bwrap: No permissions to create new namespace, likely because the kernel does not allow"
     monkeypatch.setenv("PATH", fake_bwrap(tmp_path / "bin", f"echo '{message}' >&2; exit 1"))
     said = refusal_of(Sandbox())
-    assert "No permissions" in said and "n'a pas laissé enfermer" in said and "--sans-isolement" in said
+    assert "No permissions" in said and "n'a pas laissé enfermer" in said and "--unsealed" in said
 
 
 @pytest.mark.parametrize(
@@ -645,7 +645,7 @@ def test_a_protection_that_fails_stops_everything(monkeypatch, tmp_path, old, ne
     shown = [(copy if target.endswith("/inside") else source, target) for source, target in seal.shown()]
     monkeypatch.setattr(seal, "shown", lambda: iter(shown))
     said = refusal_of(Sandbox())
-    assert word in said and "--sans-isolement" in said
+    assert word in said and "--unsealed" in said
 
 
 @pytest.fixture(scope="module")
@@ -811,7 +811,7 @@ def test_nbgrader_typed_by_hand_goes_through_the_same_seal(course, tmp_path):
 
 
 def test_without_isolation_is_loud_and_only_lasts_the_command(course, capsys):
-    assert main(["grade", NAME, "--course", str(course.folder), "--sans-isolement"]) == 0
+    assert main(["grade", NAME, "--course", str(course.folder), "--unsealed"]) == 0
     assert "SANS ISOLEMENT" in capsys.readouterr().err
     assert seal.wanted() and Sandbox().sealed
 

@@ -20,9 +20,9 @@ COMMANDS = ("test", "bench", "mesures")
 
 HELP = """\
 python cours.py                      installe ce qu'il faut (la première fois), puis ouvre le cours
-python cours.py --sans-ouvrir        installe, et s'arrête là
+python cours.py --no-open            installe, et s'arrête là
 python cours.py --port 9000          ouvre JupyterLab sur ce port
-python cours.py --ici                utilise le Python qui lit cette ligne (conda, mamba) au lieu de .venv
+python cours.py --here               utilise le Python qui lit cette ligne (conda, mamba) au lieu de .venv
 
 Dans le dépôt complet, pour qui enseigne ou écrit le cours\u00a0:
 python cours.py test [options]       lance les tests ; les options vont à pytest (par exemple -k check)
@@ -54,9 +54,9 @@ def parse(argv: list[str]) -> Options:
         name, _, value = word.partition("=")
         if word in ("-h", "--help", "--aide"):
             options.help = True
-        elif word == "--sans-ouvrir":
+        elif word in ("--no-open", "--sans-ouvrir"):
             options.stay_closed = True
-        elif word == "--ici":
+        elif word in ("--here", "--ici"):
             options.here = True
         elif name == "--port":
             value = value or (words.pop(0) if words else "")

@@ -143,7 +143,7 @@ def current_python() -> Path:
         raise Trouble(
             f"Ce Python ({python}) n'a pas tout ce qu'il faut\u00a0:\n{last_lines(done.stderr, 1)}\n"
             "Avec conda ou mamba\u00a0: conda env create -f environment.yml, puis conda activate cours. "
-            "Sinon, relancez sans --ici."
+            "Sinon, relancez sans --here."
         )
     return python
 

@@ -109,7 +109,7 @@ def setups() -> Iterator[Measure]:
         folder = Path(scratch, "cours")
         publish(paths.root(), folder)
         start = time.perf_counter()
-        subprocess.run([base_python(), "cours.py", "--sans-ouvrir"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run([base_python(), "cours.py", "--no-open"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
         detail = "sans .venv\u202f; paquets pris dans le cache de pip quand ils y sont"
         yield Measure("première installation", time.perf_counter() - start, "s", detail)
         yield Measure("deuxième démarrage", start_seconds(folder), "s", "jusqu'à la réponse de JupyterLab")

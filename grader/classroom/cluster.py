@@ -4,7 +4,7 @@ Chaque travailleur de la grappe a le dépôt du cours à la même version et lan
 voyagent comme des octets, les carnets corrigés reviennent, et seul le processus qui a lancé `grade` écrit dans la base.
 Un travailleur qui meurt : dask redonne sa copie à un autre. Les machines d'une grappe se font confiance (dask échange
 du pickle) : gardez-la sur un réseau fermé, ou avec TLS. Le code des étudiants reste scellé sur chacune, quoi qu'en dise
-`--sans-isolement` ici. Un fil par travailleur :
+`--unsealed` ici. Un fil par travailleur :
 
     dask scheduler
     COURS_RACINE=/chemin/du/cours dask worker tcp://machine:8786 --nworkers 8 --nthreads 1

@@ -2,7 +2,7 @@
 
     python cours.py mesures ch2_flops_6nd                 tout ce qui manque
     python solutions/ch2_flops_6nd/mesures.py c1 c2       ces expériences seulement
-    … --refaire                                           les refait
+    … --redo                                           les refait
     … --un                                                s'arrête après un apprentissage
 
 `COURS_GRAND_TEXTE` : dossier où `python -m grader colibri tokenizer` a écrit tokens.npy, le grand texte A. Sans lui,
@@ -193,7 +193,9 @@ def main(argv: list[str] | None = None) -> int:
     """Lance les expériences nommées, ou toutes."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="EXPÉRIENCE", help=", ".join(EXPERIMENTS))
-    parser.add_argument("--refaire", action="store_true", help="oublie ce qui est enregistré pour ces expériences")
+    parser.add_argument(
+        "--redo", "--refaire", action="store_true", help="oublie ce qui est enregistré pour ces expériences"
+    )
     parser.add_argument("--un", action="store_true", help="s'arrête après un apprentissage")
     options = parser.parse_args(argv)
     if unknown := set(options.names) - set(EXPERIMENTS):
@@ -212,7 +214,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     names: Iterable[str] = options.names or EXPERIMENTS
     for name in names:
-        if options.refaire:
+        if options.redo:
             results.forget(name)
         EXPERIMENTS[name](results)
     return 0

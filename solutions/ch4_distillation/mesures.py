@@ -1,7 +1,7 @@
 """Les longues mesures du chapitre 4 : `python cours.py mesures ch4_distillation`.
 
 Chaque expérience est enregistrée dès qu'elle finit ; celles qui le sont déjà sont sautées. Des noms d'expériences en
-argument n'en font que celles-là, et `--refaire` recommence. Les pertes sont écrites ici avec les fonctions de torch,
+argument n'en font que celles-là, et `--redo` recommence. Les pertes sont écrites ici avec les fonctions de torch,
 que tests/test_oracles_ch4.py compare aux solutions des exercices.
 """
 
@@ -251,7 +251,9 @@ def main() -> None:
     """Fait les expériences demandées, ou toutes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("noms", nargs="*", help=f"expériences : {', '.join(EXPERIMENTS)}")
-    parser.add_argument("--refaire", action="store_true", help="refait aussi celles qui sont déjà enregistrées")
+    parser.add_argument(
+        "--redo", "--refaire", action="store_true", help="refait aussi celles qui sont déjà enregistrées"
+    )
     options = parser.parse_args()
     if unknown := set(options.noms) - set(EXPERIMENTS):
         parser.error(f"pas d'expérience {', '.join(sorted(unknown))} ; il y a {', '.join(EXPERIMENTS)}")
@@ -267,7 +269,7 @@ def main() -> None:
         "évaluation": "8 192 jetons de a_validation",
     }
     for name in options.noms or EXPERIMENTS:
-        if name in _recorded() and not options.refaire:
+        if name in _recorded() and not options.redo:
             print(f"{name} : déjà enregistrée")
             continue
         start = time.perf_counter()

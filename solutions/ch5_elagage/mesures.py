@@ -2,7 +2,7 @@
 
     python cours.py mesures ch5_elagage                    tout ce qui manque
     python solutions/ch5_elagage/mesures.py wanda reprise  ces expériences seulement
-    … --refaire                                            les refait
+    … --redo                                            les refait
 
 Chaque point est enregistré dès qu'il est mesuré : une interruption ne coûte que celui qui est en cours.
 Les fonctions d'exercice employées sont celles du chapitre ; GPTQ est celui du chapitre 3 ; SparseGPT est écrit ici.
@@ -307,10 +307,10 @@ EXPERIMENTS: dict[str, tuple[Callable[[Results], None], str]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("noms", nargs="*", help="expériences à faire (toutes par défaut)")
-    parser.add_argument("--refaire", action="store_true", help="refait celles qui sont déjà enregistrées")
+    parser.add_argument("--redo", "--refaire", action="store_true", help="refait celles qui sont déjà enregistrées")
     options = parser.parse_args()
     wanted = options.noms or list(EXPERIMENTS)
-    results = Results({EXPERIMENTS[name][1] for name in wanted} if options.refaire else set())
+    results = Results({EXPERIMENTS[name][1] for name in wanted} if options.redo else set())
     for name in wanted:
         EXPERIMENTS[name][0](results)
 

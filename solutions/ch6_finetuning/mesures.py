@@ -1,7 +1,7 @@
 """Longues mesures du chapitre 6 : `python cours.py mesures ch6_finetuning`, écrites dans assets/mesures.
 
 Sans argument, toutes celles qui manquent ; `python solutions/ch6_finetuning/mesures.py voix temps` n'en fait que
-certaines, `--refaire` les refait. Chaque expérience est enregistrée dès qu'elle est finie.
+certaines, `--redo` les refait. Chaque expérience est enregistrée dès qu'elle est finie.
 """
 
 from __future__ import annotations
@@ -349,7 +349,7 @@ EXPERIMENTS: dict[str, Callable[[], Any]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("noms", nargs="*", help=", ".join(EXPERIMENTS))
-    parser.add_argument("--refaire", action="store_true", help="refaire celles qui sont déjà enregistrées")
+    parser.add_argument("--redo", "--refaire", action="store_true", help="refaire celles qui sont déjà enregistrées")
     parser.add_argument("--minutes", type=float, default=60.0, help="ne rien commencer de plus passé ce délai")
     options = parser.parse_args()
     begun = time.monotonic()
@@ -359,7 +359,7 @@ def main() -> None:
         except FileNotFoundError:
             known = {}
         done = {k: v for k, v in known.items() if k in EXPERIMENTS}
-        if name in done and not options.refaire:
+        if name in done and not options.redo:
             continue
         start = time.monotonic()
         if start - begun > 60 * options.minutes:

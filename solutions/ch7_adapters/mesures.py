@@ -1,8 +1,8 @@
 """Longues mesures du chapitre 7, gardées dans assets/mesures/ch7_adapters.json.
 
-    python solutions/ch7_adapters/mesures.py [EXPÉRIENCE…] [--refaire]
+    python solutions/ch7_adapters/mesures.py [EXPÉRIENCE…] [--redo]
 
-Chaque expérience est enregistrée dès qu'elle finit ; celles qui le sont déjà sont sautées, sauf avec --refaire.
+Chaque expérience est enregistrée dès qu'elle finit ; celles qui le sont déjà sont sautées, sauf avec --redo.
 `temps` ne mesure que des durées : à relancer seule, sur une machine calme.
 """
 
@@ -194,12 +194,12 @@ def main() -> None:
     parser.add_argument(
         "names", nargs="*", metavar="EXPÉRIENCE", help=f"parmi {', '.join(EXPERIMENTS)} ; toutes par défaut"
     )
-    parser.add_argument("--refaire", action="store_true", help="refait aussi ce qui est déjà enregistré")
+    parser.add_argument("--redo", "--refaire", action="store_true", help="refait aussi ce qui est déjà enregistré")
     options = parser.parse_args()
     if unknown := set(options.names) - set(EXPERIMENTS):
         parser.error(f"expérience inconnue : {', '.join(sorted(unknown))}")
     for name in options.names or EXPERIMENTS:
-        if name in known() and not options.refaire:
+        if name in known() and not options.redo:
             print(f"{name} : déjà enregistré.")
             continue
         print(f"{name}…", flush=True)

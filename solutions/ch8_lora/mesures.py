@@ -2,7 +2,7 @@
 
     python solutions/ch8_lora/mesures.py                     ce qui manque dans assets/mesures/ch8_lora.json
     python solutions/ch8_lora/mesures.py delta qlora         ces expériences seulement
-    python solutions/ch8_lora/mesures.py temps --refaire     la refait même si elle est déjà là
+    python solutions/ch8_lora/mesures.py temps --redo     la refait même si elle est déjà là
 
 Chaque expérience est enregistrée dès qu'elle finit. `temps` seule dépend de la vitesse de la machine.
 """
@@ -581,11 +581,11 @@ def main(argv: list[str]) -> None:
     """Fait les expériences demandées, ou celles qui manquent, et enregistre après chacune."""
     parser = argparse.ArgumentParser(description="Longues mesures du chapitre 8.")
     parser.add_argument("noms", nargs="*", choices=[*EXPERIMENTS, []], metavar="EXPÉRIENCE")
-    parser.add_argument("--refaire", action="store_true", help="refaire même ce qui est déjà enregistré")
+    parser.add_argument("--redo", "--refaire", action="store_true", help="refaire même ce qui est déjà enregistré")
     options = parser.parse_args(argv)
     for name in options.noms or EXPERIMENTS:
         found = recorded()
-        if name in found and not options.refaire:
+        if name in found and not options.redo:
             continue
         choose_rates(found)
         start = time.perf_counter()

@@ -8,7 +8,7 @@ une parole de confiance.
 `python -m inside.runner --serve FD [--uid N] --scelle` : processus tiède (torch déjà chargé), qui se dédouble pour
 chaque copie en l'enfermant (`confine`) ; il est lui-même dans le bubblewrap de `grader.jail.outside.seal`, déjà sans
 droits ou en root qui devient l'utilisateur N.
-`python -m inside.runner --serve FD` : le même, sans rien enfermer (`grade --sans-isolement`, Unix) ;
+`python -m inside.runner --serve FD` : le même, sans rien enfermer (`grade --unsealed`, Unix) ;
 `python -m inside.runner --once` : une seule copie, sur l'entrée et la sortie standard (sans isolement ni fork).
 
 Le travail est un message de `atelier.judging.codec` :

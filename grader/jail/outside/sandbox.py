@@ -4,7 +4,7 @@ Rien de ce qui vient de l'autre côté n'est cru : tailles bornées, ordre véri
 un exercice qui tue, bloque ou trompe le processus est mis de côté et le reste recommence, un nombre borné de fois.
 
 Le processus est scellé par le système (`seal`), ou rien ne s'exécute ; seul `Sandbox(sealed=False)`, que demande
-`grade --sans-isolement` pour son propre code, s'en passe.
+`grade --unsealed` pour son propre code, s'en passe.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Sandbox:
     """
 
     def __init__(self, sealed: bool | None = None, fork: bool | None = None) -> None:
-        """sealed : scellé par le système, ou refus (ce qu'il est sans autre avis que `--sans-isolement`).
+        """sealed : scellé par le système, ou refus (ce qu'il est sans autre avis que `--unsealed`).
 
         fork : ne sert qu'aux essais, et sans scellé.
         """

@@ -32,7 +32,7 @@ PYTHON = "/python"
 HIDDEN_ASSETS = ("packs",)
 
 UNSEALED = "COURS_SANS_ISOLEMENT"
-"""Variable que pose `grade --sans-isolement` pour les processus qu'il lance. Absente : scellé, ou rien."""
+"""Variable que pose `grade --unsealed` pour les processus qu'il lance. Absente : scellé, ou rien."""
 LOUD = """\
 ╔══════════════════════════════════════════════════════════════════════════════════════════════════╗
 ║  SANS ISOLEMENT : le code des copies a vos droits, vos fichiers, votre réseau et les solutions.  ║
@@ -57,7 +57,7 @@ La correction exécute le code des étudiants, enfermé par le noyau Linux ; san
 Trois façons de continuer :
   1. corriger sur une machine Linux (un poste, une machine virtuelle, un serveur), avec bubblewrap ;
   2. corriger dans le conteneur de grader/conteneur/LISEZMOI.md (Docker ou Podman, aussi sur macOS et Windows) ;
-  3. pour votre propre code seulement, jamais pour celui d'un autre : ajouter --sans-isolement."""
+  3. pour votre propre code seulement, jamais pour celui d'un autre : ajouter --unsealed."""
 
 
 def wanted() -> bool:
