@@ -97,6 +97,16 @@ def scale() -> Scale:
     return Scale(name)
 
 
+def smaller_scale() -> bool:
+    """Passe de l'échelle « gpu » à « cpu », et rend la mémoire que torch garde en réserve ; faux si l'on y est déjà."""
+    if scale().name != "gpu":
+        return False
+    os.environ["COURS_ECHELLE"] = "cpu"
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return True
+
+
 def machine() -> str:
     """Une ligne : processeur ou carte, mémoire, système, versions."""
     d = device()

@@ -11,6 +11,7 @@ from typing import Any
 
 from atelier import glosses, paths
 from atelier.judging.frames import raised_by_statement, source_line
+from atelier.text import typeset
 
 
 def install() -> None:
@@ -68,7 +69,19 @@ def explain(error: BaseException, space: dict[str, Any]) -> str:
         return glosses.explain_syntax(names, str(error.msg), error.text or "")
     if raised_by_statement(error.__traceback__):
         return ""
+    if _CARD_FULL.search(message) and {"OutOfMemoryError", "RuntimeError", "AcceleratorError"} & {*names}:
+        from atelier.hardware import smaller_scale
+
+        if smaller_scale():
+            return _SMALLER
     return _hidden_name(message, source_line(error.__traceback__), space) or glosses.explain(names, message)
+
+
+_CARD_FULL = re.compile(r"(?:CUDA|MPS|HIP|XPU)\b.*\bout of memory", re.DOTALL)
+_SMALLER = typeset(
+    "la mémoire de la carte est pleine. Le cours passe à l'échelle « cpu », plus petite : relancez les cellules depuis "
+    "le début (menu Exécution). Si cela recommence, redémarrez le noyau (menu Noyau) : ce que la carte tient sera rendu."
+)
 
 
 def _message(error: BaseException) -> str | None:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from nbclient import NotebookClient
 from torch import nn
 
-from atelier import glosses
+from atelier import glosses, hardware, notebook
 from atelier.checker import CheckFailed, check, explain_error
 from atelier.judging.probes import run_case
 
@@ -432,3 +432,13 @@ def test_in_a_notebook_what_is_theirs_or_odd_stays_as_it_is(outputs):
 def test_import_atelier_stays_light_in_a_script():
     code = "import sys, atelier; assert not {'torch', 'IPython', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_a_full_card_lowers_the_scale_then_says_what_is_left_to_do(monkeypatch):
+    monkeypatch.setenv("COURS_ECHELLE", "gpu")
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has 14 GiB.")
+    assert "échelle «\u00a0cpu\u00a0»" in notebook.explain(full, {}) and hardware.scale().name == "cpu"
+    assert "moins à la" in notebook.explain(full, {}) and hardware.scale().name == "cpu"
+    monkeypatch.setenv("COURS_ECHELLE", "gpu")
+    notebook.explain(RuntimeError("[enforce fail at alloc_cpu.cpp:114] DefaultCPUAllocator: can't allocate memory"), {})
+    assert hardware.scale().name == "gpu"
