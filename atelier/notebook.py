@@ -79,8 +79,9 @@ def explain(error: BaseException, space: dict[str, Any]) -> str:
 
 _CARD_FULL = re.compile(r"(?:CUDA|MPS|HIP|XPU)\b.*\bout of memory", re.DOTALL)
 _SMALLER = typeset(
-    "la mémoire de la carte est pleine. Le cours passe à l'échelle « cpu », plus petite : relancez les cellules depuis "
-    "le début (menu Exécution). Si cela recommence, redémarrez le noyau (menu Noyau) : ce que la carte tient sera rendu."
+    "la mémoire de la carte est pleine. Le cours passe à l'échelle « cpu », plus petite : relancez les cellules "
+    "depuis le début (menu Exécution). Si cela recommence, redémarrez le noyau (menu Noyau) : ce que la carte tient "
+    "sera rendu."
 )
 
 

@@ -162,9 +162,10 @@ def _student_cell(chapter: Chapter, cell: Cell) -> Iterator[Problem]:
         yield _at(chapter, cell, f"la cellule ne définit ni fonction ni classe `{cell.id}`.")
         return
     student = strip_solutions(cell.source)
-    if _parse(student) is None or find_definition(student, cell.id) is None:
+    kept = find_definition(student, cell.id) if _parse(student) is not None else None
+    if kept is None:
         yield _at(chapter, cell, "une fois la solution retirée, la cellule ne définit plus l'exercice.")
-    elif not ast.get_docstring(find_definition(student, cell.id)):
+    elif not ast.get_docstring(kept):
         yield _at(chapter, cell, f"`{cell.id}` n'a pas de consigne (docstring) hors de la région de solution.")
 
 
