@@ -51,6 +51,7 @@ _HOME = {
     "windows": "training",
     "train": "training",
     "load_measures": "measures",
+    "experiment": "experiments",
 }
 
 __all__ = sorted(_HOME)

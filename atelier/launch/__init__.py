@@ -27,7 +27,7 @@ python cours.py --here               utilise le Python qui lit cette ligne (cond
 Dans le dépôt complet, pour qui enseigne ou écrit le cours\u00a0:
 python cours.py test [options]       lance les tests ; les options vont à pytest (par exemple -k check)
 python cours.py bench [GROUPES]      mesure le cours sur cette machine et l'écrit dans assets/mesures/bench.json
-python cours.py mesures CHAPITRE     refait les longues mesures d'un chapitre (assets/mesures/CHAPITRE.json)
+python cours.py mesures CHAPITRE     refait les longues mesures d'un chapitre (ou celles nommées à la suite)
 """
 
 
@@ -65,7 +65,7 @@ def parse(argv: list[str]) -> Options:
             options.port = int(value)
         else:
             options.rest.append(word)
-    if options.command == "mesures" and len(options.rest) != 1 and not options.help:
+    if options.command == "mesures" and not options.rest and not options.help:
         raise Trouble("Quel chapitre mesurer\u202f? Par exemple\u00a0: python cours.py mesures ch3_quantification")
     if options.rest and options.command == "ouvrir":
         raise Trouble(f"Cette commande n'est pas comprise\u00a0: {' '.join(options.rest)}\n\n{HELP}")
@@ -96,7 +96,7 @@ def run(options: Options) -> int:
             [python, "-m", "grader.bench.course", *options.rest], cwd=ROOT, env=environment.variables(python)
         )
     if options.command == "mesures":
-        return checks.measure(python, ROOT, options.rest[0])
+        return checks.measure(python, ROOT, options.rest)
     if options.stay_closed:
         print("Tout est prêt. Pour ouvrir le cours\u00a0: python cours.py")
         return 0

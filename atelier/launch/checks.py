@@ -59,8 +59,9 @@ def run(python: Path, root: Path, arguments: list[str]) -> int:
     return 1 if any(code for _, code, _ in results) else 0
 
 
-def measure(python: Path, root: Path, chapter: str) -> int:
-    """Refait les longues mesures d'un chapitre, s'il en a."""
+def measure(python: Path, root: Path, arguments: list[str]) -> int:
+    """Refait les longues mesures d'un chapitre : son script, ou ses expériences. arguments : chapitre, noms."""
+    chapter, *names = arguments
     folder = root / "solutions" / chapter
     if not folder.is_dir():
         known = ", ".join(
@@ -68,7 +69,11 @@ def measure(python: Path, root: Path, chapter: str) -> int:
         )
         raise Trouble(f"Il n'y a pas de chapitre «\u00a0{chapter}\u00a0». Chapitres écrits\u00a0: {known}.")
     script = folder / "mesures.py"
-    if not script.is_file():
+    if script.is_file():
+        command = [str(python), str(script), *names]
+    elif "# %% experiment=" in (folder / "chapter.py").read_text(encoding="utf-8"):
+        command = [str(python), "-m", "grader", "mesures", chapter, *names]
+    else:
         print(f"Le chapitre {chapter} n'a pas de longues mesures\u00a0: tout y est calculé dans le carnet.")
         return 0
-    return subprocess.call([python, script], cwd=root, env=environment.variables(python) | {"COURS_RACINE": str(root)})
+    return subprocess.call(command, cwd=root, env=environment.variables(python) | {"COURS_RACINE": str(root)})

@@ -157,6 +157,8 @@ def source_notebook(chapter: Chapter) -> tuple[NotebookNode, dict[str, int]]:
             test = _grading(f"test_{cell.id}", grade=True, locked=True, points=points)
             # « Exécuter tout » passe outre un exercice qui reste à écrire.
             add("code", f"check({cell.id})", f"test_{cell.id}", cell.line, nbgrader=test, tags=[GOES_ON])
+        elif cell.kind == "experiment":
+            add("code", cell.source, cell.id, cell.line, **metadata)
         else:
             add(cell.kind, cell.source, _cell_id(chapter.name, cell, ranks), cell.line, **metadata)
     return notebook, lines

@@ -13,7 +13,7 @@ import linecache
 import re
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -48,7 +48,8 @@ class Cell:
     """Une cellule d'un chapitre.
 
     kind : "markdown", "code" (démonstration), "setup" (préparation, exécutée aussi à la correction),
-    "exercise" ou "quiz". id : l'exercice ou le quiz, sinon "". line : ligne de `source` dans chapter.py.
+    "exercise", "quiz" ou "experiment". id : l'exercice, le quiz ou l'expérience, sinon "". line : ligne de `source`
+    dans chapter.py.
     """
 
     kind: str
@@ -190,12 +191,15 @@ class Chapter:
     @cached_property
     def namespace(self) -> dict[str, Any]:
         """L'espace de noms où les cellules de préparation et d'exercice ont été exécutées, dans l'ordre."""
+        return self.execute(cell for cell in self.cells if cell.kind in ("setup", "exercise"))
+
+    def execute(self, cells: Iterable[Cell]) -> dict[str, Any]:
+        """Exécute ces cellules dans un module neuf, et rend son espace de noms."""
         module = ModuleType(f"chapitre_{self.name}")
         module.__file__ = str(self.folder / "chapter.py")
         sys.modules[module.__name__] = module
-        for cell in self.cells:
-            if cell.kind in ("setup", "exercise"):
-                self._execute(cell.source, cell, vars(module), module.__file__, cell.line)
+        for cell in cells:
+            self._execute(cell.source, cell, vars(module), module.__file__, cell.line)
         return vars(module)
 
     def _build_wrong(self, id: str, misconception: str) -> Callable[..., Any]:
@@ -260,11 +264,12 @@ def parse_cells(text: str, file: str) -> tuple[list[Cell], list[Problem]]:
         while line <= len(lines) and not lines[line - 1].strip():
             line += 1
         tags = tuple(raw.metadata.get("tags", ()))
-        id = raw.metadata.get("exercise", "")
+        id = raw.metadata.get("exercise") or raw.metadata.get("experiment", "")
         if raw.cell_type == "markdown":
             problems += _split_quizzes(raw.source, tags, line, file, cells)
         elif raw.cell_type == "code":
-            kind = "exercise" if "exercise" in raw.metadata else "setup" if "setup" in tags else "code"
+            named = next((kind for kind in ("exercise", "experiment") if kind in raw.metadata), "")
+            kind = named or ("setup" if "setup" in tags else "code")
             cells.append(Cell(kind, raw.source.strip("\n"), id, tags, line))
         else:
             problems.append(Problem(file, line, "", f"genre de cellule inconnu : {raw.cell_type}."))

@@ -29,6 +29,8 @@ _FIGURES = re.compile(r"ch\d+")
 MIN_STYLES = 3
 """Réponses justes écrites autrement que la référence, au moins, par exercice."""
 MAX_COLUMNS = 120
+MAX_EXPERIMENT_LINES = 18
+"""Décorateur, titre et consigne compris : quinze lignes de mesure."""
 
 
 def strip_solutions(source: str) -> str:
@@ -63,7 +65,7 @@ def distinctive_lines(source: str) -> list[str]:
 def check_structure(chapter: Chapter) -> list[Problem]:
     """Défauts visibles sans rien exécuter."""
     rules = (
-        *(_pairing, _declarations, _solutions, _headings, _code_cells, _figures),
+        *(_pairing, _declarations, _solutions, _headings, _code_cells, _experiments, _figures),
         *(_images, _quizzes, _prose, _lines, _leaks),
     )
     return sorted(problem for rule in rules for problem in rule(chapter))
@@ -211,10 +213,28 @@ def _code_cells(chapter: Chapter) -> Iterator[Problem]:
                     yield _at(chapter, cell, message, call.lineno - 1)
 
 
+def _experiments(chapter: Chapter) -> Iterator[Problem]:
+    """Une expérience est une fonction courte, de même nom que sa cellule ; ce qui est enregistré vient de son texte."""
+    for cell in chapter.cells:
+        if cell.kind != "experiment" or (tree := _parse(cell.source)) is None:
+            continue
+        found = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == cell.id), None)
+        if found is None or not any("experiment" in ast.unparse(d) for d in found.decorator_list):
+            yield _at(chapter, cell, f"la cellule ne définit pas d'expérience `{cell.id}` (@experiment, puis def).")
+            continue
+        length = sum(1 for line in cell.source.split("\n") if line.strip())
+        if length > MAX_EXPERIMENT_LINES:
+            yield _at(
+                chapter, cell, f"{length} lignes, {MAX_EXPERIMENT_LINES} au plus : on doit la lire d'un coup d'œil."
+            )
+        if cell.id in chapter.exercises:
+            yield _at(chapter, cell, "un exercice porte déjà ce nom.")
+
+
 def _figures(chapter: Chapter) -> Iterator[Problem]:
     """`ch3.nom` existe dans `atelier.figures.ch3`."""
     for cell in chapter.cells:
-        tree = _parse(cell.source) if cell.kind in ("code", "setup") else None
+        tree = _parse(cell.source) if cell.kind in ("code", "setup", "experiment") else None
         for node in ast.walk(tree) if tree else ():
             match node:
                 case ast.Attribute(ast.Name(module), name) if _FIGURES.fullmatch(module):

@@ -1,0 +1,71 @@
+"""`python cours.py mesures CHAPITRE [NOM…]` : faire tourner les expériences d'un chapitre, garder leurs résultats."""
+
+from __future__ import annotations
+
+import ast
+from typing import Any
+
+from atelier.experiments import Experiment
+from grader import UserError
+from grader.authoring.chapters import Cell, Chapter, load_chapter
+from grader.cli import FrenchParser
+
+
+def main(argv: list[str]) -> int:
+    parser = FrenchParser("python cours.py mesures", "Refait et enregistre les expériences d'un chapitre.")
+    parser.add_argument("chapter", metavar="CHAPITRE", help="par exemple ch3_quantification")
+    parser.add_argument("names", nargs="*", metavar="NOM", help="celles-là seulement")
+    parser.add_argument(
+        "--redo",
+        action="store_true",
+        help="remplacer aussi un résultat d'une plus grande échelle, ou d'une autre machine",
+    )
+    options = parser.parse_args(argv)
+    chapter = load_chapter(options.chapter)
+    known = [cell.id for cell in chapter.cells if cell.kind == "experiment"]
+    if unknown := [name for name in options.names if name not in known]:
+        raise UserError(
+            f"Expérience inconnue : {', '.join(unknown)}. Celles du chapitre : {', '.join(known) or 'aucune'}."
+        )
+    names = options.names or known
+    space = prepared(chapter, names)
+    for name in names:
+        print(f"{name}…", flush=True)
+        found = space[name]
+        assert isinstance(found, Experiment)
+        path, kept = found.record(chapter.name, options.redo)
+        if kept is not None:
+            print(f"  gardé tel quel : échelle « {kept.scale} », {kept.machine} (--redo le remplace)")
+        else:
+            print(f"  {path}")
+    return 0
+
+
+def prepared(chapter: Chapter, names: list[str]) -> dict[str, Any]:
+    """L'espace de noms où elles tourneront : préparation, exercices, et les cellules dont elles se servent."""
+    wanted = {cell.id: cell for cell in chapter.cells if cell.kind == "experiment" and cell.id in names}
+    used = set().union(*(read_names(cell) for cell in wanted.values())) if wanted else set()
+    kept: list[Cell] = []
+    for cell in reversed(chapter.cells):
+        always = cell.kind in ("setup", "exercise") or cell.id in wanted
+        if always or (cell.kind in ("code", "experiment") and written_names(cell) & used):
+            kept.append(cell)
+            used |= read_names(cell)
+    return chapter.execute(reversed(kept))
+
+
+def read_names(cell: Cell) -> set[str]:
+    """Les noms qu'une cellule lit, où que ce soit."""
+    nodes = ast.walk(ast.parse(cell.source))
+    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+
+
+def written_names(cell: Cell) -> set[str]:
+    """Les noms qu'une cellule définit au premier niveau."""
+    found: set[str] = set()
+    for node in ast.parse(cell.source).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            found.add(node.name)
+        else:
+            found |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return found

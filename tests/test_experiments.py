@@ -1,0 +1,154 @@
+"""Les expériences : mesurées ici quand les exercices passent, sinon celles de l'auteur ; rien ne s'y perd."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from atelier import experiments, hardware, paths
+from atelier.experiments import Result, experiment, load, save
+from grader import __main__ as command_line
+
+
+@pytest.fixture
+def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Un dossier de cours, où tout exercice nommé « fait… » passe son check."""
+    (tmp_path / "course.toml").write_text('[[chapters]]\nname = "ch1_x"\ntitle = "X"\n', encoding="utf-8")
+    monkeypatch.setattr(paths, "root", lambda: tmp_path)
+    monkeypatch.setattr("atelier.passed", lambda f: f.__name__.startswith("done"))
+    return tmp_path
+
+
+def done(x):
+    return x
+
+
+def todo(x):
+    return x
+
+
+def make(needs, full=None):
+    @experiment(needs=needs, full=full)
+    def sweep(bits=(8, 4), seeds=(0,)):
+        """Un balayage."""
+        return {b: [b * 10 + s for s in seeds] for b in bits}
+
+    return sweep
+
+
+def test_an_experiment_runs_here_when_its_exercises_pass(course, capsys):
+    sweep = make([done])
+    assert sweep() == {8: [80], 4: [40]} and sweep(bits=(2,)) == {2: [20]}
+    assert "Mesuré ici" in capsys.readouterr().out and sweep.__doc__ == "Un balayage."
+
+
+def test_until_then_the_authors_result_stands_in_and_says_so(course, capsys):
+    make([], {"seeds": range(3)}).record("ch1_x")
+    assert make([done, todo])() == {8: [80, 81, 82], 4: [40, 41, 42]}
+    said = capsys.readouterr().out
+    assert "Résultat de l'auteur" in said and "en attendant todo" in said and "done" not in said
+
+
+def test_without_either_it_says_what_it_waits_for(course):
+    with pytest.raises(LookupError, match="sweep attend todo"):
+        make([todo])()
+
+
+VALUES = [
+    {1: 0.5, (2, "a"): None, "b": [True, (1, 2)]},
+    {"poids": torch.arange(6).reshape(2, 3).float(), "codes": torch.tensor([1, 2], dtype=torch.int8)},
+    [math.inf, -0.0, 10**30],
+    {},
+]
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_result_comes_back_as_it_was(course, value):
+    path = paths.asset("results", "ch1_x", "r.json")
+    save(path, Result(value, {"bits": (8, 4), "seeds": range(2)}, "cpu", "une machine", "2026-11-30", 1.5, "abc"))
+    found = load(path)
+    assert found.arguments == {"bits": (8, 4), "seeds": [0, 1]} and (found.scale, found.seconds) == ("cpu", 1.5)
+    for a, b in zip(flat(value), flat(found.value), strict=True):
+        assert (
+            torch.equal(a, b) and a.dtype == b.dtype if isinstance(a, torch.Tensor) else a == b and type(a) is type(b)
+        )
+    assert path.with_suffix(".safetensors").is_file() == any(isinstance(v, torch.Tensor) for v in flat(value))
+
+
+def flat(value):
+    if isinstance(value, dict):
+        return [x for k, v in value.items() for x in (k, *flat(v))]
+    return [x for v in value for x in flat(v)] if isinstance(value, (list, tuple)) else [value]
+
+
+def test_a_better_result_is_not_replaced_unasked(course, monkeypatch):
+    path, kept = make([]).record("ch1_x")
+    assert kept is None and make([]).record("ch1_x")[1] is None, "même échelle, même machine : refait"
+    better = json.loads(path.read_text(encoding="utf-8"))
+    for change in ({"scale": "gpu"}, {"machine": "une autre"}):
+        path.write_text(json.dumps(better | change), encoding="utf-8")
+        before = path.read_bytes()
+        assert make([]).record("ch1_x")[1] is not None and path.read_bytes() == before
+        assert make([]).record("ch1_x", redo=True)[1] is None and path.read_bytes() != before
+    monkeypatch.setenv("COURS_ECHELLE", "cpu")
+    monkeypatch.setattr(hardware, "machine", lambda: better["machine"])
+    path.write_text(json.dumps(better | {"scale": "essai"}), encoding="utf-8")
+    assert make([]).record("ch1_x")[1] is None, "une plus grande échelle remplace une plus petite"
+    assert experiments.result_path("sweep") == path and experiments.result_path("autre") is None
+
+
+CHAPTER = '''\
+# %% [markdown]
+# # Chapitre
+
+# %% tags=["setup"]
+from atelier import experiment
+
+# %%
+start = 3
+
+# %%
+raise SystemExit("une démonstration dont l'expérience n'a pas besoin")
+
+# %% experiment="counting"
+@experiment(full={"seeds": range(4)})
+def counting(seeds=(0,)):
+    """Compte."""
+    return {s: start + s for s in seeds}
+
+# %%
+print(counting())
+'''
+
+
+def test_the_command_records_what_a_cell_measures(course, capsys):
+    folder = course / "solutions" / "ch1_x"
+    folder.mkdir(parents=True)
+    (folder / "chapter.py").write_text(CHAPTER, encoding="utf-8")
+    assert command_line.main(["mesures", "ch1_x"]) == 0
+    path = course / "assets" / "results" / "ch1_x" / "counting.json"
+    assert load(path).value == {0: 3, 1: 4, 2: 5, 3: 6} and load(path).arguments == {"seeds": [0, 1, 2, 3]}
+    assert command_line.main(["mesures", "ch1_x", "autre"]) == 2
+    assert "Celles du chapitre" in capsys.readouterr().err
+
+
+BAD = [
+    ("def counting", "def count", "ne définit pas d'expérience `counting`"),
+    ('@experiment(full={"seeds": range(4)})\n', "", "ne définit pas d'expérience"),
+    ('    """Compte."""\n', '    """Compte."""\n' + "    start\n" * 20, "lignes, 18 au plus"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "words"), BAD)
+def test_build_refuses_an_experiment_that_is_not_one(course, capsys, old, new, words):
+    folder = course / "solutions" / "ch1_x"
+    folder.mkdir(parents=True)
+    assert old in CHAPTER
+    (folder / "chapter.py").write_text(CHAPTER.replace(old, new), encoding="utf-8")
+    assert command_line.main(["build"]) == 2
+    said = capsys.readouterr().err.replace("\u00a0", " ")
+    assert words in said and "chapter.py:1" in said
