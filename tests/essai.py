@@ -252,7 +252,7 @@ def course_root(root: Path) -> Iterator[Path]:
 def build_root(root: Path) -> Path:
     """Le cours d'essai complet : carnets construits, et de quoi lancer les commandes depuis cette racine."""
     write_course(root)
-    code = Path(nbglue.__file__).resolve().parent.parent
+    code = Path(nbglue.__file__).resolve().parents[2]
     for name in ("atelier", "grader"):
         (root / name).symlink_to(code / name)
     products = build_chapter(NAME, root)
