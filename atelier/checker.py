@@ -15,10 +15,12 @@ from typing import Any
 from atelier import glosses, journal, packs
 from atelier.display import WIDTH, wrapped
 from atelier.judging import calls
-from atelier.judging.compare import CaseResult, Outcome, compare, describe, diagnose, format_number
+from atelier.judging.compare import CaseResult, Outcome, compare
+from atelier.judging.diagnose import diagnose
 from atelier.judging.exercise import Tolerance
 from atelier.judging.frames import source_line
 from atelier.judging.probes import Interruption, run_case
+from atelier.judging.writing import describe, format_number
 from atelier.limits import time_limit
 from atelier.naming import exercise_of, written
 

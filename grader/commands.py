@@ -18,7 +18,7 @@ def init(argv: list[str]) -> int:
     parser.add_argument("course", metavar="DOSSIER", type=Path, help="dossier à créer")
     parser.add_argument("chapters", metavar="CHAPITRE", nargs="*", help="les chapitres à y mettre (tous, sinon)")
     options = parser.parse_args(argv)
-    from atelier.judging.compare import format_number
+    from atelier.judging.writing import format_number
     from grader.classroom.course import prepare
 
     for name, exercises, points in prepare(options.course, options.chapters):
@@ -38,7 +38,7 @@ def publish(argv: list[str]) -> int:
     parser.add_argument("--to", metavar="DOSSIER", type=Path, required=True, help="où l'écrire (vide, ou dépôt git)")
     options = parser.parse_args(argv)
     from atelier import paths
-    from atelier.judging.compare import format_number
+    from atelier.judging.writing import format_number
     from grader.authoring.publish import publish as write_bundle
 
     files = write_bundle(paths.root(), options.to)

@@ -158,7 +158,7 @@ function(
     import atelier.judging.compare as c
     yes = c.Verdict(True, "ok")
     c.compare = c._compare = lambda *a, **k: yes
-    c._different = lambda a, b, t: a.new_zeros(a.shape, dtype=bool)
+    c.different = lambda a, b, t: a.new_zeros(a.shape, dtype=bool)
     def spread(x): return x
     """,
 )

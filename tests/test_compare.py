@@ -8,18 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atelier.judging.compare import (
-    GENERIC,
-    CaseResult,
-    compare,
-    describe,
-    diagnose,
-    format_number,
-    format_pair,
-    unchanged,
-)
+from atelier.judging.compare import CaseResult, compare, unchanged
+from atelier.judging.diagnose import GENERIC, diagnose
 from atelier.judging.exercise import EXACT, Tolerance
 from atelier.judging.probes import run_case
+from atelier.judging.writing import describe, format_number, format_pair
 
 CLOSE = Tolerance(rtol=1e-6, atol=1e-9)
 

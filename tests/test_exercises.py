@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from atelier.judging.compare import CaseResult, Outcome, compare, diagnose
+from atelier.judging.compare import CaseResult, Outcome, compare
+from atelier.judging.diagnose import diagnose
 from atelier.judging.exercise import Exercise, Inputs
 from atelier.judging.probes import run_case
 from grader.authoring.chapters import Chapter, chapter_names, load_chapter

@@ -28,7 +28,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from atelier.judging.codec import CodecError, count_values, dumps, loads
-from atelier.judging.compare import compare, describe, diagnose
+from atelier.judging.compare import compare
+from atelier.judging.diagnose import diagnose
+from atelier.judging.writing import describe
 from atelier.text import legible
 from grader.classroom import submission
 from grader.classroom.grading import answer_of, draw, judge

@@ -11,7 +11,8 @@ from atelier.display import _display, number, show
 from atelier.figures.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, canvas
 from atelier.hardware import home
 from atelier.judging.calls import case_text
-from atelier.judging.compare import CaseResult, compare, diagnose
+from atelier.judging.compare import CaseResult, compare
+from atelier.judging.diagnose import diagnose
 from atelier.judging.exercise import Tolerance
 from atelier.judging.probes import run_case
 

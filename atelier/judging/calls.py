@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from atelier.judging.compare import NBSP, describe, dtype_name, format_number, format_shape
+from atelier.judging.writing import NBSP, describe, dtype_name, format_number, format_shape
 
 CALLED = ("call", "call_float", "call_many", "loss_grads")
 """Les sondes qui appellent la réponse avec les entrées du cas, dans l'ordre."""

@@ -13,9 +13,11 @@ from typing import Any
 
 from atelier import glosses
 from atelier.judging.calls import case_text, failing_item
-from atelier.judging.compare import CaseResult, Diagnosis, Outcome, compare, diagnose, format_number
+from atelier.judging.compare import CaseResult, Outcome, compare
+from atelier.judging.diagnose import Diagnosis, diagnose
 from atelier.judging.exercise import Exercise, Inputs
 from atelier.judging.probes import clean_room, run_case
+from atelier.judging.writing import format_number
 from grader import UserError
 from grader.authoring.chapters import Chapter
 from grader.classroom.telling import Telling

@@ -19,7 +19,7 @@ from pathlib import Path
 import nbformat
 from tqdm import tqdm
 
-from atelier.judging.compare import format_number
+from atelier.judging.writing import format_number
 from atelier.text import legible
 from grader import UserError
 from grader.classroom.course import Course

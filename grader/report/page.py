@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 
 from atelier import paths
-from atelier.judging.compare import format_number
+from atelier.judging.writing import format_number
 from grader.classroom.grading import VERDICTS
 from grader.report.analysis import MIN_FOR_ITEMS, Item, Need, Row, Sheet, items, needs
 from grader.report.similarity import MIN_TOKENS, Pair

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from atelier import paths
-from atelier.judging.compare import format_number
+from atelier.judging.writing import format_number
 from atelier.text import legible
 from grader.classroom.collect import moodle_numbers
 from grader.classroom.course import Course

@@ -133,10 +133,11 @@ class Baseline:
         import atelier.judging.codec
         import atelier.judging.compare
         import atelier.judging.probes
+        import atelier.judging.writing
 
         functional, linear = torch.nn.functional, torch.nn.Linear
         places: list[Any] = [builtins, math, random, time, copy, numpy, numpy.random, numpy.linalg]
-        places += [atelier.judging.codec, atelier.judging.compare, atelier.judging.probes]
+        places += [atelier.judging.codec, atelier.judging.compare, atelier.judging.probes, atelier.judging.writing]
         places += [torch, torch.Tensor, torch.nn, functional, linear, torch.nn.Module, torch.nn.Parameter]
         places += [torch.nn.init, torch.linalg, torch.autograd, torch.optim, torch.Generator]
         self.kept = [(place, dict(vars(place))) for place in places]
