@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from atelier.judging.probes import tiny_gpt2
+from atelier.judging.probes_models import tiny_gpt2
 from atelier.models import GPT2_SIZES, load_model, load_tokenizer
 from atelier.perplexity import encode_documents, evaluate_perplexity, extract
 from grader.authoring.chapters import load_chapter

@@ -19,7 +19,7 @@ from transformers import GPT2LMHeadModel
 
 from atelier.figures import ch4_lowbit as low
 from atelier.figures import ch4_students as students
-from atelier.judging.probes import tiny_gpt2
+from atelier.judging.probes_models import tiny_gpt2
 from atelier.models import load_model
 from atelier.perplexity import evaluate_perplexity
 from grader.authoring.chapters import load_chapter

@@ -18,7 +18,7 @@ from transformers import GPT2LMHeadModel
 from atelier import paths
 from atelier.figures import ch5_orders, ch5_recovery, ch5_storage, ch5_structure
 from atelier.figures.ch5_masks import current_masks, linear_weights, wanda_model
-from atelier.judging.probes import tiny_gpt2
+from atelier.judging.probes_models import tiny_gpt2
 from atelier.models import load_model
 from atelier.training import corpus_tokens
 from grader.authoring.chapters import load_chapter

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from atelier.figures import ch7_cost, ch7_voices
-from atelier.judging.probes import tiny_gpt2
+from atelier.judging.probes_models import tiny_gpt2
 from atelier.models import load_model
 from grader.authoring.chapters import load_chapter
 

@@ -17,7 +17,7 @@ from atelier.figures.ch8_cache import cached_loss, hidden_before, passes, saved_
 from atelier.figures.ch8_delta import energy, rank_for
 from atelier.figures.ch8_nf4 import PUBLISHED, on_four_bits, restore
 from atelier.figures.ch8_train import everywhere, factors, merged_copy, trained_count
-from atelier.judging.probes import tiny_gpt2
+from atelier.judging.probes_models import tiny_gpt2
 from atelier.models import gpt2_shape, load_model
 from atelier.training import lm_loss
 from grader.authoring.chapters import load_chapter

@@ -16,7 +16,8 @@ from torch import nn
 from atelier.judging.codec import dumps, loads
 from atelier.judging.compare import compare
 from atelier.judging.exercise import Tolerance
-from atelier.judging.probes import PROBES, Interruption, run_case, tiny_gpt2, without_source
+from atelier.judging.probes import PROBES, Interruption, run_case, without_source
+from atelier.judging.probes_models import tiny_gpt2
 from grader.jail.outside.dialogue import read_outcome
 
 CLOSE = Tolerance(rtol=1e-4, atol=1e-5)

@@ -130,14 +130,11 @@ class Baseline:
         import numpy
         import torch
 
-        import atelier.judging.codec
-        import atelier.judging.compare
-        import atelier.judging.probes
-        import atelier.judging.writing
+        from atelier.judging import codec, compare, data, probes, probes_models, writing
 
         functional, linear = torch.nn.functional, torch.nn.Linear
         places: list[Any] = [builtins, math, random, time, copy, numpy, numpy.random, numpy.linalg]
-        places += [atelier.judging.codec, atelier.judging.compare, atelier.judging.probes, atelier.judging.writing]
+        places += [codec, compare, data, probes, probes_models, writing]
         places += [torch, torch.Tensor, torch.nn, functional, linear, torch.nn.Module, torch.nn.Parameter]
         places += [torch.nn.init, torch.linalg, torch.autograd, torch.optim, torch.Generator]
         self.kept = [(place, dict(vars(place))) for place in places]

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from atelier.judging.exercise import Draw, Exercise, Inputs
-from atelier.judging.probes import talkative_gpt2
+from atelier.judging.probes_models import talkative_gpt2
 
 _TINY = {"n_layer": 2, "n_head": 2, "n_embd": 8, "vocab_size": 23, "n_positions": 64}
 

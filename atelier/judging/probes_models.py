@@ -1,0 +1,358 @@
+"""Les sondes qui bâtissent un module ou un petit GPT-2, et les outils qu'elles partagent.
+
+`probes` les range avec les autres, dit leurs entrées, et les fait tourner ; elles ne contiennent aucune réponse.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import CodeType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import nn
+
+from atelier.judging.data import NotData, name_of
+from atelier.judging.frames import is_student_code
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def gradients(loss: torch.Tensor, wanted: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    if not loss.requires_grad or not wanted:
+        return {name: torch.zeros_like(t) for name, t in wanted.items()}
+    found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+    return {name: torch.zeros_like(t) if g is None else g for (name, t), g in zip(wanted.items(), found, strict=True)}
+
+
+# --- Modules ---------------------------------------------------------------------------------------------------------
+
+_LAYERS: dict[str, type[nn.Module]] = {"Linear": nn.Linear, "Embedding": nn.Embedding, "LayerNorm": nn.LayerNorm}
+
+
+def _build(spec: Any) -> Any:
+    """{"module": "Linear", "args": [4, 3], "weights": {…}} → le module ; toute autre valeur reste elle-même."""
+    if not (isinstance(spec, dict) and "module" in spec):
+        return spec
+    layer = _LAYERS[spec["module"]](*spec.get("args", ()))
+    if "weights" in spec:
+        layer.load_state_dict(spec["weights"])
+    return layer
+
+
+def _placed(model: M, inputs: dict[str, Any]) -> M:
+    """Le module, là où l'entrée `device` le demande."""
+    return model.to(inputs["device"]) if "device" in inputs else model
+
+
+def _construct(fn: Callable[..., Any], inputs: dict[str, Any]) -> tuple[nn.Module, dict[str, nn.Module]]:
+    given = {name: _build(spec) for name, spec in inputs["init"].items()}
+    given = {name: _placed(v, inputs) if isinstance(v, nn.Module) else v for name, v in given.items()}
+    made = fn(*given.values())
+    if not isinstance(made, nn.Module):
+        raise NotData(f"{name_of(made)} ; on attend un nn.Module")
+    return _placed(made, inputs), {name: v for name, v in given.items() if isinstance(v, nn.Module)}
+
+
+def _trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in module.named_parameters() if p.requires_grad}
+
+
+def _load(module: nn.Module, weights: dict[str, torch.Tensor]) -> bool:
+    """Pose ces poids ; ne touche à rien et rend False s'il manque un nom ou si une forme diffère."""
+    own = dict(module.named_parameters())
+    if any(name not in own or own[name].shape != w.shape for name, w in weights.items()):
+        return False
+    with torch.no_grad():
+        for name, w in weights.items():
+            own[name].copy_(w)
+    return True
+
+
+def _states(modules: dict[str, nn.Module]) -> dict[str, dict[str, torch.Tensor]]:
+    return {name: dict(m.state_dict()) for name, m in modules.items()}
+
+
+def module(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """Construit `fn(*init)`, puis mesure : départ, paramètres, et sortie et gradients avec des poids donnés.
+
+    init : arguments du constructeur ; {"module": "Linear", "args": …, "weights": …} y construit une couche.
+    x : entrée. weights : nom → poids posés après la construction. out_grad : pondération de la sortie dans la
+    perte, somme(sortie · out_grad). watch : noms des paramètres dont on regarde s'ils partent de zéro.
+    """
+    made, given = _construct(fn, inputs)
+    parameters, own = _trainable(made), dict(made.named_parameters())
+    result: dict[str, Any] = {
+        "paramètres entraînés": {name: list(p.shape) for name, p in sorted(parameters.items())},
+        "partent de zéro": {n: not bool(own[n].detach().any()) for n in inputs.get("watch", ()) if n in own},
+        "sortie au départ": made(inputs["x"]),
+    }
+    if not _load(made, inputs["weights"]):
+        return result
+    x = inputs["x"].requires_grad_(True)
+    output = made(x)
+    result["sortie avec les poids donnés"] = output
+    if isinstance(output, torch.Tensor) and output.shape == inputs["out_grad"].shape:
+        loss = (output * inputs["out_grad"]).sum()
+        result["gradients"] = gradients(loss, {"x": x, **dict(sorted(parameters.items()))})
+    x.requires_grad_(False)
+    result["modules reçus"] = _states(given)
+    return result
+
+
+def train_steps(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """Construit `fn(*init)`, pose `weights`, fait `steps` pas de descente (SGD, pas `lr`) vers `target`.
+
+    La perte est l'erreur quadratique moyenne. Rend les pertes, les paramètres entraînés et les modules reçus.
+    """
+    made, given = _construct(fn, inputs)
+    result: dict[str, Any] = {
+        "paramètres entraînés": {name: list(p.shape) for name, p in sorted(_trainable(made).items())}
+    }
+    if not _load(made, inputs["weights"]):
+        return result
+    optimizer = torch.optim.SGD([p for p in made.parameters() if p.requires_grad] or [torch.zeros(1)], inputs["lr"])
+    losses = []
+    for _ in range(inputs["steps"]):
+        optimizer.zero_grad()
+        loss = nn.functional.mse_loss(made(inputs["x"]), inputs["target"])
+        losses.append(float(loss.detach()))
+        if loss.requires_grad:
+            loss.backward()
+            optimizer.step()
+    result["pertes"] = losses
+    result["poids après"] = dict(sorted(_trainable(made).items()))
+    result["modules reçus"] = _states(given)
+    return result
+
+
+# --- Petits GPT-2 ----------------------------------------------------------------------------------------------------
+
+
+def tiny_gpt2(config: dict[str, int], seed: int, std: float = 0.4) -> GPT2LMHeadModel:
+    """Petit GPT-2 sans dropout, aux poids tirés de `seed` seul, assez grands pour que chaque couche compte."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    sizes: dict[str, Any] = {"n_layer": 2, "n_head": 2, "n_embd": 8, "vocab_size": 23, "n_positions": 16} | config
+    fixed: dict[str, Any] = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "attn_implementation": "eager"}
+    model = GPT2LMHeadModel(GPT2Config(**sizes, **fixed, bos_token_id=None, eos_token_id=None)).eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            noise = torch.randn(p.shape, generator=generator)
+            scale_of_norm = ".ln_" in name and name.endswith("weight")
+            p.copy_(1 + 0.2 * noise if scale_of_norm else std * noise)
+    return model
+
+
+def _model_of(inputs: dict[str, Any]) -> GPT2LMHeadModel:
+    return _placed(tiny_gpt2(inputs["config"], inputs["seed"]), inputs)
+
+
+def _state(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: t.detach().clone() for name, t in model.state_dict().items()}
+
+
+def _changed(model: nn.Module, before: dict[str, torch.Tensor]) -> list[str]:
+    now = model.state_dict()
+    return sorted(name for name, t in before.items() if name not in now or not torch.equal(now[name], t))
+
+
+def _shape_name(shape: torch.Size) -> str:
+    return "×".join(map(str, shape)) or "()"
+
+
+class Bottleneck(nn.Module):
+    """Doublure d'un adaptateur : mêmes attributs et mêmes formes, même identité au départ, autre formule."""
+
+    down: nn.Linear
+    up: nn.Linear
+
+    def __init__(self, d_model: int, bottleneck: int) -> None:
+        super().__init__()
+        sizes = {"down": (d_model, bottleneck), "up": (bottleneck, d_model)}
+        for name, size in sizes.items():
+            setattr(self, name, nn.Linear(*size))
+        for p in self.up.parameters():
+            p.data.zero_()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.up(torch.sin(3 * self.down(x)))
+
+
+STAND_INS: dict[str, type] = {"Bottleneck": Bottleneck}
+
+
+def _scopes_of(fn: Callable[..., Any]) -> list[dict[str, Any]]:
+    """Les noms globaux de l'étudiant que voit `fn` : fonction, décorée ou non, `partial`, méthode, objet appelable."""
+    found: dict[int, dict[str, Any]] = {}
+    seen: dict[int, Any] = {}
+    waiting: list[Any] = [fn]
+    while waiting and len(seen) < 100:
+        value = waiting.pop()
+        if value is None or id(value) in seen:
+            continue
+        seen[id(value)] = value
+        code = getattr(value, "__code__", None)
+        if isinstance(code, CodeType):
+            if is_student_code(code):
+                found[id(value.__globals__)] = value.__globals__
+            cells = value.__closure__ or ()
+            waiting += [held for cell in cells if callable(held := _content(cell))]
+        else:
+            waiting.append(getattr(type(value), "__call__", None))  # noqa: B004
+        waiting += [getattr(value, name, None) for name in ("__wrapped__", "func", "__func__")]
+    return list(found.values())
+
+
+def _content(cell: Any) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # pas encore rempli
+        return None
+
+
+@contextmanager
+def _replaced(fn: Callable[..., Any], stand_ins: dict[str, str]) -> Iterator[None]:
+    """Le temps de l'appel, des noms globaux de `fn` désignent des doublures : une faute ne coûte qu'une fois."""
+    missing = object()
+    scopes = _scopes_of(fn) if stand_ins else []
+    kept = [(scope, {name: scope.get(name, missing) for name in stand_ins}) for scope in scopes]
+    for scope in scopes:
+        scope.update({name: STAND_INS[double] for name, double in stand_ins.items()})
+    try:
+        yield
+    finally:
+        for scope, names in kept:
+            for name, value in names.items():
+                if value is missing:
+                    scope.pop(name, None)
+                else:
+                    scope[name] = value
+
+
+def gpt2_transform(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """`fn(model, *args)` transforme un petit GPT-2 sur place et le rend.
+
+    Mesure le modèle transformé au départ, puis après avoir posé dans ses paramètres entraînés des poids qui ne
+    dépendent que de leur forme : noms et mécanisme restent libres. stand_ins : nom global de `fn` → doublure.
+    """
+    model: nn.Module = _model_of(inputs)
+    ids = inputs["input_ids"]
+    with _replaced(fn, inputs.get("stand_ins", {})):
+        returned = fn(model, *inputs.get("args", {}).values())
+    result: dict[str, Any] = {"rend le modèle reçu": returned is model}
+    model = _placed(returned if isinstance(returned, nn.Module) else model, inputs)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    result["formes entraînées"] = sorted(list(p.shape) for p in parameters)
+    result["nombre de paramètres"] = sum(p.numel() for p in model.parameters())
+    with torch.no_grad():
+        result["logits au départ"] = model(ids).logits
+        for p in parameters:
+            seed = zlib.crc32(f"{inputs['seed']}/{_shape_name(p.shape)}".encode())
+            p.copy_(0.3 * torch.randn(p.shape, generator=torch.Generator().manual_seed(seed)))
+    logits = model(ids).logits
+    result["logits avec les poids donnés"] = logits
+    weighting = torch.randn(logits.shape, generator=torch.Generator().manual_seed(inputs["seed"])).to(logits.device)
+    found = gradients((logits * weighting).sum(), {str(i): p for i, p in enumerate(parameters)})
+    result["tenseurs qui reçoivent un gradient"] = sum(bool(g.any()) for g in found.values())
+    by_shape: dict[str, torch.Tensor] = {}
+    for g in found.values():
+        key = _shape_name(g.shape)
+        by_shape[key] = by_shape.get(key, torch.zeros_like(g)) + g
+    result["gradients sommés par forme"] = dict(sorted(by_shape.items()))
+    return result
+
+
+def gpt2_new_model(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """`fn(model, *args)` rend un nouveau GPT-2. Mesure ses logits, avec et sans cache, et ce qu'il partage."""
+    model = _model_of(inputs)
+    before, config, ids = _state(model), model.config.to_dict(), inputs["input_ids"]
+    made = fn(model, *inputs.get("args", {}).values())
+    if not isinstance(made, type(model)):
+        raise NotData(f"{name_of(made)} ; on attend un {type(model).__name__}")
+    made = _placed(made, inputs)
+    result: dict[str, Any] = {
+        "n_layer annoncé": made.config.n_layer,
+        "nombre de paramètres": sum(p.numel() for p in made.parameters()),
+    }
+    made.eval()
+    own = {p.untyped_storage().data_ptr() for p in made.parameters()}
+    result["tenseurs partagés avec le modèle reçu"] = sorted(
+        name for name, p in model.named_parameters() if p.untyped_storage().data_ptr() in own
+    )
+    fields = sorted(f"config.{k}" for k, v in model.config.to_dict().items() if config.get(k) != v)
+    result["modifié dans le modèle reçu"] = _changed(model, before) + fields
+    with torch.no_grad():
+        result["logits"] = made(ids, use_cache=False).logits
+        result["logits avec cache"] = _cached_logits(made, ids)
+    return result
+
+
+def _cached_logits(model: nn.Module, ids: torch.Tensor) -> torch.Tensor | str:
+    """Logits quand la seconde moitié est lue avec le cache de la première ; le texte de l'erreur si cela échoue."""
+    half = ids.shape[1] // 2
+    try:
+        first = model(ids[:, :half], use_cache=True)
+        name = next(k for k in ("cache", "past_key_values") if k in first)  # renommé par transformers 5.24
+        second = model(ids[:, half:], **{name: first[name]}, use_cache=True)
+    except Exception as error:
+        return f"{type(error).__name__} : {error}"[:200]
+    return torch.cat([first.logits, second.logits], dim=1)
+
+
+def _with_some_frozen(model: nn.Module, seed: int) -> nn.Module:
+    """Gèle environ la moitié des paramètres, choisis par `seed`."""
+    chosen = random.Random(seed)
+    for p in model.parameters():
+        p.requires_grad_(chosen.random() < 0.5)
+    return model
+
+
+def gpt2_call(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """Ce que rend `fn(model, *args)` sur un petit GPT-2 à moitié gelé, et ce que l'appel y a changé."""
+    model = _with_some_frozen(_model_of(inputs), inputs["seed"])
+    before, flags = _state(model), [p.requires_grad for p in model.parameters()]
+    value = fn(model, *inputs.get("args", {}).values())
+    unfrozen = [] if [p.requires_grad for p in model.parameters()] == flags else ["requires_grad"]
+    return {"valeur": value, "modifié dans le modèle": _changed(model, before) + unfrozen}
+
+
+def freeze(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """Ce que rend `fn(model, *args)` sur un petit GPT-2 à moitié gelé, et les paramètres qui apprennent ensuite."""
+    model = _with_some_frozen(_model_of(inputs), inputs["seed"])
+    before = _state(model)
+    value = fn(model, *inputs.get("args", {}).values())
+    return {
+        "valeur": value,
+        "paramètres qui apprennent": sorted(_trainable(model)),
+        "modifié dans le modèle": _changed(model, before),
+    }
+
+
+def talkative_gpt2(inputs: dict[str, Any]) -> GPT2LMHeadModel:
+    """Le petit GPT-2 de ces entrées, dont la suite la plus probable n'est pas toujours le même jeton."""
+    model = _placed(tiny_gpt2(inputs["config"], inputs["seed"], 0.25), inputs)
+    with torch.no_grad():
+        model.transformer.wpe.weight.mul_(4)  # sinon la tête, liée à la table des mots, répète le dernier jeton
+    return model
+
+
+def generate(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """`fn(model, input_ids, n_new)` : jetons produits, et jetons lus au-delà de T + n_new (0 si le cache sert)."""
+    model, ids, n_new = talkative_gpt2(inputs), inputs["input_ids"], inputs["n_new"]
+    read = 0
+
+    def count(_module: nn.Module, arguments: tuple[Any, ...], _output: Any) -> None:
+        nonlocal read
+        read += arguments[0].numel()
+
+    model.transformer.wte.register_forward_hook(count)
+    produced = fn(model, ids, n_new)
+    return {"jetons": produced, "jetons lus en trop": max(0, read - ids.shape[0] * (ids.shape[1] + max(n_new, 0)))}
