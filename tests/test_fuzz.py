@@ -33,9 +33,10 @@ from atelier.judging.diagnose import diagnose
 from atelier.judging.writing import describe
 from atelier.text import legible
 from grader.classroom import submission
+from grader.classroom.display import harmless, shortened
 from grader.classroom.grading import answer_of, draw, judge
 from grader.classroom.nbglue import Assignment, open_data
-from grader.classroom.submission import Unreadable, claimed, definitions, harmless, plan, read_notebook, shortened
+from grader.classroom.submission import Unreadable, claimed, definitions, plan, read_notebook
 from grader.jail.outside import dialogue
 from grader.jail.outside.dialogue import (
     Broken,

@@ -23,6 +23,7 @@ from nbgrader.preprocessors import NbGraderPreprocessor, SaveAutoGrades
 
 from atelier import paths
 from grader.authoring.chapters import Chapter, load_chapter
+from grader.classroom.display import shortened
 from grader.classroom.grading import GradingError, Result, grade_copy, grade_refused
 from grader.classroom.submission import (
     KEY,
@@ -35,7 +36,6 @@ from grader.classroom.submission import (
     read_json,
     read_notebook,
     repair,
-    shortened,
 )
 from grader.jail.outside import seal
 from grader.jail.outside.apart import Died, Exceeded, apart

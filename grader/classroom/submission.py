@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +26,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_notebook
 
 from atelier.judging.codec import STRING
+from grader.classroom.display import harmless
 from grader.jail.outside.dialogue import Cell, shown
 
 MAX_FILE_BYTES = 100 * 1024 * 1024
@@ -449,43 +450,6 @@ def insert_missing(notebook: NotebookNode, template: Template, placed: dict[str,
             if wanted.role == "solution" and wanted.exercise not in notes:
                 note(notes, wanted.exercise, "sa cellule n'était plus dans la copie\u202f; elle y a été remise, vide.")
         previous = cell
-
-
-MAX_LINE, MAX_SHOWN = 2000, 20_000
-"""Caractères d'une ligne et d'une cellule montrées : la coloration du code lit une longue ligne en temps carré."""
-
-
-def shortened(source: str) -> str:
-    """Une cellule telle que la copie corrigée la montre ; la copie rendue, elle, reste entière."""
-    if len(source) <= MAX_LINE:
-        return source
-    cut = " … ligne coupée à la correction"
-    text = "\n".join(x if len(x) <= MAX_LINE else x[:MAX_LINE] + cut for x in source.split("\n"))
-    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "\n… cellule coupée à la correction"
-
-
-_HARMFUL = (
-    (re.compile(r"<(?=[A-Za-z/!?])"), "< "),  # balise HTML, ou lien entre chevrons
-    (re.compile(r"!(?=\[)"), "! "),  # image, qui irait se chercher sur le réseau
-    (re.compile(r"\](?=\()(?!\(\s*(?:https?://|mailto:|#|[\w./-]+[)\s]))"), "] "),  # lien à script
-    (re.compile(r"\](?=:)(?!:\s*https?://)"), "] "),  # le même, défini plus loin
-    (re.compile(r"\\(?=(?:href|require|class|cssId|style|data|unicode|def|let|newcommand)\b)"), "\\ "),  # MathJax
-)
-
-
-def _literally(mark: str) -> Callable[[re.Match[str]], str]:
-    """Ce qui remplace par `mark` tel quel, une contre-oblique y étant un caractère comme un autre."""
-    return lambda _: mark
-
-
-def harmless(text: str) -> str:
-    """Un texte d'étudiant que l'enseignant peut afficher : ni balise HTML, ni lien à script, ni image du réseau.
-
-    Une espace y suffit : « < script> » n'est une balise dans aucun navigateur, et se lit encore.
-    """
-    for pattern, mark in _HARMFUL:
-        text = pattern.sub(_literally(mark), text)
-    return text
 
 
 # ---------------------------------------------------------------------------------------------- exécuter
