@@ -216,7 +216,7 @@ def test_beside_puts_any_batch_where_the_model_is() -> None:
 
 def test_a_batch_may_come_from_the_host(colibri_on_card) -> None:
     """Perte, apprentissage, perplexité, activations : des jetons de l'hôte, un modèle sur la carte."""
-    from atelier.figures.layers import calibration_ids, layer_inputs
+    from atelier.figures.common.layers import calibration_ids, layer_inputs
     from atelier.models import load_model, load_tokenizer
 
     host, ids = load_model("colibri"), torch.arange(64).reshape(2, 32)
@@ -304,25 +304,26 @@ def test_the_asked_device_is_taken_or_refused_in_french(asked) -> None:
 )  # fmt: skip
 def test_a_card_is_asked_only_what_its_generation_knows(monkeypatch, name, capability, formats, kernels) -> None:
     """Une carte décrite à torch, sans calcul : ce que les chapitres 2 et 3 lui demanderaient."""
-    from atelier.figures import ch2_time, ch3_models
+    from atelier.figures.ch2 import time
+    from atelier.figures.ch3 import models
 
     monkeypatch.setattr(hardware, "device", lambda: torch.device("cuda"))
-    monkeypatch.setattr(ch2_time, "device", lambda: torch.device("cuda"))
-    monkeypatch.setattr(ch3_models, "device", lambda: torch.device("cpu"))
+    monkeypatch.setattr(time, "device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(models, "device", lambda: torch.device("cpu"))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: name)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
-    assert set(ch2_time.formats()) == formats == set(ch2_time._announced())
-    asked = {n: set(ch3_models._gpu_contenders(torch.randn(n, 16), nn.Linear(16, 32))) for n in (1, 17)}
+    assert set(time.formats()) == formats == set(time._announced())
+    asked = {n: set(models._gpu_contenders(torch.randn(n, 16), nn.Linear(16, 32))) for n in (1, 17)}
     assert asked[17] == kernels
     assert asked[1] == {k for k in kernels if "produit nu" not in k}, "_int_mm veut plus de seize lignes"
 
 
 def test_the_peaks_of_cards_with_one_name_are_told_apart(monkeypatch) -> None:
-    from atelier.figures import ch2_time
+    from atelier.figures.ch2 import time
 
     def peaks(name: str) -> dict[str, float]:
-        monkeypatch.setattr(ch2_time, "card_name", lambda: name)
-        return ch2_time._announced()
+        monkeypatch.setattr(time, "card_name", lambda: name)
+        return time._announced()
 
     assert peaks("NVIDIA H100 PCIe")["bfloat16"] == 756e12 < peaks("NVIDIA H100 80GB HBM3")["bfloat16"]
     assert peaks("NVIDIA H100 NVL") == peaks("NVIDIA A10G") == peaks("") == {}

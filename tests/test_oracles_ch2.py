@@ -12,9 +12,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from atelier.figures.ch2_counts import count_flops, terms_per_token
-from atelier.figures.ch2_curves import _between, _valley
-from atelier.figures.ch2_study import CONTEXT, VOCABULARY, study_model, training_flops_per_token
+from atelier.figures.ch2.counts import count_flops, terms_per_token
+from atelier.figures.ch2.curves import _between, _valley
+from atelier.figures.ch2.study import CONTEXT, VOCABULARY, study_model, training_flops_per_token
 from atelier.models import GPT2_SIZES, load_model
 from grader.authoring.chapters import load_chapter
 

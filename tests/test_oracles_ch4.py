@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2LMHeadModel
 
-from atelier.figures import ch4_lowbit as low
-from atelier.figures import ch4_students as students
+from atelier.figures.ch4 import lowbit as low
+from atelier.figures.ch4 import students
 from atelier.judging.probes_models import tiny_gpt2
 from atelier.models import load_model
 from atelier.perplexity import evaluate_perplexity

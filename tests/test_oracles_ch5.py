@@ -16,8 +16,8 @@ from torch.nn.utils import prune
 from transformers import GPT2LMHeadModel
 
 from atelier import paths
-from atelier.figures import ch5_orders, ch5_recovery, ch5_storage, ch5_structure
-from atelier.figures.ch5_masks import current_masks, linear_weights, wanda_model
+from atelier.figures.ch5 import combined, recovery, storage, structure
+from atelier.figures.ch5.masks import current_masks, linear_weights, wanda_model
 from atelier.judging.probes_models import tiny_gpt2
 from atelier.models import load_model
 from atelier.training import corpus_tokens
@@ -103,7 +103,7 @@ def test_sparsity_counts_entries(reference: Any) -> None:
 def test_sparse_bytes_is_what_the_list_weighs(reference: Any, amount: float) -> None:
     w = _random(31, 40)
     w = w * reference("magnitude_mask")(w, amount)
-    packed = ch5_storage.as_list(w)
+    packed = storage.as_list(w)
     assert reference("sparse_bytes")(w.numel(), amount) == sum(t.nbytes for t in packed.values())
 
 
@@ -123,12 +123,12 @@ def test_the_cube_is_that_of_torch(reference: Any) -> None:
 def test_files_are_read_back(reference: Any) -> None:
     w = _random(24, 37).half().float()
     w = w * reference("magnitude_mask")(w, 0.6)
-    assert torch.equal(ch5_storage.from_bitmap(ch5_storage.as_bitmap(w), w.shape), w)
-    listed = ch5_storage.as_list(w)
+    assert torch.equal(storage.from_bitmap(storage.as_bitmap(w), w.shape), w)
+    listed = storage.as_list(w)
     again = torch.zeros(w.numel())
     again[listed["indices"].long()] = listed["valeurs"].float()
     assert torch.equal(again.reshape(w.shape), w)
-    csr = ch5_storage.as_csr(w)
+    csr = storage.as_csr(w)
     sparse = torch.sparse_csr_tensor(
         csr["lignes"], csr["colonnes"].int(), csr["valeurs"].float(), w.shape, check_invariants=True
     )
@@ -138,9 +138,9 @@ def test_files_are_read_back(reference: Any) -> None:
 def test_two_four_is_packed_on_nine_bits_a_weight(reference: Any) -> None:
     w = _random(6, 40).half().float()
     with pytest.raises(ValueError, match="2:4"):
-        ch5_storage.as_two_four(w)
+        storage.as_two_four(w)
     w = w * reference("nm_mask")(w, 2, 4)
-    packed = ch5_storage.as_two_four(w)
+    packed = storage.as_two_four(w)
     assert 8 * sum(t.nbytes for t in packed.values()) == 9 * w.numel()
     codes = torch.stack([packed["places"] & 0xF, packed["places"] >> 4], 1).flatten()
     places = torch.stack([codes & 3, codes >> 2], 1).long()
@@ -150,7 +150,7 @@ def test_two_four_is_packed_on_nine_bits_a_weight(reference: Any) -> None:
 
 def test_packed_codes_are_read_back() -> None:
     codes = torch.arange(-8, 8).repeat(3)[:37]
-    packed = ch5_storage.pack_codes(codes, 4)
+    packed = storage.pack_codes(codes, 4)
     assert packed.numel() == 19
     bits = np.unpackbits(packed.numpy())[: 4 * 37].reshape(37, 4)
     assert (bits @ np.array([8, 4, 2, 1]) - 8).tolist() == codes.tolist()
@@ -159,10 +159,10 @@ def test_packed_codes_are_read_back() -> None:
 def test_the_grid_keeps_zeros_and_rounds_as_torch(reference: Any) -> None:
     w = _random(5, 12)
     w = w * reference("magnitude_mask")(w, 0.5)
-    rounded = ch5_orders.round_to_grid(w, 4)
+    rounded = combined.round_to_grid(w, 4)
     step = w.abs().amax(1, keepdim=True) / 7
     torch.testing.assert_close(rounded, torch.round(w / step) * step)
-    assert not rounded[w == 0].any() and not ch5_orders.round_to_grid(torch.zeros(2, 3), 4).any()
+    assert not rounded[w == 0].any() and not combined.round_to_grid(torch.zeros(2, 3), 4).any()
 
 
 # --- Structure --------------------------------------------------------------------------------------------------------
@@ -172,11 +172,9 @@ def test_the_grid_keeps_zeros_and_rounds_as_torch(reference: Any) -> None:
 def test_removed_heads_are_silenced_heads(reference: Any, gone: dict[int, list[int]]) -> None:
     model = tiny_gpt2(TINY, 5)
     ids = torch.randint(0, 40, (3, 11), generator=torch.Generator().manual_seed(1))
-    small = ch5_structure.without_heads(model, reference("prune_heads"), gone)
+    small = structure.without_heads(model, reference("prune_heads"), gone)
     with torch.no_grad():
-        torch.testing.assert_close(
-            small(ids).logits, ch5_structure.silenced(model, gone)(ids).logits, rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(small(ids).logits, structure.silenced(model, gone)(ids).logits, rtol=1e-4, atol=1e-5)
         cached = small.generate(ids, do_sample=False, max_new_tokens=6, pad_token_id=0)
         plain = small.generate(ids, do_sample=False, max_new_tokens=6, pad_token_id=0, use_cache=False)
     assert torch.equal(cached, plain)
@@ -187,8 +185,8 @@ def test_removed_heads_are_silenced_heads(reference: Any, gone: dict[int, list[i
 def test_thinned_models_are_saved_and_read_back(reference: Any, colibri: GPT2LMHeadModel, tmp_path: Any) -> None:
     ids = corpus_tokens("a_train", 128)[None]
     plain = {
-        "neurones": ch5_structure.without_neurons(colibri, ids, 100),
-        "bloc": ch5_structure.without_block(colibri, 2),
+        "neurones": structure.without_neurons(colibri, ids, 100),
+        "bloc": structure.without_block(colibri, 2),
     }
     for name, small in plain.items():
         small.save_pretrained(tmp_path / name)
@@ -197,18 +195,18 @@ def test_thinned_models_are_saved_and_read_back(reference: Any, colibri: GPT2LMH
             torch.testing.assert_close(again(ids).logits, small(ids).logits)
             cached = small.generate(ids[:, :8], do_sample=False, max_new_tokens=4)
             assert torch.equal(cached, small.generate(ids[:, :8], do_sample=False, max_new_tokens=4, use_cache=False))
-    heads = ch5_structure.without_heads(colibri, reference("prune_heads"), {0: [1, 4], 3: [2]})
+    heads = structure.without_heads(colibri, reference("prune_heads"), {0: [1, 4], 3: [2]})
     heads.save_pretrained(tmp_path / "têtes")
     with pytest.raises(RuntimeError):
         GPT2LMHeadModel.from_pretrained(tmp_path / "têtes")
     with torch.no_grad():
-        torch.testing.assert_close(ch5_structure.load_thinned(tmp_path / "têtes")(ids).logits, heads(ids).logits)
+        torch.testing.assert_close(structure.load_thinned(tmp_path / "têtes")(ids).logits, heads(ids).logits)
 
 
 def test_neurons_kept_all_change_nothing(colibri: GPT2LMHeadModel) -> None:
     ids = corpus_tokens("a_train", 64)[None]
     with torch.no_grad():
-        torch.testing.assert_close(ch5_structure.without_neurons(colibri, ids, 0)(ids).logits, colibri(ids).logits)
+        torch.testing.assert_close(structure.without_neurons(colibri, ids, 0)(ids).logits, colibri(ids).logits)
 
 
 # --- Reprise ----------------------------------------------------------------------------------------------------------
@@ -218,13 +216,13 @@ def test_masks_survive_training_and_are_nested(reference: Any, colibri: GPT2LMHe
     ids = corpus_tokens("a_train", 4000)
     before = copy.deepcopy(colibri.state_dict())
     mask, schedule = reference("magnitude_mask"), reference("cubic_schedule")
-    pruned, _, shares = ch5_recovery.gradual(colibri, ids, mask, schedule, 0.6, steps=4)
+    pruned, _, shares = recovery.gradual(colibri, ids, mask, schedule, 0.6, steps=4)
     assert shares == sorted(shares)
-    assert ch5_recovery.zero_share(pruned) == pytest.approx(0.6, abs=1e-4) == shares[-1]
-    at_once, _ = ch5_recovery.one_shot(colibri, ids, mask, 0.6, steps=2)
-    assert ch5_recovery.zero_share(at_once) == pytest.approx(0.6, abs=1e-4)
+    assert recovery.zero_share(pruned) == pytest.approx(0.6, abs=1e-4) == shares[-1]
+    at_once, _ = recovery.one_shot(colibri, ids, mask, 0.6, steps=2)
+    assert recovery.zero_share(at_once) == pytest.approx(0.6, abs=1e-4)
     assert all(torch.equal(v, before[k]) for k, v in colibri.state_dict().items())
-    _, forgotten = ch5_recovery.unmasked(colibri, ids, mask, 0.6, 1)
+    _, forgotten = recovery.unmasked(colibri, ids, mask, 0.6, 1)
     assert forgotten[0] == pytest.approx(0.6, abs=1e-4) and forgotten[1] < 0.05
 
 

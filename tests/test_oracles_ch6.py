@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2ForSequenceClassification
 
-from atelier.figures import ch6_tasks as tasks
-from atelier.figures.ch6_memory import saved_bytes, training_bytes
+from atelier.figures.ch6 import tasks
+from atelier.figures.ch6.memory import saved_bytes, training_bytes
 from atelier.judging.probes_models import tiny_gpt2
 from atelier.models import load_model, load_tokenizer
 from grader.authoring.chapters import load_chapter

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from atelier.figures import ch7_cost, ch7_voices
+from atelier.figures.ch7 import cost, voices
 from atelier.judging.probes_models import tiny_gpt2
 from atelier.models import load_model
 from grader.authoring.chapters import load_chapter
@@ -83,16 +83,16 @@ def test_count_of_the_paper(reference: Any) -> None:
 
 def test_insertion_changes_nothing_then_only_adapters_learn(reference: Any, ids: torch.Tensor) -> None:
     model = tiny_gpt2(TINY, 5)
-    plain, before = model(ids).logits.detach(), ch7_voices.base_hash(model)
+    plain, before = model(ids).logits.detach(), voices.base_hash(model)
     made = reference("insert_adapters")(model, 4)
     assert made is model and torch.equal(made(ids).logits, plain)
-    assert ch7_voices.trained_count(made) == reference("adapter_num_params")(16, 4, 3)
+    assert voices.trained_count(made) == reference("adapter_num_params")(16, 4, 3)
     optimizer = torch.optim.Adam([p for p in made.parameters() if p.requires_grad], lr=0.1)
     for _ in range(3):
         made(ids, labels=ids).loss.backward()
         optimizer.step()
     assert not torch.allclose(made(ids).logits, plain, atol=1e-2)
-    assert ch7_voices.base_hash(made) == before
+    assert voices.base_hash(made) == before
     assert all((p.grad is not None) == p.requires_grad for p in made.parameters())
 
 
@@ -106,7 +106,7 @@ def test_adapters_act_before_the_residual_sum(reference: Any, ids: torch.Tensor)
     with torch.no_grad():
         for p in shared.parameters():
             p.normal_(std=0.3)
-        for module in ch7_voices.adapters_of(made):
+        for module in voices.adapters_of(made):
             module.load_state_dict(shared.state_dict())
 
         core = plain.transformer
@@ -123,11 +123,11 @@ def test_adapters_act_before_the_residual_sum(reference: Any, ids: torch.Tensor)
 
 def test_swapping_voices_in_one_base(reference: Any, ids: torch.Tensor) -> None:
     made = reference("insert_adapters")(tiny_gpt2(TINY, 7), 4)
-    silent, first = ch7_voices.trained_tensors(made), made(ids).logits
+    silent, first = voices.trained_tensors(made), made(ids).logits
     voice = {k: torch.randn_like(v) for k, v in silent.items()}
-    ch7_voices.put_back(made, voice)
+    voices.put_back(made, voice)
     assert not torch.allclose(made(ids).logits, first)
-    ch7_voices.put_back(made, silent)
+    voices.put_back(made, silent)
     assert torch.equal(made(ids).logits, first)
 
 
@@ -152,14 +152,14 @@ def test_overhead_is_counted_by_torch(reference: Any, m: int, length: int) -> No
 def test_peft_flops_are_counted_by_torch(reference: Any) -> None:
     """À moins de 5 %, attention ôtée : l'entrée du tout premier adaptateur n'a pas besoin de gradient."""
     colibri = load_model("colibri", on="cpu")
-    for name, model in ch7_cost.cases(colibri, reference("insert_adapters")):
-        tokens = ch7_cost.token_ids(model, 1, 64)
+    for name, model in cost.cases(colibri, reference("insert_adapters")):
+        tokens = cost.token_ids(model, 1, 64)
         positions = model.transformer.wpe.weight
-        trained = ch7_voices.trained_count(model) - positions.requires_grad * positions.numel()
+        trained = voices.trained_count(model) - positions.requires_grad * positions.numel()
         frozen = sum(p.numel() for p in model.parameters()) - positions.numel() - trained
-        measured = sum(ch7_cost.count_flops(model, tokens)) - 3 * ch7_cost.attention_flops(model, 64) * 64
+        measured = sum(cost.count_flops(model, tokens)) - 3 * cost.attention_flops(model, 64) * 64
         predicted = reference("peft_training_flops")(frozen, trained, 64)
-        if name == ch7_cost.TOP:
+        if name == cost.TOP:
             assert measured < 0.9 * predicted
         else:
             assert measured == pytest.approx(predicted, rel=0.05), name

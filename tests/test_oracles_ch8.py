@@ -13,10 +13,10 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from atelier.figures.ch8_cache import cached_loss, hidden_before, passes, saved_bytes, step_times
-from atelier.figures.ch8_delta import energy, rank_for
-from atelier.figures.ch8_nf4 import PUBLISHED, on_four_bits, restore
-from atelier.figures.ch8_train import everywhere, factors, merged_copy, trained_count
+from atelier.figures.ch8.cache import cached_loss, hidden_before, passes, saved_bytes, step_times
+from atelier.figures.ch8.delta import energy, rank_for
+from atelier.figures.ch8.nf4 import PUBLISHED, on_four_bits, restore
+from atelier.figures.ch8.train import everywhere, factors, merged_copy, trained_count
 from atelier.judging.probes_models import tiny_gpt2
 from atelier.models import gpt2_shape, load_model
 from atelier.training import lm_loss

@@ -24,9 +24,9 @@ import torch
 from torch import Tensor
 
 from atelier.display import number
-from atelier.figures.ch2_counts import terms_per_token
-from atelier.figures.ch2_study import BATCH, CONTEXT, VALIDATION_TOKENS, learning_rate, steps_for, train_point
-from atelier.figures.ch2_time import colibri_journal, speeds
+from atelier.figures.ch2.counts import terms_per_token
+from atelier.figures.ch2.study import BATCH, CONTEXT, VALIDATION_TOKENS, learning_rate, steps_for, train_point
+from atelier.figures.ch2.time import colibri_journal, speeds
 from atelier.measures import load_measures, save_measures
 from atelier.models import load_model
 from atelier.perplexity import evaluate_perplexity

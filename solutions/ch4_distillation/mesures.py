@@ -20,8 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPT2LMHeadModel
 
-from atelier.figures import ch4_lowbit as low
-from atelier.figures import ch4_students as st
+from atelier.figures.ch4 import lowbit as low
+from atelier.figures.ch4 import students as st
 from atelier.hardware import median_seconds
 from atelier.measures import load_measures, save_measures
 from atelier.models import load_model

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atelier.figures.ch5_masks import by_blocks, linear_weights, magnitude_model, masked, random_model, wanda_model
-from atelier.figures.ch5_orders import round_to_grid
-from atelier.figures.ch5_papers import PATTERNS
-from atelier.figures.ch5_recovery import LR, RAMP, STEPS, gradual, one_shot, unmasked, zero_share
-from atelier.figures.layers import replace_weights
+from atelier.figures.ch5.combined import round_to_grid
+from atelier.figures.ch5.masks import by_blocks, linear_weights, magnitude_model, masked, random_model, wanda_model
+from atelier.figures.ch5.papers import PATTERNS
+from atelier.figures.ch5.recovery import LR, RAMP, STEPS, gradual, one_shot, unmasked, zero_share
+from atelier.figures.common.layers import replace_weights
 from atelier.measures import load_measures, save_measures
 from atelier.models import load_model
 from atelier.perplexity import evaluate_perplexity

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atelier.figures import ch6_tasks as tasks
-from atelier.figures.ch6_voices import DEPTHS
+from atelier.figures.ch6 import tasks
+from atelier.figures.ch6.voices import DEPTHS
 from atelier.hardware import median_seconds
 from atelier.measures import load_measures, save_measures
 from atelier.models import gpt2_shape, load_model

@@ -14,8 +14,7 @@ from typing import Any
 
 from transformers import GPT2LMHeadModel
 
-from atelier.figures import ch7_cost as cost
-from atelier.figures import ch7_voices as voices
+from atelier.figures.ch7 import cost, voices
 from atelier.measures import load_measures, save_measures
 from atelier.models import gpt2_shape, load_model
 from atelier.perplexity import evaluate_perplexity

@@ -31,8 +31,8 @@ from atelier import (
     median_seconds,
     windows,
 )
-from atelier.figures.ch8_cache import cached_loss, hidden_before, passes, step_times
-from atelier.figures.layers import linear_layers, weight_of
+from atelier.figures.ch8.cache import cached_loss, hidden_before, passes, step_times
+from atelier.figures.common.layers import linear_layers, weight_of
 from atelier.hardware import device
 from atelier.measures import save_measures
 from atelier.paths import asset

@@ -1,0 +1,1 @@
+"""Ce que plusieurs chapitres partagent : aspect, réglages, couches d'un GPT-2, tailles publiées, fichiers de poids."""

@@ -1,0 +1,37 @@
+"""Un modèle dans un fichier : ce qu'on y écrit, ce qu'il pèse, et la ligne du tableau qui le dit."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from atelier.display import note, number
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel
+
+
+def plain_tensors(model: GPT2LMHeadModel, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Les poids du modèle dans un type flottant, la tête liée écrite une fois."""
+    return {k: p.detach().to("cpu", dtype).contiguous() for k, p in model.named_parameters()}
+
+
+def file_bytes(tensors: dict[str, Tensor]) -> int:
+    """Octets d'un fichier safetensors qui contient ces tenseurs : il est écrit, pesé, effacé."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "poids.safetensors"
+        save_file(tensors, path)
+        return path.stat().st_size
+
+
+def announce(row: dict[str, Any]) -> None:
+    """Dit la ligne qui vient d'être inscrite au tableau."""
+    note(
+        f"Au tableau : « {row['name']} », perplexité {number(row['perplexity'])}, "
+        f"{number(row['bytes'])} octets, {number(row['ms'], 3)} ms par fenêtre."
+    )
