@@ -18,10 +18,10 @@ import pytest
 from essai import as_bytes, filled
 
 from atelier import paths
-from atelier.judging.exercise import Swap
 from grader import UserError
 from grader.__main__ import main
 from grader.authoring.chapters import load_chapter
+from grader.authoring.declarations import Swap
 from grader.authoring.publish import publish
 from grader.authoring.rules import distinctive_lines
 from grader.classroom.course import Course
@@ -36,10 +36,7 @@ def wrong_source(chapter, exercise: str, name: str) -> str:
     """Le code d'une idée fausse déclarée comme un remplacement dans la solution."""
     found = next(m for m in chapter.exercises[exercise].misconceptions if m.name == name)
     assert isinstance(found.wrong, Swap)
-    source = chapter.sources[exercise]
-    for old, new in found.wrong.pairs:
-        source = source.replace(old, new)
-    return source
+    return found.wrong.apply(chapter.sources[exercise])
 
 
 def nbgrader(folder: Path, *arguments: str) -> str:
