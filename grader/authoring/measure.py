@@ -61,11 +61,15 @@ def read_names(cell: Cell) -> set[str]:
 
 
 def written_names(cell: Cell) -> set[str]:
-    """Les noms qu'une cellule définit au premier niveau."""
+    """Les noms qu'une cellule définit ou importe au premier niveau."""
     found: set[str] = set()
     for node in ast.parse(cell.source).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             found.add(node.name)
-        else:
-            found |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+            continue
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
+                found.add(inner.id)
+            elif isinstance(inner, ast.alias):
+                found.add((inner.asname or inner.name).partition(".")[0])
     return found
