@@ -152,3 +152,51 @@ def test_build_refuses_an_experiment_that_is_not_one(course, capsys, old, new, w
     assert command_line.main(["build"]) == 2
     said = capsys.readouterr().err.replace("\u00a0", " ")
     assert words in said and "chapter.py:1" in said
+
+
+CLAIMED = (
+    CHAPTER.replace('raise SystemExit("', 'print("')
+    + """
+# %% [markdown]
+# Le compte va quatre fois plus loin. <!-- claim: four_values -->
+#
+# Une autre phrase.
+"""
+)
+CLAIMS = "def four_values(results):\n    return len(results('counting')) == 4\n"
+
+
+def claimed(course: Path, chapter: str = CLAIMED, claims: str = CLAIMS) -> None:
+    folder = course / "solutions" / "ch1_x"
+    folder.mkdir(parents=True)
+    (folder / "chapter.py").write_text(chapter, encoding="utf-8")
+    (folder / "claims.py").write_text(claims, encoding="utf-8")
+    save(
+        course / "assets/results/ch1_x/counting.json",
+        Result({0: 3, 1: 4, 2: 5, 3: 6}, {}, "cpu", "une machine", "2026-11-30", 1.0, "abc"),
+    )
+
+
+def test_a_claim_that_holds_leaves_no_mark_in_the_notebook(course):
+    claimed(course)
+    assert command_line.main(["build"]) == 0
+    text = (course / "notebooks" / "ch1_x.ipynb").read_text(encoding="utf-8")
+    assert "quatre fois plus loin." in text and "claim" not in text
+
+
+WRONG_CLAIMS = [
+    (CLAIMED, CLAIMS.replace("== 4", "== 5"), "chapter.py:31 (four_values) : cette affirmation est fausse"),
+    (CLAIMED, CLAIMS.replace("'counting'", "'other'"), "mesures ch1_x other"),
+    (CLAIMED, CLAIMS.replace("len(", "1 / 0 + len("), "le prédicat échoue : ZeroDivisionError"),
+    (CLAIMED, CLAIMS + "def other(results):\n    return True\n", "claims.py:3 (other) : aucune phrase ne la dit"),
+    (CLAIMED.replace("claim: four", "claim: five"), CLAIMS, "`five_values` n'est pas dans"),
+    (CLAIMED.replace(" <!-- claim: four_values -->", ""), CLAIMS, "ce paragraphe conclut d'une expérience (« fois »)"),
+    (CLAIMED, "1 / 0\n", "claims.py:1 : l'exécution échoue"),
+]
+
+
+@pytest.mark.parametrize(("chapter", "claims", "words"), WRONG_CLAIMS)
+def test_a_claim_that_its_results_do_not_bear_stops_the_build(course, capsys, chapter, claims, words):
+    claimed(course, chapter, claims)
+    assert command_line.main(["build"]) == 2
+    assert words in capsys.readouterr().err.replace("\u00a0", " ")

@@ -27,6 +27,7 @@ from nbformat import NotebookNode
 from atelier import paths
 from grader import UserError
 from grader.authoring.chapters import Cell, Chapter, ChapterError, Problem, chapter_names, load_chapter
+from grader.authoring.claims import check_claims
 from grader.authoring.declarations import format_points
 from grader.authoring.rules import check_structure, strip_solutions
 from grader.cli import FrenchParser
@@ -108,7 +109,7 @@ def build_chapter(name: str, root: Path) -> Products:
         chapter = load_chapter(name, root)
     except ChapterError as error:
         return Products(name, error.problems)
-    products = Products(name, check_structure(chapter))
+    products = Products(name, [*check_structure(chapter), *check_claims(chapter, root)])
     cases, found = packs.build_cases(chapter)
     already = {(p.cell, p.line) for p in products.problems}
     products.problems += [p for p in found if not p.line or (p.cell, p.line) not in already]

@@ -23,6 +23,7 @@ from typing import Any
 from atelier import paths
 from atelier.judging.exercise import Exercise, Quiz
 from atelier.text import typeset
+from grader.authoring.claims import Claim, load_claims, taken_out
 from grader.authoring.declarations import (
     ChapterError,
     Declared,
@@ -57,6 +58,8 @@ class Cell:
     id: str = ""
     tags: tuple[str, ...] = ()
     line: int = 0
+    claims: tuple[str, ...] = ()
+    """Les affirmations que portent les phrases de cette cellule de texte."""
 
 
 def chapter_names(root: Path | None = None) -> list[str]:
@@ -88,6 +91,7 @@ def load_chapter(name: str, root: Path | None = None) -> Chapter:
         cells=[_with_heading(cell, declared) for cell in cells],
         declared=declared,
         asked=load_quizzes(name, folder / "quiz.md"),
+        claims=load_claims(name, folder / "claims.py"),
     )
 
 
@@ -114,6 +118,7 @@ class Chapter:
     cells: list[Cell]
     declared: dict[str, Declared]
     asked: dict[str, tuple[Quiz, int]]
+    claims: dict[str, Claim] = field(default_factory=dict)
     _wrong: dict[tuple[str, str], Callable[..., Any]] = field(default_factory=dict, repr=False)
 
     @property
@@ -285,7 +290,8 @@ def _split_quizzes(source: str, tags: tuple[str, ...], line: int, file: str, cel
     def flush() -> None:
         if text := "\n".join(pending).strip("\n"):
             leading = next(i for i, part in enumerate(pending) if part.strip())
-            cells.append(Cell("markdown", typeset(text), "", tags, start + leading))
+            text, claims = taken_out(text)
+            cells.append(Cell("markdown", typeset(text), "", tags, start + leading, claims))
         pending.clear()
 
     for offset, part in enumerate(source.split("\n")):
