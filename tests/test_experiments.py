@@ -185,12 +185,16 @@ def test_a_claim_that_holds_leaves_no_mark_in_the_notebook(course):
 
 
 WRONG_CLAIMS = [
-    (CLAIMED, CLAIMS.replace("== 4", "== 5"), "chapter.py:31 (four_values) : cette affirmation est fausse"),
+    (CLAIMED, CLAIMS.replace("== 4", "== 5"), "chapter.py:23 (four_values) : cette affirmation est fausse"),
     (CLAIMED, CLAIMS.replace("'counting'", "'other'"), "mesures ch1_x other"),
     (CLAIMED, CLAIMS.replace("len(", "1 / 0 + len("), "le prédicat échoue : ZeroDivisionError"),
     (CLAIMED, CLAIMS + "def other(results):\n    return True\n", "claims.py:3 (other) : aucune phrase ne la dit"),
     (CLAIMED.replace("claim: four", "claim: five"), CLAIMS, "`five_values` n'est pas dans"),
-    (CLAIMED.replace(" <!-- claim: four_values -->", ""), CLAIMS, "ce paragraphe conclut d'une expérience (« fois »)"),
+    (
+        CLAIMED.replace(" <!-- claim: four_values -->", ""),
+        CLAIMS,
+        "ce paragraphe conclut d'une expérience (« fois ») : il y faut",
+    ),
     (CLAIMED, "1 / 0\n", "claims.py:1 : l'exécution échoue"),
 ]
 

@@ -1,4 +1,4 @@
-"""Les affirmations d'un chapitre : chacune est un prédicat sur des résultats enregistrés, et une phrase qui porte son nom.
+"""Les affirmations d'un chapitre : un prédicat sur des résultats enregistrés, et une phrase qui porte son nom.
 
 `claims.py` définit une fonction par affirmation ; elle reçoit `results`, qui donne la valeur enregistrée d'une
 expérience, et rend vrai ou faux. Dans la prose, la phrase finit par `<!-- claim: nom -->`, que la construction retire.
@@ -97,9 +97,7 @@ def _bare_conclusions(chapter: Chapter) -> Iterator[Problem]:
         if cell.kind == "markdown" and after:
             first = cell.source.split("\n\n")[0]
             if (word := _COMPARES.search(first)) and not cell.claims and not first.startswith("#"):
-                message = (
-                    f"ce paragraphe conclut d'une expérience (« {word[0]} ») sans affirmation : <!-- claim: nom -->."
-                )
+                message = f"ce paragraphe conclut d'une expérience (« {word[0]} ») : il y faut <!-- claim: nom -->."
                 yield Problem(chapter.file, cell.line, "markdown", message)
         after = cell.kind == "code" and any(re.search(rf"\b{name}\(", cell.source) for name in experiments)
 
