@@ -52,6 +52,8 @@ _HOME = {
     "train": "training",
     "load_measures": "measures",
     "experiment": "experiments",
+    "bet": "bets",
+    "settle": "bets",
 }
 
 __all__ = sorted(_HOME)

@@ -1,4 +1,4 @@
-"""Ce que vous avez fait : exercices réussis, indices ouverts, réponses aux quiz.
+"""Ce que vous avez fait : exercices réussis, indices ouverts, réponses aux quiz, paris.
 
 Tenu dans `progression.json` par `atelier.state`.
 """
@@ -29,7 +29,7 @@ def _clean(raw: Any) -> tuple[State, bool]:
         raise ValueError("un objet JSON est attendu")
     found: State = dict(raw or {})
     dropped = False
-    for section in ("exercises", "quizzes"):
+    for section in ("exercises", "quizzes", "bets"):
         entries = found.get(section) if found.get(section) is not None else {}
         if not isinstance(entries, dict):
             raise ValueError(f"{section} doit être un objet JSON")
@@ -70,6 +70,11 @@ def record_answer(chapter: str, quiz: str, correct: bool) -> None:
         entry["correct"] = bool(entry.get("correct")) or correct
 
     update(change)
+
+
+def record_bet(name: str, guess: float | str) -> None:
+    """Garde un pari ; le dernier remplace le précédent."""
+    update(lambda found: found["bets"].update({name: {"guess": guess}}))
 
 
 def _count(entry: dict[str, Any], key: str) -> int:

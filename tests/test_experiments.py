@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from atelier import experiments, hardware, paths
+from atelier import bets, experiments, hardware, paths
 from atelier.experiments import Result, experiment, load, save
 from grader import __main__ as command_line
 
@@ -204,3 +204,57 @@ def test_a_claim_that_its_results_do_not_bear_stops_the_build(course, capsys, ch
     claimed(course, chapter, claims)
     assert command_line.main(["build"]) == 2
     assert words in capsys.readouterr().err.replace("\u00a0", " ")
+
+
+@pytest.fixture
+def reader(course, monkeypatch):
+    """Un lecteur dont l'état est dans ce cours."""
+    monkeypatch.setenv("COURS_ETAT", str(course / "etat"))
+    monkeypatch.setenv("COURS_SANS_WIDGETS", "1")
+    return course
+
+
+def test_a_bet_is_kept_and_shown_beside_the_result(reader, capsys):
+    bets.bet("four_bits", "De combien la perplexité monte-t-elle ?")
+    assert 'bet("four_bits", guess=3.5)' in capsys.readouterr().out
+    bets.settle("four_bits", 46.4)
+    assert capsys.readouterr().out == "", "qui n'a pas parié n'apprend rien de lui"
+    bets.bet("four_bits", guess=20)
+    bets.settle("four_bits", 46.4)
+    bets.bet("four_bits", "De combien ?")
+    said = capsys.readouterr().out.replace("\u00a0", " ").replace("\u202f", " ")
+    assert "Pari gardé : 20." in said and "Votre pari : 20." in said
+    assert "Vous aviez parié 20 ; la mesure donne 46,4, 2,3 fois plus." in said
+
+
+@pytest.mark.parametrize(
+    ("kept", "measured", "words"),
+    [
+        (10, 10.2, "à 5\u00a0% près"), (10, 2.5, "4 fois moins"), (-1, 3.0, "la mesure donne 3."), (0, 3.0, "donne 3."),
+        ("par canal", "par canal", "c'est bien ce qui se mesure"), ("par canal", "par groupe", "dit «\u00a0par groupe"),
+    ],
+)  # fmt: skip
+def test_what_a_bet_was_worth(reader, capsys, kept, measured, words):
+    bets.bet("b", guess=kept)
+    bets.settle("b", measured)
+    assert words in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("guess", "options"), [(True, ()), (math.nan, ()), ([1], ()), ("ailleurs", ("ici", "là"))])
+def test_a_guess_that_is_none_is_refused(reader, guess, options):
+    with pytest.raises(ValueError, match="on parie ici"):
+        bets.bet("b", options=options, guess=guess)
+    assert bets.guessed("b") is None
+
+
+def test_the_widget_keeps_what_is_typed_or_chosen(reader):
+    import ipywidgets
+
+    typed = bets.build_widget("b", "Combien ?", (), None, ipywidgets)
+    field, button = typed.children[1].children
+    field.value = 7.0
+    button.click()
+    assert bets.guessed("b") == 7.0 and "Votre pari" in typed.children[2].value
+    picked = bets.build_widget("c", "Où ?", ("**ici**", "là"), None, ipywidgets)
+    picked.children[1].value = "ici"
+    assert bets.guessed("c") == "**ici**" and "aria-live" in picked.children[2].value

@@ -267,9 +267,9 @@ def test_the_board_has_the_same_care(capsys):
 
 def test_parts_that_another_version_wrote_are_left_as_they_are():
     state.folder().mkdir()
-    (state.folder() / state.PROGRESS).write_text(json.dumps({"exercises": {}, "quizzes": None, "bets": {"ch3": [1]}}))
+    (state.folder() / state.PROGRESS).write_text(json.dumps({"exercises": {}, "quizzes": None, "avenir": {"ch3": [1]}}))
     journal.record_check(CHAPTER, "x", True)
-    assert json.loads((state.folder() / state.PROGRESS).read_text())["bets"] == {"ch3": [1]}
+    assert json.loads((state.folder() / state.PROGRESS).read_text())["avenir"] == {"ch3": [1]}
 
 
 def test_odd_entries_are_put_aside(capsys):

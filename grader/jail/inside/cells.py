@@ -34,7 +34,7 @@ MAX_PASSED = 10
 MAX_STEPS = 200
 """Instructions d'une cellule annoncées avant d'être exécutées : qui surveille saura laquelle a tout arrêté."""
 
-QUIET = ("check", "hint", "progress", "quiz", "show", "table", "board", "save_variant")
+QUIET = ("check", "hint", "progress", "quiz", "bet", "settle", "show", "table", "board", "save_variant")
 """Noms de l'atelier sans effet à la correction : ils affichent ou écrivent, aucun exercice n'en dépend."""
 
 _kept: list[types.ModuleType] = []
