@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from colibri import train
+from colibri import card as card_module
+from colibri import evaluate, pretrain, run, train
+from colibri import recipe as recipe_module
 
 ROOT = Path(__file__).parents[1]
 COLIBRI = ROOT / "assets" / "colibri"
@@ -25,7 +27,7 @@ def read(name: str) -> Any:
 
 @pytest.fixture(scope="module")
 def loaded() -> tuple[Any, Any]:
-    return train.load_assets()
+    return evaluate.load_assets()
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +41,7 @@ def test_se_charge_comme_un_gpt2(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
     assert type(model).__name__ == "GPT2LMHeadModel"
     assert type(AutoModelForCausalLM.from_pretrained(COLIBRI)) is type(model)
-    assert tokenizer.eos_token == train.END_OF_TEXT
+    assert tokenizer.eos_token == recipe_module.END_OF_TEXT
     assert tokenizer.eos_token_id == model.config.eos_token_id == 0
     assert len(tokenizer) == model.config.vocab_size
     assert model.config.activation_function == "gelu_new"
@@ -51,7 +53,7 @@ def test_parametres_et_tete_liee(loaded: tuple[Any, Any], recipe: dict[str, Any]
     d = config.n_embd
     expected = (config.vocab_size + config.n_positions) * d + config.n_layer * (12 * d * d + 13 * d) + 2 * d
     assert sum(p.numel() for p in model.parameters()) == expected == recipe["parametres"]
-    assert expected == train.Recipe(**recipe["reglages"]).n_params
+    assert expected == recipe_module.Recipe(**recipe["reglages"]).n_params
     assert model.lm_head.weight.data_ptr() == model.transformer.wte.weight.data_ptr()
     assert 2_500_000 <= expected <= 3_200_000
     assert d // config.n_head >= 32 and d % config.n_head == 0
@@ -82,17 +84,17 @@ def test_l_elision_reste_avec_l_article(loaded: tuple[Any, Any]) -> None:
 
 def test_perplexite_du_debut_de_la_validation(loaded: tuple[Any, Any]) -> None:
     model, tokenizer = loaded
-    docs = train.first_bytes(train.documents(CORPORA / "a_validation.txt"), 20_000)
-    stream = train.read_stream(tokenizer, docs)
+    docs = evaluate.first_bytes(recipe_module.documents(CORPORA / "a_validation.txt"), 20_000)
+    stream = evaluate.read_stream(tokenizer, docs)
     stated = read("evaluation.json")["debut_de_a_validation"]
-    figures = stream.figures(train.model_nats(model, stream.ids))
+    figures = stream.figures(evaluate.model_nats(model, stream.ids))
     assert figures["jetons"] == stated["jetons"] and figures["octets"] == stated["octets"]
     assert figures["perplexite"] == pytest.approx(stated["perplexite"], rel=0.005)
 
 
 def test_l_evaluation_tient_ses_promesses() -> None:
     extracts = read("evaluation.json")["extraits"]
-    assert set(extracts) == set(train.EXTRACTS)
+    assert set(extracts) == set(evaluate.EXTRACTS)
     for row in extracts.values():
         ours = row["colibri"]
         assert ours["perplexite"] == pytest.approx(math.exp(ours["nats"] / ours["jetons"]), rel=1e-3)
@@ -105,12 +107,12 @@ def test_l_evaluation_tient_ses_promesses() -> None:
 
 
 def test_journal_et_recette_disent_la_meme_chose(recipe: dict[str, Any]) -> None:
-    rows = train.read_journal(COLIBRI / "journal.csv")
-    assert tuple(rows[0]) == train.JOURNAL_FIELDS
+    rows = run.read_journal(COLIBRI / "journal.csv")
+    assert tuple(rows[0]) == recipe_module.JOURNAL_FIELDS
     for field, kind in (("pas", int), ("jetons", int), ("secondes", float)):
         values = [kind(row[field]) for row in rows]
         assert all(a < b for a, b in itertools.pairwise(values)), field
-    settings = train.Recipe(**recipe["reglages"])
+    settings = recipe_module.Recipe(**recipe["reglages"])
     assert all(int(row["jetons"]) == int(row["pas"]) * settings.tokens_per_step for row in rows)
     assert recipe["jetons"] == recipe["pas"] * settings.tokens_per_step
     assert 0 <= recipe["pas"] - int(rows[-1]["pas"]) < 10
@@ -133,22 +135,22 @@ def test_le_texte_lu_est_celui_de_la_provenance(recipe: dict[str, Any]) -> None:
 def test_la_fiche_donne_les_chiffres_de_l_evaluation(recipe: dict[str, Any]) -> None:
     card = (COLIBRI / "fiche.md").read_text(encoding="utf-8")
     for row in read("evaluation.json")["extraits"].values():
-        assert train.number(row["colibri"]["bits_par_octet"], 3) in card
-        assert train.number(row["colibri"]["perplexite"], 1) in card
-    assert train.number(recipe["jetons"]) in card
-    assert all(f"**{prompt}**" in card for prompt in train.PROMPTS)
+        assert card_module.number(row["colibri"]["bits_par_octet"], 3) in card
+        assert card_module.number(row["colibri"]["perplexite"], 1) in card
+    assert card_module.number(recipe["jetons"]) in card
+    assert all(f"**{prompt}**" in card for prompt in card_module.PROMPTS)
     assert card.count("\nGraine ") == 10
 
 
 def test_la_perte_d_entrainement_est_celle_de_gpt2(loaded: tuple[Any, Any], recipe: dict[str, Any]) -> None:
     """Notre boucle et `transformers` calculent la même chose, à l'arrondi bfloat16 près."""
     model, tokenizer = loaded
-    settings = train.Recipe(**recipe["reglages"])
+    settings = recipe_module.Recipe(**recipe["reglages"])
     text = (CORPORA / "a_validation.txt").read_text(encoding="utf-8")[:8_000]
     ids = torch.tensor(tokenizer(text, verbose=False)["input_ids"][: settings.n_positions + 1])[None]
     params = {name: p.detach() for name, p in model.named_parameters()}
     with torch.no_grad():
-        ours = train.loss_function(params, ids[:, :-1], ids[:, 1:], settings.n_layer, settings.n_head)
+        ours = pretrain.loss_function(params, ids[:, :-1], ids[:, 1:], settings.n_layer, settings.n_head)
         reference = model(ids[:, :-1], labels=ids[:, 1:], shift_labels=ids[:, 1:]).loss.item()
     assert ours.item() == pytest.approx(reference, rel=0.01)
 
@@ -158,34 +160,34 @@ def test_les_lots_se_retrouvent(tmp_path: Path) -> None:
     tokens = np.arange(1_000, dtype=np.uint16)
     np.save(tmp_path / "tokens.npy", tokens)
     np.save(tmp_path / "starts.npy", np.arange(0, 1_001, 50))
-    settings = train.Recipe(n_positions=16)
-    batches = train.Batches(tmp_path, settings)
+    settings = recipe_module.Recipe(n_positions=16)
+    batches = pretrain.Batches(tmp_path, settings)
     epoch = [batches.window(i) for i in range(2 * batches.per_epoch)]
-    again = train.Batches(tmp_path, settings).window(batches.per_epoch + 3)
+    again = pretrain.Batches(tmp_path, settings).window(batches.per_epoch + 3)
     assert np.array_equal(again, epoch[batches.per_epoch + 3])
     first = np.concatenate([window[:-1] for window in epoch[: batches.per_epoch]])
     assert len(set(first.tolist())) == len(first)
 
 
 def test_plan_d_apprentissage() -> None:
-    settings = train.Recipe(warmup_steps=10, decay_share=0.4)
-    assert train.schedule(1, 0.0, settings) == pytest.approx(0.1)
-    assert train.schedule(100, 0.5, settings) == 1.0
-    assert train.schedule(100, 0.8, settings) == pytest.approx(0.5)
-    assert train.schedule(100, 1.0, settings) == 0.0
+    settings = recipe_module.Recipe(warmup_steps=10, decay_share=0.4)
+    assert pretrain.schedule(1, 0.0, settings) == pytest.approx(0.1)
+    assert pretrain.schedule(100, 0.5, settings) == 1.0
+    assert pretrain.schedule(100, 0.8, settings) == pytest.approx(0.5)
+    assert pretrain.schedule(100, 1.0, settings) == 0.0
 
 
 def test_orthogonalise() -> None:
     """Muon ramène les valeurs singulières près de 1."""
     matrices = torch.randn(2, 32, 64, generator=torch.Generator().manual_seed(0))
-    values = torch.linalg.svdvals(train.orthogonalise(matrices))
+    values = torch.linalg.svdvals(pretrain.orthogonalise(matrices))
     assert 0.6 < values.min() and values.max() < 1.3
 
 
 def test_trigramme_est_une_loi_de_probabilite() -> None:
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 8, 500)
-    trigram = train.Trigram(tokens, 8)
+    trigram = evaluate.Trigram(tokens, 8)
     for context in ((0, 1), (3, 3), (7, 2)):
         total = 0.0
         for token in range(8):
@@ -200,7 +202,7 @@ def test_une_reprise_est_exacte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("TORCH_COMPILE_DISABLE", "1")
     tiny = {"n_vocab": 256, "n_embd": 64, "n_layer": 1, "n_head": 2, "n_positions": 32, "micro_batch": 2}
     options = [f"--{name.replace('_', '-')}={value}" for name, value in tiny.items()] + ["--decay-share=0.01"]
-    per_step = train.Recipe(**tiny).tokens_per_step
+    per_step = recipe_module.Recipe(**tiny).tokens_per_step
     weights = []
     for folder, budgets in (("reprise", (4, 8)), ("suite", (8,))):
         work = tmp_path / folder
