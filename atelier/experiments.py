@@ -11,7 +11,6 @@ import functools
 import hashlib
 import inspect
 import json
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -143,11 +142,10 @@ def save(path: Path, result: Result) -> None:
     about = {k: v for k, v in vars(result).items() if k not in ("value", "arguments")}
     arguments, _ = encode(_with_text_keys(result.arguments))
     text = json.dumps(about | {"arguments": arguments, "value": tree}, ensure_ascii=False, indent=1, allow_nan=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".safetensors")
     if tensors:
-        _replace(beside, pack(tensors))
-    _replace(path, (text + "\n").encode())
+        paths.write_atomically(beside, pack(tensors))
+    paths.write_atomically(path, (text + "\n").encode())
     if not tensors:
         beside.unlink(missing_ok=True)
 
@@ -183,9 +181,3 @@ def _with_keys(value: Any) -> Any:
     if isinstance(value, list):
         return [_with_keys(v) for v in value]
     return tuple(map(_with_keys, value)) if isinstance(value, tuple) else value
-
-
-def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_bytes(content)
-    partial.replace(path)

@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any
 
 from atelier.hardware import machine
-from atelier.paths import asset
+from atelier.paths import asset, write_atomically
 
 
 def load_measures(chapter: str) -> dict[str, Any]:
@@ -27,8 +27,5 @@ def save_measures(chapter: str, recipe: dict[str, Any], **measures: Any) -> None
     Appelé après chaque expérience, un arrêt au milieu ne perd que l'expérience en cours.
     """
     path = asset("mesures", f"{chapter}.json")
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = {"machine": machine(), "date": date.today().isoformat(), "recette": recipe, **measures}
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_atomically(path, (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())

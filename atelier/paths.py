@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -59,3 +60,16 @@ def chapter_titles() -> dict[str, str]:
 def asset(*parts: str) -> Path:
     """Chemin d'une ressource : `asset("colibri")`, `asset("corpora", "a_test.txt")`."""
     return root().joinpath("assets", *parts)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Écrit un fichier entier, ou laisse l'ancien : personne n'en voit jamais la moitié. Crée son dossier."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partiel")
+    try:
+        partial.write_bytes(data)
+        os.replace(partial, path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
+        raise

@@ -25,6 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from atelier.paths import write_atomically
 from colibri import provenance, sources
 from colibri.readme import readme
 from colibri.sources import Cache, Document, Row
@@ -336,10 +337,7 @@ def block(document: Document) -> str:
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Écrit d'un coup : un lecteur ne voit jamais un fichier à moitié écrit."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.tmp")
-    draft.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
-    draft.replace(path)
+    write_atomically(path, ("\n".join(lines) + "\n").encode())
 
 
 def write_text(path: Path, documents: Iterable[Document]) -> None:

@@ -369,9 +369,5 @@ def _notebook_bytes(notebook: NotebookNode) -> bytes:
 
 
 def _write_if_changed(path: Path, content: bytes) -> None:
-    if path.is_file() and path.read_bytes() == content:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.partiel")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    if not path.is_file() or path.read_bytes() != content:
+        paths.write_atomically(path, content)

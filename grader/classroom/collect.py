@@ -22,13 +22,14 @@ import nbformat
 from nbgrader.utils import parse_utc
 
 from atelier import paths
+from atelier.paths import write_atomically
 from grader import UserError
 from grader.authoring.chapters import chapter_names
 from grader.classroom.archives import ARCHIVES, Received, clean_name, is_notebook_name, plausible, seconds, unpack
 from grader.classroom.course import CONFIG, Course
 from grader.classroom.layout import Layout, Who
 from grader.classroom.nbglue import Assignment, assignment, blank_copy, read_apart, refusal
-from grader.classroom.people import People, slug, write_atomically
+from grader.classroom.people import People, slug
 from grader.classroom.submission import MAX_FILE_BYTES, Unreadable, claimed, defines, plain
 
 __all__ = ["Collected", "collect", "moodle_numbers", "slug"]

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from nbgrader.api import SubmittedAssignment
 from sqlalchemy import select
 
+from atelier.paths import write_atomically
 from grader import UserError
 from grader.classroom.course import Course
 from grader.classroom.layout import Who, someone
@@ -37,14 +36,6 @@ def slug(name: str) -> str:
     text = unicodedata.normalize("NFKD", name.lower()).translate(WITHOUT_ACCENT)
     text = "".join(c for c in text if not unicodedata.combining(c))
     return re.sub(r"[^a-z0-9]+", "-", text).strip("-")[:LENGTH].strip("-")
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Le fichier entier, ou l'ancien."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partiel")
-    partial.write_bytes(data)
-    os.replace(partial, path)
 
 
 @dataclass

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import os
 import time
 import warnings
 from collections.abc import Callable, Iterable, Mapping
@@ -40,6 +39,7 @@ from sqlalchemy import exc, insert, select, update
 from sqlalchemy.engine import make_url
 from traitlets.config import Config
 
+from atelier.paths import write_atomically
 from grader import UserError
 from grader.classroom.course import CONFIG, Course, configure
 from grader.classroom.marks import CopyMarks, read_marks, seconds_late
@@ -209,11 +209,8 @@ class Recorder:
     def write_files(self, student: str, text: str) -> None:
         """Le carnet corrigé, entier ou pas du tout, et les fichiers qui l'accompagnent."""
         path = self.file(student)
-        partial = path.with_name(f".{path.name}.partiel")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(text, encoding="utf-8")
-            os.replace(partial, path)
+            write_atomically(path, text.encode())
             for other in path.parent.rglob("*"):
                 if other.is_file() and other != path:
                     other.unlink()
@@ -224,7 +221,6 @@ class Recorder:
                 target.write_bytes(file.read_bytes())
             self.converter.set_permissions(self.name, student)
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise RecordError(
                 f"La copie corrigée de {student} ne peut pas être écrite dans {path.parent} ({error.strerror}). "
                 "Libérez de la place ou rendez ce dossier inscriptible, puis relancez la même commande\u00a0: "
