@@ -593,13 +593,7 @@ def test_the_lab_configuration_is_french_and_shipped():
 
 @pytest.mark.lent
 def test_a_real_interrupted_set_up_is_repaired_and_the_second_start_installs_nothing(house):
-    """Sans les paquets lourds, que l'intégration continue vient d'installer par le même chemin."""
     shutil.copytree(ROOT / "notebooks", house / "notebooks")
-    declared = house / "pyproject.toml"
-    heavy = r'^    "(?:matplotlib|onnx|onnxruntime|peft|sacrebleu|scikit-learn|torch|torchao|transformers)>=.*\n'
-    light, dropped = re.subn(heavy, "", declared.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert dropped == 9
-    declared.write_text(light, encoding="utf-8")
     env = {k: v for k, v in os.environ.items() if not k.startswith("COURS_")} | {"PYTHONUNBUFFERED": "1"}
     line = [sys.executable, "cours.py", "--no-open"]
     first = subprocess.Popen(line, cwd=house, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
