@@ -818,7 +818,7 @@ from atelier import packs, paths
 from atelier.judging.compare import compare
 from atelier.judging.exercise import Tolerance
 from atelier.judging.probes import run_case
-from grader import build
+from grader.authoring import build
 from grader.authoring.chapters import chapter_names, load_chapter
 
 for name in chapter_names(paths.root()):
