@@ -14,7 +14,7 @@ from typing import Any
 
 from atelier import journal
 from atelier.display import _display, note, number
-from atelier.quizzes import _announce, _in_notebook, plain, rich
+from atelier.quizzes import announce, plain, rich, show_widget
 from atelier.text import typeset
 
 Guess = float | str
@@ -33,7 +33,12 @@ def bet(name: str, question: str = "", options: Sequence[str] = (), guess: Guess
     known = guessed(name)
     if os.environ.get("COURS_ENREGISTRER") == "1":
         _display(f"<p>{rich(asked)}</p>", plain(asked))
-    elif not _show_widget(name, asked, options, known):
+        return
+
+    def build(widgets: Any) -> Any:
+        return build_widget(name, asked, options, known, widgets)
+
+    if not show_widget(build, f"<p>{rich(asked)}</p>", plain(asked)):
         how = options[0] if options else "3.5"
         call = f'bet("{name}", guess="{how}")' if options else f'bet("{name}", guess={how})'
         before = typeset(f" Votre pari : {_said(known)}.") if known is not None else ""
@@ -77,7 +82,7 @@ def _said(guess: Guess) -> str:
 
 
 def _ratio(kept: float, measured: float) -> str:
-    """« , soit 2,3 fois plus » quand les deux nombres sont de même signe et assez différents."""
+    """« , 2,3 fois plus » quand les deux nombres sont de même signe et assez différents."""
     if kept * measured <= 0:
         return ""
     times = measured / kept
@@ -86,29 +91,13 @@ def _ratio(kept: float, measured: float) -> str:
     return f", {number(max(times, 1 / times), 2)} fois {'plus' if times > 1 else 'moins'}"
 
 
-def _show_widget(name: str, question: str, options: Sequence[str], known: Guess | None) -> bool:
-    """Affiche de quoi parier. Rend False si les boutons ne sont pas disponibles."""
-    if os.environ.get("COURS_SANS_WIDGETS") == "1" or not _in_notebook():
-        return False
-    try:
-        import ipywidgets
-        from IPython.display import display
-    except ImportError:
-        return False
-    view = build_widget(name, question, options, known, ipywidgets)
-    model = {"version_major": 2, "version_minor": 0, "model_id": view.model_id}
-    shown = {"application/vnd.jupyter.widget-view+json": model, "text/html": f"<p>{rich(question)}</p>"}
-    display(shown | {"text/plain": plain(question)}, raw=True)
-    return True
-
-
 def build_widget(name: str, question: str, options: Sequence[str], known: Guess | None, widgets: Any) -> Any:
     """La question, de quoi répondre, et le pari gardé, annoncé par les lecteurs d'écran."""
-    said = widgets.HTML(_announce(typeset(f"Votre pari : {_said(known)}.") if known is not None else ""))
+    said = widgets.HTML(announce(typeset(f"Votre pari : {_said(known)}.") if known is not None else ""))
 
     def placed(guess: Guess) -> None:
         _keep(name, guess, options)
-        said.value = _announce(html.escape(typeset(f"Votre pari : {_said(guess)}. Exécutez la suite pour savoir.")))
+        said.value = announce(html.escape(typeset(f"Votre pari : {_said(guess)}. Exécutez la suite pour savoir.")))
 
     if options:
         labels = [plain(o) for o in options]

@@ -13,16 +13,13 @@ import inspect
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from atelier import paths
 from atelier.text import typeset
-
-SCALES = ("essai", "cpu", "gpu")
-"""De la plus petite à la plus grande."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,8 @@ class Result:
 
     def better_than(self, other: Result) -> bool:
         """Vrai s'il ne faut pas le remplacer par `other` sans qu'on le demande : plus grande échelle, autre machine."""
+        from atelier.hardware import SCALES  # de la plus petite à la plus grande
+
         return SCALES.index(self.scale) > SCALES.index(other.scale) or self.machine != other.machine
 
 
@@ -96,13 +95,12 @@ class Experiment:
         bound = inspect.signature(self.function).bind_partial(**self.full)
         bound.apply_defaults()
         kept = load(path) if path.is_file() else None
-        today = date.today().isoformat()
-        new = Result(None, dict(bound.arguments), scale().name, machine(), today, 0.0, self.code)
+        new = Result(None, dict(bound.arguments), scale().name, machine(), date.today().isoformat(), 0.0, self.code)
         if kept is not None and not redo and kept.better_than(new):
             return path, kept
         start = time.perf_counter()
         value = self.function(*bound.args, **bound.kwargs)
-        save(path, Result(value, new.arguments, new.scale, new.machine, today, time.perf_counter() - start, new.code))
+        save(path, replace(new, value=value, seconds=time.perf_counter() - start))
         return path, None
 
     @property

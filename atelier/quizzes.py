@@ -11,7 +11,7 @@ import os
 import random
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from atelier import journal, packs
@@ -40,7 +40,7 @@ def quiz(name: str, answer: str = "") -> None:
         print(question.reply_to_letter(answer))
     elif os.environ.get("COURS_ENREGISTRER") == "1":
         _display(question.page(), question.text())
-    elif not _show_widget(question):
+    elif not show_widget(lambda widgets: build_widget(question, widgets), question.page(), question.text()):
         _display(question.markup(), question.text())
 
 
@@ -113,8 +113,11 @@ def _in_notebook() -> bool:
     return ipython is not None and getattr(ipython.get_ipython(), "kernel", None) is not None
 
 
-def _show_widget(question: _Question) -> bool:
-    """Affiche les boutons radio. Rend False s'ils ne sont pas disponibles."""
+def show_widget(build: Callable[[Any], Any], page: str, text: str) -> bool:
+    """Affiche ce que `build` fait du module ipywidgets. Rend False si les boutons ne sont pas disponibles.
+
+    page et text : ce que montrent à leur place une page exportée, où les boutons ne vivent plus, et un terminal.
+    """
     if os.environ.get("COURS_SANS_WIDGETS") == "1" or not _in_notebook():
         return False
     try:
@@ -122,10 +125,8 @@ def _show_widget(question: _Question) -> bool:
         from IPython.display import display
     except ImportError:
         return False
-    view = {"version_major": 2, "version_minor": 0, "model_id": build_widget(question, ipywidgets).model_id}
-    # Une page exportée, où les boutons ne vivent plus, montre à leur place les réponses à déplier.
-    shown = {"application/vnd.jupyter.widget-view+json": view, "text/html": question.page()}
-    display(shown | {"text/plain": question.text()}, raw=True)
+    view = {"version_major": 2, "version_minor": 0, "model_id": build(ipywidgets).model_id}
+    display({"application/vnd.jupyter.widget-view+json": view, "text/html": page, "text/plain": text}, raw=True)
     return True
 
 
@@ -136,15 +137,15 @@ def build_widget(question: _Question, widgets: Any) -> Any:
         value=None,
         layout=widgets.Layout(width="max-content"),
     )
-    said = widgets.HTMLMath(_announce(""))
+    said = widgets.HTMLMath(announce(""))
 
     def answered(change: Mapping[str, Any]) -> None:
         if change["new"] is not None:
-            said.value = _announce(rich(question.reply(change["new"])))
+            said.value = announce(rich(question.reply(change["new"])))
 
     buttons.observe(answered, names="value")
     return widgets.VBox([widgets.HTMLMath(f"<div>{rich(question.question)}</div>"), buttons, said])
 
 
-def _announce(markup: str) -> str:
+def announce(markup: str) -> str:
     return f'<div role="status" aria-live="polite">{markup}</div>'

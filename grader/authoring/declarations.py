@@ -22,9 +22,6 @@ from atelier.judging.exercise import Choice, Exercise, Misconception, Quiz
 from atelier.text import typeset
 from grader import UserError
 
-Change = tuple[str, str]
-"""(ancien, nouveau) : du texte de la solution et ce qui le remplace ; de plusieurs lignes, des lignes entières."""
-
 
 @dataclass(frozen=True, order=True)
 class Problem:
@@ -243,8 +240,6 @@ class Declared:
 
     exercise: Exercise
     module: ModuleType
-    file: str
-    """Chemin tel qu'on le montre dans un message."""
     written: list[Written] = field(default_factory=list)
     line: int = 0
     """Ligne où commence le texte de `misconceptions`."""
@@ -284,7 +279,7 @@ def _load(package: str, path: Path, shown: str) -> Declared:
     exercise = getattr(module, "exercise", None)
     if not isinstance(exercise, Exercise):
         raise problem(1, "ce fichier doit définir `exercise = Exercise(…)`.")
-    declared = Declared(exercise, module, shown, line=_line_of_text(path, "misconceptions"))
+    declared = Declared(exercise, module, line=_line_of_text(path, "misconceptions"))
     try:
         declared.written = read_misconceptions(getattr(module, "misconceptions", ""))
     except Unreadable as error:
