@@ -448,6 +448,13 @@ def test_generic_rules(name, found):
     assert found() == name
 
 
+def test_one_lucky_square_matrix_is_not_a_square_only_answer():
+    """Juste par hasard sur la seule matrice carrée tirée : on ne dit pas « tout va bien pour une matrice carrée »."""
+    shapes = ((2, 2), (2, 3), (2, 5), (2, 4))
+    cases = [{"x": torch.ones(shape) if shape == (2, 2) else -torch.ones(shape)} for shape in shapes]
+    assert name_of(lambda x: torch.where(x > 0, 2 * x, x), lambda x: 2 * x, {}, cases, {}) != "square_only"
+
+
 # Un genre attendu, ce qu'un étudiant rend à la place, et l'appel que la phrase conseille.
 KINDS = [
     (lambda n, d: n * d, lambda v: torch.tensor(v), "container", int),

@@ -62,7 +62,7 @@ ANSWERS = {
     "constant": ("def scale_up(x, factor):\n    return x * 0", 0.0, "misconception", None),
     "wrong value": (
         "import torch\ndef scale_up(x, factor):\n"
-        "    if factor <= 0: raise ValueError\n    return torch.where(x > 0, x * factor, x)",
+        "    if factor <= 0: raise ValueError\n    return x.abs().sqrt() * factor",  # juste sur aucun tirage
         0.0,
         "incorrect",
         None,
