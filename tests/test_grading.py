@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atelier.judging.codec import dumps
-from grader.classroom.grading import Result, draw, earned, is_constant
+from grader.classroom.grading import Result, draw, earned, fresh_seed, is_constant
 from grader.classroom.nbglue import Assignment, grade_notebook, points_of, write_results
 from grader.classroom.submission import KEY, plan, read_notebook, repair
 from grader.jail.outside.dialogue import Cell, Task, read_outcome
@@ -143,8 +143,8 @@ def test_seeds_are_fresh_and_replayable(essai, sandbox):
     wrong = answered(essai, scale_up="def scale_up(x, factor):\n    return x + factor")
     first = grade(essai, sandbox, wrong)
     second = grade(essai, sandbox, wrong)
-    seeds = [r.seed for results in (first, second) for r in results.values()]
-    assert len(set(seeds)) == len(seeds)
+    seeds = [{r.seed for r in results.values()} for results in (first, second)]
+    assert [len(s) for s in seeds] == [1, 1] and not seeds[0] & seeds[1]
     assert first["scale_up"].feedback != second["scale_up"].feedback
     replayed = grade(essai, sandbox, wrong, seed=int(first["scale_up"].seed))
     assert replayed["scale_up"].feedback == first["scale_up"].feedback
@@ -156,9 +156,25 @@ def test_correct_answers_keep_full_marks_whatever_the_seed(essai, sandbox):
         assert scores(grade(essai, sandbox, answered(essai))) == POINTS
 
 
-def test_drawn_cases_do_not_repeat_from_one_student_to_the_next(essai):
-    one, other = draw(essai.chapter)[0], draw(essai.chapter)[0]
+def test_drawn_cases_do_not_repeat_from_one_grading_to_the_next(essai):
+    one, other = draw(essai.chapter, fresh_seed())[0], draw(essai.chapter, fresh_seed())[0]
     assert not torch.equal(one.cases[0][1]["x"].sum(), other.cases[0][1]["x"].sum())
+
+
+IN_PLACE = "def scale_up(x, factor):\n    if factor <= 0: raise ValueError\n    return x.mul_(factor)"
+
+
+def test_one_grading_gives_every_copy_the_same_subject_that_no_copy_spoils(essai, sandbox):
+    """Une bonne, une fausse, une qui écrit dans ses entrées : le sujet et ses réponses en sortent intacts."""
+    seed = fresh_seed()
+    subject = essai.subject(seed)
+    content = [dumps({"inputs": d.cases, "expected": d.expected, "wrong": d.wrong}) for d in subject]
+    answers = [SOLVED["scale_up"], "def scale_up(x, factor):\n    return x + factor", IN_PLACE]
+    first, second = ([grade(essai, sandbox, answered(essai, scale_up=a), seed) for a in answers] for _ in range(2))
+    assert essai.subject(seed) is subject
+    assert [dumps({"inputs": d.cases, "expected": d.expected, "wrong": d.wrong}) for d in subject] == content
+    assert first == second and [r["scale_up"].verdict for r in first[:2]] == ["correct", "misconception"]
+    assert first[2]["scale_up"].misconception == "in_place"
 
 
 def test_record_has_exactly_the_agreed_keys(essai, sandbox):

@@ -8,7 +8,8 @@ from __future__ import annotations
 import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from atelier import glosses
@@ -96,37 +97,62 @@ class Result:
 
 @dataclass(frozen=True)
 class Drawn:
-    """Un exercice et ses cas cachés."""
+    """Un exercice et ses cas cachés ; ce qu'on doit y répondre, calculé au premier besoin, sert à toutes les copies."""
 
     id: str
-    exercise: Exercise
+    chapter: Chapter
     seed: int
     cases: list[tuple[str, Inputs]]
 
     @property
+    def exercise(self) -> Exercise:
+        return self.chapter.exercises[self.id]
+
+    @cached_property
     def task(self) -> Task:
         inputs = [inputs for _, inputs in self.cases]
         return Task(self.id, self.exercise.probe, self.exercise.seconds, inputs)
 
+    def answers(self, function: Any) -> list[Outcome]:
+        """Ce que `function` répond à chaque cas."""
+        return [run_case(self.exercise.probe, function, dict(inputs)) for _, inputs in self.cases]
+
+    @cached_property
+    def expected(self) -> list[Outcome]:
+        """Ce que la référence répond. Lève `GradingError` si ce n'est ni une valeur ni une erreur."""
+        expected = self.answers(self.chapter.reference(self.id))
+        if any(map(out_of_memory, expected)):
+            raise MemoryError
+        for outcome in expected:
+            if outcome["status"] not in ("value", "raised"):
+                text = f"la référence répond «{NB}{outcome['status']}{NB}» ({outcome.get('message', '')})"
+                raise GradingError(f"{self.chapter.file}, {self.id}, graine {self.seed}{NB}: {text}")
+        return expected
+
+    @cached_property
+    def wrong(self) -> dict[str, list[Outcome]]:
+        """Ce que répond chaque idée fausse, par nom. N'est demandé qu'après un échec."""
+        names = [m.name for m in self.exercise.misconceptions]
+        return {name: self.answers(self.chapter.wrong(self.id, name)) for name in names}
+
 
 def fresh_seed() -> int:
-    """Graine d'un (devoir, étudiant, exercice) : personne ne peut la connaître d'avance."""
+    """Graine d'une correction, où toutes les copies ont le même sujet : personne ne peut la connaître d'avance."""
     return secrets.randbits(64)
 
 
-def draw(chapter: Chapter, seed: int | None = None) -> list[Drawn]:
-    """Les cas cachés de chaque exercice, d'une graine neuve par exercice (ou de `seed`, pour rejouer)."""
+def draw(chapter: Chapter, seed: int) -> list[Drawn]:
+    """Les cas cachés de chaque exercice, tirés de cette graine."""
     drawn = []
     for id, exercise in chapter.exercises.items():
-        chosen = fresh_seed() if seed is None else seed
         try:
-            cases = exercise.draw_cases(id, chosen, exercise.cases)
+            cases = exercise.draw_cases(id, seed, exercise.cases)
         except MemoryError:
             raise
         except Exception as error:
-            text = f"{chapter.exercise_file(id)}{NB}: le tirage échoue avec la graine {chosen}"
+            text = f"{chapter.exercise_file(id)}{NB}: le tirage échoue avec la graine {seed}"
             raise GradingError(f"{text} ({type(error).__name__}{NB}: {error})") from error
-        drawn.append(Drawn(id, exercise, chosen, cases))
+        drawn.append(Drawn(id, chapter, seed, cases))
     return drawn
 
 
@@ -177,12 +203,12 @@ def answer_of(id: str, cells: Sequence[Cell], report: Report, notes: Mapping[str
     return Answer(cell, report.cells.get(cell.id) if cell else None, report.tasks[id], telling, notes.get(id, ()))
 
 
-def judge(chapter: Chapter, drawn: Drawn, answer: Answer, points: float) -> Result:
+def judge(drawn: Drawn, answer: Answer, points: float) -> Result:
     """Note un exercice : compare chaque cas à la référence et choisit le verdict, dans l'ordre de DESIGN §4."""
     id, exercise = drawn.id, drawn.exercise
     if answer.task.status == "undefined":
         return without_answer(drawn, answer, points)
-    cases = compare_cases(chapter, drawn, answer.task.outcomes)
+    cases = compare_cases(drawn, answer.task.outcomes)
     groups = score_groups(exercise, cases)
     score = earned(groups, points)
     typical = [c for c in cases if c.group == groups[0].name]
@@ -201,7 +227,7 @@ def judge(chapter: Chapter, drawn: Drawn, answer: Answer, points: float) -> Resu
         result.verdict, result.message = "error", one_line(sentence(typical[0].verdict.message))
     elif not failing:
         result.verdict, result.message = "correct", "Tous les cas cachés passent."
-    elif diagnosis := explain(chapter, drawn, cases):
+    elif diagnosis := explain(drawn, cases):
         result.verdict, result.misconception, result.message = "misconception", diagnosis.name, diagnosis.sentence
     else:
         result.verdict = "partial" if score > 0 else "incorrect"
@@ -210,20 +236,12 @@ def judge(chapter: Chapter, drawn: Drawn, answer: Answer, points: float) -> Resu
     return result
 
 
-def compare_cases(chapter: Chapter, drawn: Drawn, outcomes: Sequence[Outcome]) -> list[CaseResult]:
+def compare_cases(drawn: Drawn, outcomes: Sequence[Outcome]) -> list[CaseResult]:
     """Chaque cas, comparé à ce que la référence répond aux mêmes entrées."""
-    reference = chapter.reference(drawn.id)
-    cases = []
-    for (group, inputs), got in zip(drawn.cases, outcomes, strict=True):
-        expected = run_case(drawn.exercise.probe, reference, inputs)
-        if out_of_memory(expected):
-            raise MemoryError
-        if expected["status"] not in ("value", "raised"):
-            text = f"la référence répond «{NB}{expected['status']}{NB}» ({expected.get('message', '')})"
-            raise GradingError(f"{chapter.file}, {drawn.id}, graine {drawn.seed}{NB}: {text}")
-        verdict = compare(expected, got, inputs, drawn.exercise.tolerance)
-        cases.append(CaseResult(group, inputs, expected, got, verdict))
-    return cases
+    return [
+        CaseResult(group, inputs, expected, got, compare(expected, got, inputs, drawn.exercise.tolerance))
+        for (group, inputs), expected, got in zip(drawn.cases, drawn.expected, outcomes, strict=True)
+    ]
 
 
 def out_of_memory(outcome: Outcome) -> bool:
@@ -233,20 +251,11 @@ def out_of_memory(outcome: Outcome) -> bool:
     )
 
 
-def explain(chapter: Chapter, drawn: Drawn, cases: Sequence[CaseResult]) -> Diagnosis | None:
-    """L'idée fausse reconnue. Ce que chacune répond n'est calculé qu'ici, donc seulement après un échec."""
-    names = [m.name for m in drawn.exercise.misconceptions]
-    wrong = {name: chapter.wrong(drawn.id, name) for name in names}
+def explain(drawn: Drawn, cases: Sequence[CaseResult]) -> Diagnosis | None:
+    """L'idée fausse reconnue."""
     probed = [
-        CaseResult(
-            c.group,
-            c.inputs,
-            c.expected,
-            c.got,
-            c.verdict,
-            {name: run_case(drawn.exercise.probe, fn, dict(c.inputs)) for name, fn in wrong.items()},
-        )
-        for c in cases
+        replace(case, wrong={name: outcomes[i] for name, outcomes in drawn.wrong.items()})
+        for i, case in enumerate(cases)
     ]
     messages = {m.name: m.message for m in drawn.exercise.misconceptions}
     return diagnose(probed, messages, drawn.exercise.tolerance)
@@ -392,25 +401,24 @@ _trusted = threading.Lock()
 
 
 def grade_copy(
-    chapter: Chapter,
+    subject: Callable[[], Sequence[Drawn]],
     run: Callable[[Sequence[Task], bool], Report],
     cells: Sequence[Cell],
     points: Mapping[str, float],
     notes: dict[str, list[str]],
-    seed: int | None = None,
 ) -> list[Result]:
     """Note une copie entière. run : exécute ses cellules et des exercices, qui partagent ou non un processus.
 
-    points : barème, par exercice. notes : ce que la réparation a dit, par exercice ou de la copie ("") ; complétées de
-    ce que l'exécution apprend.
+    subject : donne les cas cachés. points : barème, par exercice. notes : ce que la réparation a dit, par exercice ou
+    de la copie ("") ; complétées de ce que l'exécution apprend.
     """
     with _trusted, clean_room():
-        drawn = draw(chapter, seed)
+        drawn = subject()
     report = confirmed(run, [d.task for d in drawn], shared=True)
 
     def judged(some: Sequence[Drawn]) -> dict[str, Result]:
         with _trusted, clean_room():
-            return {d.id: judge(chapter, d, answer_of(d.id, cells, report, notes), points[d.id]) for d in some}
+            return {d.id: judge(d, answer_of(d.id, cells, report, notes), points[d.id]) for d in some}
 
     results = judged(drawn)
     doubtful = [d for d in drawn if results[d.id].verdict != "correct" and not report.tasks[d.id].alone]

@@ -29,7 +29,7 @@ class Setup:
     points: Mapping[str, float]
     cells: Mapping[str, SourceCell]
     kernelspec: Mapping[str, Any] | None
-    seed: int | None
+    seed: int
 
 
 @dataclass(frozen=True)

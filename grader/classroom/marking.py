@@ -23,7 +23,7 @@ from atelier.judging.writing import format_number
 from atelier.text import legible
 from grader import UserError
 from grader.classroom.course import Course
-from grader.classroom.grading import NB, THIN, VERDICTS, Result, grade_refused
+from grader.classroom.grading import NB, THIN, VERDICTS, Result, fresh_seed, grade_refused
 from grader.classroom.jobs import Failed, Graded, Job, Pool, Processes, Setup
 from grader.classroom.marks import CopyMarks, out_of, sentence
 from grader.classroom.nbglue import Assignment, assignment, blank_copy, hooks, open_apart
@@ -119,7 +119,9 @@ def mark(
     start = time.monotonic()
     with Recorder(course, name) as recorder:
         recorder.forget_english()
-        setup = Setup(name, given.fingerprint, points, recorder.cells, recorder.kernelspec, seed)
+        setup = Setup(
+            name, given.fingerprint, points, recorder.cells, recorder.kernelspec, fresh_seed() if seed is None else seed
+        )
         batch = Batch(course, given, recorder, marked, redo or seed is not None)
         if pool is None:
             pool = Processes(min(jobs or os.cpu_count() or 1, len(students)))

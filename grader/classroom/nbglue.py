@@ -24,7 +24,7 @@ from nbgrader.preprocessors import NbGraderPreprocessor, SaveAutoGrades
 from atelier import paths
 from grader.authoring.chapters import Chapter, load_chapter
 from grader.classroom.display import shortened
-from grader.classroom.grading import GradingError, Result, grade_copy, grade_refused
+from grader.classroom.grading import Drawn, GradingError, Result, draw, fresh_seed, grade_copy, grade_refused
 from grader.classroom.submission import (
     KEY,
     Notes,
@@ -52,6 +52,7 @@ class Assignment:
 
     chapter: Chapter
     template: Template
+    _subject: tuple[int, list[Drawn]] | None = field(default=None, repr=False)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -60,6 +61,15 @@ class Assignment:
         files = (self.chapter.folder / "chapter.py", *sorted(self.chapter.folder.glob("exercises/*.py")), given)
         parts = [path.read_bytes() if path.is_file() else b"" for path in files]
         return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+    def subject(self, seed: int) -> list[Drawn]:
+        """Les cas cachés de cette graine et ce qu'on doit y répondre, gardés jusqu'à ce qu'une autre soit demandée.
+
+        Toutes les copies d'une correction ont ainsi le même sujet : au même code, la même note.
+        """
+        if self._subject is None or self._subject[0] != seed:
+            self._subject = seed, draw(self.chapter, seed)
+        return self._subject[1]
 
 
 @cache
@@ -261,7 +271,8 @@ def grade_notebook(
     cells = plan(nb, given.template).cells
     notes: Notes = {exercise: list(texts) for exercise, texts in about.get("notes", {}).items()}
     run = lambda tasks, shared: sandbox.run(cells, tasks, shared)  # noqa: E731
-    results = grade_copy(given.chapter, run, cells, points, notes, seed)
+    chosen = fresh_seed() if seed is None else seed
+    results = grade_copy(lambda: given.subject(chosen), run, cells, points, notes)
     nb.metadata[KEY] = {**about, "notes": notes}
     return results
 
