@@ -40,8 +40,8 @@ from grader.classroom.submission import Unreadable, claimed, definitions, plan, 
 from grader.jail.outside import dialogue
 from grader.jail.outside.dialogue import (
     Broken,
-    Cell,
     CellReport,
+    CodeCell,
     PipeStream,
     Report,
     Stream,
@@ -277,7 +277,7 @@ def test_random_bytes_are_a_codec_error(data):
 
 
 TASKS = [Task("f", "call", 0.05, [{"x": 1}, {"x": 2}]), Task("g", "call", 0.05, [{"x": 1}])]
-CELLS = [Cell("a", "", "extra"), Cell("b", "", "solution", "f")]
+CELLS = [CodeCell("a", "", "extra"), CodeCell("b", "", "solution", "f")]
 RIGHT: list[dict | None] = [
     {"event": "start", "cell": "a"},
     {"event": "step", "cell": "a", "line": 1},
@@ -578,7 +578,7 @@ def test_what_a_copy_says_never_stages_its_feedback(essai, name):
     outcome = read_outcome(dumps(ENTRIES[name]))
     drawn = next(d for d in draw(essai.chapter, 3) if d.id == "spread")
     report = Report({"a": CellReport()}, {"spread": TaskReport("done", [outcome] * len(drawn.cases))})
-    answer = answer_of("spread", [Cell("a", NASTY, "solution", "spread")], report, {})
+    answer = answer_of("spread", [CodeCell("a", NASTY, "solution", "spread")], report, {})
     result = judge(essai.chapter, drawn, answer, 3.0)
     assert result.score == 0 and "\n" not in result.message
     clean(result.message)
@@ -591,7 +591,7 @@ def test_what_a_cell_says_never_stages_its_feedback(essai):
     said = dumps({"event": "cell", "cell": "a", "passed": [passed] * 9})
     drawn = next(d for d in draw(essai.chapter, 3) if d.id == "spread")
     report = Report({"a": cell_report(loads(said))}, {"spread": TaskReport("undefined", [])})
-    answer = answer_of("spread", [Cell("a", NASTY, "solution", "spread")], report, {})
+    answer = answer_of("spread", [CodeCell("a", NASTY, "solution", "spread")], report, {})
     result = judge(essai.chapter, drawn, answer, 3.0)
     for text in answer.telling.copy({"spread": "correct"}):
         clean(text)

@@ -18,7 +18,7 @@ from atelier.judging.codec import dumps
 from grader.classroom.grading import Result, draw, earned, fresh_seed, is_constant
 from grader.classroom.nbglue import Assignment, grade_notebook, points_of, write_results
 from grader.classroom.submission import KEY, plan, read_notebook, repair
-from grader.jail.outside.dialogue import Cell, Task, read_outcome
+from grader.jail.outside.dialogue import CodeCell, Task, read_outcome
 from grader.jail.outside.sandbox import MAX_ATTEMPTS, Sandbox
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="regarde dans /proc, absent de ce système")
@@ -308,8 +308,8 @@ HOSTILE = {
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("attack", HOSTILE)
 def test_a_hostile_exercise_costs_only_itself(sandbox, attack, shared):
-    cells = [Cell("a", HONEST, "solution", "h"), Cell("b", HOSTILE[attack], "solution", "f"),
-             Cell("c", HONEST.replace("def h", "def g"), "solution", "g")]  # fmt: skip
+    cells = [CodeCell("a", HONEST, "solution", "h"), CodeCell("b", HOSTILE[attack], "solution", "f"),
+             CodeCell("c", HONEST.replace("def h", "def g"), "solution", "g")]  # fmt: skip
     tasks = [Task(name, "call", 1.0, INPUTS) for name in ("h", "f", "g")]
     report = sandbox.run(cells, tasks, shared)
     for name in ("h", "g"):
@@ -338,8 +338,8 @@ def pids(sandbox: Sandbox, before: str, alone: list[bool], shared: bool = True, 
     alone : lesquels doivent être dits seuls dans le leur.
     """
     texts = {"f": before, "g": "pass", "h": "pass"}
-    cells = [Cell("avant", cell, "extra")]
-    cells += [Cell(n, WHERE.format(name=n, before=text), "solution", n) for n, text in texts.items()]
+    cells = [CodeCell("avant", cell, "extra")]
+    cells += [CodeCell(n, WHERE.format(name=n, before=text), "solution", n) for n, text in texts.items()]
     report = sandbox.run(cells, [Task(n, "call", 1.0, INPUTS) for n in texts], shared)
     assert {t.status for t in report.tasks.values()} == {"done"}
     assert [report.tasks[n].alone for n in texts] == alone
@@ -394,8 +394,8 @@ def test_many_hanging_cells_end_after_a_bounded_number_of_launches(sandbox, monk
     launches, launch = [], sandbox._launch
     monkeypatch.setattr(sandbox, "_launch", lambda folder: launches.append(folder) or launch(folder))
     hang = "while True:\n    try:\n        while True: pass\n    except BaseException: pass"
-    cells = [Cell(f"e{i}", "import os\nos._exit(1)", "extra") for i in range(6)]
-    cells += [Cell("s", hang, "solution", "f"), Cell("a", HONEST, "solution", "h")]
+    cells = [CodeCell(f"e{i}", "import os\nos._exit(1)", "extra") for i in range(6)]
+    cells += [CodeCell("s", hang, "solution", "f"), CodeCell("a", HONEST, "solution", "h")]
     report = sandbox.run(cells, [Task("h", "call", 1.0, INPUTS), Task("f", "call", 1.0, INPUTS)])
     assert report.tasks["h"].status == "done"
     assert report.cells["s"].status == "timeout" and report.tasks["f"].status == "undefined"
@@ -424,7 +424,9 @@ def f(x):
 def test_the_process_holds_no_answer(tmp_path, monkeypatch):
     monkeypatch.setenv("COURS_SECRET", "42")
     with Sandbox() as box:
-        seen = box.run([Cell("a", LOOK, "solution", "f")], [Task("f", "call", 2.0, INPUTS[:1])]).tasks["f"].outcomes[0]
+        seen = (
+            box.run([CodeCell("a", LOOK, "solution", "f")], [Task("f", "call", 2.0, INPUTS[:1])]).tasks["f"].outcomes[0]
+        )
     value = seen["value"]
     assert not (value["grader"] or value["solutions"] or value["secret"] or value["packs"])
     assert value["home"] and value["files"] == [] and value["stdin"] == ""
@@ -439,14 +441,14 @@ def test_files_and_processes_left_behind_disappear(sandbox):
         "def f(x):\n    return os.listdir('.')"
     )
     tasks = [Task("f", "call", 5.0, INPUTS[:1])]
-    report = sandbox.run([Cell("a", leave, "solution", "f")], tasks)
+    report = sandbox.run([CodeCell("a", leave, "solution", "f")], tasks)
     assert report.tasks["f"].outcomes[0]["value"] == ["trace"]
     deadline = time.monotonic() + 10
     while running("time.sleep(61.25)") and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not running("time.sleep(61.25)")
     look = "import os\ndef f(x):\n    return os.listdir('.')"
-    report = sandbox.run([Cell("a", look, "solution", "f")], tasks)
+    report = sandbox.run([CodeCell("a", look, "solution", "f")], tasks)
     assert report.tasks["f"].outcomes[0]["value"] == []
 
 
@@ -468,20 +470,20 @@ def test_a_poisoned_library_is_replaced_when_the_warm_process_restarts(sandbox):
         "def h(x):\n    return x * 2"
     )
     tasks = [Task("h", "call", 2.0, INPUTS)]
-    sandbox.run([Cell("a", poison, "solution", "h")], tasks)
+    sandbox.run([CodeCell("a", poison, "solution", "h")], tasks)
     os.kill(sandbox._server.pid, signal.SIGKILL)
-    assert sandbox.run([Cell("a", HONEST, "solution", "h")], tasks).tasks["h"].status == "done"
+    assert sandbox.run([CodeCell("a", HONEST, "solution", "h")], tasks).tasks["h"].status == "done"
 
 
 def test_the_warm_process_is_restarted_if_it_dies(sandbox):
-    cells, tasks = [Cell("a", HONEST, "solution", "h")], [Task("h", "call", 1.0, INPUTS)]
+    cells, tasks = [CodeCell("a", HONEST, "solution", "h")], [Task("h", "call", 1.0, INPUTS)]
     assert sandbox.run(cells, tasks).tasks["h"].status == "done"
     os.kill(sandbox._server.pid, signal.SIGKILL)
     assert sandbox.run(cells, tasks).tasks["h"].status == "done"
 
 
 def test_without_fork_a_plain_process_gives_the_same_answers():
-    cells = [Cell("a", HONEST, "solution", "h"), Cell("b", "def f(x):\n    while True: pass", "solution", "f")]
+    cells = [CodeCell("a", HONEST, "solution", "h"), CodeCell("b", "def f(x):\n    while True: pass", "solution", "f")]
     with Sandbox(sealed=False, fork=False) as box:
         report = box.run(cells, [Task("h", "call", 1.0, INPUTS), Task("f", "call", 1.0, INPUTS)])
     assert report.tasks["h"].status == "done"

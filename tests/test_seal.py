@@ -29,14 +29,14 @@ from grader.authoring.build import build_chapter, write
 from grader.classroom.course import Course, prepare
 from grader.jail.inside import confine
 from grader.jail.outside import cgroups, seal
-from grader.jail.outside.dialogue import Cell, Report, Task
+from grader.jail.outside.dialogue import CodeCell, Report, Task
 from grader.jail.outside.sandbox import Sandbox, SandboxError
 
 if seal.missing() and not STRICT:
     pytest.skip(seal.missing(), allow_module_level=True)
 
 INPUTS = [{"x": torch.ones(3)}]
-HONEST = Cell("honnête", "def h(x):\n    return x * 2", "solution", "h")
+HONEST = CodeCell("honnête", "def h(x):\n    return x * 2", "solution", "h")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def sandbox():
 
 def ask(sandbox: Sandbox, source: str, seconds: float = 10.0) -> dict:
     """Ce que rend la fonction `f` de cette source dans le scellé ; un voisin honnête y a toujours sa réponse."""
-    cells = [Cell("a", textwrap.dedent(source), "solution", "f"), HONEST]
+    cells = [CodeCell("a", textwrap.dedent(source), "solution", "f"), HONEST]
     report = sandbox.run(cells, [Task("f", "call", seconds, INPUTS), Task("h", "call", 2.0, INPUTS)])
     assert honest(report)
     outcome = report.tasks["f"].outcomes[0]
@@ -386,7 +386,7 @@ def commands_with(text: str) -> list[str]:
 
 def test_memory_of_all_processes_together_is_bounded(sandbox):
     cells = [
-        Cell(
+        CodeCell(
             "a",
             textwrap.dedent("""
             import os, time
@@ -411,7 +411,7 @@ def test_a_whole_copy_has_an_end(sandbox, monkeypatch):
     assert ask(sandbox, "def f(x):\n    return 1") == 1
     monkeypatch.setattr("grader.jail.outside.sandbox.COPY_SECONDS", 6.0)
     names = [f"f{i}" for i in range(20)]
-    cells = [HONEST, *(Cell(n, f"def {n}(x):\n    while True: pass", "solution", n) for n in names)]
+    cells = [HONEST, *(CodeCell(n, f"def {n}(x):\n    while True: pass", "solution", n) for n in names)]
     launches, launch = [], sandbox._launch
     monkeypatch.setattr(sandbox, "_launch", lambda folder: launches.append(folder) or launch(folder))
     report = sandbox.run(cells, [Task("h", "call", 2.0, INPUTS), *(Task(n, "call", 2.0, INPUTS * 3) for n in names)])
@@ -516,12 +516,12 @@ AS_USER = """
 import json, os, sys
 sys.path.insert(0, {root!r})
 import torch
-from grader.jail.outside.dialogue import Cell, Task
+from grader.jail.outside.dialogue import CodeCell, Task
 from grader.jail.outside.sandbox import Sandbox
 source = "import os\\ndef f(x):\\n    s = open('/proc/1/status').read()\\n"
 source += "    return [os.getuid(), len([p for p in os.listdir('/proc') if p.isdigit()]), s]"
 with Sandbox() as box:
-    report = box.run([Cell("a", source, "solution", "f")], [Task("f", "call", 5.0, [{{"x": torch.ones(1)}}])])
+    report = box.run([CodeCell("a", source, "solution", "f")], [Task("f", "call", 5.0, [{{"x": torch.ones(1)}}])])
 print(json.dumps(report.tasks["f"].outcomes[0]["value"]))
 """
 

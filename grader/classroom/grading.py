@@ -22,7 +22,7 @@ from atelier.judging.writing import format_number
 from grader import UserError
 from grader.authoring.chapters import Chapter
 from grader.classroom.telling import Telling
-from grader.jail.outside.dialogue import Cell, CellReport, Report, Task, TaskReport
+from grader.jail.outside.dialogue import CellReport, CodeCell, Report, Task, TaskReport
 
 NB = "\u00a0"
 THIN = "\u202f"
@@ -190,14 +190,14 @@ def earned(groups: Sequence[GroupScore], points: float) -> float:
 class Answer:
     """Ce que l'on sait d'une réponse avant de comparer. cell : None si elle est absente ou encore l'énoncé."""
 
-    cell: Cell | None
+    cell: CodeCell | None
     report: CellReport | None
     task: TaskReport
     telling: Telling
     notes: Sequence[str] = ()
 
 
-def answer_of(id: str, cells: Sequence[Cell], report: Report, notes: Mapping[str, Sequence[str]]) -> Answer:
+def answer_of(id: str, cells: Sequence[CodeCell], report: Report, notes: Mapping[str, Sequence[str]]) -> Answer:
     cell = next((c for c in cells if c.exercise == id), None)
     telling = Telling({c.id: c for c in cells}, report)
     return Answer(cell, report.cells.get(cell.id) if cell else None, report.tasks[id], telling, notes.get(id, ()))
@@ -403,7 +403,7 @@ _trusted = threading.Lock()
 def grade_copy(
     subject: Callable[[], Sequence[Drawn]],
     run: Callable[[Sequence[Task], bool], Report],
-    cells: Sequence[Cell],
+    cells: Sequence[CodeCell],
     points: Mapping[str, float],
     notes: dict[str, list[str]],
 ) -> list[Result]:

@@ -27,7 +27,7 @@ from nbformat.v4 import new_notebook
 
 from atelier.judging.codec import STRING
 from grader.classroom.display import harmless
-from grader.jail.outside.dialogue import Cell, shown
+from grader.jail.outside.dialogue import CodeCell, shown
 
 MAX_FILE_BYTES = 100 * 1024 * 1024
 MAX_CELLS = 2000
@@ -459,8 +459,8 @@ def insert_missing(notebook: NotebookNode, template: Template, placed: dict[str,
 class Plan:
     """Ce qu'il faut exécuter d'une copie réparée. `answers` : exercice → cellule de réponse ; absent si non faite."""
 
-    cells: list[Cell]
-    answers: dict[str, Cell]
+    cells: list[CodeCell]
+    answers: dict[str, CodeCell]
 
 
 def plan(notebook: NotebookNode, template: Template) -> Plan:
@@ -473,7 +473,7 @@ def plan(notebook: NotebookNode, template: Template) -> Plan:
     def prepare(before: int) -> None:
         while setups and setups[0].index <= before:
             setup = setups.pop(0)
-            result.cells.append(Cell(f"preparation-{setup.index}", setup.source, "setup"))
+            result.cells.append(CodeCell(f"preparation-{setup.index}", setup.source, "setup"))
 
     for cell in notebook.cells:
         if cell.cell_type != "code" or not cell.source.strip():
@@ -482,10 +482,10 @@ def plan(notebook: NotebookNode, template: Template) -> Plan:
         if known is not None:
             prepare(known.index)
         if known is None:
-            result.cells.append(Cell(cell.id, cell.source, "extra"))
+            result.cells.append(CodeCell(cell.id, cell.source, "extra"))
         elif known.role == "solution" and claimed(cell) == known.grade_id:
             if plain(cell.source) != plain(known.source):
-                answer = Cell(cell.id, cell.source, "solution", known.exercise)
+                answer = CodeCell(cell.id, cell.source, "solution", known.exercise)
                 result.cells.append(answer)
                 result.answers[known.exercise] = answer
     prepare(len(template.cells))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from atelier.text import legible
-from grader.jail.outside.dialogue import Cell, Passed, Report, TaskReport
+from grader.jail.outside.dialogue import CodeCell, Passed, Report, TaskReport
 
 NB = "\u00a0"
 THIN = "\u202f"
@@ -34,13 +34,13 @@ def quoted(text: str, limit: int = 60) -> str:
     return f"«{NB}{legible(text, limit)}{'…' if len(text) > limit else ''}{NB}»"
 
 
-def title(cell: Cell) -> str:
+def title(cell: CodeCell) -> str:
     """La cellule telle que l'étudiant la reconnaît : par sa première ligne."""
     first = next((line for line in cell.source.split("\n") if line.strip()), "")
     return f"la cellule qui commence par {quoted(first)}"
 
 
-def cause(cell: Cell, passed: Passed) -> str:
+def cause(cell: CodeCell, passed: Passed) -> str:
     """Pourquoi cette instruction a été passée."""
     if passed.status == "died":
         return "elle arrête Python d'un coup"
@@ -52,7 +52,7 @@ def cause(cell: Cell, passed: Passed) -> str:
     return said or passed.message or "erreur"
 
 
-def sentence(cell: Cell, passed: Passed, own: bool) -> str:
+def sentence(cell: CodeCell, passed: Passed, own: bool) -> str:
     """Une instruction passée : la cellule, la ligne, pourquoi, et ce qui manque de ce fait."""
     where = "sa cellule" if own else title(cell)
     lines = cell.source.split("\n")
@@ -70,7 +70,7 @@ def sentence(cell: Cell, passed: Passed, own: bool) -> str:
     return f"{text}."
 
 
-def sentences(found: Sequence[tuple[Cell, Passed]], own: str = "") -> list[str]:
+def sentences(found: Sequence[tuple[CodeCell, Passed]], own: str = "") -> list[str]:
     """Les premières, et le nombre des autres. own : l'exercice dont « sa cellule » désigne la cellule."""
     texts = [sentence(cell, passed, cell.exercise == own != "") for cell, passed in found[:SHOWN]]
     more = len(found) - SHOWN
@@ -83,7 +83,7 @@ def sentences(found: Sequence[tuple[Cell, Passed]], own: str = "") -> list[str]:
 class Telling:
     """Une copie exécutée : ses cellules, et leur compte rendu."""
 
-    cells: Mapping[str, Cell]
+    cells: Mapping[str, CodeCell]
     report: Report
 
     def exercise(self, id: str, verdict: str) -> list[str]:
@@ -91,7 +91,7 @@ class Telling:
         task = self.report.tasks[id]
         return self.kept(task) + sentences(self.concerning(id, verdict), id)
 
-    def concerning(self, id: str, verdict: str) -> list[tuple[Cell, Passed]]:
+    def concerning(self, id: str, verdict: str) -> list[tuple[CodeCell, Passed]]:
         """Ce qui a été passé dans ses cellules ; et, s'il n'est pas juste, ailleurs mais qui lui manque peut-être."""
         task = self.report.tasks[id]
         mine = [cell for cell in self.cells.values() if cell.exercise == id or cell.id == task.cell]
@@ -121,7 +121,7 @@ class Telling:
         told = {(c.id, p) for id, verdict in verdicts.items() for c, p in self.concerning(id, verdict)}
         return sentences([(c, p) for c, p in self._passed() if (c.id, p) not in told and not own_fault(p)])
 
-    def _passed(self) -> list[tuple[Cell, Passed]]:
+    def _passed(self) -> list[tuple[CodeCell, Passed]]:
         reports = self.report.cells
         ran = [cell for cell in self.cells.values() if cell.kind != "setup" and cell.id in reports]
         return [(cell, passed) for cell in ran for passed in reports[cell.id].passed]

@@ -52,7 +52,7 @@ DIED: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Cell:
+class CodeCell:
     """Une cellule à exécuter. kind : setup, solution ou extra ; exercise : ce qu'elle doit définir.
 
     light : n'en exécuter que les définitions ; skip : [ligne, raison] de ce qui, déjà essayé, arrête tout.
@@ -269,7 +269,9 @@ class PipeStream(Stream):
 # ---------------------------------------------------------------------------------------------- suivre une copie
 
 
-def follow(stream: Stream, cells: Sequence[Cell], tasks: Sequence[Task], report: Report, shared: bool = False) -> bool:
+def follow(
+    stream: Stream, cells: Sequence[CodeCell], tasks: Sequence[Task], report: Report, shared: bool = False
+) -> bool:
     """Lit tout ce que dit une copie. Vrai si elle est allée au bout ; sinon note qui l'en a empêchée.
 
     shared : ses exercices sont dans un même processus ; celui qui n'y aboutit pas n'est pas noté, il est à redemander.

@@ -36,8 +36,8 @@ from grader.jail.outside.dialogue import (
     DIED,
     START_SECONDS,
     TIMEOUT,
-    Cell,
     CellReport,
+    CodeCell,
     PipeStream,
     Report,
     Stream,
@@ -108,7 +108,7 @@ class Sandbox:
 
     # ------------------------------------------------------------------------------------------ une copie
 
-    def run(self, cells: Sequence[Cell], tasks: Sequence[Task], shared: bool = False) -> Report:
+    def run(self, cells: Sequence[CodeCell], tasks: Sequence[Task], shared: bool = False) -> Report:
         """Exécute les cellules puis les exercices. Rend toujours un compte rendu complet.
 
         shared : d'abord tous les exercices dans un même processus, le plus loin possible ; puis, et sinon, un chacun.
@@ -138,7 +138,9 @@ class Sandbox:
                 report.tasks[task.id] = TaskReport(status, [missing] * len(task.cases))
         return report
 
-    def _attempt(self, cells: Sequence[Cell], tasks: Sequence[Task], report: Report, end: float, shared: bool) -> bool:
+    def _attempt(
+        self, cells: Sequence[CodeCell], tasks: Sequence[Task], report: Report, end: float, shared: bool
+    ) -> bool:
         """Un lancement. Vrai si tout a été dit ; sinon le coupable est déjà noté dans `report`."""
         with self._folder() as folder:
             child = self._launch(folder)
@@ -289,7 +291,7 @@ class Sandbox:
             self._cgroup = None
 
 
-def relaunched(cell: Cell, report: CellReport | None) -> Cell | None:
+def relaunched(cell: CodeCell, report: CellReport | None) -> CodeCell | None:
     """La cellule à essayer de nouveau, sans l'instruction où tout s'est arrêté ; None si cela ne suffit pas."""
     if report is None or not report.stopped:
         return cell
