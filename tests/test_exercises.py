@@ -20,7 +20,7 @@ from atelier.judging.diagnose import diagnose
 from atelier.judging.exercise import Exercise, Inputs
 from atelier.judging.probes import run_case
 from grader.authoring.chapters import Chapter, chapter_names, load_chapter
-from grader.authoring.packs import PUBLIC_SEED
+from grader.authoring.packing import PUBLIC_SEED
 from grader.classroom.grading import earned, score_groups
 
 SEEDS = [2**61 + 977 * i for i in range(int(os.environ.get("COURS_GRAINES", "20")))]

@@ -103,22 +103,22 @@ def declared_chapters(root: Path) -> list[str]:
 
 def build_chapter(name: str, root: Path) -> Products:
     """Lit, vérifie et construit un chapitre en mémoire. Les défauts sont rendus, jamais levés."""
-    from grader.authoring import packs
+    from grader.authoring import packing
 
     try:
         chapter = load_chapter(name, root)
     except ChapterError as error:
         return Products(name, error.problems)
     products = Products(name, [*check_structure(chapter), *check_claims(chapter, root)])
-    cases, found = packs.build_cases(chapter)
+    cases, found = packing.build_cases(chapter)
     already = {(p.cell, p.line) for p in products.problems}
     products.problems += [p for p in found if not p.line or (p.cell, p.line) not in already]
     if products.errors:
         return products
-    products.pack = packs.render_pack(chapter, cases)
-    if (size := sum(map(len, products.pack))) > packs.MAX_BYTES:
-        heaviest = max(cases, key=lambda id: sum(map(len, packs.render_pack(chapter, {id: cases[id]}))))
-        message = f"le paquet pèse {size // 1000} ko (limite {packs.MAX_BYTES // 1000}) : c'est ici le plus lourd."
+    products.pack = packing.render_pack(chapter, cases)
+    if (size := sum(map(len, products.pack))) > packing.MAX_BYTES:
+        heaviest = max(cases, key=lambda id: sum(map(len, packing.render_pack(chapter, {id: cases[id]}))))
+        message = f"le paquet pèse {size // 1000} ko (limite {packing.MAX_BYTES // 1000}) : c'est ici le plus lourd."
         products.problems.append(chapter.problem(heaviest, message))
         return products
     products.solved, products.lines = source_notebook(chapter)
@@ -262,10 +262,10 @@ def _count(n: int, noun: str) -> str:
 
 
 def _pack_difference(products: Products, root: Path) -> str:
-    from grader.authoring import packs
+    from grader.authoring import packing
 
     *_, pack_json, pack_tensors = product_paths(products.name, root)
-    return packs.pack_difference(pack_json, pack_tensors, *products.pack)
+    return packing.pack_difference(pack_json, pack_tensors, *products.pack)
 
 
 def _notebook_differences(path: Path, expected: NotebookNode | None) -> list[str]:
