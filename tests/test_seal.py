@@ -424,14 +424,14 @@ def test_waiting_for_a_core_is_not_the_student_s_time_but_sleeping_is(monkeypatc
 
     lost, read = [0.0], []
     monkeypatch.setattr(cells, "waited", lambda pid="self": read.append(pid) or lost[0])
-    with pytest.raises(cells.TimeUp), cells.time_limit(0.2, patience=5.0):
+    with pytest.raises(cells.TimeUp), cells.interrupt_after(0.2, patience=5.0):
         time.sleep(5)
     assert len(read) == 2, "lue au début, puis à la limite, qui n'a pas été repoussée"
-    with cells.time_limit(0.2, patience=5.0) as fired:
+    with cells.interrupt_after(0.2, patience=5.0) as fired:
         lost[0] = 0.6
         time.sleep(0.5)
     assert not fired()
-    with pytest.raises(cells.TimeUp), cells.time_limit(0.1, patience=2.0):
+    with pytest.raises(cells.TimeUp), cells.interrupt_after(0.1, patience=2.0):
         lost[0] = 100.0
         time.sleep(5)
 

@@ -58,7 +58,7 @@ def waited(pid: int | str = "self") -> float:
 
 
 @contextlib.contextmanager
-def time_limit(
+def interrupt_after(
     seconds: float, error: type[BaseException] = TimeUp, patience: float = 1.0, before: float | None = None
 ) -> Iterator[Callable[[], bool]]:
     """Interrompt le bloc par `error` après `seconds`, attente d'un cœur non comptée (au plus `patience` fois autant).
@@ -360,7 +360,7 @@ class _CellRun:
         for _ in range(MAX_TIMEOUTS):
             fired: Callable[[], bool] = lambda: False  # noqa: E731
             try:
-                with time_limit(left, patience=1.6) as fired:
+                with interrupt_after(left, patience=1.6) as fired:
                     if tree is None:
                         tree = from_ipython(source, self.filename)
                     if not ready:
@@ -380,7 +380,7 @@ class _CellRun:
     def at_once(self, source: str) -> bool:
         """Exécute d'un coup une cellule qui ne fait que définir ; faux si elle est à reprendre, sans dommage."""
         try:
-            with time_limit(float(self.cell["seconds"]), patience=1.6):
+            with interrupt_after(float(self.cell["seconds"]), patience=1.6):
                 self.notebook.execute(source, self.filename)
         except BaseException:
             return False

@@ -5,7 +5,7 @@ de noms neuf, appelle la sonde de chaque exercice et renvoie ce qu'elle rend. La
 dans `grader.jail.outside.sandbox` et `grader.classroom.grading`. Ce qui sort d'ici est une donnée à vérifier, jamais
 une parole de confiance.
 
-`python -m inside.runner --serve FD [--uid N] --scelle` : processus tiède (torch déjà chargé), qui se dédouble pour
+`python -m inside.runner --serve FD [--uid N] --sealed` : processus tiède (torch déjà chargé), qui se dédouble pour
 chaque copie en l'enfermant (`confine`) ; il est lui-même dans le bubblewrap de `grader.jail.outside.seal`, déjà sans
 droits ou en root qui devient l'utilisateur N.
 `python -m inside.runner --serve FD` : le même, sans rien enfermer (`grade --unsealed`, Unix) ;
@@ -44,7 +44,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from .baseline import Baseline, held
-from .cells import QUIET, Notebook, time_limit, waited
+from .cells import QUIET, Notebook, interrupt_after, waited
 
 MAX_CASE_BYTES = 32 * 1024 * 1024
 HARD_GRACE = 2.0
@@ -119,7 +119,7 @@ def run_one_case(exercise: dict[str, Any], function: Any, inputs: dict[str, Any]
 
     fired: Callable[[], bool] = lambda: False  # noqa: E731
     try:
-        with time_limit(exercise["seconds"], Interruption, PATIENCE, before) as fired:
+        with interrupt_after(exercise["seconds"], Interruption, PATIENCE, before) as fired:
             outcome = run_case(exercise["probe"], function, inputs)
     except Interruption:
         return dumps({"status": "timeout"})
@@ -472,7 +472,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m inside.runner")
     parser.add_argument("--serve", metavar="FD", type=int)
     parser.add_argument("--uid", metavar="N", type=int)
-    parser.add_argument("--scelle", action="store_true")
+    parser.add_argument("--sealed", action="store_true")
     parser.add_argument("--once", action="store_true")
     options = parser.parse_args(arguments)
     if options.once:
@@ -483,7 +483,7 @@ def main(arguments: list[str]) -> None:
         from .confine import become
 
         become(options.uid)
-    serve(control, options.scelle)
+    serve(control, options.sealed)
 
 
 if __name__ == "__main__":

@@ -222,7 +222,7 @@ class Sandbox:
     def command(self, *arguments: str) -> list[str]:
         """La commande du processus tiède (ou d'une copie, sans fork ni scellé)."""
         if self.sealed:
-            return seal.command([*arguments, "--scelle"], self._cgroup)
+            return seal.command([*arguments, "--sealed"], self._cgroup)
         return [sys.executable, "-m", "inside.runner", *arguments]
 
     def order(self, message: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
