@@ -1,4 +1,4 @@
-"""Les longues mesures d'un chapitre, enregistrées par `python cours.py mesures CHAPITRE` dans assets/mesures."""
+"""Les longues mesures d'un chapitre, enregistrées par `python cours.py mesures CHAPITRE` dans assets/results."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ def load_measures(chapter: str) -> dict[str, Any]:
 
     Lève `FileNotFoundError`, avec la commande à taper, si rien n'a été enregistré.
     """
-    path = asset("mesures", f"{chapter}.json")
+    path = asset("results", f"{chapter}.json")
     if not path.is_file():
         raise FileNotFoundError(f"pas de mesures enregistrées pour {chapter} : python cours.py mesures {chapter}")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def save_measures(chapter: str, recipe: dict[str, Any], **measures: Any) -> None:
-    """Écrit assets/mesures/<chapitre>.json en une fois : machine, date, recette (graines, pas, jetons…), mesures.
+    """Écrit assets/results/<chapitre>.json en une fois : machine, date, recette (graines, pas, jetons…), mesures.
 
     Appelé après chaque expérience, un arrêt au milieu ne perd que l'expérience en cours.
     """
-    path = asset("mesures", f"{chapter}.json")
+    path = asset("results", f"{chapter}.json")
     content = {"machine": machine(), "date": date.today().isoformat(), "recette": recipe, **measures}
     write_atomically(path, (json.dumps(content, ensure_ascii=False, indent=1) + "\n").encode())

@@ -53,7 +53,7 @@ def _is_row(row: Any) -> bool:
 
 
 def _authors_rows() -> list[Row]:
-    path = asset("mesures", "tableau.json")
+    path = asset("results", "tableau.json")
     return _clean(json.loads(path.read_text(encoding="utf-8")))[0] if path.is_file() else []
 
 
@@ -119,9 +119,9 @@ def save_variant(
 
     if _authoring():
         inscribe(authors)
-        asset("mesures").mkdir(parents=True, exist_ok=True)
+        asset("results").mkdir(parents=True, exist_ok=True)
         text = json.dumps(authors, ensure_ascii=False, indent=1)
-        asset("mesures", "tableau.json").write_text(text + "\n", encoding="utf-8")
+        asset("results", "tableau.json").write_text(text + "\n", encoding="utf-8")
         for file, content in weights.items():
             asset("variantes").mkdir(exist_ok=True)
             asset("variantes", file).write_bytes(content)

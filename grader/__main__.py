@@ -10,7 +10,7 @@ from grader import UserError
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "build": ("grader.authoring.build", "main", "construire les carnets et les paquets à partir de solutions/"),
     "exercise": ("grader.authoring.skeleton", "main", "commencer un exercice (exercise new CHAPITRE NOM)"),
-    "mesures": ("grader.authoring.measure", "main", "refaire et enregistrer les expériences d'un chapitre"),
+    "mesures": ("grader.authoring.recording", "main", "refaire et enregistrer les expériences d'un chapitre"),
     "init": ("grader.commands", "init", "préparer un dossier de cours nbgrader"),
     "publish": ("grader.commands", "publish", "écrire le dossier que reçoivent les étudiants"),
     "collect": ("grader.commands", "collect", "ranger les copies (archive Moodle ou dossier) dans submitted/"),

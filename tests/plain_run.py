@@ -1,8 +1,8 @@
-"""Des chapitres résolus en Python ordinaire, sans Jupyter : `python tests/plain_run.py [--abrege] CHAPITRE…`.
+"""Des chapitres résolus en Python ordinaire, sans Jupyter : `python tests/plain_run.py [--short] CHAPITRE…`.
 
 L'appareil est dans COURS_DEVICE ; « carte » et « apple » sont la carte simulée (tests/carte.py), avec et sans float64.
 Une cellule qui échoue n'arrête pas les suivantes. La dernière ligne écrite est un JSON, une entrée par chapitre :
-durée, mémoire, échecs. --abrege : ce qui répète beaucoup fait peu, car c'est l'appareil que l'on éprouve, et non les
+durée, mémoire, échecs. --short : ce qui répète beaucoup fait peu, car c'est l'appareil que l'on éprouve, et non les
 valeurs.
 """
 
@@ -92,8 +92,8 @@ def main(arguments: list[str]) -> None:
 
         carte.install(without_float64=os.environ["COURS_DEVICE"] == "apple")
         os.environ["COURS_DEVICE"] = carte.NAME
-    if "--abrege" in arguments:
-        arguments.remove("--abrege")
+    if "--short" in arguments:
+        arguments.remove("--short")
         abridge()
     print(json.dumps({chapter: run(chapter) for chapter in arguments}))
 

@@ -76,7 +76,7 @@ def test_the_integer_part_of_a_number_is_always_whole():
 def course(tmp_path, monkeypatch):
     """Une copie vide du cours : course.toml et assets/, pour enregistrer sans toucher au vrai."""
     (tmp_path / "course.toml").write_bytes((paths.root() / "course.toml").read_bytes())
-    (tmp_path / "assets" / "mesures").mkdir(parents=True)
+    (tmp_path / "assets" / "results").mkdir(parents=True)
     (tmp_path / "assets" / "colibri").symlink_to(paths.asset("colibri"))
     (tmp_path / "assets" / "corpora").symlink_to(paths.asset("corpora"))
     monkeypatch.setenv("COURS_RACINE", str(tmp_path))

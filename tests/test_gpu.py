@@ -1,6 +1,6 @@
 """Les chapitres résolus en Python ordinaire, sans serveur Jupyter : sur une carte CUDA quand il y en a une.
 
-`pytest -m gpu` écrit dans assets/mesures/gpu.json la durée et la mémoire de chaque chapitre, avec le nom de la carte.
+`pytest -m gpu` écrit dans assets/results/gpu.json la durée et la mémoire de chaque chapitre, avec le nom de la carte.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def plain_run(chapter: str, state: Path, *options: str, **env: str) -> dict:
 
 
 def test_a_chapter_runs_in_plain_python(tmp_path):
-    measured = plain_run("ch0_accueil", tmp_path, "--abrege", COURS_DEVICE="cpu")
+    measured = plain_run("ch0_accueil", tmp_path, "--short", COURS_DEVICE="cpu")
     assert measured["secondes"] > 0 and not measured["échecs"]
 
 
@@ -40,7 +40,7 @@ def test_every_chapter_runs_on_the_card(chapter, tmp_path):
     measured = plain_run(chapter, tmp_path, COURS_ECHELLE="gpu", COURS_DEVICE="cuda")
     assert not measured.pop("échecs")
     assert measured["carte"] and (chapter == "ch0_accueil" or measured["pic_octets"] > 0)
-    target = paths.asset("mesures", "gpu.json")
+    target = paths.asset("results", "gpu.json")
     known = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
     known[chapter] = {**measured, "date": date.today().isoformat()}
     target.parent.mkdir(parents=True, exist_ok=True)

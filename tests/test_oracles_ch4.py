@@ -35,8 +35,8 @@ def reference() -> Callable[[str], Callable[..., Any]]:
 
 @pytest.fixture(scope="module")
 def recipes() -> Any:
-    path = Path(__file__).parent.parent / "solutions" / CHAPTER / "mesures.py"
-    spec = importlib.util.spec_from_file_location("mesures_ch4", path)
+    path = Path(__file__).parent.parent / "solutions" / CHAPTER / "measures.py"
+    spec = importlib.util.spec_from_file_location("measures_ch4", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -179,7 +179,7 @@ def test_build_student_with_every_layer_is_colibri(reference: Any, tmp_path: Pat
     assert student.lm_head.weight is student.transformer.wte.weight
 
 
-# --- Les fonctions de mesures.py et des figures ---------------------------------------------------------------------
+# --- Les fonctions de measures.py et des figures --------------------------------------------------------------------
 
 
 def test_recorded_measures_use_the_same_losses_and_students_as_the_exercises(reference: Any, recipes: Any) -> None:

@@ -231,8 +231,8 @@ def test_masks_survive_training_and_are_nested(reference: Any, colibri: GPT2LMHe
 
 @pytest.fixture(scope="module")
 def measures() -> ModuleType:
-    path = paths.root() / "solutions" / "ch5_elagage" / "mesures.py"
-    spec = importlib.util.spec_from_file_location("mesures_ch5", path)
+    path = paths.root() / "solutions" / "ch5_elagage" / "measures.py"
+    spec = importlib.util.spec_from_file_location("measures_ch5", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

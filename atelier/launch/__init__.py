@@ -26,7 +26,7 @@ python cours.py --here               utilise le Python qui lit cette ligne (cond
 
 Dans le dépôt complet, pour qui enseigne ou écrit le cours\u00a0:
 python cours.py test [options]       lance les tests ; les options vont à pytest (par exemple -k check)
-python cours.py bench [GROUPES]      mesure le cours sur cette machine et l'écrit dans assets/mesures/bench.json
+python cours.py bench [GROUPES]      mesure le cours sur cette machine et l'écrit dans assets/results/bench.json
 python cours.py mesures CHAPITRE     refait les longues mesures d'un chapitre (ou celles nommées à la suite)
 """
 

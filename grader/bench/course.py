@@ -1,4 +1,4 @@
-"""`python cours.py bench` : ce que coûte le cours sur cette machine, mesuré, affiché et gardé dans assets/mesures.
+"""`python cours.py bench` : ce que coûte le cours sur cette machine, mesuré, affiché et gardé dans assets/results.
 
 Chaque mesure vient d'une commande que le lecteur peut refaire ; le fichier dit sur quelle machine elle a été prise.
 """
@@ -29,7 +29,7 @@ from atelier.display import number
 from atelier.launch import environment
 from grader.authoring.publish import publish
 
-OUTPUT = ("mesures", "bench.json")
+OUTPUT = ("results", "bench.json")
 IMPORTS = 7
 CHECKS = 5
 STARTS = 120.0

@@ -88,7 +88,7 @@ class Lesson:
     calibration: Calibration
 
     def record(self) -> dict[str, Any]:
-        """Ce qu'on en garde dans assets/mesures."""
+        """Ce qu'on en garde dans assets/results."""
         return {
             "courbe": [[i, round(p, 2)] for i, p in self.curve],
             "perplexité": round(self.perplexity, 3),

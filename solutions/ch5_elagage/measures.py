@@ -1,8 +1,8 @@
-"""Les longues mesures du chapitre 5, écrites dans assets/mesures/ch5_elagage.json.
+"""Les longues mesures du chapitre 5, écrites dans assets/results/ch5_elagage.json.
 
-    python cours.py mesures ch5_elagage                    tout ce qui manque
-    python solutions/ch5_elagage/mesures.py wanda reprise  ces expériences seulement
-    … --redo                                            les refait
+    python cours.py mesures ch5_elagage                     tout ce qui manque
+    python solutions/ch5_elagage/measures.py wanda reprise  ces expériences seulement
+    … --redo                                             les refait
 
 Chaque point est enregistré dès qu'il est mesuré : une interruption ne coûte que celui qui est en cours.
 Les fonctions d'exercice employées sont celles du chapitre ; GPTQ est celui du chapitre 3 ; SparseGPT est écrit ici.

@@ -1,9 +1,9 @@
-"""Les longues mesures du chapitre 2 : une petite étude d'échelle, écrite dans assets/mesures/ch2_flops_6nd.json.
+"""Les longues mesures du chapitre 2 : une petite étude d'échelle, écrite dans assets/results/ch2_flops_6nd.json.
 
     python cours.py mesures ch2_flops_6nd                 tout ce qui manque
-    python solutions/ch2_flops_6nd/mesures.py c1 c2       ces expériences seulement
+    python solutions/ch2_flops_6nd/measures.py c1 c2      ces expériences seulement
     … --redo                                           les refait
-    … --un                                                s'arrête après un apprentissage
+    … --one                                               s'arrête après un apprentissage
 
 `COURS_GRAND_TEXTE` : dossier où `python -m grader colibri tokenizer` a écrit tokens.npy, le grand texte A. Sans lui,
 l'étude lit l'extrait livré, dont les gros budgets font plusieurs passages ; la recette enregistrée le dit.
@@ -196,7 +196,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--redo", "--refaire", action="store_true", help="oublie ce qui est enregistré pour ces expériences"
     )
-    parser.add_argument("--un", action="store_true", help="s'arrête après un apprentissage")
+    parser.add_argument("--one", action="store_true", help="s'arrête après un apprentissage")
     options = parser.parse_args(argv)
     if unknown := set(options.names) - set(EXPERIMENTS):
         parser.error(f"expérience inconnue : {', '.join(sorted(unknown))} (il y a {', '.join(EXPERIMENTS)})")
@@ -210,7 +210,7 @@ def main(argv: list[str] | None = None) -> int:
             "taux d'apprentissage": "0,256 / d, d'après l'expérience « taux » (trois largeurs, plus petit budget)",
             "calcul": "opérations comptées par FlopCounterMode, avant et arrière",
         },
-        single=options.un,
+        single=options.one,
     )
     names: Iterable[str] = options.names or EXPERIMENTS
     for name in names:

@@ -1,8 +1,8 @@
 """Longues mesures du chapitre 8 : `python cours.py mesures ch8_lora` (ou ce fichier, avec des noms d'expériences).
 
-    python solutions/ch8_lora/mesures.py                     ce qui manque dans assets/mesures/ch8_lora.json
-    python solutions/ch8_lora/mesures.py delta qlora         ces expériences seulement
-    python solutions/ch8_lora/mesures.py temps --redo     la refait même si elle est déjà là
+    python solutions/ch8_lora/measures.py                     ce qui manque dans assets/results/ch8_lora.json
+    python solutions/ch8_lora/measures.py delta qlora         ces expériences seulement
+    python solutions/ch8_lora/measures.py temps --redo     la refait même si elle est déjà là
 
 Chaque expérience est enregistrée dès qu'elle finit. `temps` seule dépend de la vitesse de la machine.
 """

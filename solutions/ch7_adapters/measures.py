@@ -1,6 +1,6 @@
-"""Longues mesures du chapitre 7, gardées dans assets/mesures/ch7_adapters.json.
+"""Longues mesures du chapitre 7, gardées dans assets/results/ch7_adapters.json.
 
-    python solutions/ch7_adapters/mesures.py [EXPÉRIENCE…] [--redo]
+    python solutions/ch7_adapters/measures.py [EXPÉRIENCE…] [--redo]
 
 Chaque expérience est enregistrée dès qu'elle finit ; celles qui le sont déjà sont sautées, sauf avec --redo.
 `temps` ne mesure que des durées : à relancer seule, sur une machine calme.

@@ -1,6 +1,6 @@
-"""Longues mesures du chapitre 6 : `python cours.py mesures ch6_finetuning`, écrites dans assets/mesures.
+"""Longues mesures du chapitre 6 : `python cours.py mesures ch6_finetuning`, écrites dans assets/results.
 
-Sans argument, toutes celles qui manquent ; `python solutions/ch6_finetuning/mesures.py voix temps` n'en fait que
+Sans argument, toutes celles qui manquent ; `python solutions/ch6_finetuning/measures.py voix temps` n'en fait que
 certaines, `--redo` les refait. Chaque expérience est enregistrée dès qu'elle est finie.
 """
 
