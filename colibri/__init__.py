@@ -1,1 +1,1 @@
-"""Ce qui fabrique Colibri : son corpus (`corpus.py`, `sources.py`), puis son entraînement."""
+"""Ce qui fabrique Colibri : son corpus (`corpus.py`, à partir de `sources.py`), puis son entraînement."""

