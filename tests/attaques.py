@@ -1,8 +1,9 @@
 """Ce qu'un étudiant malveillant pourrait rendre. Chaque attaque a un nom ; tests/test_attaques.py les corrige toutes.
 
 Une attaque remplace la réponse à `spread` (3 points du cours d'essai), ajoute une cellule avant les réponses, ou abîme
-le carnet, ses octets ou son fichier. `spread` dit ce que cette réponse mérite, `others` ce que les deux autres gardent
-au moins : presque toujours tout. Dans les sources, @DEPOT@, @COURS@, @PORT@, @PRISE@ et @MARQUE@ sont remplacés par ce
+le carnet, ses octets ou son fichier. Celles qui ne sont qu'un texte sont dans attaques.txt : « famille / nom », puis
+« cellule » si c'en est une, « lente » si elle l'est. `spread` dit ce que cette réponse mérite, `others` ce que les deux
+autres gardent au moins : presque toujours tout. Dans les sources, @DEPOT@, @COURS@, @PORT@, @PRISE@ et @MARQUE@ sont remplacés par ce
 que l'attaquant connaîtrait : le dépôt, le dossier de cours, un port et une prise ouverts dehors, une marque à laisser.
 Une attaque qui trouve ce qu'elle ne devrait pas l'annonce par une erreur qui dit TROUVÉ.
 """
@@ -11,9 +12,9 @@ from __future__ import annotations
 
 import json
 import os
-import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -45,236 +46,36 @@ ATTACKS: dict[str, Attack] = {}
 
 
 def function(name: str, family: str, source: str, **options: object) -> None:
-    ATTACKS[name] = Attack(family, function=textwrap.dedent(source), **options)  # type: ignore[arg-type]
+    ATTACKS[name] = Attack(family, function=source, **options)  # type: ignore[arg-type]
 
 
-def cell(name: str, family: str, source: str, **options: object) -> None:
-    ATTACKS[name] = Attack(family, cell=textwrap.dedent(source), **options)  # type: ignore[arg-type]
+for _block in Path(__file__).with_suffix(".txt").read_text(encoding="utf-8").split("# %% ")[1:]:
+    _head, _, _source = _block.partition("\n")
+    _family, _name, *_words = _head.split(" / ")
+    ATTACKS[_name] = Attack(_family, **{"cell" if "cellule" in _words else "function": _source}, slow="lente" in _words)
 
 
-def notebook(name: str, family: str, **options: object) -> Callable:
-    """Décorateur : la fonction abîme le carnet."""
+def keep(kind: str, name: str, family: str, **options: object) -> Callable:
+    """Décorateur : la fonction est l'attaque."""
 
-    def keep(change: Callable[[NotebookNode], NotebookNode]) -> Callable:
-        ATTACKS[name] = Attack(family, change=change, **options)  # type: ignore[arg-type]
-        return change
+    def kept(function: Callable) -> Callable:
+        ATTACKS[name] = Attack(family, **{kind: function}, **options)  # type: ignore[arg-type]
+        return function
 
-    return keep
-
-
-def octets(name: str, family: str, **options: object) -> Callable:
-    """Décorateur : la fonction abîme les octets du fichier."""
-
-    def keep(render: Callable[[bytes], bytes]) -> Callable:
-        ATTACKS[name] = Attack(family, render=render, **options)  # type: ignore[arg-type]
-        return render
-
-    return keep
+    return kept
 
 
-def fichier(name: str, family: str, **options: object) -> Callable:
-    """Décorateur : la fonction écrit elle-même le fichier rendu (chemin, octets, dossier du cours)."""
-
-    def keep(place: Callable[[Path, bytes, Path], None]) -> Callable:
-        ATTACKS[name] = Attack(family, place=place, **options)  # type: ignore[arg-type]
-        return place
-
-    return keep
-
+notebook = partial(keep, "change")
+"""Abîme le carnet."""
+octets = partial(keep, "render")
+"""Abîme les octets du fichier."""
+fichier = partial(keep, "place")
+"""Écrit lui-même le fichier rendu (chemin, octets, dossier du cours)."""
 
 # ====================================================================================================== tricherie
 
-CHEAT, LEAK, DENIAL, STAY, NETWORK, PARSER, PAGE = "triche", "fuite", "déni", "trace", "réseau", "lecture", "page"
+CHEAT, LEAK, DENIAL, PARSER, PAGE = "triche", "fuite", "déni", "lecture", "page"
 
-function(
-    "egal-a-tout",
-    CHEAT,
-    """
-    class Same:
-        def __eq__(self, other): return True
-        def __sub__(self, other): return 0
-        __rsub__ = __sub__
-        def __abs__(self): return 0
-        def __le__(self, other): return True
-        def __float__(self): return 0.0
-        def __hash__(self): return 0
-    def spread(x):
-        return Same()
-    """,
-)
-function(
-    "tenseur-egal-a-tout",
-    CHEAT,
-    """
-    import torch
-    class Same(torch.Tensor):
-        @classmethod
-        def __torch_function__(cls, func, types, args=(), kwargs=None):
-            return torch.tensor(True)
-    def spread(x):
-        return torch.zeros(()).as_subclass(Same)
-    """,
-)
-function(
-    "liste-qui-ment-sur-sa-longueur",
-    CHEAT,
-    """
-    class Liar(list):
-        def __len__(self): return 10**9
-        def __iter__(self): return iter(int, 1)
-        def __getitem__(self, i): return 0
-    def spread(x):
-        return Liar()
-    """,
-)
-function(
-    "dictionnaire-menteur",
-    CHEAT,
-    """
-    class Liar(dict):
-        def keys(self): return {"status", "value"}
-        def items(self): return [("status", "value"), ("ok", True)]
-    def spread(x):
-        return Liar(status="value", ok=True)
-    """,
-)
-function(
-    "flottant-menteur",
-    CHEAT,
-    """
-    class Liar(float):
-        def __eq__(self, other): return True
-        def __abs__(self): return Liar(0)
-        def __sub__(self, other): return Liar(0)
-        def __float__(self): raise SystemExit
-    def spread(x):
-        return Liar(1)
-    """,
-)
-function(
-    "comparaison-remplacee",
-    CHEAT,
-    """
-    import atelier.judging.compare as c
-    yes = c.Verdict(True, "ok")
-    c.compare = c._compare = lambda *a, **k: yes
-    c.different = lambda a, b, t: a.new_zeros(a.shape, dtype=bool)
-    def spread(x): return x
-    """,
-)
-function(
-    "torch-remplace",
-    CHEAT,
-    """
-    import torch
-    for name in ("equal", "allclose", "isclose", "eq"):
-        setattr(torch, name, lambda *a, **k: torch.tensor(True))
-    torch.Tensor.__eq__ = torch.Tensor.__le__ = lambda a, b: torch.ones(a.shape, dtype=torch.bool)
-    torch.Tensor.__ne__ = lambda a, b: torch.zeros(a.shape, dtype=torch.bool)
-    def spread(x):
-        return x * 0
-    """,
-)
-function(
-    "sonde-remplacee",
-    CHEAT,
-    """
-    import atelier.judging.probes as probes, inside.runner as runner, atelier.judging.codec as codec
-    fake = {"status": "value", "value": "ok", "modified": [], "ok": True, "score": 3, "verdict": "correct"}
-    probes.run_case = lambda *a, **k: fake
-    runner.run_one_case = lambda *a, **k: codec.dumps(fake)
-    def spread(x):
-        probes.run_case = lambda *a, **k: fake
-        return fake
-    """,
-)
-function(
-    "codec-remplace",
-    CHEAT,
-    """
-    import json, atelier.judging.codec as codec
-    codec.encode = lambda v: ({"$": "dict", "v": {"status": "correct", "score": 3.0}}, {})
-    json.dumps = lambda *a, **k: '{"status": "correct"}'
-    def spread(x):
-        return x
-    """,
-)
-function(
-    "paquets-de-check",
-    CHEAT,
-    """
-    from pathlib import Path
-    def spread(x):
-        from atelier import paths
-        found = [p for root in (paths.root(), Path("@DEPOT@")) for p in root.glob("assets/packs/*")]
-        raise RuntimeError(f"fuite {found[0].read_bytes()[:200]!r}") if found else ValueError("rien")
-    """,
-)
-function(
-    "correction-importee",
-    CHEAT,
-    """
-    import sys
-    sys.path[:0] = ["@DEPOT@", "/work", "..", "/cours"]
-    def spread(x):
-        from grader.authoring.chapters import load_chapter
-        return load_chapter("ch1_essai").reference("spread")(x)
-    """,
-)
-function(
-    "solution-lue",
-    CHEAT,
-    """
-    def spread(x):
-        space = {}
-        exec(open("@DEPOT@/solutions/ch1_essai/chapter.py").read().split('exercise="spread"')[1], space)
-        return space["spread"](x)
-    """,
-)
-function(
-    "carnet-resolu-lu",
-    CHEAT,
-    """
-    import json
-    def spread(x):
-        cells = json.load(open("@COURS@/source/ch1_essai/ch1_essai.ipynb"))["cells"]
-        space = {}
-        for c in cells:
-            if "def spread" in "".join(c["source"]):
-                exec("".join(c["source"]), space)
-        return space["spread"](x)
-    """,
-)
-function(
-    "cadres-d-appel",
-    CHEAT,
-    """
-    import sys
-    def spread(x):
-        frame = sys._getframe()
-        while frame:
-            for space in (frame.f_locals, frame.f_globals):
-                for name in ("expected", "reference", "answers", "solution"):
-                    if name in space:
-                        return space[name](x) if callable(space[name]) else space[name]
-            frame = frame.f_back
-        raise ValueError("rien")
-    """,
-)
-function(
-    "ramasse-miettes",
-    CHEAT,
-    """
-    import gc, types
-    def spread(x):
-        for o in gc.get_objects():
-            if isinstance(o, types.FunctionType) and o.__name__ == "spread" and o is not spread:
-                return o(x)
-            if type(o) is dict and type(o.get("expected")) is dict and "status" in o["expected"]:
-                return o["expected"].get("value")
-        raise ValueError("rien")
-    """,
-)
 FRAMES = """
 import json, os, struct
 def frame(body):
@@ -310,31 +111,6 @@ function(
     "def spread(x):\n    forge()\n    os._exit(0)\n",
     others=0.0,
 )
-function("refuse-tout", CHEAT, "def spread(x):\n    raise ValueError('non')\n")
-function("constante", CHEAT, "def spread(x):\n    return x.new_tensor(2.5)\n")
-function("pas-un-nombre", CHEAT, "def spread(x):\n    return x.sum() * float('nan')\n")
-function("infini", CHEAT, "def spread(x):\n    return x.sum() * 0 + float('inf')\n")
-function(
-    "devine-la-graine",
-    CHEAT,
-    """
-    import random, torch
-    def spread(x):
-        torch.manual_seed(0); random.seed(0)
-        y = torch.randn(6) + 5
-        return y.max() - y.min()
-    """,
-)
-function(
-    "entree-abimee",
-    CHEAT,
-    "def spread(x):\n    x.zero_()\n    return x.max() - x.min()\n",
-)
-function(
-    "entree-rendue-minuscule",
-    CHEAT,
-    "def spread(x):\n    x.set_(x.new_zeros(1).storage())\n    return x[0] - x[0]\n",
-)
 TENSORS = {
     "creux": "torch.zeros(1).to_sparse()",
     "sans-donnees": "torch.zeros(1, device='meta')",
@@ -351,16 +127,6 @@ TENSORS = {
 }
 for _name, _source in TENSORS.items():
     function(f"tenseur-{_name}", CHEAT, f"import torch\ndef spread(x):\n    return {_source}\n")
-function(
-    "structure-cyclique",
-    CHEAT,
-    "def spread(x):\n    a = []\n    a.append(a)\n    return a\n",
-)
-function(
-    "structure-en-arbre-geant",
-    CHEAT,
-    "def spread(x):\n    a = [0]\n    for _ in range(18):\n        a = [a, a, a, a, a]\n    return a\n",
-)
 
 
 @notebook("sorties-forgees", CHEAT, spread=0.0)
@@ -436,207 +202,6 @@ def self_refused(nb: NotebookNode) -> NotebookNode:
 
 # ====================================================================================================== fuite
 
-function(
-    "environnement",
-    LEAK,
-    """
-    import os
-    def spread(x):
-        text = str(dict(os.environ))
-        for pid in os.listdir("/proc"):
-            if pid.isdigit():
-                try:
-                    text += open(f"/proc/{pid}/environ").read()
-                except OSError:
-                    pass
-        raise RuntimeError("fuite " + text[-400:] + ("TROUVÉ" if "SECRET" in text else ""))
-    """,
-)
-function(
-    "fichiers-de-l-enseignant",
-    LEAK,
-    """
-    import os
-    def spread(x):
-        found = ""
-        for top in ("@COURS@", "@DEPOT@", "/root", "/home", "/etc/shadow", "/var", "/run", "/sys", "/mnt"):
-            try:
-                found += top + str(os.listdir(top))
-            except NotADirectoryError:
-                found += open(top).read()
-            except OSError:
-                pass
-        for path in ("@COURS@/gradebook.db", "@COURS@/secret.txt", "@COURS@/nbgrader_config.py", "/etc/passwd"):
-            try:
-                found += open(path, errors="replace").read()
-            except OSError:
-                pass
-        raise RuntimeError("fuite " + found)
-    """,
-)
-function(
-    "copie-du-voisin",
-    LEAK,
-    """
-    import glob
-    def spread(x):
-        found = "".join(open(p).read() for p in glob.glob("@COURS@/submitted/*/*/*.ipynb"))
-        found += "".join(glob.glob("/tmp/**", recursive=True)) + "".join(glob.glob("/dev/shm/*"))
-        raise RuntimeError("fuite " + found[:400])
-    """,
-)
-function(
-    "proc",
-    LEAK,
-    """
-    import os
-    def spread(x):
-        found = ""
-        for pid in [p for p in os.listdir("/proc") if p.isdigit()] + [str(os.getppid()), "1", "2", "10", "100"]:
-            for name in ("cmdline", "maps", "cwd/secret.txt", "root/etc/shadow", "fd/0", "fd/3", "mem"):
-                try:
-                    with open(f"/proc/{pid}/{name}", "rb") as f:
-                        found += repr(f.read(3000) if name != "mem" else b"")
-                except (OSError, ValueError):
-                    pass
-        raise RuntimeError("fuite " + ("TROUVÉ" if "grader" in found.replace("correction", "") else "") + found[:100])
-    """,
-)
-function(
-    "memoire-du-parent",
-    LEAK,
-    """
-    import ctypes, os, re
-    def spread(x):
-        libc = ctypes.CDLL(None, use_errno=True)
-        answers = [libc.ptrace(16, ctypes.c_long(pid), 0, 0) for pid in (os.getppid(), 1)]
-        kept = ctypes.create_string_buffer(64)
-        class Iov(ctypes.Structure):
-            _fields_ = [("base", ctypes.c_void_p), ("size", ctypes.c_size_t)]
-        local, remote = Iov(ctypes.addressof(kept), 64), Iov(id(x), 64)
-        answers += [libc.process_vm_readv(pid, ctypes.byref(local), 1, ctypes.byref(remote), 1, 0)
-                    for pid in (os.getppid(), 1)]
-        raise RuntimeError("TROUVÉ") if max(answers) >= 0 else ValueError("rien")
-    """,
-)
-function(
-    "fichiers-core",
-    LEAK,
-    """
-    import ctypes, glob, os, resource
-    try:
-        resource.setrlimit(resource.RLIMIT_CORE, (10**9, 10**9))
-    except (ValueError, OSError):
-        pass
-    def spread(x):
-        if os.fork() == 0:
-            ctypes.string_at(0)
-        os.wait()
-        raise RuntimeError("TROUVÉ") if glob.glob("core*") + glob.glob("/tmp/core*") else ValueError("rien")
-    """,
-)
-function(
-    "descripteurs-herites",
-    LEAK,
-    """
-    import os, stat
-    def spread(x):
-        seen = []
-        for fd in range(3, 4096):
-            try:
-                mode = os.fstat(fd).st_mode
-            except OSError:
-                continue
-            if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-                seen.append(os.readlink(f"/proc/self/fd/{fd}"))
-        raise RuntimeError(f"TROUVÉ {seen}") if seen else ValueError("rien")
-    """,
-)
-function(
-    "liens-symboliques",
-    LEAK,
-    """
-    import os
-    def spread(x):
-        found = ""
-        for i, target in enumerate(("@COURS@/secret.txt", "/proc/1/root/@COURS@/secret.txt", "@DEPOT@/solutions")):
-            os.symlink(target, f"lien{i}")
-            try:
-                found += open(f"lien{i}").read()
-            except OSError:
-                pass
-        raise RuntimeError("fuite " + found)
-    """,
-)
-function(
-    "noyau",
-    LEAK,
-    """
-    import ctypes
-    def spread(x):
-        libc = ctypes.CDLL(None, use_errno=True)
-        kept = ctypes.create_string_buffer(4096)
-        log = libc.klogctl(3, kept, 4096)
-        keys = libc.syscall(250, 0, -3, 0)
-        raise RuntimeError("TROUVÉ") if log > 0 or keys >= 0 else ValueError("rien")
-    """,
-)
-function(
-    "prises-du-systeme",
-    LEAK,
-    """
-    import socket
-    def spread(x):
-        joined = []
-        for path in ("/run/docker.sock", "/var/run/docker.sock", "/run/dbus/system_bus_socket", "/run/systemd/private",
-                     "/tmp/.X11-unix/X0", "\\0/tmp/.X11-unix/X0"):
-            try:
-                socket.socket(socket.AF_UNIX).connect(path)
-                joined.append(path)
-            except OSError:
-                pass
-        raise RuntimeError(f"TROUVÉ {joined}") if joined else ValueError("rien")
-    """,
-)
-cell(
-    "boite-aux-lettres-depot",
-    LEAK,
-    """
-    import ctypes, multiprocessing.shared_memory as shm, os, socket
-    for folder in ("/tmp", "/dev/shm", "/var/tmp", os.path.expanduser("~")):
-        try:
-            open(folder + "/lettre", "w").write("@MARQUE@")
-        except OSError:
-            pass
-    try:
-        kept = shm.SharedMemory("lettre", create=True, size=64)
-        kept.buf[:6] = b"lettre"
-        listening = socket.socket(socket.AF_UNIX)
-        listening.bind("\\0lettre")
-        listening.listen()
-    except OSError:
-        pass
-    ctypes.CDLL(None).shmget(4242, 64, 0o1666)
-    """,
-)
-function(
-    "boite-aux-lettres-relevee",
-    LEAK,
-    """
-    import ctypes, os, socket
-    def spread(x):
-        found = [f for f in ("/tmp", "/dev/shm", "/var/tmp", os.path.expanduser("~")) if os.path.exists(f + "/lettre")]
-        try:
-            socket.socket(socket.AF_UNIX).connect("\\0lettre")
-            found.append("prise")
-        except OSError:
-            pass
-        if ctypes.CDLL(None).shmget(4242, 64, 0) >= 0:
-            found.append("shmget")
-        raise RuntimeError(f"TROUVÉ {found}") if found else ValueError("rien")
-    """,
-)
-
 
 @fichier("lien-symbolique-rendu", LEAK, spread=0.0, others=0.0)
 def submitted_symlink(path: Path, data: bytes, course: Path) -> None:
@@ -660,338 +225,12 @@ def submitted_folder(path: Path, data: bytes, course: Path) -> None:
 
 # ====================================================================================================== déni
 
-function("bombe-a-processus", DENIAL, "import os\ndef spread(x):\n    while True:\n        os.fork()\n", slow=True)
-function(
-    "bombe-a-fils",
-    DENIAL,
-    """
-    import threading, time
-    def spread(x):
-        while True:
-            threading.Thread(target=time.sleep, args=(60,)).start()
-    """,
-)
-function("bombe-a-memoire", DENIAL, "def spread(x):\n    a = []\n    while True:\n        a.append(bytearray(10**8))\n")
-function(
-    "bombe-a-memoire-a-plusieurs",
-    DENIAL,
-    """
-    import os, time
-    def spread(x):
-        for _ in range(8):
-            if os.fork() == 0:
-                kept = bytearray(800 * 2**20)
-                time.sleep(30)
-        time.sleep(30)
-    """,
-    slow=True,
-)
-function(
-    "disque-plein",
-    DENIAL,
-    """
-    def spread(x):
-        for i in range(10**6):
-            with open(f"plein{i}", "wb") as f:
-                f.write(bytes(2**22))
-    """,
-)
-function("fichier-a-trous", DENIAL, "def spread(x):\n    open('trou', 'wb').truncate(2**40)\n")
-function("sortie-sans-fin", DENIAL, "def spread(x):\n    while True:\n        print('a' * 10**6)\n", slow=True)
-function("reponse-geante", DENIAL, "import torch\ndef spread(x):\n    return torch.zeros(200_000_000)\n")
-function("reponse-geante-en-texte", DENIAL, "def spread(x):\n    return 'a' * 10**8\n")
-function("reponse-geante-en-liste", DENIAL, "def spread(x):\n    return [0] * 10**7\n")
-function("reponse-en-cent-mille-listes", DENIAL, "def spread(x):\n    return [[]] * 100_000\n")
-function(
-    "mille-reponses-geantes",
-    DENIAL,
-    "import torch\ndef spread(x):\n    return [torch.zeros(1) for _ in range(50_000)]\n",
-    slow=True,
-)
-function(
-    "descripteurs-epuises",
-    DENIAL,
-    "def spread(x):\n    kept = []\n    while True:\n        kept.append(open('/dev/null'))\n",
-)
-function("boucle-sans-fin", DENIAL, "def spread(x):\n    while True:\n        pass\n", slow=True)
-function(
-    "boucle-en-c",
-    DENIAL,
-    "import itertools\ndef spread(x):\n    return max(itertools.repeat(1))\n",
-    slow=True,
-)
-function(
-    "signaux-ignores",
-    DENIAL,
-    """
-    import signal
-    def spread(x):
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for n in range(1, 64):
-            try:
-                signal.signal(n, signal.SIG_IGN)
-            except (OSError, ValueError):
-                pass
-        while True:
-            try:
-                while True:
-                    pass
-            except BaseException:
-                pass
-    """,
-    slow=True,
-)
-function(
-    "horloge-arretee",
-    DENIAL,
-    """
-    import time
-    time.monotonic = time.time = time.perf_counter = lambda: 0.0
-    def spread(x):
-        time.monotonic = lambda: 0.0
-        while True:
-            pass
-    """,
-    slow=True,
-)
-function("s-arrete", DENIAL, "import os, signal\ndef spread(x):\n    os.kill(os.getpid(), signal.SIGSTOP)\n", slow=True)
-function("dort", DENIAL, "import time\ndef spread(x):\n    time.sleep(1000)\n", slow=True)
-function(
-    "etreinte-fatale",
-    DENIAL,
-    "import threading\ndef spread(x):\n    lock = threading.Lock()\n    lock.acquire()\n    lock.acquire()\n",
-    slow=True,
-)
-function(
-    "zombies",
-    DENIAL,
-    """
-    import os
-    def spread(x):
-        for _ in range(1000):
-            if os.fork() == 0:
-                os._exit(0)
-    """,
-)
-function("recursion", DENIAL, "import sys\nsys.setrecursionlimit(10**9)\ndef spread(x):\n    return spread(x) + 1\n")
-function("entier-geant", DENIAL, "def spread(x):\n    return 10 ** 10 ** 8\n", slow=True)
-function("entier-de-mille-chiffres", DENIAL, "def spread(x):\n    return 7 ** 5000\n")
-function(
-    "expression-reguliere",
-    DENIAL,
-    "import re\ndef spread(x):\n    return re.match('(a|aa)+$', 'a' * 60 + 'b')\n",
-    slow=True,
-)
-function("faute-de-segmentation", DENIAL, "import ctypes\ndef spread(x):\n    return ctypes.string_at(0)\n")
-function("abandon", DENIAL, "import os\ndef spread(x):\n    os.abort()\n")
-function("sortie-de-python", DENIAL, "import os\ndef spread(x):\n    os._exit(0)\n")
-function("tue-tout-le-monde", DENIAL, "import os\ndef spread(x):\n    os.kill(-1, 9)\n")
-function(
-    "tue-son-gardien",
-    DENIAL,
-    """
-    import os
-    def spread(x):
-        for pid in [os.getppid(), *range(1, 400)]:
-            if pid != os.getpid():
-                try:
-                    os.kill(pid, 9)
-                except OSError:
-                    pass
-        return x
-    """,
-)
-function("ferme-tout", DENIAL, "import os\ndef spread(x):\n    os.closerange(0, 65536)\n")
-function(
-    "priorite",
-    DENIAL,
-    """
-    import os
-    def spread(x):
-        try:
-            os.nice(-20)
-        except OSError:
-            pass
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(50))
-    """,
-)
-cell("sort-dans-une-cellule", DENIAL, "import os\nos._exit(1)\n")
-cell("boucle-dans-une-cellule", DENIAL, "while True:\n    pass\n", slow=True)
-cell("leve-systemexit", DENIAL, "raise SystemExit\n")
-cell(
-    "leve-au-fond-d-une-classe",
-    DENIAL,
-    "class Boom:\n    def __init_subclass__(cls): raise KeyboardInterrupt\nclass B(Boom): pass\n",
-)
-cell("remplace-builtins", DENIAL, "import builtins\nbuiltins.len = builtins.isinstance = None\n")
-cell(
-    "type-par-defaut-et-graine",
-    DENIAL,
-    """
-    import random, torch
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(1); random.seed(1)
-    torch.set_grad_enabled(False)
-    torch.Tensor.__mul__ = torch.Tensor.__sub__ = torch.Tensor.max = None
-    torch.nn.functional.softmax = None
-    """,
-)
-cell(
-    "fils-qui-restent",
-    DENIAL,
-    """
-    import threading
-    def spin():
-        while True:
-            pass
-    for _ in range(6):
-        threading.Thread(target=spin, daemon=True).start()
-    """,
-    slow=True,
-)
-
 
 @notebook("trois-cents-cellules-lentes", DENIAL, slow=True)
 def slow_cells(nb: NotebookNode) -> NotebookNode:
     nb.cells[1:1] = [nbformat.v4.new_code_cell(f"import time\ntime.sleep(4)  # {i}") for i in range(300)]
     return nb
 
-
-# ====================================================================================================== trace
-
-cell(
-    "fichiers-laisses",
-    STAY,
-    """
-    import os, site, sys, torch, atelier
-    places = [*site.getsitepackages(), os.path.dirname(atelier.__file__), os.path.dirname(torch.__file__), "/cours",
-              "@COURS@", "@DEPOT@", "/tmp", "/dev/shm", "/usr/lib", "/etc", "/root", os.path.expanduser("~"), "/", "."]
-    for place in places:
-        for name in ("sitecustomize.py", "usercustomize.py", "@MARQUE@.pth", "torch.py", "conftest.py"):
-            try:
-                os.makedirs(place, exist_ok=True)
-                with open(os.path.join(place, name), "w") as f:
-                    f.write("import os; os.environ['EMPOISONNE'] = '@MARQUE@'  # @MARQUE@")
-            except OSError:
-                pass
-    """,
-)
-cell(
-    "cache-empoisonne",
-    STAY,
-    """
-    import glob, importlib.util, marshal, os, atelier
-    code = compile("raise SystemExit  # @MARQUE@", "probes.py", "exec")
-    body = importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(code)
-    for folder in {os.path.dirname(atelier.__file__), "@DEPOT@/atelier", "@DEPOT@/grader"}:
-        for path in [*glob.glob(folder + "/__pycache__/*"), folder + "/__pycache__/probes.cpython-311.pyc"]:
-            try:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                open(path, "wb").write(body)
-            except OSError:
-                pass
-    """,
-)
-cell(
-    "processus-survivant",
-    STAY,
-    """
-    import os, sys
-    if os.fork() == 0:
-        try:
-            os.setsid()
-        except OSError:
-            pass
-        if os.fork() == 0:
-            os.closerange(0, 256)
-            os.execv(sys.executable, [sys.executable, "-c", "import time; time.sleep(300)  # @MARQUE@"])
-        os._exit(0)
-    """,
-)
-cell(
-    "processus-tiede-altere",
-    STAY,
-    """
-    import ctypes, gc, sys, types, torch, atelier, atelier.judging.probes, atelier.judging.codec
-    torch.Tensor.max = lambda self: self.sum()
-    atelier.judging.probes.run_case = lambda *a: {"status": "todo", "message": "@MARQUE@"}
-    sys.modules["torch"].__dict__["tensor"] = None
-    true = ctypes.cast(id(1) + 24, ctypes.POINTER(ctypes.c_uint32))
-    for module in list(sys.modules.values()):
-        if isinstance(module, types.ModuleType) and getattr(module, "__name__", "").startswith(("atelier.", "inside.")):
-            module.__dict__["alteree"] = "@MARQUE@"
-    """,
-)
-cell(
-    "bibliotheque-recrite-en-memoire",
-    STAY,
-    """
-    import ctypes, re
-    libc = ctypes.CDLL(None, use_errno=True)
-    for line in open("/proc/self/maps").read().splitlines():
-        found = re.match(r"([0-9a-f]+)-([0-9a-f]+) r-xp .*libtorch_cpu", line)
-        if found:
-            start = int(found[1], 16)
-            if libc.mprotect(ctypes.c_void_p(start), ctypes.c_size_t(4096), 7) == 0:
-                ctypes.memset(start, 0xC3, 64)
-            break
-    """,
-)
-
-# ====================================================================================================== réseau
-
-function(
-    "boucle-locale",
-    NETWORK,
-    "import socket\ndef spread(x):\n    socket.create_connection(('127.0.0.1', @PORT@), 2)\n    return x\n",
-)
-function(
-    "noms-de-domaine",
-    NETWORK,
-    "import socket\ndef spread(x):\n    found = socket.getaddrinfo('example.org', 80)\n    raise OSError('TROUVÉ')\n",
-)
-function(
-    "prise-abstraite",
-    NETWORK,
-    "import socket\ndef spread(x):\n    socket.socket(socket.AF_UNIX).connect('\\0@PRISE@')\n    return x\n",
-)
-function(
-    "adresse-des-nuages",
-    NETWORK,
-    "import urllib.request\ndef spread(x):\n    urllib.request.urlopen('http://169.254.169.254/latest', timeout=2)\n",
-)
-function(
-    "toutes-les-familles",
-    NETWORK,
-    """
-    import socket
-    def spread(x):
-        opened = []
-        for family in range(2, 46):
-            for kind in (1, 2, 3, 5):
-                try:
-                    socket.socket(family, kind)
-                    opened.append((family, kind))
-                except OSError:
-                    pass
-        raise RuntimeError(f"TROUVÉ {opened}") if opened else ValueError("rien")
-    """,
-)
-function(
-    "descripteurs-envoyes",
-    NETWORK,
-    """
-    import array, os, socket
-    def spread(x):
-        for fd in range(3, 64):
-            try:
-                s = socket.socket(fileno=os.dup(fd))
-                s.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * 8))])
-            except OSError:
-                pass
-        return x
-    """,
-)
 
 # ====================================================================================================== lecture
 
@@ -1152,22 +391,4 @@ function(
     "script-dans-un-nom",
     PAGE,
     f"E = type({HTML!r}, (Exception,), {{}})\ndef spread(x):\n    raise E({HTML!r})\n",
-)
-function(
-    "retour-mis-en-scene",
-    PAGE,
-    """
-    def spread(x):
-        fake = "\\n✔ spread : 3 / 3\\n  Tous les cas cachés passent.\\n\\x1b[2J\\x1b[1;32m\\u202e3 / 3\\r"
-        print(fake)
-        return fake
-    """,
-)
-function(
-    "nom-sur-plusieurs-lignes",
-    PAGE,
-    """
-    def spread(x):
-        raise type("E\\n✔ spread : 3 / 3\\n\\x1b[2J\\u202e", (Exception,), {})("a\\n✔ spread : 3 / 3")
-    """,
 )
