@@ -1,11 +1,11 @@
 """Ce qu'un étudiant malveillant pourrait rendre. Chaque attaque a un nom ; tests/test_attaques.py les corrige toutes.
 
 Une attaque remplace la réponse à `spread` (3 points du cours d'essai), ajoute une cellule avant les réponses, ou abîme
-le carnet, ses octets ou son fichier. Celles qui ne sont qu'un texte sont dans attaques.txt : « famille / nom », puis
-« cellule » si c'en est une, « lente » si elle l'est. `spread` dit ce que cette réponse mérite, `others` ce que les deux
-autres gardent au moins : presque toujours tout. Dans les sources, @DEPOT@, @COURS@, @PORT@, @PRISE@ et @MARQUE@ sont remplacés par ce
-que l'attaquant connaîtrait : le dépôt, le dossier de cours, un port et une prise ouverts dehors, une marque à laisser.
-Une attaque qui trouve ce qu'elle ne devrait pas l'annonce par une erreur qui dit TROUVÉ.
+le carnet, ses octets ou son fichier. Celles qui ne sont qu'un texte sont dans attaques.txt : « famille / nom », puis «
+cellule » si c'en est une, « lente » si elle l'est. `spread` dit ce que cette réponse mérite, `others` ce que les deux
+autres gardent au moins : presque toujours tout. Dans les sources, @DEPOT@, @COURS@, @PORT@, @PRISE@ et @MARQUE@ sont
+remplacés par ce que l'attaquant connaîtrait : le dépôt, le dossier de cours, un port et une prise ouverts dehors, une
+marque à laisser. Une attaque qui trouve ce qu'elle ne devrait pas l'annonce par une erreur qui dit TROUVÉ.
 """
 
 from __future__ import annotations
