@@ -19,7 +19,7 @@ from safetensors.torch import load, save
 
 from atelier import paths
 from grader import __main__ as command_line
-from grader.authoring import build, packs
+from grader.authoring import build, packing
 from grader.authoring.chapters import Chapter, chapter_names, load_chapter
 from grader.authoring.rules import STUB, distinctive_lines
 
@@ -422,7 +422,7 @@ def test_pack_holds_visible_cases_and_declarations(course: Path, monkeypatch) ->
 
 
 def test_a_pack_too_heavy_is_refused(course: Path, monkeypatch) -> None:
-    monkeypatch.setattr(packs, "MAX_BYTES", 2000)
+    monkeypatch.setattr(packing, "MAX_BYTES", 2000)
     (problem,) = build.build_chapter(NAME, course).problems
     assert "limite 2" in problem.message and problem.cell == "double"
 
