@@ -21,6 +21,15 @@ def load_measures(chapter: str) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def recorded_measures(chapter: str) -> dict[str, Any]:
+    """Les mesures enregistrées de ce chapitre, sans machine, date ni recette ; rien s'il n'y en a pas."""
+    try:
+        content = load_measures(chapter)
+    except FileNotFoundError:
+        return {}
+    return {k: v for k, v in content.items() if k not in ("machine", "date", "recette")}
+
+
 def save_measures(chapter: str, recipe: dict[str, Any], **measures: Any) -> None:
     """Écrit assets/results/<chapitre>.json en une fois : machine, date, recette (graines, pas, jetons…), mesures.
 

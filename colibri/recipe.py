@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from dataclasses import dataclass
@@ -112,13 +111,6 @@ def encode_documents(tokenizer: Any, docs: list[str]) -> tuple[np.ndarray, np.nd
             pieces.append(np.array([0, *encoding.ids], dtype=np.uint16))
     starts = np.cumsum([0, *(len(piece) for piece in pieces)])
     return np.concatenate(pieces), starts
-
-
-def describe_text(path: Path, n_documents: int, n_tokens: int) -> dict[str, Any]:
-    """De quoi reconnaître le texte d'entraînement."""
-    data = path.read_bytes()
-    digest = hashlib.sha256(data).hexdigest()
-    return {"sha256": digest, "octets": len(data), "documents": n_documents, "jetons": n_tokens}
 
 
 def processor() -> str:

@@ -27,7 +27,7 @@ from atelier.display import number
 from atelier.figures.ch2.counts import terms_per_token
 from atelier.figures.ch2.study import BATCH, CONTEXT, VALIDATION_TOKENS, learning_rate, steps_for, train_point
 from atelier.figures.ch2.time import colibri_journal, speeds
-from atelier.measures import load_measures, save_measures
+from atelier.measures import recorded_measures, save_measures
 from atelier.models import load_model
 from atelier.perplexity import evaluate_perplexity
 from atelier.training import corpus_tokens
@@ -73,23 +73,16 @@ class Results:
         self.recipe = recipe
         self.single = single
 
-    def read(self) -> dict[str, Any]:
-        try:
-            content = load_measures(CHAPTER)
-        except FileNotFoundError:
-            return {}
-        return {k: v for k, v in content.items() if k not in ("machine", "date", "recette")}
-
     def add(self, name: str, value: dict[str, Any]) -> None:
         """Ajoute une mesure à une expérience, et l'écrit."""
-        measures = self.read()
+        measures = recorded_measures(CHAPTER)
         measures.setdefault(name, []).append(value)
         save_measures(CHAPTER, self.recipe, **measures)
         print(name, value, flush=True)
 
     def forget(self, name: str) -> None:
         """Oublie une expérience."""
-        measures = self.read()
+        measures = recorded_measures(CHAPTER)
         measures.pop(name, None)
         save_measures(CHAPTER, self.recipe, **measures)
 
@@ -99,7 +92,7 @@ class Results:
             "n_layer": n_layer, "d_model": d_model, "steps": steps_for(n_layer, d_model, compute), "lr": lr,
             "seed": seed,
         }  # fmt: skip
-        measures = self.read()
+        measures = recorded_measures(CHAPTER)
         if any(_matches(p, asked) for p in measures.get(name, [])):
             return
         known = [p for p in measures.get("taux", []) if _matches(p, asked)]
@@ -149,7 +142,7 @@ def further(results: Results) -> None:
 
 def colibri(results: Results) -> None:
     """Colibri, noté selon le protocole de l'étude : une autre recette, bien plus loin."""
-    if "colibri" in results.read():
+    if "colibri" in recorded_measures(CHAPTER):
         return
     model = load_model("colibri", on="cpu")
     c, (recipe, _) = model.config, colibri_journal()

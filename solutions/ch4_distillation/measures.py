@@ -7,11 +7,9 @@ que tests/test_oracles_ch4.py compare aux solutions des exercices.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import functools
 import itertools
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,10 +21,10 @@ from transformers import GPT2LMHeadModel
 from atelier.figures.ch4 import lowbit as low
 from atelier.figures.ch4 import students as st
 from atelier.hardware import median_seconds
-from atelier.measures import load_measures, save_measures
 from atelier.models import load_model
 from atelier.perplexity import evaluate_perplexity
 from atelier.training import lm_loss, windows
+from grader.authoring.recording import run_measures
 
 CHAPTER = "ch4_distillation"
 SEEDS = (0, 1, 2)
@@ -247,44 +245,17 @@ EXPERIMENTS: dict[str, Callable[[], dict[str, Any]]] = {
 }
 
 
-def main() -> None:
-    """Fait les expériences demandées, ou toutes."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("noms", nargs="*", help=f"expériences : {', '.join(EXPERIMENTS)}")
-    parser.add_argument(
-        "--redo", "--refaire", action="store_true", help="refait aussi celles qui sont déjà enregistrées"
-    )
-    options = parser.parse_args()
-    if unknown := set(options.noms) - set(EXPERIMENTS):
-        parser.error(f"pas d'expérience {', '.join(sorted(unknown))} ; il y a {', '.join(EXPERIMENTS)}")
-    recipe = {
-        "élève": f"deux blocs de Colibri, {st.SPACED}",
-        "texte": "a_train",
-        "pas": [st.SHORT, st.STEPS, LONG],
-        "jetons par pas": st.BATCH * st.LENGTH,
-        "taux": st.LEARNING_RATE,
-        "T": st.TEMPERATURE,
-        "alpha": st.ALPHA,
-        "graines": list(SEEDS),
-        "évaluation": "8 192 jetons de a_validation",
-    }
-    for name in options.noms or EXPERIMENTS:
-        if name in _recorded() and not options.redo:
-            print(f"{name} : déjà enregistrée")
-            continue
-        start = time.perf_counter()
-        found = EXPERIMENTS[name]()
-        save_measures(CHAPTER, recipe, **_recorded() | {name: found})
-        print(f"{name} : {time.perf_counter() - start:.0f} s", flush=True)
-
-
-def _recorded() -> dict[str, Any]:
-    """Les expériences déjà enregistrées."""
-    try:
-        return {k: v for k, v in load_measures(CHAPTER).items() if k in EXPERIMENTS}
-    except FileNotFoundError:
-        return {}
-
+RECIPE = {
+    "élève": f"deux blocs de Colibri, {st.SPACED}",
+    "texte": "a_train",
+    "pas": [st.SHORT, st.STEPS, LONG],
+    "jetons par pas": st.BATCH * st.LENGTH,
+    "taux": st.LEARNING_RATE,
+    "T": st.TEMPERATURE,
+    "alpha": st.ALPHA,
+    "graines": list(SEEDS),
+    "évaluation": "8 192 jetons de a_validation",
+}
 
 if __name__ == "__main__":
-    main()
+    run_measures(CHAPTER, RECIPE, EXPERIMENTS)

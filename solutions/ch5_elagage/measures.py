@@ -22,7 +22,7 @@ from atelier.figures.ch5.masks import by_blocks, linear_weights, magnitude_model
 from atelier.figures.ch5.papers import PATTERNS
 from atelier.figures.ch5.recovery import LR, RAMP, STEPS, gradual, one_shot, unmasked, zero_share
 from atelier.figures.common.layers import replace_weights
-from atelier.measures import load_measures, save_measures
+from atelier.measures import recorded_measures, save_measures
 from atelier.models import load_model
 from atelier.perplexity import evaluate_perplexity
 from atelier.training import corpus_tokens, windows
@@ -102,28 +102,17 @@ class Results:
 
     def __init__(self, redo: set[str]) -> None:
         if redo:
-            self._write({k: v for k, v in self._read().items() if k not in redo})
-
-    @staticmethod
-    def _read() -> dict[str, Any]:
-        try:
-            content = load_measures(CHAPTER)
-        except FileNotFoundError:
-            return {}
-        return {k: v for k, v in content.items() if k not in ("machine", "date", "recette")}
-
-    @staticmethod
-    def _write(measures: dict[str, Any]) -> None:
-        save_measures(CHAPTER, RECIPE, **measures)
+            kept = {k: v for k, v in recorded_measures(CHAPTER).items() if k not in redo}
+            save_measures(CHAPTER, RECIPE, **kept)
 
     def point(self, experiment: str, key: str, measure: Callable[[], Any]) -> None:
         """Mesure et enregistre un point, sauf s'il l'est déjà."""
-        if key in self._read().get(experiment, {}):
+        if key in recorded_measures(CHAPTER).get(experiment, {}):
             return
         value = measure()
-        measures = self._read()
+        measures = recorded_measures(CHAPTER)
         measures.setdefault(experiment, {})[key] = value
-        self._write(measures)
+        save_measures(CHAPTER, RECIPE, **measures)
         print(experiment, key, value, flush=True)
 
 

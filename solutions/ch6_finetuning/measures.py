@@ -6,8 +6,6 @@ certaines, `--redo` les refait. Chaque expérience est enregistrée dès qu'elle
 
 from __future__ import annotations
 
-import argparse
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,10 +15,10 @@ from torch import Tensor, nn
 from atelier.figures.ch6 import tasks
 from atelier.figures.ch6.voices import DEPTHS
 from atelier.hardware import median_seconds
-from atelier.measures import load_measures, save_measures
 from atelier.models import gpt2_shape, load_model
 from atelier.perplexity import evaluate_perplexity
 from atelier.training import corpus_tokens, lm_loss, train, windows
+from grader.authoring.recording import run_measures
 
 CHAPTER = "ch6_finetuning"
 SIZES = {50: 40, 200: 80, 800: 160, 3200: 240}
@@ -346,28 +344,5 @@ EXPERIMENTS: dict[str, Callable[[], Any]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("noms", nargs="*", help=", ".join(EXPERIMENTS))
-    parser.add_argument("--redo", "--refaire", action="store_true", help="refaire celles qui sont déjà enregistrées")
-    parser.add_argument("--minutes", type=float, default=60.0, help="ne rien commencer de plus passé ce délai")
-    options = parser.parse_args()
-    begun = time.monotonic()
-    for name in options.noms or EXPERIMENTS:
-        try:
-            known = load_measures(CHAPTER)
-        except FileNotFoundError:
-            known = {}
-        done = {k: v for k, v in known.items() if k in EXPERIMENTS}
-        if name in done and not options.redo:
-            continue
-        start = time.monotonic()
-        if start - begun > 60 * options.minutes:
-            break
-        done[name] = EXPERIMENTS[name]()
-        save_measures(CHAPTER, RECIPE, **done)
-        print(f"{name} : {time.monotonic() - start:.0f} s", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    run_measures(CHAPTER, RECIPE, EXPERIMENTS)

@@ -8,18 +8,17 @@ Chaque expérience est enregistrée dès qu'elle finit ; celles qui le sont d�
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from typing import Any
 
 from transformers import GPT2LMHeadModel
 
 from atelier.figures.ch7 import cost, voices
-from atelier.measures import load_measures, save_measures
 from atelier.models import gpt2_shape, load_model
 from atelier.perplexity import evaluate_perplexity
 from atelier.variants import load_variant
 from grader.authoring.chapters import load_chapter
+from grader.authoring.recording import run_measures
 
 CHAPTER = voices.CHAPTER
 STEPS, EVERY, SEEDS = 150, 50, (0, 1, 2)
@@ -179,33 +178,5 @@ EXPERIMENTS: dict[str, Callable[[], Any]] = {
 }
 
 
-def known() -> dict[str, Any]:
-    """Ce qui est déjà enregistré."""
-    try:
-        return load_measures(CHAPTER)
-    except FileNotFoundError:
-        return {}
-
-
-def main() -> None:
-    """Fait les expériences demandées, et enregistre chacune dès qu'elle finit."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "names", nargs="*", metavar="EXPÉRIENCE", help=f"parmi {', '.join(EXPERIMENTS)} ; toutes par défaut"
-    )
-    parser.add_argument("--redo", "--refaire", action="store_true", help="refait aussi ce qui est déjà enregistré")
-    options = parser.parse_args()
-    if unknown := set(options.names) - set(EXPERIMENTS):
-        parser.error(f"expérience inconnue : {', '.join(sorted(unknown))}")
-    for name in options.names or EXPERIMENTS:
-        if name in known() and not options.redo:
-            print(f"{name} : déjà enregistré.")
-            continue
-        print(f"{name}…", flush=True)
-        found = EXPERIMENTS[name]()
-        kept = {k: v for k, v in known().items() if k not in ("machine", "date", "recette")}
-        save_measures(CHAPTER, RECIPE, **(kept | {name: found}))
-
-
 if __name__ == "__main__":
-    main()
+    run_measures(CHAPTER, RECIPE, EXPERIMENTS)

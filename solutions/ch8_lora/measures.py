@@ -9,13 +9,11 @@ Chaque expérience est enregistrée dès qu'elle finit. `temps` seule dépend de
 
 from __future__ import annotations
 
-import argparse
 import copy
 import csv
-import sys
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -25,7 +23,6 @@ from atelier import (
     corpus_tokens,
     evaluate_perplexity,
     gpt2_shape,
-    load_measures,
     load_model,
     load_tokenizer,
     median_seconds,
@@ -34,10 +31,11 @@ from atelier import (
 from atelier.figures.ch8.cache import cached_loss, hidden_before, passes, step_times
 from atelier.figures.common.layers import linear_layers, weight_of
 from atelier.hardware import device
-from atelier.measures import save_measures
+from atelier.measures import recorded_measures
 from atelier.paths import asset
 from atelier.training import lm_loss, train
 from grader.authoring.chapters import load_chapter
+from grader.authoring.recording import run_measures
 
 CHAPTER = "ch8_lora"
 SOLVED = load_chapter(CHAPTER)
@@ -557,44 +555,25 @@ def _inference(base: nn.Module, ids: Tensor, repeats: int) -> dict[str, float]:
     return rows
 
 
-EXPERIMENTS: dict[str, Callable[[dict], Any]] = {
-    f.__name__: f
-    for f in (reglage, reglage_classes, delta, rangs, cibles, departs, alphas, qlora, langue, classes, courbes, temps)
-}
-
-
 def choose_rates(found: dict[str, Any]) -> None:
     """Retient, pour chaque famille, le pas d'apprentissage que le réglage a préféré."""
     LR.update({m: float(min(line, key=line.get)) for m, line in found.get("reglage", {}).items()})
     LR_CLASSES.update({m: float(max(line, key=line.get)) for m, line in found.get("reglage_classes", {}).items()})
 
 
-def recorded() -> dict[str, Any]:
-    """Ce qui est déjà enregistré ; rien la première fois."""
-    try:
-        return load_measures(CHAPTER)
-    except FileNotFoundError:
-        return {}
+def with_rates(measure: Callable[[dict[str, Any]], Any]) -> Any:
+    """La mesure, aux pas d'apprentissage que le réglage a préférés ; s'il est la mesure, ce sont les nouveaux."""
+    found = recorded_measures(CHAPTER)
+    choose_rates(found)
+    value = measure(found)
+    choose_rates(found | {measure.__name__: value})
+    return value
 
 
-def main(argv: list[str]) -> None:
-    """Fait les expériences demandées, ou celles qui manquent, et enregistre après chacune."""
-    parser = argparse.ArgumentParser(description="Longues mesures du chapitre 8.")
-    parser.add_argument("noms", nargs="*", choices=[*EXPERIMENTS, []], metavar="EXPÉRIENCE")
-    parser.add_argument("--redo", "--refaire", action="store_true", help="refaire même ce qui est déjà enregistré")
-    options = parser.parse_args(argv)
-    for name in options.noms or EXPERIMENTS:
-        found = recorded()
-        if name in found and not options.redo:
-            continue
-        choose_rates(found)
-        start = time.perf_counter()
-        value = EXPERIMENTS[name](found)
-        found = recorded() | {name: value}  # relu : une autre exécution a pu écrire entre-temps
-        choose_rates(found)
-        save_measures(CHAPTER, RECIPE, **{k: v for k, v in found.items() if k in EXPERIMENTS})
-        print(f"{name} : {time.perf_counter() - start:.0f} s", flush=True)
-
+EXPERIMENTS: dict[str, Callable[[], Any]] = {
+    f.__name__: partial(with_rates, f)
+    for f in (reglage, reglage_classes, delta, rangs, cibles, departs, alphas, qlora, langue, classes, courbes, temps)
+}
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    run_measures(CHAPTER, RECIPE, EXPERIMENTS)

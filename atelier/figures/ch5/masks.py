@@ -72,8 +72,3 @@ def wanda_model(
 ) -> GPT2LMHeadModel:
     """Une copie du modèle élaguée par Wanda, bloc après bloc, comme dans l'article."""
     return by_blocks(model, ids, lambda _, w, x: w * wanda(w, x, amount))
-
-
-def current_masks(model: GPT2LMHeadModel) -> dict[str, Tensor]:
-    """Les poids qui ne sont pas nuls, couche par couche."""
-    return {name: w != 0 for name, w in linear_weights(model).items()}

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
 EXPERIMENT = {"B": "fantasy", "B′": "vers"}
-Runs = Sequence[dict[str, Any]]
 
 
 def _source(found: dict[str, Any], n_seeds: int | None = 3) -> str:
