@@ -22,6 +22,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -180,22 +181,19 @@ def command_export(args: argparse.Namespace) -> int:
 def main(argv: list[str] | None = None) -> int:
     parser = FrenchParser("python -m grader colibri", __doc__.split("\n")[0])
     commands = parser.add_subparsers(dest="commande", required=True)
-    sub = commands.add_parser(
-        "tokenizer",
-        help="Apprend le découpeur en jetons (BPE) sur un texte.",
-        description="Apprend le découpeur en jetons (BPE) sur un texte.",
-    )
-    sub.add_argument("--work", "--travail", type=Path, required=True, metavar="DIR", help="dossier de travail")
+
+    def command(name: str, said: str, run: Callable[[argparse.Namespace], int], work: bool = False) -> FrenchParser:
+        sub = commands.add_parser(name, help=said, description=said)
+        sub.set_defaults(run=run)
+        if work:
+            sub.add_argument("--work", "--travail", type=Path, required=True, metavar="DIR", help="dossier de travail")
+        return sub
+
+    sub = command("tokenizer", "Apprend le découpeur en jetons (BPE) sur un texte.", command_tokenizer, work=True)
     sub.add_argument(
         "--text", "--texte", type=Path, required=True, metavar="FICHIER", help="le grand texte d'apprentissage"
     )
-    sub.set_defaults(run=command_tokenizer)
-    sub = commands.add_parser(
-        "train",
-        help="Entraîne Colibri, ou reprend au dernier point de contrôle.",
-        description="Entraîne Colibri, ou reprend au dernier point de contrôle.",
-    )
-    sub.add_argument("--work", "--travail", type=Path, required=True, metavar="DIR", help="dossier de travail")
+    sub = command("train", "Entraîne Colibri, ou reprend au dernier point de contrôle.", command_train, work=True)
     sub.add_argument("--tokens", type=int, metavar="N", help="jetons à lire en tout")
     end = sub.add_mutually_exclusive_group()
     end.add_argument("--until", metavar="HH:MM", help="heure à laquelle s'arrêter")
@@ -203,13 +201,7 @@ def main(argv: list[str] | None = None) -> int:
     for field in fields(Recipe):
         option = "--" + field.name.replace("_", "-")
         sub.add_argument(option, type=type(field.default), metavar="V", help=f"recette ; {field.default} par défaut")
-    sub.set_defaults(run=command_train)
-    sub = commands.add_parser(
-        "export",
-        help="Écrit assets/colibri à partir du dernier point de contrôle.",
-        description="Écrit assets/colibri à partir du dernier point de contrôle.",
-    )
-    sub.add_argument("--work", "--travail", type=Path, required=True, metavar="DIR", help="dossier de travail")
+    sub = command("export", "Écrit assets/colibri à partir du dernier point de contrôle.", command_export, work=True)
     sub.add_argument(
         "--average", "--moyenne", action="store_true", help="la moyenne glissante des poids, en cours de route"
     )
@@ -219,18 +211,11 @@ def main(argv: list[str] | None = None) -> int:
         action="store_true",
         help="dit, dans la fiche, que l'entraînement n'est pas fini",
     )
-    sub.set_defaults(run=command_export)
-    sub = commands.add_parser(
-        "evaluate",
-        help="Bits par octet et perplexité, à côté d'un trigramme et de xz.",
-        description="Bits par octet et perplexité, à côté d'un trigramme et de xz.",
-    )
+    sub = command("evaluate", "Bits par octet et perplexité, à côté d'un trigramme et de xz.", command_evaluate)
     sub.add_argument(
         "--work", "--travail", type=Path, help="le dossier de travail, dont les jetons servent au trigramme"
     )
-    sub.set_defaults(run=command_evaluate)
-    sub = commands.add_parser("card", help="Écrit la fiche du modèle.", description="Écrit la fiche du modèle.")
-    sub.set_defaults(run=command_card)
+    command("card", "Écrit la fiche du modèle.", command_card)
     args = parser.parse_args(argv)
     return args.run(args)
 
