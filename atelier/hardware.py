@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import statistics
@@ -183,9 +184,34 @@ def median_seconds(run: Callable[[], object], repeats: int = 7, warmup: int = 2)
         run()
     times = []
     for _ in range(repeats):
-        synchronize()
-        start = time.perf_counter()
+        start = _now()
         run()
-        synchronize()
-        times.append(time.perf_counter() - start)
+        times.append(_now() - start)
     return statistics.median(times)
+
+
+def step_seconds(
+    loss: Callable[[], torch.Tensor], optimizer: torch.optim.Optimizer, repeats: int, warmup: int = 1
+) -> dict[str, float]:
+    """Secondes médianes d'un pas d'apprentissage : « aller », « retour », « optimiseur », et « pas », en tout."""
+    spent: dict[str, list[float]] = {"aller": [], "retour": [], "optimiseur": [], "pas": []}
+    for i in range(warmup + repeats):
+        optimizer.zero_grad(set_to_none=True)
+        marks = [_now()]
+        value = loss()
+        marks.append(_now())
+        value.backward()
+        marks.append(_now())
+        optimizer.step()
+        marks.append(_now())
+        if i >= warmup:
+            parts = [end - begin for begin, end in itertools.pairwise(marks)]
+            for name, seconds in zip(spent, [*parts, sum(parts)], strict=True):
+                spent[name].append(seconds)
+    optimizer.zero_grad(set_to_none=True)
+    return {name: statistics.median(seconds) for name, seconds in spent.items()}
+
+
+def _now() -> float:
+    synchronize()
+    return time.perf_counter()

@@ -6,7 +6,6 @@ import copy
 import csv
 import json
 import math
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from atelier.figures.ch2.counts import flops_text
 from atelier.figures.common.controls import Slider, explore
 from atelier.figures.common.sizes import GPT3, shape_only
 from atelier.figures.common.style import BLACK, BLUE, GREEN, NBSP, ORANGE, SERIES, canvas, french
-from atelier.hardware import card_capability, card_memory, card_name, device, median_seconds, synchronize
+from atelier.hardware import card_capability, card_memory, card_name, device, median_seconds, step_seconds
 from atelier.measures import load_measures
 from atelier.models import gpt2_shape
 from atelier.paths import asset
@@ -162,33 +161,18 @@ def step_times(model: GPT2LMHeadModel, batch_size: int, steps: int, half: bool =
 
     Le modèle apprend sur des jetons tirés au hasard : les durées n'en dépendent pas. half : produits en bfloat16.
     """
-    from statistics import median
-
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     context = min(model.config.n_positions, 1024)
     ids = torch.randint(0, model.config.vocab_size, (batch_size, context), device=device())
-    times: dict[str, list[float]] = {"aller": [], "retour": [], "optimiseur": []}
-    model.train()
-    for _ in range(steps + 1):
-        optimizer.zero_grad(set_to_none=True)
-        marks = [_now()]
+
+    def loss() -> torch.Tensor:
         with torch.autocast(device().type, torch.bfloat16) if half else nullcontext():
-            loss = lm_loss(model, ids)
-        marks.append(_now())
-        loss.backward()
-        marks.append(_now())
-        optimizer.step()
-        marks.append(_now())
-        for name, start, stop in zip(times, marks, marks[1:], strict=False):
-            times[name].append(stop - start)
+            return lm_loss(model, ids)
+
+    model.train()
+    found = step_seconds(loss, optimizer, steps)
     model.eval()
-    found = {name: median(values[1:]) for name, values in times.items()}
-    return found | {"pas": sum(found.values())}
-
-
-def _now() -> float:
-    synchronize()
-    return time.perf_counter()
+    return found
 
 
 @recorded("ch2/training_step", needs=("forward",))

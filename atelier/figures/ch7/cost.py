@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,7 +16,7 @@ from atelier.display import note, number, recorded, show, table
 from atelier.figures.ch7.curves import _source
 from atelier.figures.ch7.voices import CHAPTER, WIDTH, Insert, adapted, adapters_of, all_trained, trained_count
 from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, SKY, canvas, french, percent
-from atelier.hardware import card_memory, device, home, median_seconds, synchronize
+from atelier.hardware import card_memory, device, home, median_seconds, step_seconds
 from atelier.measures import load_measures
 from atelier.models import GPT2_SIZES, gpt2_shape
 from atelier.training import lm_loss
@@ -281,25 +279,9 @@ def step_times(model: GPT2LMHeadModel, ids: Tensor, repeats: int, warmup: int = 
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(trained, lr=1e-6)
     model.train()
-    found: dict[str, list[float]] = {"aller": [], "retour": [], "optimiseur": [], "pas": []}
-    for i in range(warmup + repeats):
-        synchronize()
-        t0 = time.perf_counter()
-        loss = lm_loss(model, ids)
-        synchronize()
-        t1 = time.perf_counter()
-        loss.backward()
-        synchronize()
-        t2 = time.perf_counter()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        synchronize()
-        t3 = time.perf_counter()
-        if i >= warmup:
-            for name, span in zip(found, (t1 - t0, t2 - t1, t3 - t2, t3 - t0), strict=True):
-                found[name].append(1000 * span)
+    found = step_seconds(lambda: lm_loss(model, ids), optimizer, repeats, warmup)
     model.eval()
-    return {name: statistics.median(spans) for name, spans in found.items()}
+    return {name: 1000 * seconds for name, seconds in found.items()}
 
 
 @torch.inference_mode()

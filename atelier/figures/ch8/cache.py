@@ -5,15 +5,13 @@ Sert aux cellules du carnet et aux longues mesures ; rien ici ne sait ce qu'est
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from atelier.hardware import beside, card_memory, synchronize
+from atelier.hardware import beside, card_memory, step_seconds
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -102,31 +100,16 @@ def step_times(model: nn.Module, batch: Any, loss: Callable[[nn.Module, Any], Te
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=0.0)
-    spent: dict[str, list[float]] = {"avant": [], "arrière": [], "optimiseur": []}
     with card_memory() as card:
-        for _ in range(repeats + 1):
-            optimizer.zero_grad(set_to_none=True)
-            marks = [_now()]
-            value = loss(model, batch)
-            marks.append(_now())
-            value.backward()
-            marks.append(_now())
-            optimizer.step()
-            marks.append(_now())
-            for part, begin, end in zip(spent, marks, marks[1:], strict=False):
-                spent[part].append(1000 * (end - begin))
+        spent = step_seconds(lambda: loss(model, batch), optimizer, repeats)
     peak = {} if card.peak is None else {"pic": card.peak}
-    optimizer.zero_grad(set_to_none=True)
     n = sum(p.numel() for p in trained)
     return {
-        **{part: round(statistics.median(v[1:]), 2) for part, v in spent.items()},
+        "avant": round(1000 * spent["aller"], 2),
+        "arrière": round(1000 * spent["retour"], 2),
+        "optimiseur": round(1000 * spent["optimiseur"], 2),
         "entraînés": n,
         "octets gardés": saved_bytes(lambda: loss(model, batch), model),
         "octets d'état": 12 * n,
         **peak,
     }
-
-
-def _now() -> float:
-    synchronize()
-    return time.perf_counter()
