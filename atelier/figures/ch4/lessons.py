@@ -13,6 +13,7 @@ from transformers import GPT2LMHeadModel
 
 from atelier.display import note, number, recorded, show, table
 from atelier.figures.ch4 import students as st
+from atelier.figures.common.measured import measured
 from atelier.figures.common.style import BLACK, BLUE, RED, SERIES, canvas, french, percent
 from atelier.measures import load_measures
 from atelier.perplexity import evaluate_perplexity
@@ -41,11 +42,7 @@ def recorded_by_author(*names: str) -> Callable[[Callable[..., Any]], Callable[.
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            absent = [name for name in names if name not in load_measures(CHAPTER)]
-            if not absent:
-                return function(*args, **kwargs)
-            note(f"Mesure pas encore enregistrée ({', '.join(absent)}) : python cours.py mesures {CHAPTER}")
-            return None
+            return None if measured(CHAPTER, *names) is None else function(*args, **kwargs)
 
         return wrapper
 

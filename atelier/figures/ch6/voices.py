@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from atelier.display import note, number, recorded, show, table
+from atelier.figures.common.measured import measured
 from atelier.figures.common.style import BLUE, RED, SERIES, canvas, french
 from atelier.hardware import beside
-from atelier.measures import load_measures
 from atelier.models import load_model
 from atelier.perplexity import evaluate_perplexity, extract
 from atelier.training import corpus_tokens, train, windows
@@ -44,17 +45,8 @@ SHOWN_DEPTHS = {
 """Comment le dire au lecteur, quand le nom enregistré ne suffit pas."""
 
 
-def measures(*names: str) -> dict[str, Any] | None:
-    """Les mesures enregistrées de ces expériences ; None, et une phrase, s'il en manque."""
-    try:
-        found = load_measures(CHAPTER)
-    except FileNotFoundError:
-        found = {}
-    missing = [name for name in names if name not in found]
-    if missing:
-        note(f"Mesures à refaire ({', '.join(missing)}) : python cours.py mesures {CHAPTER}")
-        return None
-    return found
+measures = partial(measured, CHAPTER)
+"""Les mesures enregistrées de ces expériences ; None, et une phrase, s'il en manque."""
 
 
 def source(found: dict[str, Any], what: str) -> str:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from atelier.display import note, number, recorded, show, table
 from atelier.figures.common.layers import KINDS, linear_layers, weight_of
+from atelier.figures.common.measured import measured
 from atelier.figures.common.style import BLACK, SERIES, canvas, french, percent
 from atelier.hardware import for_float64
-from atelier.measures import load_measures
 from atelier.perplexity import evaluate_perplexity
 from atelier.training import corpus_tokens, train, windows
 
@@ -36,14 +36,8 @@ def from_measures(*names: str) -> Callable[[Callable[..., Any]], Callable[..., A
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            try:
-                found = load_measures(CHAPTER)
-            except FileNotFoundError:
-                found = {}
-            if missing := [name for name in names if name not in found]:
-                note(f"Mesures pas encore enregistrées ({', '.join(missing)}) : python cours.py mesures {CHAPTER}.")
-                return None
-            return function(found, *args, **kwargs)
+            found = measured(CHAPTER, *names)
+            return None if found is None else function(found, *args, **kwargs)
 
         return wrapper
 
