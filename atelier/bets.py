@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atelier import journal
-from atelier.display import _display, note, number
+from atelier.display import _display, note
 from atelier.quizzes import announce, plain, rich, show_widget
-from atelier.text import typeset
+from atelier.text import number, typeset
 
 Guess = float | str
 

@@ -20,9 +20,10 @@ from atelier.judging.diagnose import diagnose
 from atelier.judging.exercise import Tolerance
 from atelier.judging.frames import source_line
 from atelier.judging.probes import Interruption, run_case
-from atelier.judging.writing import describe, format_number
+from atelier.judging.writing import describe
 from atelier.limits import time_limit
 from atelier.naming import exercise_of, written
+from atelier.text import number, plural
 
 SECONDS = 5.0
 """Limite de temps d'un cas dans le carnet."""
@@ -218,24 +219,22 @@ def _cell_value(cell: Any) -> Any:
 
 
 def _points(declaration: Mapping[str, Any]) -> str:
-    points = declaration["points"]
-    return f"{format_number(points)} point{'s' if points >= 2 else ''}"
+    return plural(declaration["points"], "point")
 
 
 def _hint_line(target: _Target) -> str:
     opened, count = journal.hints_opened(journal.read(), target.chapter, target.name), len(target.declaration["hints"])
-    plural = "s" if opened > 1 else ""
     where = f"Dans une cellule à vous (bouton +)\u00a0: hint({target.name})"
-    return f"Un indice\u202f? {where}   ({opened} ouvert{plural} sur {count})"
+    return f"Un indice\u202f? {where}   ({plural(opened, 'ouvert')} sur {count})"
 
 
 def _printed(results: Sequence[CaseResult]) -> list[str]:
     """Ce que le code de l'étudiant a affiché, gardé à part : celui du premier cas bavard."""
-    for number, result in enumerate(results, 1):
+    for i, result in enumerate(results, 1):
         lines = str(result.got.get("printed", "")).splitlines()
         if lines:
             more = ["…"] if len(lines) > 8 else []
-            return [f"Affiché par votre code (cas {number})\u00a0:", *(f"| {line[:200]}" for line in lines[:8]), *more]
+            return [f"Affiché par votre code (cas {i})\u00a0:", *(f"| {line[:200]}" for line in lines[:8]), *more]
     return []
 
 
@@ -249,7 +248,7 @@ def _success(target: _Target, results: Sequence[CaseResult]) -> str:
         following = next((name for name in after if name in left), left[0])
         done = len(exercises) - len(left)
         lines.append(
-            f"{MARGIN}{done} exercice{'s' if done > 1 else ''} sur {len(exercises)}. "
+            f"{MARGIN}{plural(done, 'exercice')} sur {len(exercises)}. "
             f"À suivre\u00a0: {following} ({_points(exercises[following])})."
         )
     else:
@@ -310,7 +309,7 @@ def _what(result: CaseResult) -> str:
     if kind == "timeout":
         where = f"\n{result.got['where']}" if result.got.get("where") else ""
         return (
-            f"pas de réponse en {format_number(SECONDS)} secondes\u00a0: une boucle qui ne finit pas, "
+            f"pas de réponse en {number(SECONDS)} secondes\u00a0: une boucle qui ne finit pas, "
             f"ou un calcul élément par élément\u202f?{where}"
         )
     return message

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from atelier.naming import exercise_of
 from atelier.paths import asset
+from atelier.text import column, grid
+from atelier.text import number as number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 96
 """Largeur, en caractères, d'un message de check ou d'un indice."""
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _recording: list[dict[str, Any]] | None = None
 
 
@@ -63,32 +64,6 @@ def show(fig: Figure, alt: str) -> None:
     _display(_figure_markup(png, alt, width), f"[Figure] {alt}")
 
 
-def number(value: Any, digits: int = 4) -> str:
-    """Un nombre écrit à la française : virgule décimale, milliers séparés par une espace fine, puissances de dix.
-
-    digits : chiffres significatifs ; la partie entière, elle, est toujours écrite en entier.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    if isinstance(value, int):
-        return f"{value:,}".replace(",", "\u202f").replace("-", "−")
-    if value != value:
-        return "nan"
-    if abs(value) == float("inf"):
-        return "∞" if value > 0 else "−∞"
-    size = abs(value)
-    if size >= 1e9 or 0 < size < 1e-3:
-        mantissa, exponent = f"{value:.{max(digits - 2, 0)}e}".split("e")
-        text = f"{mantissa}·10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
-    elif size >= 999.5:
-        decimals = max(digits - len(str(round(size))), 0)
-        text = f"{value:,.{decimals}f}"
-        text = text.rstrip("0").rstrip(".") if decimals else text
-    else:
-        text = f"{value:.{max(digits, len(str(round(size))))}g}"
-    return text.replace(",", "\u202f").replace(".", ",").replace("-", "−")
-
-
 def wrapped(label: str, text: str, indent: int | None = None) -> str:
     """Un texte coupé aux espaces ordinaires, jamais aux insécables.
 
@@ -107,11 +82,12 @@ def wrapped(label: str, text: str, indent: int | None = None) -> str:
 def table(rows: Sequence[Sequence[Any]], header: Sequence[str], caption: str = "") -> None:
     """Affiche un tableau : en-têtes de colonnes déclarés comme tels, nombres alignés à droite, version texte ailleurs.
 
-    rows : lignes (la première cellule de chaque ligne est son en-tête). Les nombres sont écrits à la française.
+    rows : lignes (la première cellule de chaque ligne est son en-tête). Les nombres d'une
+    colonne sont écrits à la française et partagent leurs décimales (`atelier.text.column`).
     """
-    cells = [[number(c) for c in row] for row in rows]
-    numeric = [all(isinstance(row[j], (int, float)) for row in rows if row[j] is not None) for j in range(len(header))]
-    style = ["text-align:right" if right else "text-align:left" for right in numeric]
+    columns = [column(cells) for cells in zip(*rows, strict=True)] or [([], False) for _ in header]
+    cells = list(zip(*(written for written, _ in columns), strict=True))
+    style = ["text-align:right" if right else "text-align:left" for _, right in columns]
     head = "".join(f'<th scope="col" style="{s}">{html.escape(h)}</th>' for h, s in zip(header, style, strict=True))
     body = "".join(
         "<tr>"
@@ -122,13 +98,7 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str], caption: str = "
     )
     title = f'<caption style="text-align:left;caption-side:top">{html.escape(caption)}</caption>' if caption else ""
     markup = f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    widths = [max(len(str(x)) for x in column) for column in zip(header, *cells, strict=True)]
-    lines = [
-        "  ".join(
-            str(c).rjust(w) if right else str(c).ljust(w) for c, w, right in zip(line, widths, numeric, strict=True)
-        )
-        for line in (header, *cells)
-    ]
+    lines = grid(header, rows)
     text = "\n".join([caption, *lines] if caption else lines)
     if _recording is not None:
         _recording.append({"kind": "html", "html": markup, "text": text})

@@ -62,8 +62,9 @@ class Experiment:
         `LookupError` s'il n'y a ni de quoi la faire tourner, ni résultat enregistré.
         """
         from atelier import passed
-        from atelier.display import note, number
+        from atelier.display import note
         from atelier.naming import exercise_of
+        from atelier.text import number
 
         missing = [exercise_of(f) or str(getattr(f, "__name__", f)) for f in self.needs if not passed(f)]
         if missing:

@@ -16,6 +16,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from atelier.text import number
+
 T = TypeVar("T")
 SCALES = ("essai", "cpu", "gpu")
 LARGE_CARD = 7 * 2**30
@@ -112,7 +114,7 @@ def machine() -> str:
     """Une ligne : processeur ou carte, mémoire, système, versions."""
     d = device()
     if d.type == "cuda":
-        what = f"GPU {card_name()}, {card_bytes() / 2**30:.0f} Gio"
+        what = f"GPU {card_name()}, {number(card_bytes() / 2**30, decimals=0, unit='Gio')}"
     elif d.type == "mps":
         what = f"GPU Apple ({platform.machine()})"
     else:

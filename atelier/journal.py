@@ -145,7 +145,8 @@ DONE, TODO = "✔", "○"
 
 def progress(chapter: str = "") -> None:
     """Affiche où vous en êtes : une ligne par chapitre, ou par exercice pour un seul (`progress("ch3")`)."""
-    from atelier.display import note, number, table
+    from atelier.display import note, table
+    from atelier.text import number
 
     state, found, titles = read(), packs.load_packs(), paths.chapter_titles()
     chosen = [c for c in titles if packs.matches(c, chapter)]
@@ -158,7 +159,7 @@ def progress(chapter: str = "") -> None:
             [
                 f"{DONE if is_passed(state, name, id) else TODO} {id}",
                 number(e["points"]),
-                f"{e['minutes']} min",
+                number(e["minutes"], unit="min"),
                 "★" * e["stars"],
                 f"{hints_opened(state, name, id)} sur {len(e['hints'])}",
             ]
@@ -176,7 +177,7 @@ def progress(chapter: str = "") -> None:
 
 
 def _chapter_row(state: State, chapter: str, title: str, pack: dict[str, Any] | None) -> list[str]:
-    from atelier.display import number
+    from atelier.text import number
 
     exercises, quizzes = (pack["exercises"], pack["quizzes"]) if pack else ({}, {})
     done = [id for id in exercises if is_passed(state, chapter, id)]

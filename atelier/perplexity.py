@@ -17,6 +17,7 @@ import torch
 
 from atelier.hardware import beside, scale
 from atelier.paths import asset
+from atelier.text import number
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,11 +35,8 @@ class Evaluation:
     seconds: float
 
     def __str__(self) -> str:
-        return (
-            f"perplexité {self.perplexity:.2f} ({self.bits_per_byte:.3f} bits par octet, {self.tokens} jetons)".replace(
-                ".", ","
-            )
-        )
+        perplexity, bits = number(self.perplexity, decimals=2), number(self.bits_per_byte, decimals=3)
+        return f"perplexité {perplexity} ({bits} bits par octet, {number(self.tokens)} jetons)"
 
 
 def extract(name: str = "a_validation") -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from atelier import paths
+from atelier.text import number
 
 PROGRESS, BOARD, VARIANTS = "progression.json", "tableau.json", "variantes"
 """Les fichiers du dossier d'état (les variantes en sont un sous-dossier)."""
@@ -246,7 +247,7 @@ def _say_unwritten(error: OSError) -> None:
     if error.errno in full:
         why = f"Il n'y a plus de place pour écrire dans {folder()} (disque plein, ou quota atteint)"
     elif isinstance(error, TimeoutError):
-        why = f"Un autre carnet retient {folder() / LOCK} depuis {LOCK_SECONDS:.0f} secondes"
+        why = f"Un autre carnet retient {folder() / LOCK} depuis {number(LOCK_SECONDS, decimals=0)} secondes"
     else:
         why = f"Le dossier {folder()} n'accepte pas d'écriture (lecture seule\u202f?)"
     say_once(

@@ -13,11 +13,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 
 from atelier import state
-from atelier.display import note, number, show, table
+from atelier.display import note, show, table
 from atelier.hardware import device, home, median_seconds, scale
 from atelier.models import load_model
 from atelier.paths import asset, chapter_titles
 from atelier.perplexity import evaluate_perplexity
+from atelier.text import number
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel

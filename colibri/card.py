@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from atelier.text import number, typeset
 from colibri.evaluate import load_assets
 from colibri.recipe import ASSETS, END_OF_TEXT, read_json
 from colibri.run import read_journal
@@ -41,25 +42,13 @@ def samples(model: Any, tokenizer: Any) -> Iterator[tuple[str, str]]:
         yield prompt, tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
 
 
-def number(value: float, digits: int = 0) -> str:
-    """Un nombre à la française : virgule décimale, milliers séparés."""
-    return f"{value:,.{digits}f}".replace(",", "\u202f").replace(".", ",")
-
-
-def typography(text: str) -> str:
-    """Espaces insécables devant les signes doubles et dans les guillemets."""
-    for mark in (":", ";", "?", "!", "»", "%"):
-        text = text.replace(" " + mark, "\u00a0" + mark)
-    return text.replace("« ", "«\u00a0")
-
-
 def loss_curve(rows: list[dict[str, str]], points: int = 9) -> str:
     """Quelques lignes du journal, également réparties, en tableau Markdown."""
     lines = ["| jetons | perte (nats par jeton) | taux d'apprentissage (AdamW) |", "|---:|---:|---:|"]
     chosen = [round(i * (len(rows) - 1) / (points - 1)) for i in range(points)]
     for row in (rows[i] for i in chosen):
-        rate = number(float(row["taux"]) * 1000, 2)
-        lines.append(f"| {number(int(row['jetons']))} | {number(float(row['perte']), 3)} | {rate} × 10⁻³ |")
+        rate = number(float(row["taux"]) * 1000, decimals=2)
+        lines.append(f"| {number(int(row['jetons']))} | {number(float(row['perte']), decimals=3)} | {rate} × 10⁻³ |")
     return "\n".join(lines)
 
 
@@ -70,10 +59,11 @@ def results_table(extracts: dict[str, Any]) -> str:
     ]
     for label, row in extracts.items():
         ours, trigram = row["colibri"], row.get("trigramme")
-        other = number(trigram["bits_par_octet"], 3) if trigram else "non mesuré"
+        other = number(trigram["bits_par_octet"], decimals=3) if trigram else "non mesuré"
+        packed = number(row["xz_9_bits_par_octet"], decimals=3)
         lines.append(
-            f"| {label} | {number(ours['octets'])} | {number(ours['perplexite'], 1)} "
-            f"| **{number(ours['bits_par_octet'], 3)}** | {other} | {number(row['xz_9_bits_par_octet'], 3)} |"
+            f"| {label} | {number(ours['octets'])} | {number(ours['perplexite'], decimals=1)} "
+            f"| **{number(ours['bits_par_octet'], decimals=3)}** | {other} | {packed} |"
         )
     return "\n".join(lines)
 
@@ -100,33 +90,33 @@ def command_card(_: argparse.Namespace) -> int:
         "heads": settings["n_head"],
         "positions": settings["n_positions"],
         "vocab": number(settings["n_vocab"]),
-        "size": number((ASSETS / "model.safetensors").stat().st_size / 1e6, 1),
-        "megabytes": number(text["octets"] / 1e6, 1),
+        "size": number((ASSETS / "model.safetensors").stat().st_size / 1e6, decimals=1),
+        "megabytes": number(text["octets"] / 1e6, decimals=1),
         "documents": number(text["documents"]),
         "corpus_tokens": number(text["jetons"]),
         "sha": text["sha256"],
-        "bytes_per_token": number(text["octets"] / text["jetons"], 2),
+        "bytes_per_token": number(text["octets"] / text["jetons"], decimals=2),
         "tokens": number(recipe["jetons"]),
-        "epochs": number(recipe["epoques"], 2),
+        "epochs": number(recipe["epoques"], decimals=2),
         "steps": number(recipe["pas"]),
-        "batch": number(recipe["jetons"] / recipe["pas"]),
-        "flops": number(recipe["flops_6nd"] / 1e15, 3),
-        "minutes": number(recipe["secondes"] / 60),
-        "rate": number(recipe["jetons"] / recipe["secondes"]),
-        "gflops": number(recipe["flops_6nd"] / recipe["secondes"] / 1e9),
+        "batch": number(recipe["jetons"] / recipe["pas"], decimals=0),
+        "flops": number(recipe["flops_6nd"] / 1e15, decimals=3),
+        "minutes": number(recipe["secondes"] / 60, decimals=0),
+        "rate": number(recipe["jetons"] / recipe["secondes"], decimals=0),
+        "gflops": number(recipe["flops_6nd"] / recipe["secondes"] / 1e9, decimals=0),
         "processor": recipe["machine"]["processeur"],
-        "lr_muon": number(settings["lr_muon"] * 1000, 1),
-        "lr_adam": number(settings["lr_adam"] * 1000, 1),
-        "decay": number(100 * settings["decay_share"]),
-        "weight_decay": number(settings["weight_decay"], 1),
+        "lr_muon": number(settings["lr_muon"] * 1000, decimals=1),
+        "lr_adam": number(settings["lr_adam"] * 1000, decimals=1),
+        "decay": number(100 * settings["decay_share"], decimals=0),
+        "weight_decay": number(settings["weight_decay"], decimals=1),
         "warmup": settings["warmup_steps"],
         "watts": POWER_WATTS,
-        "energy": number(POWER_WATTS * hours),
+        "energy": number(POWER_WATTS * hours, decimals=0),
         "protocol": protocol,
         "results": results_table(evaluation["extraits"]),
         "curve": loss_curve(rows),
     }
-    card = typography(CARD.format(**values)) + "\n\n".join(blocks) + "\n"
+    card = typeset(CARD.format(**values)) + "\n\n".join(blocks) + "\n"
     (ASSETS / "fiche.md").write_text(card, encoding="utf-8")
     print(ASSETS / "fiche.md")
     return 0

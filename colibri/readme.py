@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from atelier.text import number, percent
+
 CONTENTS = {
     "a_train.txt": "extrait du grand texte d'entraînement A de Colibri (calibration, distillation)",
     "a_validation.txt": "A, validation : documents que Colibri n'a jamais vus, sources dans les proportions de A",
@@ -103,19 +105,15 @@ renvoie aux mentions légales de service-public.fr : citez la DILA et la date, s
 
 
 def _megabytes(count: int) -> str:
-    return f"{count / 1e6:.2f}".replace(".", ",")
-
-
-def _thousands(count: int) -> str:
-    return f"{count:,}".replace(",", " ")
+    return number(count / 1e6, decimals=2)
 
 
 def _file_line(name: str, description: str, files: dict[str, Any]) -> str:
     info = files.get(name, {})
     size = _megabytes(info["octets"]) if info else "–"
-    amount = f"{_thousands(info['documents'])} documents" if "documents" in info else ""
+    amount = f"{number(info['documents'])} documents" if "documents" in info else ""
     if "lignes" in info:
-        amount = ", ".join(f"{part} {_thousands(count)}" for part, count in sorted(info["lignes"].items()))
+        amount = ", ".join(f"{part} {number(count)}" for part, count in sorted(info["lignes"].items()))
     family = name.split("_")[0]
     origin = ORIGINS.get(name) or {"a": ORIGINS["a_train.txt"], "b": "wesnoth", "bprime": "littre"}.get(family, "")
     return f"| `{name}` | {description} | {amount} | {size} | {origin} |"
@@ -127,7 +125,7 @@ def readme(record: dict[str, Any], kept_share: dict[str, float]) -> str:
         "## Les fichiers",
         "",
         "| fichier | contenu | lignes ou documents | Mo | sources |",
-        "|---|---|---|---|---|",
+        "|---|---|---|---:|---|",
     ]
     files += [_file_line(name, description, record["fichiers"]) for name, description in CONTENTS.items()]
     big = record["grand_texte_a"]
@@ -135,13 +133,13 @@ def readme(record: dict[str, Any], kept_share: dict[str, float]) -> str:
     table = [
         "## Le grand texte A",
         "",
-        f"{_megabytes(big['bytes'])} Mo, {_thousands(big['documents'])} documents (non distribué), ",
+        f"{_megabytes(big['bytes'])} Mo, {number(big['documents'])} documents (non distribué), ",
     ]
     table[-1] += "qui a entraîné Colibri :"
-    table += ["", "| source | documents | Mo |", "|---|---|---|"]
-    table += [f"| {name} | {_thousands(line['documents'])} | {_megabytes(line['bytes'])} |" for name, line in rows]
+    table += ["", "| source | documents | Mo |", "|---|---:|---:|"]
+    table += [f"| {name} | {number(line['documents'])} | {_megabytes(line['bytes'])} |" for name, line in rows]
     counts = [n for found in record["suites_partagees"].values() for n in found.values()]
-    kept = ", ".join(f"{share:.0%}".replace("%", " %") + f" de {name}" for name, share in kept_share.items())
+    kept = ", ".join(f"{percent(share, decimals=0)} de {name}" for name, share in kept_share.items())
     method = METHOD.format(kept=kept, gram=record["longueur_des_suites"], shared=sum(counts), pairs=len(counts))
     return "\n".join(
         [HEAD, *files, "", *table, "", method, LICENCES + "\n".join(_package_lines(record["paquets"])), ""]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atelier.text import number
 from colibri.pretrain import Batches, Optimizer, loss_function, schedule, views
 from colibri.recipe import JOURNAL_FIELDS, Recipe
 
@@ -114,7 +115,8 @@ def worker(rank: int, recipe: Recipe, budget: Budget, shared: Shared, work: Path
     if journal is not None:
         save_checkpoint(work, shared, recipe, step - 1, tokens, elapsed, start)
         journal.flush()
-        print(f"Terminé : {step - 1} pas, {tokens} jetons, {elapsed:.0f} s de calcul.")
+        spent = number(elapsed, decimals=0, unit="s")
+        print(f"Terminé : {number(step - 1)} pas, {number(tokens)} jetons, {spent} de calcul.")
 
 
 def save_checkpoint(

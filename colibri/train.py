@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from atelier.text import number
 from colibri.card import command_card
 from colibri.evaluate import command_evaluate
 from colibri.pretrain import initialise, views
@@ -61,7 +62,8 @@ def command_tokenizer(args: argparse.Namespace) -> int:
     np.save(args.work / "tokens.npy", tokens)
     np.save(args.work / "starts.npy", starts)
     n_bytes = sum(len(doc.encode()) for doc in docs)
-    print(f"{len(docs)} documents, {len(tokens)} jetons, {n_bytes / (len(tokens) - len(docs)):.3f} octets par jeton")
+    per_token = number(n_bytes / (len(tokens) - len(docs)), decimals=3)
+    print(f"{number(len(docs))} documents, {number(len(tokens))} jetons, {per_token} octets par jeton")
     return 0
 
 

@@ -18,11 +18,11 @@ def init(argv: list[str]) -> int:
     parser.add_argument("course", metavar="DOSSIER", type=Path, help="dossier à créer")
     parser.add_argument("chapters", metavar="CHAPITRE", nargs="*", help="les chapitres à y mettre (tous, sinon)")
     options = parser.parse_args(argv)
-    from atelier.judging.writing import format_number
+    from atelier.text import plural
     from grader.classroom.course import prepare
 
     for name, exercises, points in prepare(options.course, options.chapters):
-        print(f"{name}\u00a0: {exercises} exercices, {format_number(points)} points")
+        print(f"{name}\u00a0: {plural(exercises, 'exercice')}, {plural(points, 'point')}")
     print(
         f"Le cours est prêt dans {options.course}. Les carnets à distribuer sont dans release/\u202f; "
         "nbgrader et formgrader s'y lancent comme d'habitude."
@@ -38,12 +38,12 @@ def publish(argv: list[str]) -> int:
     parser.add_argument("--to", metavar="DOSSIER", type=Path, required=True, help="où l'écrire (vide, ou dépôt git)")
     options = parser.parse_args(argv)
     from atelier import paths
-    from atelier.judging.writing import format_number
+    from atelier.text import number
     from grader.authoring.publish import publish as write_bundle
 
     files = write_bundle(paths.root(), options.to)
     size = sum((options.to / path).stat().st_size for path in files)
-    print(f"{options.to}\u00a0: {len(files)} fichiers, {format_number(round(size / 1e6, 1))} Mo, aucune solution.")
+    print(f"{options.to}\u00a0: {len(files)} fichiers, {number(round(size / 1e6, 1), unit='Mo')}, aucune solution.")
     return 0
 
 

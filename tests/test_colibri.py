@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from atelier.text import number
 from colibri import card as card_module
 from colibri import evaluate, pretrain, run, train
 from colibri import recipe as recipe_module
@@ -135,9 +136,9 @@ def test_le_texte_lu_est_celui_de_la_provenance(recipe: dict[str, Any]) -> None:
 def test_la_fiche_donne_les_chiffres_de_l_evaluation(recipe: dict[str, Any]) -> None:
     card = (COLIBRI / "fiche.md").read_text(encoding="utf-8")
     for row in read("evaluation.json")["extraits"].values():
-        assert card_module.number(row["colibri"]["bits_par_octet"], 3) in card
-        assert card_module.number(row["colibri"]["perplexite"], 1) in card
-    assert card_module.number(recipe["jetons"]) in card
+        assert number(row["colibri"]["bits_par_octet"], decimals=3) in card
+        assert number(row["colibri"]["perplexite"], decimals=1) in card
+    assert number(recipe["jetons"]) in card
     assert all(f"**{prompt}**" in card for prompt in card_module.PROMPTS)
     assert card.count("\nGraine ") == 10
 

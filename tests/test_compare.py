@@ -12,7 +12,7 @@ from atelier.judging.compare import CaseResult, compare, unchanged
 from atelier.judging.diagnose import GENERIC, diagnose
 from atelier.judging.exercise import EXACT, Tolerance
 from atelier.judging.probes import run_case
-from atelier.judging.writing import describe, format_number, format_pair
+from atelier.judging.writing import describe, format_pair
 
 CLOSE = Tolerance(rtol=1e-6, atol=1e-9)
 
@@ -132,23 +132,6 @@ def test_message_names_the_first_differing_place_in_french():
     b[1, 2] = 0.1458
     message = compare(value(a), value(b), {}, CLOSE).message
     assert message == "à l'indice (1, 2)\u00a0: attendu\u00a0: 0,3124      obtenu\u00a0: 0,1458"
-
-
-@pytest.mark.parametrize(
-    ("number", "text"),
-    [
-        (124439808, "124\u202f439\u202f808"),
-        (-3, "−3"),
-        (0.5, "0,5"),
-        (-0.0, "−0"),
-        (1e-9, "1·10^−9"),
-        (float("-inf"), "−inf"),
-        (True, "True"),
-        (1 << 300, "un entier de 301 bits"),
-    ],
-)
-def test_numbers_read_as_french(number, text):
-    assert format_number(number) == text
 
 
 def test_pairs_show_enough_digits_to_differ():

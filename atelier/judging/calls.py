@@ -7,7 +7,8 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from atelier.judging.writing import NBSP, describe, dtype_name, format_number, format_shape
+from atelier.judging.writing import describe, dtype_name, format_shape
+from atelier.text import NBSP, number
 
 CALLED = ("call", "call_float", "call_many", "loss_grads")
 """Les sondes qui appellent la réponse avec les entrées du cas, dans l'ordre."""
@@ -86,6 +87,6 @@ def _small_tensor(x: Any) -> str:
     def show(values: Any) -> str:
         if isinstance(values, list):
             return "[" + f"{NBSP}; ".join(show(v) for v in values) + "]"
-        return format_number(values)
+        return number(values)
 
     return show((x.double() if x.is_floating_point() else x).tolist())

@@ -15,19 +15,16 @@ import torch
 
 from atelier.judging.exercise import EXACT, Tolerance
 from atelier.judging.writing import (
-    NBSP,
-    THIN,
     both,
     conversion,
     describe,
     dtype_name,
-    format_number,
     format_pair,
     format_shape,
     numbers,
     type_name,
 )
-from atelier.text import NEWLINE
+from atelier.text import NBSP, NEWLINE, THIN, number
 
 Outcome = Mapping[str, Any]
 HALF = (torch.float16, torch.bfloat16)
@@ -230,7 +227,7 @@ def value_gap(a: Any, b: Any, tolerance: Tolerance) -> str:
         if not index:
             return both(x, y)
         where = f"à l'indice {index if len(index) > 1 else index[0]}{NBSP}: "
-        many = f"\n({format_number(count)} valeurs sur {format_number(a.numel())} diffèrent)" if count > 1 else ""
+        many = f"\n({number(count)} valeurs sur {number(a.numel())} diffèrent)" if count > 1 else ""
         return both(x, y, where) + many
     if a is None or isinstance(a, (bool, str)):
         return "" if a == b else both(describe(a), describe(b))

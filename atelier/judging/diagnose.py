@@ -22,7 +22,8 @@ from atelier.judging.compare import (
     value_gap,
 )
 from atelier.judging.exercise import EXACT, Tolerance
-from atelier.judging.writing import conversion, format_number, type_name
+from atelier.judging.writing import conversion, type_name
+from atelier.text import number
 
 
 @dataclass(frozen=True)
@@ -356,7 +357,7 @@ def _constant_factor(cases: Sequence[CaseResult], failing: Sequence[CaseResult])
         return False
     inverse = 1 / ratio
     simple = abs(ratio) < 1 and abs(inverse - round(inverse)) < 1e-3 * abs(inverse)
-    return f"1/{format_number(round(inverse))}" if simple else format_number(ratio)
+    return f"1/{number(round(inverse))}" if simple else number(ratio)
 
 
 def _off_by_one(cases: Sequence[CaseResult], failing: Sequence[CaseResult]) -> bool:

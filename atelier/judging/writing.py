@@ -5,43 +5,18 @@ Ce qui est écrit peut venir d'un processus qui ment : le texte reste court et l
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from atelier.text import legible
-
-NBSP, THIN = "\u00a0", "\u202f"
-
-
-def format_number(value: Any, digits: int = 4) -> str:
-    """Nombre à la française : virgule décimale, milliers séparés par une espace fine insécable."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return str(value)
-    if isinstance(value, int):
-        if value.bit_length() > 200:
-            return f"un entier de {value.bit_length()} bits"
-        return _sign(f"{value:,}".replace(",", THIN))
-    if math.isnan(value):
-        return "nan"
-    if math.isinf(value):
-        return "inf" if value > 0 else "−inf"
-    text = f"{value:.{digits}g}"
-    mantissa, mark, exponent = text.partition("e")
-    mantissa = mantissa.replace(".", ",")
-    return _sign(f"{mantissa}·10^{int(exponent)}" if mark else mantissa)
-
-
-def _sign(text: str) -> str:
-    return text.replace("-", "−")
+from atelier.text import NBSP, legible, number
 
 
 def format_pair(expected: Any, got: Any) -> tuple[str, str]:
     """Les deux nombres, avec assez de chiffres pour qu'on les voie différer."""
     for digits in (4, 6, 9, 12, 17):
-        pair = format_number(expected, digits), format_number(got, digits)
+        pair = number(expected, digits), number(got, digits)
         if pair[0] != pair[1]:
             return pair
     if type(expected) is not type(got):
@@ -89,15 +64,15 @@ def _describe(value: Any, limit: int) -> str:
     if value is None or isinstance(value, bool):
         return str(value)
     if isinstance(value, (int, float)):
-        return format_number(value)
+        return number(value)
     return type(value).__name__
 
 
 def _tensor_text(x: torch.Tensor) -> str:
     values = numbers(x).tolist()
     if not isinstance(values, list):
-        return format_number(values)
-    return "[" + f"{NBSP}; ".join(format_number(v) for v in values) + "]"
+        return number(values)
+    return "[" + f"{NBSP}; ".join(number(v) for v in values) + "]"
 
 
 def numbers(x: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from atelier.launch import environment
 from atelier.launch.environment import Trouble
+from atelier.text import number
 
 PARALLEL = ("-n", "2", "--dist", "loadfile")
 """Deux processus, chaque fichier (donc chaque carnet, et son noyau) tout entier dans l'un des deux."""
@@ -55,7 +56,8 @@ def run(python: Path, root: Path, arguments: list[str]) -> int:
             results.append((name, code, time.monotonic() - start))
     print()
     for name, code, seconds in results:
-        print(f"{'✗' if code else '✔'} {name}\u00a0: {seconds:.0f} s" + (f" (code {code})" if code else ""))
+        took = number(seconds, decimals=0, unit="s")
+        print(f"{'✗' if code else '✔'} {name}\u00a0: {took}" + (f" (code {code})" if code else ""))
     return 1 if any(code for _, code, _ in results) else 0
 
 

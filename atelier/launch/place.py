@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from atelier.text import number
+
 FOLDER = ".venv"
 LOCK = ".venv.verrou"
 NEEDED_BYTES = 3 * 10**9
@@ -133,8 +135,8 @@ def check_place(root: Path) -> None:
     free = shutil.disk_usage(root).free
     if free < NEEDED_BYTES:
         raise Trouble(
-            f"Il reste {free / 1e9:.1f} Go sur le disque de {root}\u202f; il en faut environ 3. "
-            "Faites de la place, puis relancez."
+            f"Il reste {number(free / 1e9, decimals=1, unit='Go')} sur le disque de {root}\u202f; "
+            "il en faut environ 3. Faites de la place, puis relancez."
         )
     missing = [name for name in ("venv", "ensurepip") if not has_module(name)]
     if missing:

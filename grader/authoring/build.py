@@ -25,10 +25,10 @@ import nbformat
 from nbformat import NotebookNode
 
 from atelier import paths
+from atelier.text import number, plural
 from grader import UserError
 from grader.authoring.chapters import Cell, Chapter, ChapterError, Problem, chapter_names, load_chapter
 from grader.authoring.claims import check_claims
-from grader.authoring.declarations import format_points
 from grader.authoring.rules import check_structure, strip_solutions
 from grader.cli import FrenchParser
 
@@ -248,17 +248,13 @@ def summary(products: Products, root: Path) -> str:
     student, *_ = product_paths(products.name, root)
     size = max(1, round(sum(map(len, products.pack)) / 1000))
     line = (
-        f"{student.relative_to(root).as_posix()} : {_count(len(products.student.cells), 'cellule')}, "
-        f"{_count(products.exercises, 'exercice')}, {format_points(products.points)} ; paquet {size} ko"
+        f"{student.relative_to(root).as_posix()} : {plural(len(products.student.cells), 'cellule')}, "
+        f"{plural(products.exercises, 'exercice')}, {plural(products.points, 'point')} ; paquet {size} ko"
     )
     waiting = sum(cell.cell_type == "code" and cell.execution_count is None for cell in products.solved.cells)
     if waiting:
-        line += f"\n  {_count(waiting, 'cellule')} du carnet résolu sans sortie : ajoutez --execute."
+        line += f"\n  {plural(waiting, 'cellule')} du carnet résolu sans sortie : ajoutez --execute."
     return line
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}{'s' if n >= 2 else ''}"
 
 
 def _pack_difference(products: Products, root: Path) -> str:
@@ -286,7 +282,7 @@ def _notebook_differences(path: Path, expected: NotebookNode | None) -> list[str
         return [f"cellules différentes : {', '.join(names)}."]
     added = len({c.get("id") for c in new_cells} - {c.get("id") for c in old_cells})
     removed = len({c.get("id") for c in old_cells} - {c.get("id") for c in new_cells})
-    return [f"{_count(added, 'cellule')} à ajouter, {_count(removed, 'cellule')} à retirer (ou un autre ordre)."]
+    return [f"{plural(added, 'cellule')} à ajouter, {plural(removed, 'cellule')} à retirer (ou un autre ordre)."]
 
 
 def _without_outputs(cell: dict[str, Any]) -> dict[str, Any]:
@@ -341,7 +337,7 @@ def _execute(products: Products, root: Path) -> list[Problem]:
     for cell, executed in zip(products.solved.cells, running.cells, strict=True):
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = executed.outputs, executed.execution_count
-    seconds = f"{time.perf_counter() - start:.1f}".replace(".", ",")
+    seconds = number(time.perf_counter() - start, decimals=1)
     print(f"solutions/{products.name}/{products.name}.ipynb : exécuté en {seconds} s")
     return []
 

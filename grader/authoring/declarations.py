@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from atelier.judging.exercise import Choice, Exercise, Misconception, Quiz
-from atelier.text import typeset
+from atelier.text import plural, typeset
 from grader import UserError
 
 
@@ -219,15 +219,10 @@ def read_quizzes(text: str) -> dict[str, tuple[Quiz, int]]:
     return found
 
 
-def format_points(value: float) -> str:
-    """« 1,5 point », « 24 points »."""
-    return f"{value:g} point{'s' if value >= 2 else ''}".replace(".", ",")
-
-
 def heading(id: str, exercise: Exercise) -> str:
     """Le titre d'un exercice : « ### ✎ Exercice : `double` · 2 points · 10 minutes »."""
     optional = " · approfondissement" if exercise.stars == 3 else ""
-    points = format_points(exercise.points)
+    points = plural(exercise.points, "point")
     return typeset(f"### ✎ Exercice : `{id}` · {points} · {exercise.minutes} minutes{optional}")
 
 

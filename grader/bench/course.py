@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from atelier import packs, paths
-from atelier.display import number
 from atelier.launch import environment
+from atelier.text import number
 from grader.authoring.publish import publish
 
 OUTPUT = ("results", "bench.json")
@@ -96,7 +96,8 @@ def machine() -> str:
     if Path("/proc/cpuinfo").is_file():
         found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
         model = found.group(1) if found else model
-        memory = f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} Gio de mémoire, "
+        installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        memory = f"{number(installed / 2**30, decimals=0, unit='Gio')} de mémoire, "
     return f"{model}, {os.cpu_count()} cœurs, {memory}{hardware.machine()}"
 
 

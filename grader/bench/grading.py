@@ -16,6 +16,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from atelier import paths
+from atelier.text import number
 from grader.authoring.chapters import chapter_names, load_chapter
 from grader.classroom.course import CONFIG, Course, prepare
 from grader.classroom.jobs import Failed, Graded, Job, Pool, Processes, Setup
@@ -87,7 +88,7 @@ def measure_crowd(chapter: str = "", copies: int = CROWD) -> list[dict[str, Any]
         grade_all(course, name, pool)
         rows.append(row(f"{copies} copies", time.perf_counter() - start, "s", f"{name}, tout compris"))
         for count, (mine, theirs) in pool.memory.items():
-            detail = f"le plus gros de ses processus\u202f: {theirs / 2**20:.0f} Mio"
+            detail = f"le plus gros de ses processus\u202f: {number(theirs / 2**20, decimals=0, unit='Mio')}"
             rows.append(row(f"mémoire du correcteur, {count} copies", mine / 2**20, "Mio", detail))
         start = time.perf_counter()
         kept = len(mark(course, name).kept)

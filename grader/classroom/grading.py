@@ -18,14 +18,11 @@ from atelier.judging.compare import CaseResult, Outcome, compare
 from atelier.judging.diagnose import Diagnosis, diagnose
 from atelier.judging.exercise import Exercise, Inputs
 from atelier.judging.probes import clean_room, run_case
-from atelier.judging.writing import format_number
+from atelier.text import NBSP, THIN, number, percent, plural
 from grader import UserError
 from grader.authoring.chapters import Chapter
 from grader.classroom.telling import Telling
 from grader.jail.outside.dialogue import CellReport, CodeCell, Report, Task, TaskReport
-
-NB = "\u00a0"
-THIN = "\u202f"
 
 VERDICTS = {
     "refused": "copie refusée",
@@ -125,8 +122,8 @@ class Drawn:
             raise MemoryError
         for outcome in expected:
             if outcome["status"] not in ("value", "raised"):
-                text = f"la référence répond «{NB}{outcome['status']}{NB}» ({outcome.get('message', '')})"
-                raise GradingError(f"{self.chapter.file}, {self.id}, graine {self.seed}{NB}: {text}")
+                text = f"la référence répond «{NBSP}{outcome['status']}{NBSP}» ({outcome.get('message', '')})"
+                raise GradingError(f"{self.chapter.file}, {self.id}, graine {self.seed}{NBSP}: {text}")
         return expected
 
     @cached_property
@@ -150,8 +147,8 @@ def draw(chapter: Chapter, seed: int) -> list[Drawn]:
         except MemoryError:
             raise
         except Exception as error:
-            text = f"{chapter.exercise_file(id)}{NB}: le tirage échoue avec la graine {seed}"
-            raise GradingError(f"{text} ({type(error).__name__}{NB}: {error})") from error
+            text = f"{chapter.exercise_file(id)}{NBSP}: le tirage échoue avec la graine {seed}"
+            raise GradingError(f"{text} ({type(error).__name__}{NBSP}: {error})") from error
         drawn.append(Drawn(id, chapter, seed, cases))
     return drawn
 
@@ -216,11 +213,11 @@ def judge(drawn: Drawn, answer: Answer, points: float) -> Result:
     result = Result(id, score, points, "", "", seed=str(drawn.seed), groups=groups)
     diagnosis = None
     if all(c.verdict.kind == "todo" for c in typical):
-        result.verdict, result.message = "missing", f"Exercice non fait{NB}: la fonction est encore à écrire."
+        result.verdict, result.message = "missing", f"Exercice non fait{NBSP}: la fonction est encore à écrire."
     elif any(c.verdict.kind == "timeout" for c in cases):
         result.verdict = "timeout"
         result.message = (
-            f"Un calcul a dépassé {seconds_text(exercise.seconds)}, la limite pour un cas{NB}: "
+            f"Un calcul a dépassé {plural(exercise.seconds, 'seconde')}, la limite pour un cas{NBSP}: "
             "boucle sans fin, ou méthode trop lente."
         )
     elif all(c.verdict.kind == "raised" for c in typical):
@@ -268,14 +265,14 @@ def without_answer(drawn: Drawn, answer: Answer, points: float) -> Result:
     first = next((p for p in passed if drawn.id in p.lost or p.error == "SyntaxError"), passed[0] if passed else None)
     if answer.cell is None:
         why = " ".join(answer.notes) or "la cellule est vide ou encore celle de l'énoncé."
-        result.verdict, result.message = "missing", f"Exercice non fait{NB}: {why}"
+        result.verdict, result.message = "missing", f"Exercice non fait{NBSP}: {why}"
     elif first is None:
         result.verdict = "error"
-        result.message = f"La cellule s'exécute mais ne définit pas de fonction ou de classe «{NB}{drawn.id}{NB}»."
+        result.message = f"La cellule s'exécute mais ne définit pas de fonction ou de classe «{NBSP}{drawn.id}{NBSP}»."
     elif first.status == "timeout":
         result.verdict = "timeout"
         result.message = (
-            f"La cellule ne s'est pas terminée en {seconds_text(answer.cell.seconds)}{NB}: elle ne doit que "
+            f"La cellule ne s'est pas terminée en {plural(answer.cell.seconds, 'seconde')}{NBSP}: elle ne doit que "
             "définir, les essais vont dans une autre cellule."
         )
     elif first.status == "died":
@@ -288,17 +285,17 @@ def without_answer(drawn: Drawn, answer: Answer, points: float) -> Result:
         about = f" ({first.error}{where})" if first.error else ""
         text = f" {first.message}" if first.message else ""
         result.verdict = "error"
-        result.message = f"La cellule ne s'exécute pas{about}{NB}:{text}".rstrip(f"{NB}:")
+        result.message = f"La cellule ne s'exécute pas{about}{NBSP}:{text}".rstrip(f"{NBSP}:")
         if gloss := glosses.explain([first.error], first.message):
-            result.message += f". Autrement dit{NB}: {gloss}"
+            result.message += f". Autrement dit{NBSP}: {gloss}"
     result.feedback = feedback(drawn, result, [], None, answer)
     return result
 
 
 def refused(id: str, points: float, reason: str) -> Result:
     """Un exercice d'une copie illisible."""
-    message = f"Copie refusée{NB}: {reason}."
-    return Result(id, 0.0, points, "refused", message, feedback=f"✗ {id}{NB}: 0 / {format_number(points)}\n{message}")
+    message = f"Copie refusée{NBSP}: {reason}."
+    return Result(id, 0.0, points, "refused", message, feedback=f"✗ {id}{NBSP}: 0 / {number(points)}\n{message}")
 
 
 # ---------------------------------------------------------------------------------------------- retour
@@ -312,15 +309,11 @@ def one_line(text: str) -> str:
     return "; ".join(line.strip() for line in text.split("\n") if line.strip())
 
 
-def seconds_text(seconds: float) -> str:
-    return f"{format_number(seconds)} seconde{'s' if seconds >= 2 else ''}"
-
-
 def failure_lines(drawn: Drawn, case: CaseResult) -> list[str]:
     """Un cas manqué : son groupe et l'appel, comme l'étudiant l'écrirait ; puis attendu et obtenu."""
     inputs, message = failing_item(drawn.exercise.probe, case.inputs, case.verdict.message)
     shown = case_text(drawn.id, drawn.exercise.probe, inputs, drawn.exercise.hexadecimal)
-    return [f"Premier cas manqué ({case.group}){NB}: {shown or 'sans argument'}", *message.split("\n")]
+    return [f"Premier cas manqué ({case.group}){NBSP}: {shown or 'sans argument'}", *message.split("\n")]
 
 
 def feedback(
@@ -328,9 +321,9 @@ def feedback(
 ) -> str:
     """Le texte que l'étudiant lit sous son exercice."""
     mark = "✔" if result.score == result.max_score and result.verdict == "correct" else "✗"
-    lines = [f"{mark} {result.exercise}{NB}: {format_number(result.score)} / {format_number(result.max_score)}"]
+    lines = [f"{mark} {result.exercise}{NBSP}: {number(result.score)} / {number(result.max_score)}"]
     said = () if answer.cell is None and not cases else answer.notes  # déjà dites par le message
-    lines += [f"  Note{NB}: {text}" for text in (*said, *answer.telling.exercise(result.exercise, result.verdict))]
+    lines += [f"  Note{NBSP}: {text}" for text in (*said, *answer.telling.exercise(result.exercise, result.verdict))]
     if not cases or result.verdict in ("missing", "correct"):
         return "\n".join([*lines, f"  {result.message}"])
     lines.append(f"  {credit(result)}")
@@ -340,18 +333,18 @@ def feedback(
         first, *rest = failure_lines(drawn, failing)
         lines += [f"  {first}", *(f"     {line}" for line in rest)]
         if printed := str(failing.got.get("printed", "")).strip():
-            lines.append(f"     affiché par votre code{NB}: {printed[:200]}")
+            lines.append(f"     affiché par votre code{NBSP}: {printed[:200]}")
     if result.verdict == "timeout":
         lines.append(f"  {result.message}")
     if diagnosis is not None:
-        lines.append(f"  Piste{NB}: {diagnosis.sentence}")
+        lines.append(f"  Piste{NBSP}: {diagnosis.sentence}")
     lines += closing(result)
     return "\n".join(lines)
 
 
 def group_line(group: GroupScore) -> str:
-    share = f"{format_number(round(100 * group.share, 1))}{THIN}%"
-    text = f"  {'✔' if group.full and group.counted else '✗'} {group.name} ({share} des points){NB}: "
+    share = percent(group.share, 3)
+    text = f"  {'✔' if group.full and group.counted else '✗'} {group.name} ({share} des points){NBSP}: "
     text += f"{group.passed} cas sur {group.total}"
     return (
         text if group.counted or not group.full else text + ", comptés seulement si le premier groupe passe en entier"
@@ -362,12 +355,12 @@ def credit(result: Result) -> str:
     """D'où viennent les points, en une phrase que l'étudiant comprend, avec la graine qui rejoue les cas."""
     earned_by = [g for g in result.groups if g.full and g.counted]
     lost = [g for g in result.groups if not (g.full and g.counted)]
-    score = format_number(result.score)
+    score = number(result.score)
     if earned_by:
-        share = format_number(round(100 * sum(g.share for g in earned_by), 1))
+        share = percent(sum(g.share for g in earned_by), 3)
         verb = "passent" if len(earned_by) > 1 else "passe"
-        text = f"Vous avez {score} sur {format_number(result.max_score)} parce que {listed(earned_by)} {verb} en entier"
-        text += f" ({share}{THIN}% des points)"
+        text = f"Vous avez {score} sur {number(result.max_score)} parce que {listed(earned_by)} {verb} en entier"
+        text += f" ({share} des points)"
     else:
         text = f"Vous n'avez pas de points parce que {listed(result.groups[:1])} ne passe pas en entier"
         text += ", et que les autres groupes réussis ne comptent qu'avec lui" * any(g.full for g in lost)
@@ -378,7 +371,7 @@ def credit(result: Result) -> str:
 
 def listed(groups: Sequence[GroupScore]) -> str:
     """« a », « b » et « c »."""
-    names = [f"«{NB}{g.name}{NB}»" for g in groups]
+    names = [f"«{NBSP}{g.name}{NBSP}»" for g in groups]
     return " et ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
@@ -387,7 +380,7 @@ def closing(result: Result) -> list[str]:
     lines = ["  Un groupe rapporte sa part des points quand tous ses cas passent, rien sinon."]
     if result.groups and result.groups[0].full:
         lines.append(
-            f"  Votre check était complet{THIN}? Les cas cachés suivent le même énoncé avec d'autres entrées{NB}: "
+            f"  Votre check était complet{THIN}? Les cas cachés suivent le même énoncé avec d'autres entrées{NBSP}: "
             "relisez la phrase de l'énoncé qui parle du cas ci-dessus, puis essayez-en un semblable dans votre carnet."
         )
     return lines

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
+from atelier.text import NBSP
 from grader import UserError
-from grader.classroom.grading import NB, Result
+from grader.classroom.grading import Result
 from grader.classroom.record import Entries, SourceCell, entries, overwrite, render
 from grader.jail.outside.apart import Died, Exceeded, Worker, apart, hire, release
 from grader.jail.outside.dialogue import shown
@@ -105,7 +106,7 @@ def grade_job(setup: Setup, job: Job) -> Graded | Failed | Fatal:
     except MemoryError:  # `grader.jail.outside.apart` en fait une limite dépassée
         raise
     except Exception as error:  # une copie imprévue ne doit pas arrêter les autres
-        return Failed(job.student, shown(f"{type(error).__name__}{NB}: {error}", 300))
+        return Failed(job.student, shown(f"{type(error).__name__}{NBSP}: {error}", 300))
 
 
 def checked(outcome: Graded | Failed | Fatal) -> Graded | Failed:

@@ -19,11 +19,10 @@ from pathlib import Path
 import nbformat
 from tqdm import tqdm
 
-from atelier.judging.writing import format_number
-from atelier.text import legible
+from atelier.text import NBSP, THIN, grid, legible, number, plural
 from grader import UserError
 from grader.classroom.course import Course
-from grader.classroom.grading import NB, THIN, VERDICTS, Result, fresh_seed, grade_refused
+from grader.classroom.grading import VERDICTS, Result, fresh_seed, grade_refused
 from grader.classroom.jobs import Failed, Graded, Job, Pool, Processes, Setup
 from grader.classroom.marks import CopyMarks, out_of, sentence
 from grader.classroom.nbglue import Assignment, assignment, blank_copy, hooks, open_apart
@@ -251,7 +250,7 @@ class Batch:
         for text in notes_text(about.get("notes", {})):
             self.marked.remark(student, text)
         if about.get("refused"):
-            self.marked.remark(student, f"copie refusée{NB}: {about['refused']}.")
+            self.marked.remark(student, f"copie refusée{NBSP}: {about['refused']}.")
         self.marked.results[student] = results
         self.bar.update()
 
@@ -270,15 +269,17 @@ def expected_file(folder: Path, given: Assignment) -> tuple[Path, list[str]]:
     path = folder / f"{name}.ipynb"
     if path.exists():
         others = sorted(shown(p.name, 80) for p in folder.glob("*.ipynb") if p != path)
-        return path, [f"autres carnets laissés de côté{NB}: {', '.join(others[:5])}."] if others else []
+        return path, [f"autres carnets laissés de côté{NBSP}: {', '.join(others[:5])}."] if others else []
     candidates = sorted(folder.glob("*.ipynb"), key=lambda p: (p.lstat().st_mtime, p.name))
     for candidate in reversed(candidates):
         if not open_apart(candidate, given).metadata[KEY].get("refused"):
             path.write_bytes(candidate.read_bytes())
-            return path, [f"carnet rendu sous le nom «{NB}{shown(candidate.name, 80)}{NB}», corrigé comme {path.name}."]
+            return path, [
+                f"carnet rendu sous le nom «{NBSP}{shown(candidate.name, 80)}{NBSP}», corrigé comme {path.name}."
+            ]
     if candidates:
         reason = open_apart(candidates[-1], given).metadata[KEY]["refused"]
-        reason = f"{shown(candidates[-1].name, 80)}{NB}: {reason}"
+        reason = f"{shown(candidates[-1].name, 80)}{NBSP}: {reason}"
     else:
         files = sorted(shown(p.name, 80) for p in folder.iterdir() if p.is_file())
         reason = "le dossier rendu ne contient aucun carnet" + (f" ({', '.join(files[:5])})" if files else "")
@@ -303,37 +304,28 @@ def summary(marked: Marked) -> str:
         results = marked.results[student]
         counts = Counter(r.verdict for r in results)
         rows.append((marked.who(student), out_of(*marked.total(student)), verdicts_text(counts)))
-    lines = table(("étudiant", "points", "exercices"), rows) if rows else []
+    lines = grid(("étudiant", "points", "exercices"), rows) if rows else []
     if marked.remarks:
         lines += ["", "À savoir\u00a0:"]
         for student in sorted(marked.remarks):
-            lines += [f"  {marked.who(student)}{NB}: {text}" for text in marked.remarks[student]]
+            lines += [f"  {marked.who(student)}{NBSP}: {text}" for text in marked.remarks[student]]
     if marked.absent:
-        lines += ["", f"Rien reçu de{NB}: {', '.join(map(marked.who, marked.absent))}"]
+        lines += ["", f"Rien reçu de{NBSP}: {', '.join(map(marked.who, marked.absent))}"]
     counts = Counter(r.verdict for results in marked.results.values() for r in results)
     copies = len(everyone)
-    said = f"{copies} copie{'s' if copies > 1 else ''}"
+    said = plural(copies, "copie")
     if marked.kept:
-        said += f", dont {len(marked.kept)} déjà corrigée{'s' if len(marked.kept) > 1 else ''}"
+        said += f", dont {plural(len(marked.kept), 'déjà corrigée', 'déjà corrigées')}"
     if fresh := copies - len(marked.kept):
-        said += f"{THIN}; {format_number(round(marked.seconds, 1))}{NB}s, "
-        said += f"{format_number(round(marked.seconds / fresh, 2))}{NB}s par copie"
-    lines += ["", f"{said}.", f"Exercices{NB}: {verdicts_text(counts)}."]
+        said += f"{THIN}; {number(round(marked.seconds, 1), unit='s')}, "
+        said += f"{number(round(marked.seconds / fresh, 2), unit='s')} par copie"
+    lines += ["", f"{said}.", f"Exercices{NBSP}: {verdicts_text(counts)}."]
     return "\n".join(lines)
 
 
 def verdicts_text(counts: Counter[str]) -> str:
     """« juste × 12, faux × 3 », dans l'ordre des verdicts."""
     return ", ".join(f"{VERDICTS[v]} × {counts[v]}" for v in VERDICTS if counts[v])
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Des colonnes alignées."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [header, ["─" * w for w in widths], *rows]
-    ]
 
 
 def check_destination(path: Path) -> None:

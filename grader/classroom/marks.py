@@ -23,20 +23,20 @@ from nbgrader.api import (
 from sqlalchemy import Select, select
 from sqlalchemy.orm import undefer
 
-NB = "\u00a0"
-THIN = "\u202f"
+from atelier.text import NBSP, THIN, number, plural
+
 SAME = 1e-9
 """Écart sous lequel deux nombres de points sont les mêmes."""
 
 
 def points_text(value: float) -> str:
     """Un nombre de points : au plus deux décimales, virgule."""
-    return f"{value:.2f}".rstrip("0").rstrip(".").replace(".", ",").replace("-", "−")
+    return number(round(value, 2), 12)
 
 
 def out_of(score: float, max_score: float) -> str:
     """« 10,5 / 11 »."""
-    return f"{points_text(score)}{NB}/{NB}{points_text(max_score)}"
+    return number(round(score, 2), 12, unit=f"/{NBSP}{points_text(max_score)}")
 
 
 def sentence(text: str) -> str:
@@ -69,13 +69,8 @@ class CellMark:
                 parts[0] += f" (la correction automatique donne {out_of(self.auto, self.max_score)})"
         if self.extra:
             what = "de plus" if self.extra > 0 else "de moins"
-            parts.append(f"{quantity(abs(self.extra))} {what}, à la main")
+            parts.append(f"{plural(round(abs(self.extra), 2), 'point')} {what}, à la main")
         return f"{THIN}; ".join(parts)
-
-
-def quantity(points: float) -> str:
-    """« 0,5 point », « 2 points »."""
-    return f"{points_text(points)} point{'s' if points >= 2 else ''}"
 
 
 @dataclass
@@ -108,7 +103,8 @@ class CopyMarks:
         """La pénalité de retard, en une phrase ; "" s'il n'y en a pas."""
         if not self.penalty:
             return ""
-        what = f"retard{NB}: {quantity(self.penalty)} en moins" if self.penalty > 0 else "retard compté en plus"
+        less = plural(round(self.penalty, 2), "point")
+        what = f"retard{NBSP}: {less} en moins" if self.penalty > 0 else "retard compté en plus"
         return f"{what}, {out_of(self.score, self.max_score)} au lieu de {points_text(self.raw)}"
 
     def differences(self) -> list[str]:
@@ -118,7 +114,7 @@ class CopyMarks:
             if text := cell.difference:
                 if cell.review:
                     text += f"{THIN}; copie recorrigée depuis, à revoir dans formgrader"
-                said.append(f"{exercise}{NB}: {text}")
+                said.append(f"{exercise}{NBSP}: {text}")
         return said + ([self.lateness] if self.lateness else [])
 
 

@@ -9,11 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from atelier.text import legible
+from atelier.text import NBSP, THIN, legible, number, plural
 from grader.jail.outside.dialogue import CodeCell, Passed, Report, TaskReport
-
-NB = "\u00a0"
-THIN = "\u202f"
 
 SHOWN = 3
 """Instructions passées que l'on cite, par exercice et pour la copie ; les autres sont comptées."""
@@ -31,7 +28,7 @@ LEFT = {
 def quoted(text: str, limit: int = 60) -> str:
     """« texte », sur une ligne, coupé."""
     text = text.strip()
-    return f"«{NB}{legible(text, limit)}{'…' if len(text) > limit else ''}{NB}»"
+    return f"«{NBSP}{legible(text, limit)}{'…' if len(text) > limit else ''}{NBSP}»"
 
 
 def title(cell: CodeCell) -> str:
@@ -47,8 +44,8 @@ def cause(cell: CodeCell, passed: Passed) -> str:
     if passed.status == "timeout":
         if not passed.line:
             return "le temps des cellules ajoutées est dépensé"
-        return f"interrompue, elle dépasse {cell.seconds:.0f}{NB}secondes"
-    said = f"{passed.error}{NB}: {passed.message}" if passed.error and passed.message else passed.error
+        return f"interrompue, elle dépasse {number(cell.seconds, unit='secondes')}"
+    said = f"{passed.error}{NBSP}: {passed.message}" if passed.error and passed.message else passed.error
     return said or passed.message or "erreur"
 
 
@@ -64,7 +61,7 @@ def sentence(cell: CodeCell, passed: Passed, own: bool) -> str:
         text = f"{where} n'a pas été exécutée"
     text += f" ({cause(cell, passed)})"
     if passed.lost:
-        names = ", ".join(f"«{NB}{name}{NB}»" for name in passed.lost)
+        names = ", ".join(f"«{NBSP}{name}{NBSP}»" for name in passed.lost)
         missing = "n'y sont pas définis" if len(passed.lost) > 1 else "n'y est pas défini"
         text += f"{THIN}; {names} {missing}"
     return f"{text}."
@@ -75,7 +72,7 @@ def sentences(found: Sequence[tuple[CodeCell, Passed]], own: str = "") -> list[s
     texts = [sentence(cell, passed, cell.exercise == own != "") for cell, passed in found[:SHOWN]]
     more = len(found) - SHOWN
     if more > 0:
-        texts.append(f"{more} autre{'s' if more > 1 else ''} ligne{'s' if more > 1 else ''} dans le même cas.")
+        texts.append(f"{plural(more, 'autre ligne', 'autres lignes')} dans le même cas.")
     return texts
 
 
@@ -111,8 +108,8 @@ class Telling:
             texts.append(f"{LEFT[task.left]}{THIN}; est notée la dernière fonction ou classe de ce nom{where}.")
         if task.differs:
             texts.append(
-                f"deux versions différentes dans le carnet{NB}: est notée celle que laisse son exécution de haut en bas"
-                f"{where}, et non celle de la cellule de l'exercice."
+                f"deux versions différentes dans le carnet{NBSP}: est notée celle que laisse son exécution "
+                f"de haut en bas{where}, et non celle de la cellule de l'exercice."
             )
         return texts
 

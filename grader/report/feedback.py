@@ -21,10 +21,11 @@ from nbgrader.converters import GenerateFeedback
 from nbgrader.preprocessors import GetGrades
 from nbgrader.utils import is_grade
 
+from atelier.text import plural
 from grader import UserError
 from grader.classroom.course import Course, write_feedback_template
 from grader.classroom.marks import (
-    NB,
+    NBSP,
     CopyMarks,
     exercise_of,
     points_changed,
@@ -84,11 +85,11 @@ def remarks(about: dict[str, Any], copy: CopyMarks, changed: Sequence[str]) -> l
     """Ce que l'étudiant doit savoir de toute sa copie. about : ce que la correction a écrit dans son carnet."""
     said = [str(text) for text in about.get("notes", {}).get("", [])]
     if about.get("refused"):
-        said.append(f"Copie refusée{NB}: {about['refused']}.")
+        said.append(f"Copie refusée{NBSP}: {about['refused']}.")
     if copy.lateness:
         said.append(sentence(copy.lateness))
     if changed:
-        said.append(f"Le barème a changé depuis cette correction{NB}: {', '.join(changed)}.")
+        said.append(f"Le barème a changé depuis cette correction{NBSP}: {', '.join(changed)}.")
     return said
 
 
@@ -169,21 +170,21 @@ class Feedback:
 
     def problem(self, student: str) -> str:
         """Pourquoi cette copie ne peut pas avoir de retour juste ; "" si elle le peut."""
-        again = f"relancez «{NB}python -m grader grade {self.name} --course {self.course.folder}{NB}»"
+        again = f"relancez «{NBSP}python -m grader grade {self.name} --course {self.course.folder}{NBSP}»"
         if student not in self.marks:
-            return f"sa note n'est pas dans la base{NB}: {again}"
+            return f"sa note n'est pas dans la base{NBSP}: {again}"
         notebook = read_graded(self.graded(student))
         if notebook is None:
-            return f"sa copie corrigée est illisible{NB}: {again}"
+            return f"sa copie corrigée est illisible{NBSP}: {again}"
         if changed := points_changed(points_when_graded(notebook), self.marks[student]):
-            return f"le barème a changé depuis sa correction ({', '.join(changed)}){NB}: {again}"
+            return f"le barème a changé depuis sa correction ({', '.join(changed)}){NBSP}: {again}"
         return ""
 
     def renew(self) -> Renewed:
         """Refait, par nbgrader, les pages qui ne sont plus à jour."""
         if not self.students:
             raise UserError(
-                f"Aucune copie de {self.name} n'est corrigée. Lancez d'abord{NB}: "
+                f"Aucune copie de {self.name} n'est corrigée. Lancez d'abord{NBSP}: "
                 f"python -m grader grade {self.name} --course {self.course.folder}"
             )
         done = Renewed()
@@ -200,16 +201,16 @@ class Feedback:
             if self.current(student):
                 done.written.append(student)
             else:
-                done.failed[student] = f"nbgrader n'a pas pu l'écrire{NB}: {problem or 'raison inconnue'}"
+                done.failed[student] = f"nbgrader n'a pas pu l'écrire{NBSP}: {problem or 'raison inconnue'}"
         return done
 
 
 def summary(done: Renewed, folder: Path) -> str:
     """Ce qui a été fait, en quelques lignes."""
-    lines = [f"  {student}{NB}: {problem}." for student, problem in sorted(done.failed.items())]
+    lines = [f"  {student}{NBSP}: {problem}." for student, problem in sorted(done.failed.items())]
     if lines:
         lines = ["Sans retour à jour\u00a0:", *lines, ""]
     written, kept = len(done.written), len(done.kept)
-    said = f"{written} retour{'s' if written > 1 else ''} écrit{'s' if written > 1 else ''}"
+    said = f"{plural(written, 'retour écrit', 'retours écrits')}"
     said += f", {kept} déjà à jour" if kept else ""
     return "\n".join([*lines, f"{said}, dans {folder}."])

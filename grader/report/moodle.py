@@ -21,12 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from atelier import paths
-from atelier.text import legible
+from atelier.text import NBSP, legible, read_number
 from grader import UserError
 from grader.report.analysis import Row, Sheet
 
-NB = "\u00a0"
-THIN = "\u202f"
 COLUMNS = ("Identifiant", "Nom complet", "Note", "Note maximale", "Dernière modification (note)")
 """En-têtes d'une feuille d'évaluation de Moodle en français : les trois que l'import exige (Identifiant, Note, Dernière
 modification) et deux pour qui la lit."""
@@ -45,9 +43,9 @@ ACCENTED = "àâçéèêëîïôöùûüœ"
 DELIMITERS = (",", ";", "\t")
 
 
-def decimal(value: float | None) -> str:
-    """Nombre à virgule, deux décimales ; vide s'il n'y en a pas."""
-    return "" if value is None else f"{value:.2f}".replace(".", ",")
+def decimal(value: float | None, comma: bool = True) -> str:
+    """Nombre qu'un tableur relit : deux décimales, ni milliers séparés ni « − » ; vide s'il n'y en a pas."""
+    return "" if value is None else f"{value:.2f}".replace(".", "," if comma else ".")
 
 
 def safe(text: str) -> str:
@@ -128,8 +126,9 @@ class Worksheet:
 
     def maximum(self, row: list[str], default: float) -> float:
         """La note maximale que Moodle donne à cette ligne."""
-        text = self.cell(row, "max").replace(",", ".")
-        return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) and float(text) > 0 else default
+        text = self.cell(row, "max")
+        found = read_number(text) if re.fullmatch(r"\d+([.,]\d+)?", text) else 0.0
+        return found if found > 0 else default
 
 
 def read_worksheet(path: Path) -> Worksheet:
@@ -142,9 +141,9 @@ def read_worksheet(path: Path) -> Worksheet:
         if sheet := parse(text, delimiter):
             return sheet
     raise UserError(
-        f"{path} n'est pas une feuille d'évaluation de Moodle{NB}: il y manque la colonne «{NB}{COLUMNS[0]}{NB}» ou "
-        f"«{NB}{COLUMNS[2]}{NB}». Dans Moodle{NB}: Afficher tous les travaux remis, puis Télécharger la feuille "
-        "d'évaluation."
+        f"{path} n'est pas une feuille d'évaluation de Moodle{NBSP}: il y manque la colonne "
+        f"«{NBSP}{COLUMNS[0]}{NBSP}» ou «{NBSP}{COLUMNS[2]}{NBSP}». Dans Moodle{NBSP}: Afficher tous les travaux "
+        "remis, puis Télécharger la feuille d'évaluation."
     )
 
 
@@ -209,10 +208,9 @@ def fill_worksheet(sheet: Sheet, numbers: Mapping[str, Mapping[str, str]], path:
         if row is None:
             continue
         maximum = worksheet.maximum(cells, float(paths.course()["mark_out_of"]))
-        text = decimal(mark_within(sheet, row, maximum))
-        cells[worksheet.columns["grade"]] = text if worksheet.comma else text.replace(",", ".")
+        cells[worksheet.columns["grade"]] = decimal(mark_within(sheet, row, maximum), worksheet.comma)
         if row.refused and "comment" in worksheet.columns and not worksheet.cell(cells, "comment"):
-            cells[worksheet.columns["comment"]] = safe(f"Copie refusée{NB}: {row.refused}.")
+            cells[worksheet.columns["comment"]] = safe(f"Copie refusée{NBSP}: {row.refused}.")
         used.add(row.student)
         above += [row.student] if beyond(sheet, row) else []
     said = {
@@ -220,7 +218,7 @@ def fill_worksheet(sheet: Sheet, numbers: Mapping[str, Mapping[str, str]], path:
         "numéro qui est celui d'un autre nom dans la feuille (est-ce bien celle de ce devoir\u202f?)": doubtful,
         "note ramenée au maximum, que Moodle ne laisse pas dépasser": above,
     }
-    remarks = [f"{what}{NB}: {', '.join(who)}" for what, who in said.items() if who]
+    remarks = [f"{what}{NBSP}: {', '.join(who)}" for what, who in said.items() if who]
     absent = [
         (worksheet.number(cells), name)
         for cells, name, row in zip(worksheet.people, names, found, strict=True)

@@ -10,13 +10,11 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 
 from atelier import paths
-from atelier.judging.writing import format_number
+from atelier.text import NBSP, THIN, long_date, number, percent, plural
 from grader.classroom.grading import VERDICTS
 from grader.report.analysis import MIN_FOR_ITEMS, Item, Need, Row, Sheet, items, needs
 from grader.report.similarity import MIN_TOKENS, Pair
 
-NB = "\u00a0"
-THIN = "\u202f"
 MAX_SOURCE_LINES = 60
 WEAK = 0.2
 """Discrimination sous laquelle un exercice ne distingue guère les étudiants."""
@@ -75,7 +73,7 @@ def render_page(sheet: Sheet) -> str:
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
         f"<title>Bilan, {esc(sheet.assignment)}</title><style>{STYLE}</style></head><body>",
         f"<h1>Bilan de {esc(title)}</h1>",
-        f'<p class="gris">{esc(sheet.assignment)}, {esc(paths.course()["title"])}, le {french_date(date.today())}. '
+        f'<p class="gris">{esc(sheet.assignment)}, {esc(paths.course()["title"])}, le {long_date(date.today())}. '
         "Cette page contient des noms et des notes\u00a0: elle est pour qui enseigne.</p>",
         "<nav>" + "".join(f'<a href="#{id}">{esc(name)}</a>' for id, name, _ in sections) + "</nav>",
         alarm(found),
@@ -84,27 +82,14 @@ def render_page(sheet: Sheet) -> str:
     return "\n".join([*parts, "</body></html>", ""])
 
 
-def french_date(day: date) -> str:
-    months = "janvier février mars avril mai juin juillet août septembre octobre novembre décembre".split()
-    return f"{day.day}{'er' if day.day == 1 else ''} {months[day.month - 1]} {day.year}"
-
-
-def decimal(value: float | None, digits: int = 2) -> str:
-    return "—" if value is None else f"{value:.{digits}f}".replace(".", ",").replace("-", "−")
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.0f}{THIN}%"
-
-
-def plural(n: int, one: str, many: str) -> str:
-    return f"{n} {many if n >= 2 else one}"
+def decimal(value: float | None) -> str:
+    return "—" if value is None else number(value, decimals=2)
 
 
 def gauge(share: float) -> str:
     """Une barre horizontale ; sa valeur est toujours écrite à côté."""
     width = max(0.0, min(1.0, share)) * 100
-    return f'<span class="jauge" aria-hidden="true"><span class="barre" style="width:{width:.0f}%"></span></span>'
+    return f'<span class="jauge" aria-hidden="true"><span class="barre" style="width:{round(width)}%"></span></span>'
 
 
 def grid(header: Sequence[str], rows: Iterable[Sequence[str]], numbers: Iterable[int] = ()) -> str:
@@ -129,7 +114,7 @@ def alarm(found: Sequence[Item]) -> str:
         return '<p class="alerte">Aucun exercice n\'a arrêté la classe.</p>'
     lines = []
     for item in lost:
-        text = f"<b>{esc(item.exercise)}</b>{NB}: {percent(item.ease)} des points en moyenne"
+        text = f"<b>{esc(item.exercise)}</b>{NBSP}: {percent(item.ease, decimals=0)} des points en moyenne"
         if item.mistakes and item.mistakes[0].times > 1:
             first = item.mistakes[0]
             text += f"{THIN}; {plural(first.times, 'copie', 'copies')} ont la même idée fausse. "
@@ -145,7 +130,7 @@ def distribution(sheet: Sheet) -> str:
     n = len(marks)
     middle = (marks[n // 2] + marks[(n - 1) // 2]) / 2
     text = (
-        f"{plural(n, 'copie notée', 'copies notées')}, sur {out_of}{NB}: moyenne {decimal(sum(marks) / n)}, "
+        f"{plural(n, 'copie notée', 'copies notées')}, sur {out_of}{NBSP}: moyenne {decimal(sum(marks) / n)}, "
         f"médiane {decimal(middle)}, de {decimal(marks[0])} à {decimal(marks[-1])}."
     )
     return f"<p>{text}</p>{histogram(marks, float(out_of))}"
@@ -162,17 +147,19 @@ def histogram(marks: Sequence[float], out_of: float, bins: int = 10) -> str:
     for i, count in enumerate(counts):
         height = 150 * count / top
         x = 40 + 56 * i
-        low, high = format_number(step * i), format_number(step * (i + 1))
-        bars.append(f'<rect x="{x}" y="{170 - height:.1f}" width="50" height="{height:.1f}" fill="#2b5c8a"/>')
-        bars.append(f'<text x="{x + 25}" y="{164 - height:.1f}" text-anchor="middle">{count or ""}</text>')
+        low, high = number(step * i), number(step * (i + 1))
+        bars.append(
+            f'<rect x="{x}" y="{round(170 - height, 1)}" width="50" height="{round(height, 1)}" fill="#2b5c8a"/>'
+        )
+        bars.append(f'<text x="{x + 25}" y="{round(164 - height, 1)}" text-anchor="middle">{count or ""}</text>')
         bars.append(f'<text x="{x + 25}" y="188" text-anchor="middle">{low}–{high}</text>')
         if count:
             alt.append(f"{count} de {low} à {high}")
-    label = f"Répartition des notes sur {format_number(out_of)}{NB}: {', '.join(alt)}."
+    label = f"Répartition des notes sur {number(out_of)}{NBSP}: {', '.join(alt)}."
     return (
         f'<svg viewBox="0 0 620 216" role="img" aria-label="{esc(label)}" width="100%">'
         f'<line x1="36" y1="170" x2="604" y2="170" stroke="#5b5b66"/>{"".join(bars)}'
-        f'<text x="320" y="210" text-anchor="middle">note sur {format_number(out_of)} (au-dessus des barres\u00a0: '
+        f'<text x="320" y="210" text-anchor="middle">note sur {number(out_of)} (au-dessus des barres\u00a0: '
         "nombre de copies)</text></svg>"
     )
 
@@ -181,13 +168,13 @@ def exercises(found: Sequence[Item]) -> str:
     """Réussite, discrimination et verdicts de chaque exercice."""
     rows = []
     for item in found:
-        verdicts = ", ".join(f"{VERDICTS[v]}{NB}×{NB}{item.verdicts[v]}" for v in VERDICTS if item.verdicts[v])
+        verdicts = ", ".join(f"{VERDICTS[v]}{NBSP}×{NBSP}{item.verdicts[v]}" for v in VERDICTS if item.verdicts[v])
         rows.append(
             (
                 f"<b>{esc(item.exercise)}</b>",
-                f"{gauge(item.ease)} {percent(item.ease)}",
-                f"{item.full}{NB}/{NB}{item.copies}",
-                f"{decimal(item.mean)}{NB}/{NB}{format_number(item.points)}",
+                f"{gauge(item.ease)} {percent(item.ease, decimals=0)}",
+                f"{item.full}{NBSP}/{NBSP}{item.copies}",
+                f"{decimal(item.mean)}{NBSP}/{NBSP}{number(item.points)}",
                 decimal(item.discrimination),
                 esc(verdicts),
             )
@@ -196,12 +183,12 @@ def exercises(found: Sequence[Item]) -> str:
     weak = [i.exercise for i in found if i.discrimination is not None and i.discrimination < WEAK]
     notes = [
         "<p class='gris'>La discrimination est la corrélation entre les points de cet exercice et ceux de tous les "
-        f"autres. Au-dessus de {decimal(WEAK, 1)}, il distingue qui a compris de qui n'a pas compris\u202f; négative, "
+        f"autres. Au-dessus de {number(WEAK)}, il distingue qui a compris de qui n'a pas compris\u202f; négative, "
         f"son énoncé ou ses cas sont à relire. Elle n'est pas calculée sur moins de {MIN_FOR_ITEMS} copies, ni quand "
         "tout le monde a les mêmes points.</p>"
     ]
     if weak:
-        notes.append(f"<p>Distinguent peu{NB}: {esc(', '.join(weak))}.</p>")
+        notes.append(f"<p>Distinguent peu{NBSP}: {esc(', '.join(weak))}.</p>")
     return grid(header, rows, (2, 3, 4)) + "".join(notes)
 
 
@@ -213,7 +200,7 @@ def misconceptions(found: Sequence[Item]) -> str:
     parts = []
     for mistake, item in met:
         share = f"{plural(mistake.times, 'copie', 'copies')} sur {item.copies}"
-        parts.append(f"<h3>{esc(item.exercise)}, {esc(mistake.name)}{NB}: {share}</h3><p>{esc(mistake.sentence)}</p>")
+        parts.append(f"<h3>{esc(item.exercise)}, {esc(mistake.name)}{NBSP}: {share}</h3><p>{esc(mistake.sentence)}</p>")
         if mistake.example:
             parts.append(f"<pre>{esc(mistake.example)}</pre>")
     note = "<p class='gris'>Les réponses montrées sont sans nom et sans commentaires, réécrites par Python.</p>"
@@ -274,8 +261,8 @@ def similarities(sheet: Sheet, pairs: Sequence[Pair]) -> str:
     parts = [warning]
     for pair in pairs:
         first, second = rows[pair.first], rows[pair.second]
-        likeness = ", ".join(f"{esc(id)} ({percent(s)})" for id, s in pair.exercises.items())
-        parts.append(f"<h3>{who(first)} et {who(second)}{NB}: {likeness}</h3>")
+        likeness = ", ".join(f"{esc(id)} ({percent(s, decimals=0)})" for id, s in pair.exercises.items())
+        parts.append(f"<h3>{who(first)} et {who(second)}{NBSP}: {likeness}</h3>")
         closest = max(pair.exercises, key=lambda id: (pair.exercises[id], len(first.sources[id])))
         sides = "".join(f"<div>{who(r)}<pre>{esc(cut(r.sources[closest]))}</pre></div>" for r in (first, second))
         parts.append(f'<p class="gris">{esc(closest)}</p><div class="cote">{sides}</div>')

@@ -6,19 +6,15 @@ from collections import Counter
 from pathlib import Path
 
 from atelier import paths
-from atelier.judging.writing import format_number
-from atelier.text import legible
+from atelier.text import NBSP, THIN, grid, legible, number, percent, plural
 from grader.classroom.collect import moodle_numbers
 from grader.classroom.course import Course
-from grader.classroom.grading import NB, VERDICTS
-from grader.classroom.marking import table
+from grader.classroom.grading import VERDICTS
+from grader.classroom.marks import points_text
 from grader.classroom.people import People
 from grader.report.analysis import Row, Sheet, items, needs, read_sheet
 from grader.report.moodle import decimal, fill_worksheet, moodle_csv, render_csv, safe
 from grader.report.page import render_page
-
-THIN = "\u202f"
-
 
 # ---------------------------------------------------------------------------------------------- CSV
 
@@ -92,22 +88,24 @@ def class_report(sheet: Sheet) -> str:
     out_of = paths.course()["mark_out_of"]
     marks = sheet.marks
     middle = (marks[len(marks) // 2] + marks[(len(marks) - 1) // 2]) / 2
+    shown = (sum(marks) / len(marks), middle, marks[0], marks[-1])
+    mean, median, low, high = (number(mark, decimals=2) for mark in shown)
     lines = [
-        f"{sheet.assignment}{NB}: {count(len(marks), 'copie corrigée', 'copies corrigées')}",
-        f"Notes sur {out_of}{NB}: moyenne {decimal(sum(marks) / len(marks))}, médiane {decimal(middle)}, "
-        f"de {decimal(marks[0])} à {decimal(marks[-1])}",
+        f"{sheet.assignment}{NBSP}: {plural(len(marks), 'copie corrigée', 'copies corrigées')}",
+        f"Notes sur {out_of}{NBSP}: moyenne {mean}, médiane {median}, de {low} à {high}",
         "",
     ]
     rows = []
     for id, points in sheet.points.items():
         results = [row.results[id] for row in sheet.graded if id in row.results]
         full = sum(row.scores.get(id, 0) >= points for row in sheet.graded)
-        mean = sum(row.scores.get(id, 0) for row in sheet.graded) / len(sheet.graded)
+        points_each = sum(row.scores.get(id, 0) for row in sheet.graded) / len(sheet.graded)
         counts = Counter(r.verdict for r in results)
         detail = ", ".join(f"{VERDICTS[v]} × {counts[v]}" for v in VERDICTS if counts[v] and v != "correct")
-        share = 100 * full / len(sheet.graded)
-        rows.append((share, (id, f"{share:.0f}{THIN}%", f"{decimal(mean)} / {format_number(points)}", detail)))
-    lines += table(("exercice", "réussi", "moyenne", "sinon"), [row for _, row in sorted(rows, key=lambda r: r[0])])
+        share = full / len(sheet.graded)
+        average = number(points_each, decimals=2, unit=f"/{NBSP}{points_text(points)}")
+        rows.append((share, (id, percent(share, decimals=0), average, detail)))
+    lines += grid(("exercice", "réussi", "moyenne", "sinon"), [row for _, row in sorted(rows, key=lambda r: r[0])])
     lines += misconceptions(sheet)
     refused = [row for row in sheet.graded if any(r.verdict == "refused" for r in row.results.values())]
     absent = [row for row in sheet.rows if row.score is None]
@@ -116,11 +114,11 @@ def class_report(sheet: Sheet) -> str:
         for row in refused:
             name = f"{legible(row.name)}, " if row.name else ""
             reason = legible(next(iter(row.results.values())).message)
-            lines.append(f"  {name}{row.student}{NB}: {reason}")
-    if changed := [f"  {row.student}{NB}: {text}" for row in sheet.graded for text in row.differences]:
+            lines.append(f"  {name}{row.student}{NBSP}: {reason}")
+    if changed := [f"  {row.student}{NBSP}: {text}" for row in sheet.graded for text in row.differences]:
         lines += ["", "Notes changées après la correction automatique", *changed]
     if absent:
-        lines += ["", f"Rien reçu de{NB}: {', '.join(full_name(row) for row in absent)}"]
+        lines += ["", f"Rien reçu de{NBSP}: {', '.join(full_name(row) for row in absent)}"]
     return "\n".join(lines) + "\n"
 
 
@@ -142,10 +140,6 @@ def misconceptions(sheet: Sheet) -> list[str]:
     for (exercise, name, sentence), times in seen.most_common():
         lines += [f"  {times} × {exercise}, {name}", f"      {sentence}"]
     return lines
-
-
-def count(n: int, one: str, many: str) -> str:
-    return f"{n} {many if n >= 2 else one}"
 
 
 def write_report(course: Course, name: str, folder: Path, worksheet: Path | None) -> list[tuple[Path, str]]:
@@ -174,7 +168,7 @@ def write_report(course: Course, name: str, folder: Path, worksheet: Path | None
     write("a_regarder.csv", attention_csv(sheet), "qui demande un regard, et pourquoi")
     write("ressemblances.csv", similarities_csv(sheet), "réponses qui se ressemblent, à lire avant de conclure")
     if filled is not None:
-        what = [f"feuille d'évaluation de Moodle, {count(filled.filled, 'note mise', 'notes mises')}", *filled.remarks]
+        what = [f"feuille d'évaluation de Moodle, {plural(filled.filled, 'note mise', 'notes mises')}", *filled.remarks]
         write("moodle.csv", filled.data, f"{THIN}; ".join(what))
     elif numbers:
         write("moodle.csv", moodle_csv(sheet, numbers), "feuille d'évaluation à importer dans Moodle")

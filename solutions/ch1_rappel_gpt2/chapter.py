@@ -24,6 +24,7 @@
 import atelier
 from atelier import check, hint, progress, quiz
 from atelier.figures import ch1
+from atelier.text import plural
 
 atelier.describe_machine()
 
@@ -38,7 +39,7 @@ colibri = atelier.load_model("colibri")
 tokenizer = atelier.load_tokenizer("colibri")
 example_sentence = "Le salarié peut demander à son employeur une réduction de son temps de travail."
 
-print(f"{colibri.num_parameters():,} paramètres".replace(",", " "))
+print(plural(colibri.num_parameters(), "paramètre"))
 print(atelier.evaluate_perplexity(colibri))
 
 # %% [markdown]

@@ -26,6 +26,7 @@
 import atelier
 from atelier import check, hint, progress, quiz
 from atelier.figures import ch2
+from atelier.text import plural
 
 atelier.describe_machine()
 
@@ -36,7 +37,7 @@ import torch
 
 # %%
 colibri = atelier.load_model("colibri", attention="eager")
-print(f"Colibri : {colibri.num_parameters():,} paramètres".replace(",", " "))
+print("Colibri :", plural(colibri.num_parameters(), "paramètre"))
 
 # %% [markdown]
 # ## 2.1 Le prix d'un produit

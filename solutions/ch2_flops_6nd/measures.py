@@ -23,13 +23,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atelier.display import number
 from atelier.figures.ch2.counts import terms_per_token
 from atelier.figures.ch2.study import BATCH, CONTEXT, VALIDATION_TOKENS, learning_rate, steps_for, train_point
 from atelier.figures.ch2.time import colibri_journal, speeds
 from atelier.measures import recorded_measures, save_measures
 from atelier.models import load_model
 from atelier.perplexity import evaluate_perplexity
+from atelier.text import number
 from atelier.training import corpus_tokens
 
 CHAPTER = "ch2_flops_6nd"

@@ -26,6 +26,7 @@
 import atelier
 from atelier import check, hint, progress, quiz
 from atelier.figures import ch4
+from atelier.text import byte_size
 
 atelier.describe_machine()
 
@@ -392,8 +393,8 @@ ch4.equal_cost(lesson_results, build_student, combined_loss)
 
 # %%
 vocabulary, text_tokens, kept = colibri.config.vocab_size, 10**6, 20
-print(f"toutes les étiquettes : {vocabulary * text_tokens * 2 / 1e9:.2f} Go".replace(".", ","))
-print(f"les {kept} plus probables, et leurs numéros : {kept * text_tokens * (2 + 2) / 1e9:.2f} Go".replace(".", ","))
+print("toutes les étiquettes :", byte_size(vocabulary * text_tokens * 2))
+print(f"les {kept} plus probables, et leurs numéros :", byte_size(kept * text_tokens * (2 + 2)))
 
 # %% [markdown]
 # On n'en garde donc souvent que les plus probables. Ici, Colibri relit chaque lot, et son temps est compté.

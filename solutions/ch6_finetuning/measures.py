@@ -17,6 +17,7 @@ from atelier.figures.ch6.voices import DEPTHS
 from atelier.hardware import median_seconds
 from atelier.models import gpt2_shape, load_model
 from atelier.perplexity import evaluate_perplexity
+from atelier.text import number
 from atelier.training import corpus_tokens, lm_loss, train, windows
 from grader.authoring.recording import run_measures
 
@@ -194,7 +195,9 @@ def tuned_voice(
 
     look(0)
     log = train(model, mixed(voice, seed, share), STEPS, lr=lr, after_step=lambda i: look(i + 1), what=voice)
-    print(voice, seed, lr, start, patterns, share, trace[-1], f"{log.step_seconds:.3f} s", flush=True)
+    print(
+        voice, seed, lr, start, patterns, share, trace[-1], number(log.step_seconds, decimals=3, unit="s"), flush=True
+    )
     return {"entraines": trainable, "trace": trace}
 
 

@@ -33,6 +33,7 @@ from atelier.figures.common.layers import linear_layers, weight_of
 from atelier.hardware import device
 from atelier.measures import recorded_measures
 from atelier.paths import asset
+from atelier.text import number
 from atelier.training import lm_loss, train
 from grader.authoring.chapters import load_chapter
 from grader.authoring.recording import run_measures
@@ -521,7 +522,7 @@ def temps(_: dict) -> Any:
                 spent = median_seconds(lambda m=model, w=ids, k=kept: hidden_before(m, w, k), repeats, 1)
                 found["remplir le cache"][f"{shape}, {name}"] = round(1000 * spent, 2)
             del model
-            print(f"  {shape}, {name} : {time.perf_counter() - began:.1f} s", flush=True)
+            print(f"  {shape}, {name} : {number(time.perf_counter() - began, decimals=1, unit='s')}", flush=True)
         found["pas"][shape] = {"fenêtres": rows, "jetons": length, "blocs du haut": top, "méthodes": lines}
         found["inférence"][shape] = _inference(base, ids, repeats)
     for name in ("tout", "LoRA partout"):  # GPT-2 encore, avec quatre fois plus de jetons par pas

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from atelier import paths
-from atelier.display import _display, number, show
+from atelier.display import _display, show
 from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, canvas
 from atelier.hardware import home
 from atelier.judging.calls import case_text
@@ -15,6 +15,7 @@ from atelier.judging.compare import CaseResult, compare
 from atelier.judging.diagnose import diagnose
 from atelier.judging.exercise import Tolerance
 from atelier.judging.probes import run_case
+from atelier.text import number
 
 PARTS = {
     "Connaître": (BLUE, ("ch1_rappel_gpt2", "ch2_flops_6nd")),

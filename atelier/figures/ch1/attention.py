@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch1.tokens import eager, token_text
 from atelier.figures.common.controls import Slider, explore
 from atelier.figures.common.layers import blocks
-from atelier.figures.common.style import NBSP, canvas
+from atelier.figures.common.style import canvas
 from atelier.hardware import beside
 from atelier.perplexity import evaluate_perplexity
+from atelier.text import NBSP, number, percent
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -68,7 +69,7 @@ def attention_inside(
     verdict = "en dessous" if gap < 1e-4 else "AU-DESSUS"
     note(
         f"Plus grand écart entre les deux, sur tous les logits{NBSP}: {number(gap, 3)}, {verdict} de 0,0001. "
-        f"Le jeton préféré est le même à {number(100 * same, 5)} % des positions."
+        f"Le jeton préféré est le même à {percent(same, 5)} des positions."
     )
 
 
@@ -115,21 +116,27 @@ def _map(weights: Tensor, names: list[str], layer: int, head: int) -> tuple[Any,
                 p = 100 * weights[i, j].item()
                 if p >= 5:
                     ax.text(
-                        j, i, f"{p:.0f}", ha="center", va="center", fontsize=7, color="white" if p > 55 else "black"
+                        j,
+                        i,
+                        number(p, decimals=0),
+                        ha="center",
+                        va="center",
+                        fontsize=7,
+                        color="white" if p > 55 else "black",
                     )
     fig.colorbar(image, ax=ax, label="poids (%)", shrink=0.75)
     last = weights[-1]
     strongest = last.topk(min(3, n))
     told = ", ".join(
-        f"«{NBSP}{names[j]}{NBSP}» {number(100 * v, 3)} %"
+        f"«{NBSP}{names[j]}{NBSP}» {percent(v, 3)}"
         for j, v in zip(strongest.indices.tolist(), strongest.values.tolist(), strict=True)
     )
     alt = (
         f"Carte d'attention du bloc {layer}, tête {head}{NBSP}: une ligne par jeton qui regarde, une colonne par jeton "
         f"regardé, rien au-dessus de la diagonale. Le dernier jeton regarde surtout {told}. En moyenne, "
-        f"{number(100 * weights.diagonal().mean().item(), 3)} % du poids va au jeton lui-même, "
-        f"{number(100 * weights.diagonal(-1).mean().item(), 3)} % au précédent et "
-        f"{number(100 * weights[1:, 0].mean().item(), 3)} % au premier."
+        f"{percent(weights.diagonal().mean().item(), 3)} du poids va au jeton lui-même, "
+        f"{percent(weights.diagonal(-1).mean().item(), 3)} au précédent et "
+        f"{percent(weights[1:, 0].mean().item(), 3)} au premier."
     )
     return fig, alt
 
@@ -210,9 +217,9 @@ def what_heads_do(
             [
                 name,
                 f"bloc {layer}, tête {head}",
-                f"{number(100 * value, 3)} %",
-                f"{number(100 * chance[name], 3)} %",
-                f"×{NBSP}{number(value / chance[name], 2)}",
+                percent(value, 3),
+                percent(chance[name], 3),
+                number(value / chance[name], 2, before="×"),
                 number(_without_head(model, layer, head, **evaluation), 4),
             ]
         )
@@ -242,7 +249,7 @@ def _heads_figure(shares: dict[str, Tensor], chance: dict[str, float]) -> None:
             for j in range(heads):
                 p = 100 * share[i, j].item()
                 color = "white" if p > 0.55 * top else "black"
-                ax.text(j, i, f"{p:.0f}", ha="center", va="center", fontsize=7.5, color=color)
+                ax.text(j, i, number(p, decimals=0), ha="center", va="center", fontsize=7.5, color=color)
         ax.set_title(f"{name} (au hasard{NBSP}: {number(100 * chance[name], 2)})", fontsize=8.5)
         ax.set_xticks(range(heads))
         ax.set_yticks(range(layers))
@@ -251,8 +258,8 @@ def _heads_figure(shares: dict[str, Tensor], chance: dict[str, float]) -> None:
     for ax in axes[:, 0]:
         ax.set_ylabel("bloc", fontsize=8.5)
     told = " ; ".join(
-        f"{name}{NBSP}: au plus {number(100 * share.max().item(), 3)} % (bloc {int(share.argmax()) // heads}, "
-        f"tête {int(share.argmax()) % heads}), en moyenne {number(100 * share.mean().item(), 3)} %"
+        f"{name}{NBSP}: au plus {percent(share.max().item(), 3)} (bloc {int(share.argmax()) // heads}, "
+        f"tête {int(share.argmax()) % heads}), en moyenne {percent(share.mean().item(), 3)}"
         for name, share in shares.items()
     )
     show(fig, alt=f"Six grilles, une case par tête, qui donnent en % la part d'attention portée à… {told}.")

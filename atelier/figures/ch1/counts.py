@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.common.sizes import GPT3, shape_only
-from atelier.figures.common.style import BLUE, GREEN, NBSP, ORANGE, PURPLE, SKY, stacked_shares
+from atelier.figures.common.style import BLUE, GREEN, ORANGE, PURPLE, SKY, stacked_shares
 from atelier.models import GPT2_SIZES
+from atelier.text import NBSP, number, percent
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -56,10 +57,10 @@ def deck_counts(count: Any) -> None:
             [
                 name,
                 d,
-                f"{ANNOUNCED[name]}M",
+                number(ANNOUNCED[name], unit="M"),
                 published,
-                f"{number(published / 1e6, 4)}M",
-                f"{number(inferred / 1e6, 6)}M",
+                number(published / 1e6, 4, unit="M"),
+                number(inferred / 1e6, 6, unit="M"),
             ]
         )
     table(
@@ -105,7 +106,7 @@ def where_parameters(model: GPT2LMHeadModel) -> None:
     ax.legend(ncols=5, fontsize=8.5, frameon=False, loc="lower center", bbox_to_anchor=(0.45, 1.0))
     told = " ; ".join(
         f"{name} ({_short(totals[name])}){NBSP}: "
-        + ", ".join(f"{part} {number(100 * n / totals[name], 3)} %" for part, n in parts.items())
+        + ", ".join(f"{part} {percent(n / totals[name], 3)}" for part, n in parts.items())
         for name, parts in counts.items()
     )
     show(fig, alt=f"Barres empilées, part des paramètres dans chaque composant. {told}.")
@@ -113,7 +114,7 @@ def where_parameters(model: GPT2LMHeadModel) -> None:
 
 def _short(n: int) -> str:
     """« 124 M », « 175 Md »."""
-    return f"{number(n / 1e9, 3)}{NBSP}Md" if n >= 1e9 else f"{number(n / 1e6, 3)}{NBSP}M"
+    return number(n / 1e9, 3, unit="Md") if n >= 1e9 else number(n / 1e6, 3, unit="M")
 
 
 @recorded("ch1/gpt2_to_gpt3", needs=("count",))
@@ -121,17 +122,17 @@ def gpt2_to_gpt3(count: Any) -> None:
     """De GPT-2 à GPT-3 : ce qui a changé, chiffres des deux articles et compte de l'étudiant."""
     layers, d, heads = GPT2_SIZES["xl"]
     two, three = count(layers, d), count(**GPT3)
-    rows = [
-        ["blocs", number(layers), "96", f"×{NBSP}2"],
-        ["dimension d", number(d), number(12288), f"×{NBSP}{number(12288 / d, 2)}"],
-        ["têtes par bloc", number(heads), "96", f"×{NBSP}{number(96 / heads, 2)}"],
-        ["composantes par tête", number(d // heads), "128", f"×{NBSP}2"],
-        ["contexte (jetons)", number(1024), number(2048), f"×{NBSP}2"],
+    rows: list[list[Any]] = [
+        ["blocs", number(layers), 96, number(2, before="×")],
+        ["dimension d", number(d), number(12288), number(12288 / d, 2, before="×")],
+        ["têtes par bloc", number(heads), 96, number(96 / heads, 2, before="×")],
+        ["composantes par tête", number(d // heads), 128, number(2, before="×")],
+        ["contexte (jetons)", number(1024), number(2048), number(2, before="×")],
         ["vocabulaire", number(50257), number(50257), "le même"],
         ["texte", "40 Go, 8 millions de documents", "300 milliards de jetons lus", ""],
         ["calcul d'apprentissage", "non publié", "3,14·10²³ FLOP (annexe D)", ""],
         ["paramètres, annoncés", "1 542 M", "175 Md", ""],
-        ["paramètres, votre formule", number(two), number(three), f"×{NBSP}{number(three / two, 3)}"],
+        ["paramètres, votre formule", number(two), number(three), number(three / two, 3, before="×")],
     ]
     table(
         rows,
@@ -140,6 +141,6 @@ def gpt2_to_gpt3(count: Any) -> None:
     )
     blocks = 12 * GPT3["n_layer"] * GPT3["d_model"] ** 2
     note(
-        f"Les seules matrices des blocs font {number(100 * blocks / three, 4)} % de GPT-3. Le texte de GPT-2 est "
+        f"Les seules matrices des blocs font {percent(blocks / three, 4)} de GPT-3. Le texte de GPT-2 est "
         "donné en octets, celui de GPT-3 en jetons lus pendant l'apprentissage : les deux ne se divisent pas."
     )

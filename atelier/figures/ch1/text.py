@@ -14,14 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atelier.display import _display, note, number, recorded, show, table
+from atelier.display import _display, note, recorded, show, table
 from atelier.figures.ch1.tokens import end_token, token_text
 from atelier.figures.common.controls import Shown, live, picture, show_live
 from atelier.figures.common.sizes import GPT3
-from atelier.figures.common.style import BLUE, NBSP, ORANGE, SERIES, canvas, french
+from atelier.figures.common.style import BLUE, ORANGE, SERIES, canvas, french
 from atelier.hardware import beside, card_memory, home, synchronize
 from atelier.models import GPT2_SIZES, gpt2_shape
 from atelier.perplexity import encode_documents, evaluate_perplexity, extract
+from atelier.text import NBSP, byte_size, number, percent
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -118,19 +119,13 @@ def surprise_by_rank(model: GPT2LMHeadModel, tokenizer: Any, n_windows: int) -> 
     show(
         fig,
         alt=f"Surprise moyenne d'un jeton selon le nombre de jetons déjà lus{NBSP}: {number(values[0], 3)} bits après "
-        f"un seul jeton, {number(values[len(values) // 2], 3)} après {middles[len(values) // 2]:.0f}, "
+        f"un seul jeton, {number(values[len(values) // 2], 3)} après {number(middles[len(values) // 2], decimals=0)}, "
         f"{number(values[-1], 3)} vers la fin de la fenêtre ({len(windows)} fenêtres de {n + 1} jetons).",
     )
     note(
         f"Après un seul jeton{NBSP}: {number(values[0], 3)} bits. Après une trentaine{NBSP}: "
         f"{number(bits[24:40].mean().item(), 3)}. À la fin de la fenêtre{NBSP}: {number(values[-1], 3)}."
     )
-
-
-def _signed(new: float, old: float) -> str:
-    """« −1,2 % »."""
-    change = 100 * (new / old - 1)
-    return f"{'+' if change > 0 else ''}{number(change, 2)} %"
 
 
 @recorded("ch1/protocols", needs=("perplexity",))
@@ -186,10 +181,11 @@ def protocols(model: GPT2LMHeadModel, tokenizer: Any, perplexity: Any, max_token
         caption=f"Le même modèle, les mêmes {number(len(text) - 1)} jetons, d'autres protocoles (durée)",
     )
     spread = [*yours.values(), *(e.perplexity for e in evaluated.values())]
+    change = evaluated[longest, longest // 2].perplexity / evaluated[longest, longest].perplexity - 1
     note(
         f"De {number(min(spread), 4)} à {number(max(spread), 4)} sans toucher au modèle. Protocole du cours{NBSP}: "
         f"contexte de {longest}, pas de {longest // 2}. Au plus long contexte, diviser le pas par deux change la "
-        f"perplexité de {_signed(evaluated[longest, longest // 2].perplexity, evaluated[longest, longest].perplexity)}."
+        f"perplexité de {percent(change, signed=True)}."
     )
 
 
@@ -397,7 +393,7 @@ def cache_sizes(model: GPT2LMHeadModel, cache_bytes: Any) -> None:
     rows = []
     for name, (layers, d, n) in shapes.items():
         one, full = cache_bytes(layers, d, 1), cache_bytes(layers, d, n)
-        rows.append([name, n, _size(one), _size(full), _size(cache_bytes(layers, d, n, 32))])
+        rows.append([name, n, byte_size(one), byte_size(full), byte_size(cache_bytes(layers, d, n, 32))])
     table(
         rows,
         header=["modèle", "contexte", "par jeton", "une phrase, contexte plein", "32 phrases"],
@@ -406,16 +402,8 @@ def cache_sizes(model: GPT2LMHeadModel, cache_bytes: Any) -> None:
     exact = cache_bytes(GPT3["n_layer"], GPT3["d_model"], GPT3["n_ctx"])
     note(
         f"Pour GPT-3, une seule phrase de {number(GPT3['n_ctx'])} jetons garde {number(exact)} octets, "
-        f"soit {_size(exact)}."
+        f"soit {byte_size(exact)}."
     )
-
-
-def _size(n_bytes: int) -> str:
-    """« 9,66 Go » : unités décimales."""
-    for unit, size in (("Go", 1e9), ("Mo", 1e6), ("ko", 1e3)):
-        if n_bytes >= size:
-            return f"{number(n_bytes / size, 3)}{NBSP}{unit}"
-    return f"{n_bytes}{NBSP}octets"
 
 
 def _median(run: Callable[[Any], Any], given: Sequence[Any]) -> float:
@@ -488,6 +476,6 @@ def _card_memory(models: dict[str, tuple[GPT2LMHeadModel, list[int]]]) -> None:
         if card.before is None or card.after is None or card.peak is None:
             return
         note(
-            f"{name}, {max(lengths)} jetons{NBSP}: le cache compte {_size(_bytes(cache))}, la carte en garde "
-            f"{_size(card.after - card.before)} ; au plus haut, {_size(card.peak)} étaient pris."
+            f"{name}, {max(lengths)} jetons{NBSP}: le cache compte {byte_size(_bytes(cache))}, la carte en garde "
+            f"{byte_size(card.after - card.before)} ; au plus haut, {byte_size(card.peak)} étaient pris."
         )

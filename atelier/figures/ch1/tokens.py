@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from atelier.display import _display, note, number, show, table
+from atelier.display import _display, note, show, table
 from atelier.figures.common.controls import Shown, live, show_live
 from atelier.figures.common.layers import blocks
-from atelier.figures.common.style import BLACK, BLUE, GREEN, NBSP, ORANGE, PURPLE, SKY, canvas, french
+from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, canvas, french
 from atelier.hardware import beside
 from atelier.perplexity import END, extract
+from atelier.text import NBSP, grid, number, percent
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -65,7 +66,7 @@ def _tokens(tokenizer: Any, text: str) -> Shown:
     ids = tokenizer(text)["input_ids"]
     pieces = [token_text(tokenizer, i) for i in ids]
     rows = [
-        [str(rank), piece, " ".join(f"{b:02X}" for b in token_bytes(tokenizer, i)), str(i)]
+        [rank, piece, " ".join(f"{b:02X}" for b in token_bytes(tokenizer, i)), i]
         for rank, (piece, i) in enumerate(zip(pieces, ids, strict=True))
     ]
     n_bytes = len(text.encode())
@@ -76,17 +77,19 @@ def _tokens(tokenizer: Any, text: str) -> Shown:
     head = ("rang", "jeton", "octets (hexadécimal)", "identifiant")
     lines = "".join(
         f'<tr><th scope="row">{r[0]}</th><td style="text-align:left;font-family:monospace">{html.escape(r[1])}</td>'
-        f'<td style="text-align:left;font-family:monospace">{r[2]}</td><td>{r[3]}</td></tr>'
+        f'<td style="text-align:left;font-family:monospace">{r[2]}</td>'
+        f'<td style="text-align:right">{number(r[3])}</td></tr>'
         for r in rows
     )
-    heads = "".join(f'<th scope="col" style="text-align:left">{h}</th>' for h in head)
+    heads = "".join(
+        f'<th scope="col" style="text-align:{side}">{h}</th>'
+        for h, side in zip(head, ("right", "left", "left", "right"), strict=True)
+    )
     markup = (
         f'<p aria-hidden="true" style="line-height:2">{_boxes(pieces)}</p><p>{html.escape(summary)}</p>'
         f"<table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>"
     )
-    width = max((len(r[1]) for r in rows), default=5)
-    shown = "\n".join(f"{r[0]:>4}  {r[1]:<{width}}  {r[2]:<24}  {r[3]:>5}" for r in rows)
-    return markup, f"{summary}\n{shown}"
+    return markup, "\n".join([summary, *grid(head, rows)])
 
 
 def tokens_table(tokenizer: Any, text: str) -> None:
@@ -336,11 +339,11 @@ def block_by_block(model: GPT2LMHeadModel, tokenizer: Any, text: str, k: int = 3
         p = torch.softmax(model.lm_head(x).float(), dim=-1)
         best = p.topk(k)
         words = " ".join(
-            f"{token_text(tokenizer, j)} ({number(100 * v, 3)} %)"
+            f"{token_text(tokenizer, j)} ({percent(v, 3)})"
             for j, v in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         )
         where = "plongements seuls" if i == 0 else f"après le bloc {i - 1}"
-        rows.append([where, words, f"{number(100 * p[winner].item(), 3)} %", number(hidden[0, -1].norm().item(), 3)])
+        rows.append([where, words, percent(p[winner].item(), 3), number(hidden[0, -1].norm().item(), 3)])
     table(
         rows,
         header=["si l'on s'arrêtait", f"les {k} jetons préférés", "probabilité du choix final", "longueur du vecteur"],

@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch2.counts import flops_text, short
 from atelier.figures.ch2.time import colibri_journal
 from atelier.figures.common.controls import Slider, explore
-from atelier.figures.common.style import BLACK, BLUE, GREEN, NBSP, RED, SERIES, canvas
+from atelier.figures.common.style import BLACK, BLUE, GREEN, RED, SERIES, canvas
+from atelier.text import NBSP, number
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,7 @@ RULE = 20.0
 
 def _ratio(known: Known) -> str:
     """Jetons par paramètre."""
-    value = known.tokens / known.params
-    return number(round(value) if value >= 100 else value, 3)
+    return number(known.tokens / known.params, 3)
 
 
 def _with_colibri() -> dict[str, Known]:
@@ -123,7 +123,7 @@ def optimal_table(optimal: Any) -> None:
         n_params, tokens = optimal(compute)
         rows.append(
             [name, flops_text(compute), short(k.params), short(k.tokens), short(n_params), short(tokens),
-             f"×{NBSP}{number(n_params / k.params, 2)}"]
+             number(n_params / k.params, 2, before="×")]
         )  # fmt: skip
     table(
         rows,
@@ -166,7 +166,7 @@ def lifetime_cost(
         name = f"{number(round(amount / 1e9))} milliards de jetons servis" if amount else "rien à servir"
         ax.plot([c[0] for c in costs], [c[2] for c in costs], lw=1.8, label=name, **(look | {"marker": ""}))
         ax.plot([best[0]], [best[2]], marker=look["marker"], color=look["color"], ms=9, mec=BLACK)
-        rows.append([name, short(best[0]), short(best[1]), number(round(best[1] / best[0])), flops_text(best[2])])
+        rows.append([name, short(best[0]), short(best[1]), number(best[1] / best[0], 3), flops_text(best[2])])
         told.append(f"{name}{NBSP}: creux à {number(best[0] / 1e9, 3)} milliards de paramètres")
     ax.set_xscale("log")
     ax.set_yscale("log")

@@ -9,23 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.common.controls import Pick, Slider, explore
 from atelier.figures.common.sizes import GPT3, shape_only
-from atelier.figures.common.style import (
-    BLACK,
-    BLUE,
-    GREEN,
-    NBSP,
-    ORANGE,
-    PURPLE,
-    SERIES,
-    canvas,
-    french,
-    stacked_shares,
-)
+from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SERIES, canvas, french, stacked_shares
 from atelier.hardware import home
 from atelier.models import GPT2_SIZES
+from atelier.text import NBSP, number, percent, scaled
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -80,9 +70,7 @@ def count_flops(model: GPT2LMHeadModel, n_tokens: int) -> tuple[int, int]:
 
 def short(n: float) -> str:
     """« 3,06 M », « 175 Md » : millions et milliards, trois chiffres."""
-    unit, size = ("Md", 1e9) if n >= 1e9 else ("M", 1e6)
-    value = n / size
-    return f"{number(round(value) if value >= 1000 else value, 3)}{NBSP}{unit}"
+    return scaled(n, {"Md": 1e9, "M": 1e6})
 
 
 def shapes(model: GPT2LMHeadModel) -> dict[str, Shape]:
@@ -198,20 +186,17 @@ def where_flops(model: GPT2LMHeadModel) -> None:
     ax.legend(ncols=4, fontsize=9, frameon=False, loc="lower center", bbox_to_anchor=(0.45, 1.0))
     told = f"{NBSP}; ".join(
         f"{name} ({flops_text(totals[name])} par jeton){NBSP}: "
-        + ", ".join(f"{term} {number(100 * n / totals[name], 3)}{NBSP}%" for term, n in terms.items())
+        + ", ".join(f"{term} {percent(n / totals[name], 3)}" for term, n in terms.items())
         for name, terms in counts.items()
     )
     show(fig, alt=f"Barres empilées, part des opérations d'un passage avant par poste. {told}.")
 
 
-def flops_text(value: float) -> str:
-    """« 6,98 MFLOP », « 3,14·10²³ FLOP »."""
-    if value >= 1e15 or value < 1e3:
-        return f"{number(float(value), 5)}{NBSP}FLOP"
-    for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{number(value / size, 3)}{NBSP}{prefix}FLOP"
-    raise AssertionError(value)
+def flops_text(value: float, unit: str = "FLOP") -> str:
+    """« 6,98 MFLOP », « 3,14·10²³ FLOP » ; unit : « FLOP/s » pour une vitesse."""
+    if value >= 1e15:
+        return number(float(value), unit=unit)
+    return scaled(value, {f"T{unit}": 1e12, f"G{unit}": 1e9, f"M{unit}": 1e6, f"k{unit}": 1e3, unit: 1})
 
 
 def _context_cost(model: GPT2LMHeadModel, context: int, name: str) -> tuple[Any, str]:
@@ -352,10 +337,10 @@ def conventions(model: GPT2LMHeadModel, forward: Any) -> None:
         layers, d, n_ctx, vocabulary = shape
         exact = 3 * forward(layers, d, n_ctx, vocabulary)
         counted = model if name == "Colibri" else shape_only(layers, d, vocabulary, n_ctx)
-        gaps = [100 * (value / exact - 1) for value in _by_convention(counted, shape)]
+        gaps = [value / exact - 1 for value in _by_convention(counted, shape)]
         for convention, gap in zip(CONVENTIONS, gaps, strict=True):
-            errors[convention].append(gap)
-        rows.append([name, flops_text(exact), *(_gap(g) for g in gaps)])
+            errors[convention].append(100 * gap)
+        rows.append([name, flops_text(exact), *(percent(g, 3, signed=True) for g in gaps)])
     table(
         rows,
         header=["modèle, contexte plein", "compte exact", *CONVENTIONS],
@@ -371,7 +356,8 @@ def conventions(model: GPT2LMHeadModel, forward: Any) -> None:
     french(ax, x=False)
     ax.legend(frameon=False, fontsize=8.5, loc="lower right")
     told = f"{NBSP}; ".join(
-        f"{name}{NBSP}: " + ", ".join(f"{_gap(g)} pour {who}" for g, who in zip(gaps, known, strict=True))
+        f"{name}{NBSP}: "
+        + ", ".join(f"{number(g, 3, unit='%', signed=True)} pour {who}" for g, who in zip(gaps, known, strict=True))
         for name, gaps in errors.items()
     )
     show(fig, alt=f"Écart de quatre conventions au compte exact, de Colibri à GPT-3. {told}.")
@@ -379,9 +365,3 @@ def conventions(model: GPT2LMHeadModel, forward: Any) -> None:
         f"N compte tout{NBSP}; N′ ne compte ni table des jetons ni positions{NBSP}; N″ compte tout sauf les positions, "
         "comme nanoGPT. Les biais et les LayerNorm, qui ne font aucun produit, expliquent ce qui reste."
     )
-
-
-def _gap(percent: float) -> str:
-    """« −12,2 % », « +0,006 % »."""
-    sign = "+" if percent > 0 else ""
-    return f"{sign}{number(percent, 3 if abs(percent) >= 1 else 2)}{NBSP}%"

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch2.counts import flops_text
 from atelier.figures.ch2.study import VALIDATION_TOKENS, Point, learning_rate, train_point
-from atelier.figures.common.style import BLACK, BLUE, NBSP, RED, SERIES, canvas, french
+from atelier.figures.common.style import BLACK, BLUE, RED, SERIES, canvas, french
 from atelier.hardware import scale
 from atelier.measures import load_measures
+from atelier.text import NBSP, number
 from atelier.training import corpus_tokens
 
 CHAPTER = "ch2_flops_6nd"
@@ -178,7 +179,7 @@ def _law_row(name: str, point: Record, law: tuple[float, float]) -> list[str]:
     expected = law[0] * point["flops"] ** -law[1]
     return [
         name, flops_text(point["flops"]), number(point["params"]), number(point["tokens"]), number(point["loss"], 4),
-        number(expected, 4), _signed(point["loss"] - expected),
+        number(expected, 4), number(point["loss"] - expected, decimals=3, signed=True),
     ]  # fmt: skip
 
 
@@ -197,12 +198,6 @@ def _sizes_law(fit: Any, curves: dict[str, list[Record]]) -> None:
         f"0,50, Kaplan "
         "et al. (2020) 0,73."
     )
-
-
-def _signed(gap: float) -> str:
-    """« +0,12 », « −0,08 », en millièmes au plus."""
-    rounded = round(gap, 3)
-    return f"{'+' if rounded > 0 else ''}{number(rounded, 2)}" if rounded else "0"
 
 
 def one_more_point(n_layer: int, d_model: int, compute: float, seed: int = 0) -> None:
@@ -244,7 +239,7 @@ def _where_expected(points: list[Record], point: Point) -> str:
         return "Cette taille est hors des points enregistrés sur l'extrait."
     return (
         f"Les points enregistrés sur le même texte laissaient attendre {number(expected, 4)} à cette taille{NBSP}: "
-        f"écart de {_signed(point.loss - expected)}."
+        f"écart de {number(point.loss - expected, decimals=3, signed=True)}."
     )
 
 

@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch2.counts import flops_text
 from atelier.figures.common.controls import Slider, explore
 from atelier.figures.common.sizes import GPT3, shape_only
-from atelier.figures.common.style import BLACK, BLUE, GREEN, NBSP, ORANGE, SERIES, canvas, french
+from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, SERIES, canvas, french
 from atelier.hardware import card_capability, card_memory, card_name, device, median_seconds, step_seconds
 from atelier.measures import load_measures
 from atelier.models import gpt2_shape
 from atelier.paths import asset
+from atelier.text import NBSP, number, percent
 from atelier.training import lm_loss
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ def speeds(sizes: Sequence[int], repeats: int = 5, budget: float = 2.0) -> dict[
 
 def rate_text(value: float) -> str:
     """« 82,5 GFLOP/s »."""
-    return flops_text(value).removesuffix("FLOP") + "FLOP/s"
+    return flops_text(value, "FLOP/s")
 
 
 def _announced() -> dict[str, float]:
@@ -140,7 +141,7 @@ def measure_peak(sizes: Sequence[int], repeats: int = 5) -> Peak:
             name,
             rate_text(value),
             rate_text(announced[name]) if name in announced else "—",
-            f"{number(100 * value / announced[name], 3)}{NBSP}%" if name in announced else "—",
+            percent(value / announced[name], 3) if name in announced else "—",
         ]
         for name, value in peak.items()
     ]
@@ -194,7 +195,7 @@ def training_step(
         speed = useful / times["pas"]
         rows.append(
             [name, number(1000 * times["pas"], 3), number(round(tokens / times["pas"])), rate_text(speed),
-             rate_text(peak[name]), f"{number(100 * speed / peak[name], 3)}{NBSP}%"]
+             rate_text(peak[name]), percent(speed / peak[name], 3)]
         )  # fmt: skip
     who = f"GPT-2 {size}, poids au hasard" if size else "Colibri"
     table(
@@ -258,12 +259,12 @@ def colibri_log(model: GPT2LMHeadModel, training: Any, forward: Any, watts: floa
     ]
     if peak := _author_peak():
         rows.append(["pointe des deux cœurs en bfloat16, mesurée après coup", rate_text(peak)])
-        rows.append(["MFU", f"{number(100 * counted / seconds / peak, 3)}{NBSP}%"])
+        rows.append(["MFU", percent(counted / seconds / peak, 3)])
     joules = watts * seconds
     rows += [
         [f"énergie, à {number(watts, 3)} W supposés{NBSP}: E = P·t",
          f"{number(joules / 1000, 3)} kJ, soit {number(joules / 3600, 3)} Wh"],
-        ["opérations par joule", f"{number(counted / joules / 1e9, 3)} milliards"],
+        ["opérations par joule", number(counted / joules / 1e9, 3, unit="milliards")],
     ]  # fmt: skip
     table(rows, header=["Colibri, apprentissage retenu", ""], caption="assets/colibri/recette.json et journal.csv")
     _journal_figure(params, journal)
@@ -348,8 +349,8 @@ def gpt3_bill(
     table(
         [
             [
-                f"durée, {number(n_gpus)} A100 à {number(100 * mfu, 3)}{NBSP}% de leur pointe",
-                f"{number(duration, 3)} jours",
+                f"durée, {number(n_gpus)} A100 à {percent(mfu, 3)} de leur pointe",
+                number(duration, 3, unit="jours"),
             ],
             ["heures de carte", number(round(hours))],
             [
@@ -359,9 +360,9 @@ def gpt3_bill(
             [
                 f"énergie, à {number(watts)} W par carte et {number(overhead, 3)} pour la salle (Touvron et al., "
                 f"2023, § 6)",
-                f"{number(round(hours * watts * overhead / 1e6))} MWh",
+                number(round(hours * watts * overhead / 1e6), unit="MWh"),
             ],
-            [f"sur cette machine, à sa pointe ({best}, {rate_text(peak[best])})", f"{number(round(alone))} ans"],
+            [f"sur cette machine, à sa pointe ({best}, {rate_text(peak[best])})", number(round(alone), unit="ans")],
         ],
         header=["GPT-3, 6ND", ""],
         caption="Temps, argent, énergie",
@@ -385,12 +386,12 @@ def _bill(days: Any, cards: int, mfu: float, price: float) -> tuple[Any, str]:
     ax.set_xlabel("nombre d'A100 (échelle logarithmique)")
     ax.set_ylabel("jours")
     ax.set_title(
-        f"{number(cards)} cartes à {number(100 * mfu, 3)}{NBSP}%{NBSP}: {number(duration, 3)} jours, "
+        f"{number(cards)} cartes à {percent(mfu, 3)}{NBSP}: {number(duration, 3)} jours, "
         f"{number(cost / 1e6, 3)} millions de dollars, à {number(price, 3)} dollars l'heure",
         fontsize=10,
     )
     alt = (
-        f"Durée de l'apprentissage de GPT-3 selon le nombre d'A100, à {number(100 * mfu, 3)}{NBSP}% de leur "
+        f"Durée de l'apprentissage de GPT-3 selon le nombre d'A100, à {percent(mfu, 3)} de leur "
         f"pointe{NBSP}: "
         f"{number(values[0], 3)} jours avec {grid[0]} cartes, {number(duration, 3)} avec {number(cards)}, "
         f"{number(values[-1], 3)} avec {number(grid[-1])}. Prix{NBSP}: {number(cost / 1e6, 3)} millions de dollars."

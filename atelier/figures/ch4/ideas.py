@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch4.students import SPACED, held_out
 from atelier.figures.common.controls import Slider, explore
-from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, RED, canvas, french, percent
+from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, RED, canvas, french
 from atelier.hardware import beside, device, home
+from atelier.text import number, percent
 
 SHOWN = 12
 """Mots montrés dans une barre de probabilités."""
@@ -95,7 +96,7 @@ def what_labels_say(model: GPT2LMHeadModel, tokens: int) -> None:
     means = {name: torch.cat(values).mean().item() for name, values in rows.items()}
     table(
         [
-            [name, percent(v) if i < 2 else number(v, 3), (percent(1.0), percent(1.0), "1", "0")[i]]
+            [name, percent(v) if i < 2 else number(v, 3), (percent(1), percent(1), number(1), number(0))[i]]
             for i, (name, v) in enumerate(means.items())
         ],
         header=["sur un texte jamais lu, en moyenne", "étiquette douce", "étiquette dure"],
@@ -138,7 +139,7 @@ def temperature(
         right.axhline(top, color=BLACK, lw=0.9, linestyle=":")
         right.text(grid[0], top - 0.1, "ln V : tout est possible", va="top", fontsize=8)
         right.plot([T], [h], "o", color=RED, ms=8)
-        right.annotate(f"{number(h, 3)} nats", (T, h), (6, -12), textcoords="offset points", fontsize=9)
+        right.annotate(number(h, 3, unit="nats"), (T, h), (6, -12), textcoords="offset points", fontsize=9)
         right.set_xlabel("température T")
         right.set_ylabel("entropie (nats)")
         french(right)

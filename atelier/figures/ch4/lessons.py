@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import GPT2LMHeadModel
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch4 import students as st
 from atelier.figures.common.measured import measured
-from atelier.figures.common.style import BLACK, BLUE, RED, SERIES, canvas, french, percent
+from atelier.figures.common.style import BLACK, BLUE, RED, SERIES, canvas, french
 from atelier.measures import load_measures
 from atelier.perplexity import evaluate_perplexity
+from atelier.text import number, percent, spread
 from atelier.training import lm_loss
 
 if TYPE_CHECKING:
@@ -53,12 +54,6 @@ def source() -> str:
     """D'où viennent les mesures enregistrées : graines et machine."""
     kept = load_measures(CHAPTER)
     return f"mesuré par l'auteur, {len(kept['recette']['graines'])} graines, {kept['machine'].split(' · ')[0]}"
-
-
-def spread(values: Sequence[float], digits: int = 3) -> str:
-    """« moyenne (de min à max) »."""
-    low, high = number(min(values), digits), number(max(values), digits)
-    return f"{number(mean(values), digits)} (de {low} à {high})"
 
 
 def final(name: str, steps: int = st.STEPS) -> list[float]:
@@ -146,7 +141,7 @@ def three_lessons(
     for name, (_, lesson) in lessons.items():
         step = lesson.log.step_seconds
         costs = number(1000 * step, 3), number(step / hard_step, 2)
-        rows.append([st.label(name), lesson.perplexity, spread(final(name, kept)), *costs])
+        rows.append([st.label(name), lesson.perplexity, spread(final(name, kept), 3), *costs])
     table(
         rows,
         header=["élève", "perplexité, ici", "perplexité, trois graines", "ms par pas, ici", "fois un pas dur"],
@@ -263,8 +258,9 @@ def _say_equal_cost(ratios: dict[str, float]) -> None:
         elif max(same) < min(own):
             verdict = "les étiquettes dures passent devant"
         note(
-            f"{st.label(name).capitalize()}, {st.STEPS} pas : {spread(own)}. Dans la même durée, un élève d'étiquettes "
-            f"dures fait {number(budget, 3)} pas ; sa perplexité, {read} : {spread(same)}. À durée égale, {verdict}."
+            f"{st.label(name).capitalize()}, {st.STEPS} pas : {spread(own, 3)}. Dans la même durée, un élève "
+            f"d'étiquettes dures fait {number(budget, 3)} pas ; sa perplexité, {read} : {spread(same, 3)}. "
+            f"À durée égale, {verdict}."
         )
 
 
@@ -292,7 +288,7 @@ def calibrations(
         ax.set_xlabel("confiance")
         french(ax)
         authors = [r["ece"] for r in measures(KEPT[name])[kept]] if name in KEPT else []
-        told = f"{percent(mean(authors))} (de {percent(min(authors))} à {percent(max(authors))})" if authors else "—"
+        told = spread([100 * a for a in authors], 2, unit="%") if authors else "—"
         rows.append([title, percent(found.right), percent(found.gap), told])
     axes[0].set_ylabel("justesse")
     show(
@@ -322,7 +318,7 @@ def layers_compared() -> None:
         tuple(st.FIRST): [r["perplexité"] for r in kept["premières"]],
     }
     table(
-        [[f"blocs {list(pair)}", before[pair], spread(runs), max(runs) - min(runs)] for pair, runs in after.items()],
+        [[f"blocs {list(pair)}", before[pair], spread(runs, 3), max(runs) - min(runs)] for pair, runs in after.items()],
         header=["élève", "avant d'apprendre", f"après {st.SHORT} pas", "écart entre graines"],
         caption="Perplexité sur 8 192 jetons jamais lus, étiquettes dures et douces ensemble, mêmes fenêtres "
         f"({source()})",
@@ -343,7 +339,7 @@ def random_start() -> None:
             for k, run in enumerate(runs):
                 look = LOOKS[name] | {"marker": ""}
                 ax.plot(*zip(*run["courbe"], strict=True), lw=1.3, label=st.label(name) if k == 0 else None, **look)
-            told.append(f"{title}, {st.label(name)} : {spread([r['perplexité'] for r in runs])}")
+            told.append(f"{title}, {st.label(name)} : {spread([r['perplexité'] for r in runs], 3)}")
         ax.set_yscale("log")
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("pas")
@@ -379,7 +375,7 @@ def grid(
 
     student = build(teacher, st.SPACED)
     loss = st.taught(teacher, combined, temperature, alpha)
-    lesson = st.teach(student, loss, steps, 7, f"T = {temperature:g}, α = {alpha:.2g}", 0, tokens=tokens)
+    lesson = st.teach(student, loss, steps, 7, f"T = {number(temperature)}, α = {number(alpha, 2)}", 0, tokens=tokens)
     kept = measures("grille")
     length = kept["pas"]
     hard = [r["perplexité"] for r in measures("dures")[str(length)]]

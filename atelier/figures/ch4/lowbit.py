@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from transformers import GPT2LMHeadModel
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch4 import students as st
 from atelier.figures.ch4.lessons import (
     CHAPTER,
@@ -21,7 +21,6 @@ from atelier.figures.ch4.lessons import (
     missing,
     recorded_by_author,
     source,
-    spread,
     unread,
 )
 from atelier.figures.common.controls import Slider, explore
@@ -30,6 +29,7 @@ from atelier.figures.common.layers import linear_layers
 from atelier.figures.common.style import BLACK, BLUE, RED, SERIES, canvas, french
 from atelier.measures import load_measures
 from atelier.perplexity import evaluate_perplexity
+from atelier.text import number, spread
 from atelier.variants import rows as board_rows
 from atelier.variants import save_variant
 
@@ -111,12 +111,12 @@ def repair(
     lesson = st.teach(student, loss, steps, 7, f"réparation, {bits} bits", max(1, steps // 4), lr, tokens)
     _repair_figure(lesson, bits, teacher, tokens)
     kept = {b: key for b, key in {2: "deux_bits", 3: "trois_bits"}.items() if key in load_measures(CHAPTER)}
-    rows: list[list[Any]] = [[f"{bits} bits, ici", broken, "—", number(lesson.perplexity, 3), steps, _rate(lr)]]
+    rows: list[list[Any]] = [[f"{bits} bits, ici", broken, "—", number(lesson.perplexity, 3), steps, number(lr)]]
     for b, key in sorted(kept.items(), reverse=True):
         runs = measures(key)
         hard, soft = ([r["perplexité"] for r in runs[k]] for k in ("dures", "douces"))
         rows.append(
-            [f"{b} bits, auteur", runs["arrondi"], spread(hard), spread(soft), runs["pas"], _rate(runs["taux"])]
+            [f"{b} bits, auteur", runs["arrondi"], spread(hard, 3), spread(soft, 3), runs["pas"], number(runs["taux"])]
         )
     table(
         rows,
@@ -137,10 +137,6 @@ def repair(
         + (f" GPTQ sur 4 bits, au tableau du cours : {number(gptq / whole, 3)} fois." if gptq else "")
     )
     return settle(student)
-
-
-def _rate(lr: float) -> str:
-    return f"{lr:g}".replace(".", ",")
 
 
 def _repair_figure(lesson: st.Lesson, bits: int, teacher: GPT2LMHeadModel, tokens: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from transformers import GPT2LMHeadModel
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch4 import students as st
 from atelier.figures.ch4.lessons import (
     Build,
@@ -19,10 +19,10 @@ from atelier.figures.ch4.lessons import (
     missing,
     recorded_by_author,
     source,
-    spread,
 )
-from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, SERIES, canvas, french, percent
+from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, SERIES, canvas, french
 from atelier.perplexity import evaluate_perplexity
+from atelier.text import number, percent, spread
 
 
 @recorded("ch4/live_ensemble", needs=("build", "combined", "ensemble"))
@@ -101,14 +101,14 @@ def who_teaches() -> None:
     ax.set_ylim(len(rows) - 0.5, -1.1)
     ax.set_xlabel("perplexité de l'élève (un point par graine, trait : moyenne)")
     french(ax, y=False)
-    told = " ; ".join(f"{name} : {spread(values)}" for name, (values, _) in rows.items())
+    told = " ; ".join(f"{name} : {spread(values, 3)}" for name, (values, _) in rows.items())
     show(
         fig,
         alt=f"Perplexité d'un élève de deux blocs selon qui lui enseigne. {told}. L'ensemble de trois, consulté : "
         f"{number(trio, 3)}.",
     )
     table(
-        [[name, spread(values), number(cost / seconds["dures"], 2)] for name, (values, cost) in rows.items()],
+        [[name, spread(values, 3), number(cost / seconds["dures"], 2)] for name, (values, cost) in rows.items()],
         header=["qui enseigne", "perplexité de l'élève", "durée (1 : étiquettes dures)"],
         caption=f"Élève de blocs {st.SPACED}, {st.SHORT} pas, T = {number(st.TEMPERATURE, 2)}, "
         f"α = {number(st.ALPHA, 2)} "
@@ -135,7 +135,7 @@ def beside_the_papers(teacher: GPT2LMHeadModel) -> None:
             "66 M sur 110 M",
             percent(0.6),
             "GLUE 77,0 contre 79,5",
-            f"× {number(77.0 / 79.5, 2)}",
+            number(77.0 / 79.5, 2, before="×"),
             "410 s contre 668 s",
         ],
         [
@@ -143,7 +143,7 @@ def beside_the_papers(teacher: GPT2LMHeadModel) -> None:
             "82 M sur 124 M",
             percent(81_912_576 / 124_439_808),
             "perplexité 21,1 contre 16,3",
-            f"× {number(21.1 / 16.3, 3)}",
+            number(21.1 / 16.3, 3, before="×"),
             "—",
         ],
     ]  # fmt: skip
@@ -152,7 +152,7 @@ def beside_the_papers(teacher: GPT2LMHeadModel) -> None:
         rows.append(
             [f"Colibri, {n} bloc{'s' * (n > 1)} sur 5", f"{number(size / 1e6, 3)} M sur {number(params / 1e6, 3)} M",
              percent(size / params), f"perplexité {number(mean(scores), 3)} contre {number(whole, 3)}",
-             f"× {number(mean(scores) / whole, 3)}", "—"]
+             number(mean(scores) / whole, 3, before="×"), "—"]
         )  # fmt: skip
     table(
         rows,

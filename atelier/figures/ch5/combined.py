@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch5.importance import CHAPTER, Wanda, curve
 from atelier.figures.ch5.masks import by_blocks, linear_weights, wanda_model
 from atelier.figures.ch5.recovery import zero_share
@@ -25,9 +25,10 @@ from atelier.figures.ch5.storage import (
 from atelier.figures.ch5.structure import fp16_bytes
 from atelier.figures.common.files import announce
 from atelier.figures.common.layers import linear_layers, replace_weights
-from atelier.figures.common.style import BLACK, SERIES, canvas, french, percent
+from atelier.figures.common.style import BLACK, SERIES, canvas, french
 from atelier.measures import load_measures
 from atelier.perplexity import evaluate_perplexity
+from atelier.text import number, percent
 from atelier.variants import load_variant, save_variant
 
 if TYPE_CHECKING:

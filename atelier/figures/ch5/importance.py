@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch5.masks import linear_weights, magnitude_model, masked, random_model, wanda_model
 from atelier.figures.common.controls import Slider, explore
 from atelier.figures.common.layers import KINDS, calibration_ids, layer_inputs, layer_label, linear_layers, weight_of
-from atelier.figures.common.style import BLACK, BLUE, ORANGE, RED, SERIES, SKY, canvas, french, percent, progress_bar
+from atelier.figures.common.style import BLACK, BLUE, ORANGE, RED, SERIES, SKY, canvas, french, progress_bar
 from atelier.hardware import beside
 from atelier.measures import load_measures
 from atelier.models import load_tokenizer
 from atelier.perplexity import evaluate_perplexity
+from atelier.text import number, percent
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -259,7 +260,7 @@ def global_shares(
     weights = linear_weights(model)
     masks = global_masks(weights, amount)
     gone = {n: 1 - m.float().mean().item() for n, m in masks.items()}
-    fig, _ = _grid(gone, f"Part retirée de chaque couche, {percent(amount)} en tout", lambda v: f"{100 * v:.0f}\u00a0%")
+    fig, _ = _grid(gone, f"Part retirée de chaque couche, {percent(amount)} en tout", lambda v: percent(v, decimals=0))
     worst, best = max(gone, key=gone.__getitem__), min(gone, key=gone.__getitem__)
     size = {n: w.abs().mean().item() for n, w in weights.items()}
     show(
@@ -284,7 +285,7 @@ def sensitivity(model: GPT2LMHeadModel, magnitude: Magnitude, tokens: int, amoun
     fig, _ = _grid(
         rise,
         f"Hausse de la perplexité, une seule couche élaguée à {percent(amount)}",
-        lambda v: f"{100 * v:+.1f}\u00a0%".replace(".", ",").replace("-", "−"),
+        lambda v: percent(v, decimals=1, signed=True),
         log=True,
     )
     order = sorted(rise, key=rise.__getitem__)
@@ -295,7 +296,7 @@ def sensitivity(model: GPT2LMHeadModel, magnitude: Magnitude, tokens: int, amoun
         f"({layer_label(order[0])}) à {percent(rise[order[-1]])} ({layer_label(order[-1])}).",
     )
     table(
-        [[KINDS[k], weights[f"0.{k}"].numel(), f"{100 * kinds[k]:.1f}\u00a0%".replace(".", ",")] for k in KINDS],
+        [[KINDS[k], weights[f"0.{k}"].numel(), percent(kinds[k], decimals=1)] for k in KINDS],
         header=["nature de la couche", "poids par bloc", "hausse moyenne"],
         caption=f"Les mêmes, par nature ({number(tokens)} jetons évalués)",
     )

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch5.importance import CHAPTER, curve
 from atelier.figures.ch5.masks import by_blocks
-from atelier.figures.common.style import SERIES, canvas, french, percent, progress_bar
+from atelier.figures.common.style import SERIES, canvas, french, progress_bar
 from atelier.hardware import card_capability, card_name, device, median_seconds
 from atelier.measures import load_measures
 from atelier.models import GPT2_SIZES
 from atelier.perplexity import evaluate_perplexity
+from atelier.text import number, percent
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel

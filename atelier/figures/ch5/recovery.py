@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch5.importance import CHAPTER, curve
 from atelier.figures.ch5.masks import Masks, linear_weights
 from atelier.figures.common.layers import linear_layers, weight_of
-from atelier.figures.common.style import BLACK, BLUE, ORANGE, SERIES, canvas, french, percent
+from atelier.figures.common.style import BLACK, BLUE, ORANGE, SERIES, canvas, french
 from atelier.measures import load_measures
 from atelier.perplexity import evaluate_perplexity
+from atelier.text import number, percent, spread
 from atelier.training import Log, train, windows
 
 if TYPE_CHECKING:
@@ -259,7 +260,7 @@ def recovery_rates() -> None:
     rates = sorted({lr for _, lr in found})
     amounts = [a for a in sorted({a for a, _ in found}) if all((a, lr) in found for lr in rates)]
     table(
-        [[percent(a), *(float(f"{found[a, lr]:.4g}") for lr in rates)] for a in amounts],
+        [[percent(a), *(found[a, lr] for lr in rates)] for a in amounts],
         header=["part retirée", *(f"taux {number(lr, 2)}" for lr in rates)],
         caption=f"Perplexité après {STEPS} pas de reprise, d'un coup, une graine, mesurée par l'auteur (recette du "
         f"tableau précédent : taux {number(LR, 2)})",
@@ -269,5 +270,4 @@ def recovery_rates() -> None:
 def _spread(values: list[float] | None) -> str:
     if not values:
         return "—"
-    middle = sorted(values)[len(values) // 2]
-    return f"{number(middle, 4)} ({number(min(values), 4)} à {number(max(values), 4)})"
+    return spread(values, middle=sorted(values)[len(values) // 2])

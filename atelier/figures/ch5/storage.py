@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.common.layers import linear_layers, weight_of
-from atelier.figures.common.style import BLACK, SERIES, canvas, french, percent, progress_bar
+from atelier.figures.common.style import BLACK, SERIES, canvas, french, progress_bar
 from atelier.hardware import device, median_seconds
 from atelier.models import GPT2_SIZES
+from atelier.text import number, percent
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -212,7 +213,7 @@ def products(
         ax.plot(xs, [1000 * t[1] for t in found.values()], label="CSR", lw=1.5, **SERIES[1])
         ax.set_xscale("log")
         ax.invert_xaxis()
-        ax.set_xticks(xs, [f"{100 * a:g}".replace(".", ",") for a in found], fontsize=8)
+        ax.set_xticks(xs, [number(100 * a) for a in found], fontsize=8)
         ax.minorticks_off()
         ax.set_yscale("log")
         low, high = ax.get_ylim()

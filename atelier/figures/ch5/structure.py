@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.common.layers import blocks
 from atelier.figures.common.style import BLACK, canvas, progress_bar
 from atelier.hardware import beside, home
 from atelier.perplexity import evaluate_perplexity
+from atelier.text import number
 from atelier.training import lm_loss
 from atelier.variants import window_milliseconds
 
@@ -57,7 +58,7 @@ def head_scores(model: GPT2LMHeadModel, ids: Tensor) -> Tensor:
     dark = scores.min() + 0.55 * (scores.max() - scores.min())
     for i in range(len(scores)):
         for j in range(scores.shape[1]):
-            text = f"{scores[i, j]:.3f}".replace(".", ",").replace("-", "−")
+            text = number(scores[i, j].item(), decimals=3)
             ax.text(j, i, text, ha="center", va="center", fontsize=9, color="white" if scores[i, j] > dark else BLACK)
     ax.set_xticks(range(scores.shape[1]), [f"tête {h}" for h in range(scores.shape[1])], fontsize=9)
     ax.set_yticks(range(len(scores)), [f"bloc {b}" for b in range(len(scores))], fontsize=9)

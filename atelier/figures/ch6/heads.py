@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch6 import tasks
 from atelier.figures.ch6.memory import training_bytes
 from atelier.figures.ch6.voices import measures, source, trainable
 from atelier.figures.common.style import BLACK, SERIES, canvas, french
 from atelier.hardware import median_seconds
 from atelier.models import load_model
+from atelier.text import number, percent
 from atelier.training import train
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def subjects_sample(tokenizer: Any) -> None:
     sizes = {part: len(tasks.rows("classification", part)) for part in ("train", "validation", "test")}
     note(
         f"{number(sizes['train'])} textes d'entraînement, {sizes['validation']} de validation, {sizes['test']} de test."
-        f" Répondre toujours le sujet le plus fréquent donne {number(100 * share, 2)} % : voilà le plancher."
+        f" Répondre toujours le sujet le plus fréquent donne {percent(share, 2)} : voilà le plancher."
     )
 
 
@@ -79,7 +80,7 @@ def transfer(pool: Any, n: int, steps: int, n_test: int) -> None:
         live[start] = tasks.accuracy(tasks.outputs(reader, test).argmax(1), test.labels)
         note(
             f"{WAYS[start]}, {n} textes, {steps} pas ({number(log.seconds, 2)} s) : "
-            f"{number(100 * live[start], 3)} % de bonnes réponses sur {n_test} textes de test."
+            f"{percent(live[start], 3)} de bonnes réponses sur {n_test} textes de test."
         )
     if (found := measures("transfert 0")) is not None:
         _transfer_figure(found, live, n)
@@ -134,7 +135,7 @@ def _curves(runs: Sequence[dict[str, Any]], ways: dict[str, str], live: dict[str
     show(fig, alt=f"Justesse contre nombre de textes ({', '.join(map(number, sizes))}). {body}.")
     table(
         [[label, *(round(v, 1) for v in means[way])] for way, label in ways.items()],
-        header=["façon d'apprendre", *(f"{number(s)} textes" for s in sizes)],
+        header=["façon d'apprendre", *(number(s, unit="textes") for s in sizes)],
         caption=f"Bonnes réponses sur les 427 textes de test (%), moyenne de {_seeds(runs)}",
     )
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch6.voices import CHAPTER, DEPTHS, SHOWN_DEPTHS, trainable
 from atelier.figures.common.style import BLUE, GREEN, ORANGE, PURPLE, SKY, canvas, french
 from atelier.hardware import card_memory, home
 from atelier.models import GPT2_SIZES, load_model
+from atelier.text import byte_size, number
 from atelier.training import corpus_tokens, lm_loss, windows
 from atelier.variants import save_variant
 
@@ -145,14 +146,8 @@ def _bar(ax: Any, y: int, parts: Mapping[str, float], unit: float, height: float
         if width := parts.get(part, 0) / unit:
             ax.barh(y, width, left=left, height=height, color=color, hatch=hatch, edgecolor="white", label=part)
             left += width
-    ax.annotate(number(round(left) if left >= 1000 else left, 3), (left, y), xytext=(5, -4), textcoords="offset points")
+    ax.annotate(number(left, 3), (left, y), xytext=(5, -4), textcoords="offset points")
     return left
-
-
-def _size(n_bytes: int) -> str:
-    """Octets, dans l'unité qui se lit le mieux : Mo, Go ou To (puissances de dix)."""
-    unit, name = next((u, name) for u, name in ((1e12, "To"), (1e9, "Go"), (1e6, "Mo")) if n_bytes >= u or name == "Mo")
-    return f"{number(n_bytes / unit, 4)} {name}"
 
 
 def _legend(fig: Any, axes: Any) -> None:
@@ -192,7 +187,7 @@ def activation_bytes(model: GPT2LMHeadModel, freeze: Any, batch: int = 8, length
         parts = {"poids": weights, "gradients": 2 * count, "copie en FP32": 4 * count, "Adam": 8 * count}
         total = _bar(axes[1], y, parts | {"activations": kept}, 1e9)
         told.append(f"GPT-2 small, {n} jetons, {number(total, 3)} Go dont {number(kept / 1e9, 3)} d'activations")
-    axes[1].set_yticks(range(len(lengths)), [f"{number(n)} jetons" for n in lengths])
+    axes[1].set_yticks(range(len(lengths)), [number(n, unit="jetons") for n in lengths])
     axes[1].invert_yaxis()
     axes[1].set(xlabel="Go", title="GPT-2 small, précision mixte, un seul texte")
     for ax in axes:
@@ -218,7 +213,7 @@ def memory_bars(formula: Any) -> None:
             parts = {"poids": 2 * n, "gradients": 2 * count, "copie en FP32": 4 * count, "Adam": 8 * count}
             total = formula(n, count)
             _bar(ax, y, parts, 1e9)
-            told.append(f"{name}, {way}, {_size(total)}, soit {number(total / CARD, 3)} carte(s) de 80 Go")
+            told.append(f"{name}, {way}, {byte_size(total, 4)}, soit {number(total / CARD, 3)} carte(s) de 80 Go")
         ax.axvline(CARD / 1e9, color="black", linestyle="--", linewidth=1)
         ax.set_yticks(range(3), ways)
         ax.invert_yaxis()
@@ -229,7 +224,7 @@ def memory_bars(formula: Any) -> None:
     show(fig, alt=f"Barres empilées : {' ; '.join(told)}.")
     table(
         [
-            [name, *(_size(formula(n, count)) for count in (0, n // 100, n))]
+            [name, *(byte_size(formula(n, count), 4) for count in (0, n // 100, n))]
             for name, n in {"Colibri": 3_060_288, "GPT-2 XL": xl, "170 milliards": HUGE}.items()
         ],
         header=["modèle", *ways],
@@ -247,7 +242,7 @@ def storage(formula: Any) -> None:
         "base partagée, 1 % par tâche": [formula(HUGE, n, 2, one_percent) for n in counts],
     }
     table(
-        [[name, *map(_size, values)] for name, values in lines.items()],
+        [[name, *(byte_size(v, 4) for v in values)] for name, values in lines.items()],
         header=["170 milliards de paramètres, 2 octets chacun", *(f"{n} tâche{'s' * (n > 1)}" for n in counts)],
         caption="Octets à ranger (1 To = 10¹² octets = 1 000 Go)",
     )

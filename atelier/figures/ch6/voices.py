@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.common.measured import measured
 from atelier.figures.common.style import BLUE, RED, SERIES, canvas, french
 from atelier.hardware import beside
 from atelier.models import load_model
 from atelier.perplexity import evaluate_perplexity, extract
+from atelier.text import number
 from atelier.training import corpus_tokens, train, windows
 
 if TYPE_CHECKING:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch6 import tasks
 from atelier.figures.ch6.voices import measures, source
 from atelier.figures.common.style import BLUE, GREEN, ORANGE, RED, canvas, french
 from atelier.hardware import beside
 from atelier.models import load_model, load_tokenizer
+from atelier.text import number, percent, spread
 from atelier.training import train
 
 if TYPE_CHECKING:
@@ -52,10 +53,7 @@ def tagged_sentence() -> None:
 def _percents(values: Any) -> str:
     """Une moyenne, et l'étendue des graines s'il y en a plusieurs."""
     values = values if isinstance(values, list) else [values]
-    text = f"{number(100 * statistics.mean(values), 3)} %"
-    if len(values) > 1:
-        text += f" ({number(100 * min(values), 3)} à {number(100 * max(values), 3)})"
-    return text
+    return spread([100 * v for v in values], 3, unit="%")
 
 
 @recorded("ch6/tagging", needs=("align",))
@@ -67,7 +65,7 @@ def tagging(align: Any, n: int, steps: int, n_test: int) -> None:
     predicted = tasks.outputs(lambda ids, mask: reader(ids, mask).argmax(-1), test, len(test)).long()
     note(
         f"{len(known)} phrases, {steps} pas ({number(log.seconds, 2)} s) : "
-        f"{number(100 * tasks.tag_accuracy(predicted, test), 3)} % des mots de {len(test)} phrases de test."
+        f"{percent(tasks.tag_accuracy(predicted, test), 3)} des mots de {len(test)} phrases de test."
     )
     line = tasks.tagged("test")[SHOWN]
     ids, word_ids = tasks.words_to_tokens(line["mots"])
@@ -118,7 +116,7 @@ def littre_categories() -> None:
         mean = 100 * statistics.mean(values[key])
         ax.barh(i, mean, color=color, alpha=0.8, hatch=hatch, edgecolor="white")
         ax.plot([100 * v for v in values[key]], [i] * len(values[key]), "|", color="black", markersize=12)
-        ax.annotate(f"{number(mean, 3)} %", (100 * max(values[key]), i), xytext=(6, -3), textcoords="offset points")
+        ax.annotate(number(mean, 3, unit="%"), (100 * max(values[key]), i), xytext=(6, -3), textcoords="offset points")
     ax.set_yticks(range(len(ways)), list(ways.values()))
     ax.set(xlim=(0, 105), xlabel="bonnes réponses sur 500 mots de test (%)")
     french(ax, y=False)
@@ -160,7 +158,7 @@ def translation(labels: Any, n: int | None, steps: int, n_test: int) -> None:
     scores = tasks.translation_scores(said, [fr for _, fr in test])
     note(
         f"{number(len(known))} couples, {steps} pas ({number(log.seconds, 2)} s) : chrF {number(scores['chrf'], 3)} "
-        f"sur {len(test)} phrases jamais vues, {number(100 * scores['exact'], 2)} % identiques à la référence."
+        f"sur {len(test)} phrases jamais vues, {percent(scores['exact'], 2)} identiques à la référence."
     )
     table(
         [[en, fr, " / ".join(made.splitlines())] for (en, fr), made in zip(test, said, strict=True)][:6],
@@ -197,8 +195,7 @@ def translation(labels: Any, n: int | None, steps: int, n_test: int) -> None:
     note(
         source(
             found,
-            f"une graine, {recipe['pas']} pas ; perplexité sur A ensuite : {measured['perplexite_A']:.1f}".replace(
-                ".", ","
-            ),
+            f"une graine, {recipe['pas']} pas\u202f; perplexité sur A ensuite\u00a0: "
+            f"{number(measured['perplexite_A'], decimals=1)}",
         )
     )

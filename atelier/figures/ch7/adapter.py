@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.common.layers import blocks
 from atelier.figures.common.sizes import shape_only
-from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, SKY, canvas, percent
+from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, SKY, canvas
 from atelier.hardware import home
 from atelier.models import GPT2_SIZES
+from atelier.text import number, percent
 from atelier.training import corpus_tokens, lm_loss, windows
 
 if TYPE_CHECKING:

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch7.curves import _source
 from atelier.figures.ch7.voices import CHAPTER, WIDTH, Insert, adapted, adapters_of, all_trained, trained_count
-from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, SKY, canvas, french, percent
+from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, SKY, canvas, french
 from atelier.hardware import card_memory, device, home, median_seconds, step_seconds
 from atelier.measures import load_measures
 from atelier.models import GPT2_SIZES, gpt2_shape
+from atelier.text import number, percent
 from atelier.training import lm_loss
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def counted(
                 number((forward + backward) / 1e9, 4),
                 number(predicted / 1e9, 4),
                 number(attention / 1e9, 3),
-                f"{number(100 * (predicted + attention) / (forward + backward) - 100, 2)} %",
+                percent((predicted + attention) / (forward + backward) - 1, 2),
             ]
         )
     table(
@@ -332,8 +333,8 @@ def step_time(model: GPT2LMHeadModel, insert: Insert, repeats: int, size: str | 
         for name, t in group.items():
             both = [g["aller"] + g["retour"] for g in (group[FULL], t)]
             spans = [number(t[k], 3) for k in ("aller", "retour", "optimiseur", "pas")]
-            gains = [number(group[FULL]["pas"] / t["pas"], 3), number(both[0] / both[1], 3)]
-            rows.append([f"{where}, {name}", *spans, *(f"× {g}" for g in gains)])
+            gains = [number(r, 3, before="×") for r in (group[FULL]["pas"] / t["pas"], both[0] / both[1])]
+            rows.append([f"{where}, {name}", *spans, *gains])
     table(
         rows,
         header=[
@@ -386,11 +387,7 @@ def serving_time(model: GPT2LMHeadModel, insert: Insert, repeats: int) -> None:
     for where, group in groups.items():
         base = group["sans adaptateur"]
         for name, t in group.items():
-            more = (
-                ["—", "—"]
-                if t is base
-                else [f"+ {number(100 * (t[k] / base[k] - 1), 2)} %" for k in ("jeton", "fenêtre")]
-            )
+            more = ["—", "—"] if t is base else [percent(t[k] / base[k] - 1, signed=True) for k in ("jeton", "fenêtre")]
             rows.append([f"{where}, {name}", number(t["jeton"], 3), more[0], number(t["fenêtre"], 3), more[1]])
     table(
         rows,
@@ -412,26 +409,24 @@ def verdict() -> None:
     rows = []
     for model, group in step.items():
         full, everywhere, top = (group[k]["pas"] for k in (FULL, EVERYWHERE, TOP))
-        rows.append([f"{model} : un pas", "1", number(full / everywhere, 3), number(full / top, 3)])
+        rows.append([f"{model}\u00a0: un pas", *(number(full / t, 3, before="×") for t in (full, everywhere, top))])
     m = measured["memoire"]
     for what, key in (("gradients", "gradients"), ("moments d'Adam", "moments")):
         rows.append(
             [
                 f"GPT-2 small : octets des {what}",
-                "1",
-                *(f"÷ {number(m[FULL][key] / m[k][key], 3)}" for k in (EVERYWHERE, TOP)),
+                *(number(m[FULL][key] / m[k][key], 3, before="÷") for k in (FULL, EVERYWHERE, TOP)),
             ]
         )
     totals = {k: v["poids"] + v["pic"] + v["moments"] for k, v in m.items()}
     rows.append(
         [
             "GPT-2 small : total au plus fort",
-            "1",
-            *(f"÷ {number(totals[FULL] / totals[k], 3)}" for k in (EVERYWHERE, TOP)),
+            *(number(totals[FULL] / totals[k], 3, before="÷") for k in (FULL, EVERYWHERE, TOP)),
         ]
     )
     table(
-        [[a, b, c if "÷" in c else f"× {c}", d if "÷" in d else f"× {d}"] for a, b, c, d in rows],
+        rows,
         header=["", FULL, EVERYWHERE, TOP],
         caption=f"Vitesse (×) et mémoire (÷) par rapport à l'apprentissage complet. {_source(measured, None)}",
     )

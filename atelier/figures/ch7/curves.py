@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch7 import voices
 from atelier.figures.ch7.voices import CHAPTER, VOICES, WIDTH, Insert
-from atelier.figures.common.style import BLACK, BLUE, GREEN, RED, SERIES, canvas, french, percent
+from atelier.figures.common.style import BLACK, BLUE, GREEN, RED, SERIES, canvas, french
 from atelier.measures import load_measures
 from atelier.perplexity import evaluate_perplexity
+from atelier.text import number, percent, spread
 from atelier.variants import load_variant, rows, save_variant
 
 if TYPE_CHECKING:
@@ -25,14 +26,6 @@ EXPERIMENT = {"B": "fantasy", "B′": "vers"}
 def _source(found: dict[str, Any], n_seeds: int | None = 3) -> str:
     seeds = f"{n_seeds} graines, " if n_seeds else ""
     return f"Mesuré par l'auteur, {seeds}{found['machine'].split(' · ')[0]}, le {found['date']}"
-
-
-def _spread(values: Sequence[float], digits: int = 4) -> str:
-    """« 35,03 (34,8 à 35,2) »."""
-    if len(values) == 1:
-        return number(values[0], digits)
-    low, high = min(values), max(values)
-    return f"{number(statistics.mean(values), digits)} ({number(low, digits)} à {number(high, digits)})"
 
 
 def _share(runs: dict[str, Any], final: Sequence[float], text: str) -> str:
@@ -64,7 +57,7 @@ def voices_measured() -> None:
                 steps, *([f(c) for c in zip(*curves, strict=True)] for f in (min, max)), color=style["color"], alpha=0.2
             )
             final, kept = [r["final"] for r in runs[name]], [r["A"] for r in runs[name]]
-            lines.append([f"{voice} ({what}), {label}", _spread(final), _share(runs, final, text), _spread(kept)])
+            lines.append([f"{voice} ({what}), {label}", spread(final), _share(runs, final, text), spread(kept)])
             told.append(f"{voice}, {label} : de {number(middle[0], 3)} à {number(middle[-1], 3)}")
         ax.set_title(f"{voice} : {what}", fontsize=10)
         ax.set_xlabel("pas (1 024 jetons chacun)")
@@ -179,12 +172,12 @@ def widths_measured(
                 f"m = {m}",
                 n,
                 percent(n / total),
-                _spread(runs[str(m)]["B"]),
+                spread(runs[str(m)]["B"]),
                 percent((start - p) / (start - statistics.mean(full))),
             ]
             for m, n, p in zip(swept, sizes, middle, strict=True)
         ]
-        + [["tous les poids", total, percent(1.0), _spread(full), percent(1.0)]],
+        + [["tous les poids", total, percent(1.0), spread(full), percent(1.0)]],
         header=["goulot", "paramètres", "part du modèle", "perplexité sur B", "part du gain complet"],
         caption=f"{_source(found, None)} ; {found['recette']['pas']} pas, mêmes fenêtres ; étendue s'il y a "
         "plusieurs graines",
@@ -194,9 +187,9 @@ def widths_measured(
 
 
 PAPER = [
-    ["BERT-large, tous les poids", "9,0 ×", "100 %", 80.4],
-    ["adaptateurs, m de 8 à 256 selon la tâche", "1,3 ×", "3,6 %", 80.0],
-    ["adaptateurs, m = 64 partout", "1,2 ×", "2,1 %", 79.6],
+    ["BERT-large, tous les poids", number(9.0, unit="×"), percent(1), 80.4],
+    ["adaptateurs, m de 8 à 256 selon la tâche", number(1.3, unit="×"), percent(0.036), 80.0],
+    ["adaptateurs, m = 64 partout", number(1.2, unit="×"), percent(0.021), 79.6],
 ]
 """Houlsby et al., 2019, tableau 1 : GLUE, neuf tâches."""
 
@@ -222,12 +215,12 @@ def quantized_measured() -> None:
         [
             ["base FP32, sans adaptateur", number(start["fp32"]["a"], 4), number(start["fp32"]["b"], 4)],
             ["base 4 bits, sans adaptateur", number(start["int4"]["a"], 4), number(start["int4"]["b"], 4)],
-            ["base FP32, adaptateur appris sur B", "—", _spread(plain)],
-            ["base 4 bits, adaptateur appris sur B dessus", "—", _spread(q["B"])],
-            ["base 4 bits, adaptateur appris en FP32 puis posé dessus", "—", _spread(q["B transplantée"])],
-            ["base 4 bits, adaptateur appris sur A dessus", _spread(q["A"]), "—"],
+            ["base FP32, adaptateur appris sur B", "—", spread(plain)],
+            ["base 4 bits, adaptateur appris sur B dessus", "—", spread(q["B"])],
+            ["base 4 bits, adaptateur appris en FP32 puis posé dessus", "—", spread(q["B transplantée"])],
+            ["base 4 bits, adaptateur appris sur A dessus", spread(q["A"]), "—"],
             *(
-                [["base 4 bits, adaptateur qui imite la base FP32 sur A", _spread(found["imitation"]["A"]), "—"]]
+                [["base 4 bits, adaptateur qui imite la base FP32 sur A", spread(found["imitation"]["A"]), "—"]]
                 if "imitation" in found
                 else []
             ),

@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from atelier.display import note, number, recorded, table
-from atelier.figures.common.style import percent
+from atelier.display import note, recorded, table
 from atelier.hardware import beside, device, home, synchronize
 from atelier.perplexity import evaluate_perplexity
+from atelier.text import number, percent
 from atelier.training import Log, corpus_tokens, train, windows
 
 if TYPE_CHECKING:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.common.layers import KINDS, linear_layers, weight_of
 from atelier.figures.common.measured import measured
-from atelier.figures.common.style import BLACK, SERIES, canvas, french, percent
+from atelier.figures.common.style import BLACK, SERIES, canvas, french
 from atelier.hardware import for_float64
 from atelier.perplexity import evaluate_perplexity
+from atelier.text import number, percent
 from atelier.training import corpus_tokens, train, windows
 
 if TYPE_CHECKING:
@@ -184,7 +185,7 @@ def truncate(
     ends = {"sans ΔW (Colibri avant)": _truncated(before, after, torch.zeros_like), "ΔW entier": after}
     for label, model in ends.items():
         ppl = evaluate_perplexity(model, "b_validation", max_tokens=max_tokens).perplexity
-        rows.append([label, "100 %" if "sans" in label else "0 %", ppl])
+        rows.append([label, percent("sans" in label), ppl])
     table(
         rows,
         header=["ce que l'on garde", "énergie perdue", "perplexité sur B"],

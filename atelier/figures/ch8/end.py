@@ -5,10 +5,11 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch8.delta import CHAPTER, from_measures, source
 from atelier.figures.ch8.train import TARGETS, factors, merged_copy
 from atelier.figures.common.style import SERIES, canvas, french
+from atelier.text import number, percent, spread
 from atelier.variants import save_variant
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def _mean(runs: list[dict[str, Any]], key: str) -> float:
 
 def _range(runs: list[dict[str, Any]], key: str, factor: float = 1.0) -> str:
     values = [factor * r[key] for r in runs]
-    return f"{number(statistics.mean(values), 3)} ({number(min(values), 3)} à {number(max(values), 3)})"
+    return spread(values, 3)
 
 
 def _lines(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -115,7 +116,7 @@ def final_figure(found: dict[str, Any]) -> None:
     told = " ; ".join(
         f"{m} : {number(line['octets'] / 1e6, 3)} Mo, {number(line['ms'], 3)} ms par pas, "
         f"B {number(_mean(line['langue'], 'B'), 4)} (A {number(_mean(line['langue'], 'A'), 4)}), "
-        f"{number(100 * _mean(line['classes'], 'exactitude'), 3)} % de "
+        f"{percent(_mean(line['classes'], 'exactitude'), 3)} de "
         f"justes (A {number(_mean(line['classes'], 'A'), 4)})"
         for m, line in lines.items()
     )

@@ -16,11 +16,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch8.delta import CHAPTER, from_measures, source
 from atelier.figures.common.layers import KINDS, linear_layers, weight_of
-from atelier.figures.common.style import BLACK, SERIES, canvas, french, percent
+from atelier.figures.common.style import BLACK, SERIES, canvas, french
 from atelier.perplexity import evaluate_perplexity
+from atelier.text import byte_size, interval, number, percent
 from atelier.variants import save_variant
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def double_quantization(block: int = BLOCK, second: int = 256) -> None:
     sums = f"32 / {block} = {number(once, 3)}", f"8 / {block} + 32 / ({block} × {second}) = {number(twice, 3)}"
     table(
         [
-            ["codes", "4", "4"],
+            ["codes", 4, 4],
             ["échelles", *sums],
             ["total", number(4 + once, 4), number(4 + twice, 4)],
         ],
@@ -158,12 +159,8 @@ def double_quantization(block: int = BLOCK, second: int = 256) -> None:
     )
     saved = once - twice
     sizes = {"les couches de Colibri": 2_211_840, "7 milliards": 7e9, "65 milliards": 65e9}
-    told = " ; ".join(f"{name} : {_weight(saved * n / 8)}" for name, n in sizes.items())
+    told = " ; ".join(f"{name} : {byte_size(saved * n / 8)}" for name, n in sizes.items())
     note(f"Gain : {number(once, 3)} − {number(twice, 3)} = {number(saved, 3)} bit par poids, soit pour {told}.")
-
-
-def _weight(n: float) -> str:
-    return f"{number(n / 1e9, 3)} Go" if n >= 1e8 else f"{number(n / 1e3, 3)} ko"
 
 
 @from_measures("qlora", "delta", "langue")
@@ -184,7 +181,7 @@ def qlora(found: dict[str, Any]) -> None:
                 before["A"],
                 before["B"],
                 statistics.mean(values),
-                f"{number(min(values), 4)} à {number(max(values), 4)}",
+                interval(min(values), max(values)),
             ]
         )
     table(
@@ -202,7 +199,7 @@ def qlora_cost(found: dict[str, Any]) -> None:
         for name in ("LoRA partout", "QLoRA (NF4 relu à chaque pas)"):
             line = run["méthodes"][name]
             total = line["avant"] + line["arrière"] + line["optimiseur"]
-            rows.append([shape, name, round(total), f"{number(line['octets gardés'] / 1e6, 3)} Mo"])
+            rows.append([shape, name, round(total), number(line["octets gardés"] / 1e6, 3, unit="Mo")])
     table(
         rows,
         header=["modèle", "méthode", "un pas (ms)", "tenseurs gardés pour l'arrière"],

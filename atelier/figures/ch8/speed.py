@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch8.cache import cached_loss, hidden_before, step_times
 from atelier.figures.ch8.delta import BATCH, LENGTH, from_measures, source
 from atelier.figures.ch8.train import everywhere
-from atelier.figures.common.style import SERIES, canvas, french, percent
+from atelier.figures.common.style import SERIES, canvas, french
 from atelier.hardware import beside, synchronize
 from atelier.models import gpt2_shape
+from atelier.text import number, percent
 from atelier.training import corpus_tokens, lm_loss, train, windows
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ Inject = Callable[..., Any]
 
 
 def _megabytes(n: float) -> str:
-    return f"{number(n / 1e6, 3)} Mo"
+    return number(n / 1e6, 3, unit="Mo")
 
 
 # --- Ici, maintenant ------------------------------------------------------------------------------------------------
@@ -85,7 +86,7 @@ def cache_here(model: GPT2LMHeadModel, inject: Inject, rank: int, n_windows: int
             batches.append(ids[part] if kept is None else (kept[part], ids[part]))
         log = train(lora, batches * passes_, len(batches) * passes_, 3e-3, cached_loss(top) if cached else lm_loss)
         losses[label] = log.losses
-        size = _megabytes(kept.numel() * kept.element_size()) if kept is not None else "0"
+        size = _megabytes(kept.numel() * kept.element_size()) if kept is not None else _megabytes(0)
         rows.append([label, size, round(1000 * filled if cached else 0), round(1000 * log.step_seconds, 1)])
     gap = max(abs(a - b) for a, b in zip(*losses.values(), strict=True))
     table(
@@ -103,14 +104,14 @@ def cache_here(model: GPT2LMHeadModel, inject: Inject, rank: int, n_windows: int
 def count_flops(share_below: float = 0.6) -> None:
     """Opérations par poids et par jeton, selon ce qui apprend et où."""
     rows = [
-        ["tout apprend", "2N", "2N", "2N", "6N", "100 %"],
-        ["LoRA ou adaptateurs partout", "2N", "2N", "≈ 0", "4N", percent(4 / 6)],
+        ["tout apprend", "2N", "2N", "2N", number(6, unit="N"), percent(1)],
+        ["LoRA ou adaptateurs partout", "2N", "2N", "≈ 0", number(4, unit="N"), percent(4 / 6)],
         [
             f"LoRA au-dessus de {percent(share_below)} du modèle",
             "2N",
             f"2 × {number(1 - share_below, 2)} N",
             "≈ 0",
-            f"{number(2 + 2 * (1 - share_below), 2)} N",
+            number(2 + 2 * (1 - share_below), 2, unit="N"),
             percent((2 + 2 * (1 - share_below)) / 6),
         ],
         [
@@ -118,7 +119,7 @@ def count_flops(share_below: float = 0.6) -> None:
             f"2 × {number(1 - share_below, 2)} N",
             f"2 × {number(1 - share_below, 2)} N",
             "≈ 0",
-            f"{number(4 * (1 - share_below), 2)} N",
+            number(4 * (1 - share_below), 2, unit="N"),
             percent(4 * (1 - share_below) / 6),
         ],
     ]
@@ -209,7 +210,7 @@ def settle(found: dict[str, Any]) -> None:
 
     def reach(name: str) -> str:
         n = _reach(curves["méthodes"][name]["B"], start, wanted)
-        return "jamais" if n is None else f"{number(n * passage(name) + filling(name), 2)} s"
+        return "jamais" if n is None else number(n * passage(name) + filling(name), 2, unit="s")
 
     def best(name: str) -> str:
         points = curves["méthodes"][name]["B"]
@@ -236,7 +237,7 @@ def settle(found: dict[str, Any]) -> None:
         line(f"un pas, {big_name.split(' (')[0]} (ms)", lambda n: number(_step(big[n]), 3)),
         line("… en part du complet", lambda n: percent(_step(big[n]) / _step(big["tout"]))),
         line(f"un passage sur {curves['fenêtres']} fenêtres (s)", lambda n: number(passage(n), 2)),
-        line("… plus le cache, une fois (s)", lambda n: number(filling(n), 2) if filling(n) else "0"),
+        line("… plus le cache, une fois (s)", lambda n: number(filling(n), 2)),
         line("meilleure perplexité sur B (passage)", best),
         line(f"perplexité sur B après {curves['passages']} passages", last),
         line(f"temps pour descendre à {number(wanted, 4)}", reach),
@@ -281,7 +282,7 @@ def gpt3_numbers(count: Any) -> None:
     rows = []
     for label, shapes, r, said in plans:
         n = count(shapes, r)
-        rows.append([label, n, percent(n / total), _megabytes(2 * n), f"{number(total / n, 4)} ×", said])
+        rows.append([label, n, percent(n / total), _megabytes(2 * n), number(total / n, 4, unit="×"), said])
     table(
         rows,
         header=["LoRA sur", "paramètres", "de GPT-3", "en FP16", "réduction", "l'article dit"],

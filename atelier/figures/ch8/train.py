@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from atelier.display import note, number, recorded, show, table
+from atelier.display import note, recorded, show, table
 from atelier.figures.ch8.delta import BATCH, LENGTH, from_measures, learned_ranks, source
 from atelier.figures.common.layers import linear_layers, weight_of
-from atelier.figures.common.style import BLACK, SERIES, canvas, french, percent
+from atelier.figures.common.style import BLACK, SERIES, canvas, french
 from atelier.hardware import beside, for_float64, home, median_seconds
 from atelier.perplexity import evaluate_perplexity
+from atelier.text import interval, number, percent
 from atelier.training import corpus_tokens, train, windows
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def start_curves(found: dict[str, Any]) -> None:
             ax.text(0.98, 0.98, beyond, transform=ax.transAxes, ha="right", va="top", fontsize=9)
         else:
             ax.plot(steps, curve, label=f"{label} ({plural})", **style)
-        spread = f" (de {number(min(r['B'] for r in runs), 4)} à {number(max(r['B'] for r in runs), 4)})"
+        spread = f" (de {interval(min(r['B'] for r in runs), max(r['B'] for r in runs))})"
         told.append(f"{label} : perplexité finale {number(end, 4)}{spread if len(runs) > 1 else ''}")
     ax.set(xlabel="pas d'apprentissage", ylabel="perte sur B (nats, moyenne glissante)")
     french(ax)
@@ -175,7 +176,7 @@ def train_lora(
     general = [evaluate_perplexity(m, "a_validation", max_tokens=max_tokens).perplexity for m in (model, adapted)]
     table(
         [
-            ["avant", "0", before, general[0]],
+            ["avant", 0, before, general[0]],
             [f"après {steps} pas", f"{number(count)} ({percent(count / model.num_parameters())})", after, general[1]],
         ],
         header=["LoRA", "paramètres entraînés", "perplexité sur B", "perplexité sur A"],
@@ -226,7 +227,7 @@ def ranks_table(found: dict[str, Any]) -> None:
     count = {int(r): line[0]["entraînés"] for r, line in found["rangs"].items()}
     count[8] = found["langue"]["LoRA"][0]["entraînés"]
     rows = [
-        [r, count[r], statistics.mean(v), f"{number(min(v), 4)} à {number(max(v), 4)}" if len(v) > 1 else "1 graine"]
+        [r, count[r], statistics.mean(v), interval(min(v), max(v)) if len(v) > 1 else "1 graine"]
         for r, v in learned_ranks(found).items()
     ]
     steps = found["recette"]["pas"]
@@ -259,7 +260,7 @@ def targets(found: dict[str, Any]) -> None:
     rows = []
     for label, runs in places.items():
         values = [r["B"] for r in runs]
-        spread = f"{number(min(values), 4)} à {number(max(values), 4)}"
+        spread = interval(min(values), max(values))
         rows.append([label, runs[0]["rang"], runs[0]["entraînés"], statistics.mean(values), spread])
     table(
         rows,

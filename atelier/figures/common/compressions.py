@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atelier.display import number, show
+from atelier.display import show
 from atelier.figures.common.style import BLUE, GREEN, ORANGE, RED, SKY, canvas
+from atelier.text import number
 
 GREY = "#888888"
 _COLUMNS = (

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from atelier.display import note, number
+from atelier.display import note
+from atelier.text import number
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel

@@ -6,12 +6,12 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from atelier.display import number
+from atelier.text import NBSP as NBSP
+from atelier.text import number, power_of_ten, superscript
+from atelier.text import percent as percent
 
+exponent = superscript
 T = TypeVar("T")
-
-NBSP = "\u00a0"
-"""Espace insécable."""
 
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK = (
     "#0072B2",
@@ -65,7 +65,8 @@ def stacked_shares(
         for i, (name, share) in enumerate(shares.items()):
             if share >= 4:
                 box = {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 1.2}
-                ax.text(left[name] + share / 2, i, f"{share:.0f}", ha="center", va="center", fontsize=9, bbox=box)
+                written = number(share, decimals=0)
+                ax.text(left[name] + share / 2, i, written, ha="center", va="center", fontsize=9, bbox=box)
             left[name] += share
     ax.invert_yaxis()
     ax.set_yticks(range(len(counts)), labels, fontsize=9)
@@ -77,29 +78,16 @@ def french(ax: Any, x: bool = True, y: bool = True) -> None:
     """Graduations écrites à la française (virgule décimale), même sur une échelle logarithmique."""
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    formatter = FuncFormatter(lambda v, _: power_of_ten(v))
+    formatter = FuncFormatter(lambda v, _: graduation(v))
     for wanted, axis in ((x, ax.xaxis), (y, ax.yaxis)):
         if wanted:
             axis.set_major_formatter(formatter)
             axis.set_minor_formatter(NullFormatter())
 
 
-def power_of_ten(v: float) -> str:
-    """« 0,05 », « 1 000 », ou 10ⁿ hors de l'ordinaire."""
-    import math
-
-    if v == 0 or 1e-3 <= abs(v) < 1e5:
-        return number(float(v), 5)
-    exponent = math.floor(math.log10(abs(v)) + 1e-9)
-    head = v / 10**exponent
-    sign = "−" if v < 0 else ""
-    factor = "" if abs(abs(head) - 1) < 1e-6 else number(abs(head), 2) + "·"
-    return f"{sign}{factor}$10^{{{exponent}}}$"
-
-
-def exponent(n: int) -> str:
-    """Un exposant entier en petits caractères : −14 donne « ⁻¹⁴ »."""
-    return str(n).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+def graduation(v: float) -> str:
+    """« 0,05 », « 1 000 », ou, plus tôt que dans une phrase, une puissance de dix."""
+    return number(float(v), 5) if v == 0 or 1e-3 <= abs(v) < 1e5 else power_of_ten(v, 2)
 
 
 def middle(values: Any, share: float = 0.99) -> tuple[float, float]:
@@ -107,13 +95,6 @@ def middle(values: Any, share: float = 0.99) -> tuple[float, float]:
     flat = values.detach().float().flatten()
     flat = flat[:: max(1, flat.numel() // 10**6)].cpu()
     return flat.quantile((1 - share) / 2).item(), flat.quantile((1 + share) / 2).item()
-
-
-def percent(share: float) -> str:
-    """Une part écrite en pour cent, sans jamais arrondir à zéro ce qui ne l'est pas."""
-    if share == 0:
-        return "0\u00a0%"
-    return f"{number(100 * share, 2)}\u00a0%" if share >= 1e-5 else f"< {number(1e-3, 1)}\u00a0%"
 
 
 def progress_bar(items: Sequence[T], label: str) -> Iterable[T]:

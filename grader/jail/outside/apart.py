@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
+from atelier.text import number
 from grader import PRELOADED
 from grader.classroom.submission import Unreadable
 
@@ -42,8 +43,8 @@ ATTEMPTS = 3
 """Essais d'un même appel quand le processus meurt sans que l'on sache pourquoi."""
 
 REASONS = {
-    "time": f"la lire ou la juger demande plus de {CPU_SECONDS:.0f}\u00a0secondes de calcul",
-    "memory": f"la lire ou la juger demande plus de {MEMORY_BYTES / 1024**3:.1f}\u00a0Gio de mémoire".replace(".", ","),
+    "time": f"la lire ou la juger demande plus de {number(CPU_SECONDS, unit='secondes')} de calcul",
+    "memory": f"la lire ou la juger demande plus de {number(MEMORY_BYTES / 1024**3, unit='Gio')} de mémoire",
 }
 
 
