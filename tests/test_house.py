@@ -302,7 +302,7 @@ def test_a_python_without_venv(house):
 def test_a_full_disk(house, monkeypatch):
     usage = shutil.disk_usage(house)
     monkeypatch.setattr(environment.shutil, "disk_usage", lambda path: usage._replace(free=10**9))
-    with pytest.raises(Trouble, match="Il reste 1.0 Go"):
+    with pytest.raises(Trouble, match="Il reste 1,0\u00a0Go"):
         environment.check_place(house)
 
 
