@@ -196,7 +196,7 @@ def test_feedback_explains_partial_credit_in_french(essai, sandbox):
         "scale_up"
     ]
     text = result.feedback
-    assert "parce que «\u00a0courant\u00a0» et «\u00a0zéro\u00a0» passent en entier (70\u202f% des points)" in text
+    assert "parce que «\u00a0courant\u00a0» et «\u00a0zéro\u00a0» passent en entier (70\u00a0% des points)" in text
     assert f"et «\u00a0refus\u00a0» non (cas tirés avec la graine {result.seed}, rejouables à l'identique)." in text
     assert "✔ courant" in text and "✗ refus" in text and "Piste" in text
     assert "Un groupe rapporte sa part" in text and "check était complet" in text

@@ -9,6 +9,7 @@ from typing import Any
 
 from atelier.experiments import Experiment
 from atelier.measures import recorded_measures, save_measures
+from atelier.text import number
 from grader import UserError
 from grader.authoring.chapters import Cell, Chapter, load_chapter
 from grader.cli import FrenchParser
@@ -95,4 +96,4 @@ def run_measures(chapter: str, recipe: dict[str, Any], measures: Mapping[str, Ca
         start = time.perf_counter()
         value = measures[name]()
         save_measures(chapter, recipe, **recorded_measures(chapter) | {name: value})
-        print(f"{name}\u00a0: {time.perf_counter() - start:.0f} s", flush=True)
+        print(f"{name}\u00a0: {number(time.perf_counter() - start, decimals=0, unit='s')}", flush=True)
