@@ -118,14 +118,19 @@ class _Evidence:
         self, name: str, cases: Sequence[CaseResult], failing: Sequence[CaseResult], tolerance: Tolerance
     ) -> None:
         loose = replace(tolerance, rtol=max(tolerance.rtol, 1e-5), atol=max(tolerance.atol, 1e-9))
+        self.name = name
+        self.explained = self.contradicted = self.agreements = 0
+        self.has_first = False
+        hits = [c for c in failing if _agree(c.wrong.get(name), c, loose)]
+        if not hits:  # le cas de presque toutes : savoir où elle se trompe ne servirait à rien
+            return
         telling = [c for c in cases if (w := c.wrong.get(name)) and not compare(c.expected, w, c.inputs, tolerance).ok]
         failed = [c for c in telling if not c.verdict.ok]
-        hits = [c for c in failed if _agree(c.wrong[name], c, loose)]
+        hits = [c for c in failed if any(c is hit for hit in hits)]
         if len(hits) < len(failed):
             # Deux codes qui s'arrêtent sur la même erreur n'ont pas pour autant la même idée : une erreur commune
             # ne compte que si l'idée fausse explique aussi tout le reste.
             hits = [c for c in hits if c.got["status"] != "raised"]
-        self.name = name
         self.explained = len(hits)
         self.contradicted = sum(c.verdict.ok for c in telling)
         self.has_first = bool(hits) and hits[0] is failing[0]
