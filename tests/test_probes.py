@@ -476,6 +476,33 @@ def test_tiny_gpt2_depends_on_the_seed_alone():
     assert torch.equal(a(ids).logits, b(ids).logits) and not torch.allclose(a(ids).logits, c(ids).logits)
 
 
+def test_tiny_gpt2_is_as_new_each_time():
+    """Bâti une fois, puis copié : rien de ce qu'une réponse fait à l'un ne se voit sur le suivant, ni au hasard."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    made, drawn = [], []
+    for _ in range(3):
+        torch.manual_seed(5)
+        made.append(tiny_gpt2({"n_layer": 1, "n_embd": 6}, 3))
+        drawn.append(torch.rand(3))
+        used = made[-1]
+        assert used.lm_head.weight is used.transformer.wte.weight and used.config is used.transformer.h[0].attn.config
+        used.config.n_layer, used.transformer.h[0].attn.num_heads, used.transformer.h[0].mlp = 7, 1, nn.Identity()
+        used.train().requires_grad_(False).transformer.wte.register_forward_hook(lambda *_: None)
+        used.transformer.h[0].ln_1.weight.data.zero_()
+    torch.manual_seed(5)
+    sizes = {"n_layer": 1, "n_embd": 6, "n_head": 2, "vocab_size": 23, "n_positions": 16}
+    fresh = GPT2LMHeadModel(GPT2Config(**sizes, attn_implementation="eager", bos_token_id=None, eos_token_id=None))
+    drawn.append(torch.rand(3))
+    assert all(torch.equal(drawn[0], other) for other in drawn)
+    last = tiny_gpt2({"n_layer": 1, "n_embd": 6}, 3)
+    assert repr(last).replace("p=0.0", "p=0.1") == repr(fresh) and not last.training
+    assert not last.transformer.wte._forward_hooks and all(p.requires_grad for p in last.parameters())
+    assert last.config.n_layer == 1 and last.transformer.h[0].attn.num_heads == 2
+    assert last.transformer.h[0].ln_1.weight.any()
+    assert [n for n, _ in last.named_parameters()] == [n for n, _ in fresh.named_parameters()]
+
+
 def freeze_all(model):
     return model.requires_grad_(False)
 

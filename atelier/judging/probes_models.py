@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import random
 import zlib
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import CodeType
@@ -137,11 +140,11 @@ def train_steps(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any
 
 def tiny_gpt2(config: dict[str, int], seed: int, std: float = 0.4) -> GPT2LMHeadModel:
     """Petit GPT-2 sans dropout, aux poids tirés de `seed` seul, assez grands pour que chaque couche compte."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     sizes: dict[str, Any] = {"n_layer": 2, "n_head": 2, "n_embd": 8, "vocab_size": 23, "n_positions": 16} | config
-    fixed: dict[str, Any] = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "attn_implementation": "eager"}
-    model = GPT2LMHeadModel(GPT2Config(**sizes, **fixed, bos_token_id=None, eos_token_id=None)).eval()
+    settings = (torch.get_default_dtype(), torch.empty(0).device, torch.get_rng_state().numpy().tobytes())
+    mold, after = _mold(tuple(sizes.items()), settings)
+    model: GPT2LMHeadModel = _twin(mold, {})
+    torch.set_rng_state(after)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -149,6 +152,43 @@ def tiny_gpt2(config: dict[str, int], seed: int, std: float = 0.4) -> GPT2LMHead
             scale_of_norm = ".ln_" in name and name.endswith("weight")
             p.copy_(1 + 0.2 * noise if scale_of_norm else std * noise)
     return model
+
+
+@functools.lru_cache(maxsize=8)
+def _mold(sizes: tuple[tuple[str, Any], ...], settings: tuple[Any, ...]) -> tuple[GPT2LMHeadModel, torch.Tensor]:
+    """Un GPT-2 de cette taille, et l'état où le bâtir laisse le hasard : bâti une fois, copié ensuite.
+
+    settings : ce dont dépend aussi ce que bâtit transformers (type, appareil et hasard de torch).
+    """
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    fixed: dict[str, Any] = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "attn_implementation": "eager"}
+    model = GPT2LMHeadModel(GPT2Config(**dict(sizes), **fixed, bos_token_id=None, eos_token_id=None)).eval()
+    return model, torch.get_rng_state()
+
+
+def _twin(module: nn.Module, memo: dict[int, Any]) -> Any:
+    """`copy.deepcopy`, cinq fois plus vite sur un module : ce qu'il tient est presque toujours vide, ou immuable."""
+    if id(module) in memo:
+        return memo[id(module)]
+    made = memo[id(module)] = module.__class__.__new__(module.__class__)
+    held: dict[str, Any] = {}
+    for name, value in module.__dict__.items():
+        kind = type(value)
+        if kind in _IMMUTABLE:
+            held[name] = value
+        elif kind in _CONTAINERS and not value:
+            held[name] = kind()
+        elif name == "_modules":
+            held[name] = {key: _twin(inner, memo) for key, inner in value.items()}
+        else:
+            held[name] = copy.deepcopy(value, memo)
+    made.__dict__ = held
+    return made
+
+
+_IMMUTABLE = {bool, int, float, str, type(None)}
+_CONTAINERS = {dict, set, OrderedDict}
 
 
 def _model_of(inputs: dict[str, Any]) -> GPT2LMHeadModel:
