@@ -23,6 +23,9 @@ DEFAULTS = {"COURS_ECHELLE": "essai", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"
 for variable, value in (DEFAULTS | {"OMP_NUM_THREADS": "1"}).items():
     os.environ.setdefault(variable, value)
 
+LONG = ("test_house", "test_browser", "test_names", "test_carte_chapitres", "test_attaques", "test_faults", "test_seal")
+"""Les fichiers dont un seul essai dure parfois une minute : commencés tôt, aucun ne retarde la fin à lui seul."""
+
 STRICT = os.environ.get("COURS_STRICT") == "1"
 
 
@@ -44,7 +47,11 @@ def exige_fixture():
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Saute, en le disant, les tests lents (hors COURS_STRICT=1 ou COURS_LENT=1) et ceux qui demandent une carte."""
+    """Saute, en le disant, les tests lents (hors COURS_STRICT=1 ou COURS_LENT=1) et ceux qui demandent une carte.
+
+    Les fichiers de LONG passent devant.
+    """
+    items.sort(key=lambda item: item.path.stem not in LONG)
     slow = STRICT or os.environ.get("COURS_LENT") == "1"
     for item in items:
         if "lent" in item.keywords and not slow:

@@ -39,7 +39,8 @@ def chapter(name: str) -> Chapter:
 
 EXERCISES = [(name, id) for name in chapter_names() for id in chapter(name).exercises]
 WITH_EXERCISES = sorted({name for name, _ in EXERCISES})
-each_exercise = pytest.mark.parametrize(("name", "id"), EXERCISES)
+each_exercise = pytest.mark.parametrize(("name", "id"), EXERCISES, scope="module")
+"""« module » : pytest enchaîne les essais d'un même exercice, dont les cas sont gardés."""
 
 
 def plain_functions() -> list[tuple[str, str]]:
