@@ -76,7 +76,7 @@ def evaluate_perplexity(
     """Perplexité d'un modèle de langue causal sur un extrait, selon le protocole du cours.
 
     model : modèle Hugging Face causal (logits (B, T, V)). text : nom d'un extrait livré, ou le texte lui-même.
-    max_tokens : jetons évalués (par défaut selon l'échelle : 2 048, 8 192, tout l'extrait sur GPU).
+    max_tokens : jetons évalués (par défaut selon l'échelle : 512, 8 192, tout l'extrait sur GPU).
     context : longueur de fenêtre (par défaut celle du modèle, au plus 1 024) ; stride : context // 2 par défaut.
     Lève `ValueError` si l'extrait compte moins de deux jetons ou si stride n'est pas dans [1, context].
     """
@@ -84,7 +84,7 @@ def evaluate_perplexity(
 
     tokenizer = tokenizer or load_tokenizer("colibri")
     if max_tokens is None:
-        max_tokens = scale().pick(essai=2048, cpu=8192, gpu=None)
+        max_tokens = scale().pick(essai=512, cpu=8192, gpu=None)
     known = " " not in text and len(text) < 40
     ids = encode_documents(extract(text) if known else text, tokenizer, max_tokens)
     if context is None:

@@ -97,7 +97,7 @@ def save_variant(
             f"«\u00a0{name}\u00a0» ne convient pas comme nom de variante\u00a0: soixante caractères au plus, "
             "lettres, chiffres, espaces, points, «\u00a0+\u00a0», «\u00a0_\u00a0» et «\u00a0-\u00a0»."
         )
-    evaluation = evaluate_perplexity(model, max_tokens=scale().pick(essai=2048, cpu=BOARD_TOKENS, gpu=BOARD_TOKENS))
+    evaluation = evaluate_perplexity(model, max_tokens=scale().pick(essai=512, cpu=BOARD_TOKENS, gpu=BOARD_TOKENS))
     row = {
         "name": name,
         "chapter": chapter,
