@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from atelier.naming import exercise_of
 from atelier.paths import asset
-from atelier.text import column, grid
+from atelier.text import column, graduation, grid
 from atelier.text import number as number
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def show(fig: Figure, alt: str) -> None:
         raise ValueError("une figure a besoin d'un texte alternatif : show(fig, alt=« ce qu'elle montre »).")
     import matplotlib.pyplot as plt
 
+    _french_ticks(fig)
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=130, bbox_inches="tight", facecolor="white", metadata={"Software": None})
     plt.close(fig)
@@ -62,6 +63,30 @@ def show(fig: Figure, alt: str) -> None:
     if _recording is not None:
         _recording.append({"kind": "figure", "png": png, "alt": alt, "width": width})
     _display(_figure_markup(png, alt, width), f"[Figure] {alt}")
+
+
+def _french_ticks(fig: Figure) -> None:
+    """Écrit en français les graduations que matplotlib écrit de lui-même ; il garde le choix de celles qu'il montre."""
+    from matplotlib.ticker import Formatter, LogFormatter, ScalarFormatter
+
+    class French(Formatter):
+        def __init__(self, usual: Formatter) -> None:
+            self.usual = usual
+
+        def set_axis(self, axis: Any) -> None:
+            self.usual.set_axis(axis)
+
+        def set_locs(self, locs: Any) -> None:
+            self.usual.set_locs(locs)
+
+        def __call__(self, x: float, pos: int | None = None) -> str:
+            return graduation(x) if self.usual(x, pos) else ""
+
+    for axis in (axis for ax in fig.axes for axis in (ax.xaxis, ax.yaxis)):
+        if isinstance(usual := axis.get_major_formatter(), (LogFormatter, ScalarFormatter)):
+            axis.set_major_formatter(French(usual))
+        if isinstance(usual := axis.get_minor_formatter(), (LogFormatter, ScalarFormatter)):
+            axis.set_minor_formatter(French(usual))
 
 
 def wrapped(label: str, text: str, indent: int | None = None) -> str:

@@ -169,6 +169,11 @@ def power_of_ten(value: float, digits: int = 4, decimals: int | None = None) -> 
     return f"{factor}10{superscript(int(exponent))}"
 
 
+def graduation(value: float) -> str:
+    """« 0,05 », « 1 000 », ou, plus tôt que dans une phrase, une puissance de dix."""
+    return number(float(value), 5) if value == 0 or 1e-3 <= abs(value) < 1e5 else power_of_ten(value, 2)
+
+
 def superscript(n: int) -> str:
     """Un exposant : −14 donne « ⁻¹⁴ »."""
     return str(n).translate(_SUPERSCRIPTS)

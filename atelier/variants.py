@@ -18,7 +18,7 @@ from atelier.hardware import device, home, median_seconds, scale
 from atelier.models import load_model
 from atelier.paths import asset, chapter_titles
 from atelier.perplexity import evaluate_perplexity
-from atelier.text import number
+from atelier.text import graduation, number
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -239,7 +239,7 @@ def figure(lines: list[Row]) -> Any:
         axis.axes.set(**{f"{axis.axis_name}scale": "log"})
         axis.set_major_locator(FixedLocator(_ticks(0.9 * min(values), 1.1 * max(values))))
         axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(lambda v, _: number(float(v), 3))
+        axis.set_major_formatter(lambda v, _: graduation(v))
     ax.set_xlabel("taille du fichier de poids (Mo, échelle logarithmique)")
     ax.set_ylabel("perplexité (échelle logarithmique)")
     ax.set_title("Plus bas et plus à gauche, c'est mieux (rond plein : vous ; carré creux : l'auteur)", fontsize=10)

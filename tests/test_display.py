@@ -48,6 +48,20 @@ def test_a_figure_without_alt_is_refused():
         display.show(plt.figure(), alt=" ")
 
 
+def test_ticks_are_french_whatever_the_scale():
+    import matplotlib.pyplot as plt
+
+    fig, (plain, log) = plt.subplots(1, 2)
+    plain.plot([0, 0.25, 0.5], [-1.5, 0, 1.5])
+    plain.set_xticks([0.25, 0.5], ["un quart", "0.5"])  # écrites à la main : on n'y touche pas
+    log.loglog([1e-5, 1e6], [1, 9])
+    display.show(fig, alt="Deux droites.")
+    texts = [[t.get_text() for t in axis.get_ticklabels()] for axis in (plain.xaxis, plain.yaxis, log.xaxis, log.yaxis)]
+    assert texts[0] == ["un quart", "0.5"] and {"−1,5", "0", "0,5"} <= set(texts[1])
+    assert {"0,001", "1\u202f000", "10⁶"} <= set(texts[2]) and not [t for t in sum(texts[1:], []) if "." in t or "$" in t]
+    assert {t.get_text() for t in log.get_ymajorticklabels()} & {"1", "10"}
+
+
 def test_the_integer_part_of_a_number_is_always_whole():
     assert number(1263.4, 3) == "1\u202f263"
     assert number(9999.7, 2) == "10\u202f000"

@@ -288,7 +288,7 @@ def _journal_figure(params: int, journal: dict[str, list[float]]) -> None:
     left.set_xscale("log")
     left.set_xlabel("calcul dépensé, 6ND (FLOP, échelle logarithmique)")
     left.set_ylabel("perte (nats par jeton)")
-    left.yaxis.set_major_formatter(lambda v, _: number(float(v), 3))
+    french(left)
     right.plot(minutes[6:], speed, color=ORANGE, lw=1.3)
     right.set_xlabel("minutes")
     right.set_ylabel("GFLOP/s, selon 6ND")

@@ -151,11 +151,10 @@ def forgetting_curves() -> None:
 
 def _plain_log(ax: Any) -> None:
     """Échelle logarithmique verticale, graduée de nombres ordinaires."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator
 
     ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: number(float(v), 3)))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    french(ax, x=False)
 
 
 def rates_and_forgetting() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from atelier.text import NBSP as NBSP
-from atelier.text import number, power_of_ten, superscript
+from atelier.text import graduation, number, superscript
 from atelier.text import percent as percent
 
 exponent = superscript
@@ -83,11 +83,6 @@ def french(ax: Any, x: bool = True, y: bool = True) -> None:
         if wanted:
             axis.set_major_formatter(formatter)
             axis.set_minor_formatter(NullFormatter())
-
-
-def graduation(v: float) -> str:
-    """« 0,05 », « 1 000 », ou, plus tôt que dans une phrase, une puissance de dix."""
-    return number(float(v), 5) if v == 0 or 1e-3 <= abs(v) < 1e5 else power_of_ten(v, 2)
 
 
 def middle(values: Any, share: float = 0.99) -> tuple[float, float]:
