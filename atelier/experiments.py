@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from atelier import paths
-from atelier.text import typeset
+from atelier.text import long_date, typeset
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Experiment:
         if path is None:
             raise LookupError(typeset(f"{self.name} attend {waiting}, et l'auteur n'en a pas enregistré de résultat."))
         found = load(path)
-        note(typeset(f"Résultat de l'auteur ({found.machine} ; {found.date}), en attendant {waiting}."))
+        note(typeset(f"Résultat de l'auteur ({found.machine} ; {long_date(found.date)}), en attendant {waiting}."))
         return found.value
 
     def record(self, chapter: str, redo: bool = False) -> tuple[Path, Result | None]:

@@ -216,8 +216,9 @@ def plural(n: float, one: str, many: str = "") -> str:
     return f"{number(n, 12)} {(many or one + 's') if abs(n) >= 2 else one}"
 
 
-def long_date(day: date) -> str:
-    """« 1er décembre 2026 »."""
+def long_date(day: date | str) -> str:
+    """« 1er décembre 2026 ». day : une date, ou son écriture ISO."""
+    day = date.fromisoformat(day) if isinstance(day, str) else day
     months = "janvier février mars avril mai juin juillet août septembre octobre novembre décembre".split()
     return f"{day.day}{'er' if day.day == 1 else ''} {months[day.month - 1]} {day.year}"
 

@@ -8,6 +8,7 @@ import sys
 from contextlib import nullcontext
 from pathlib import Path
 
+from atelier.text import plural
 from grader import PRELOADED
 from grader.cli import FrenchParser
 
@@ -18,7 +19,6 @@ def init(argv: list[str]) -> int:
     parser.add_argument("course", metavar="DOSSIER", type=Path, help="dossier à créer")
     parser.add_argument("chapters", metavar="CHAPITRE", nargs="*", help="les chapitres à y mettre (tous, sinon)")
     options = parser.parse_args(argv)
-    from atelier.text import plural
     from grader.classroom.course import prepare
 
     for name, exercises, points in prepare(options.course, options.chapters):
@@ -70,7 +70,7 @@ def collect(argv: list[str]) -> int:
     for text in done.remarks:
         print(f"À savoir\u00a0: {text}", file=sys.stderr)
     count = len(done.stored)
-    print(f"{count} copie{'s' * (count > 1)} rangée{'s' * (count > 1)}.")
+    print(f"{plural(count, 'copie rangée', 'copies rangées')}.")
     return 1 if done.unnamed or not done.stored else 0
 
 

@@ -58,7 +58,9 @@ def test_ticks_are_french_whatever_the_scale():
     display.show(fig, alt="Deux droites.")
     texts = [[t.get_text() for t in axis.get_ticklabels()] for axis in (plain.xaxis, plain.yaxis, log.xaxis, log.yaxis)]
     assert texts[0] == ["un quart", "0.5"] and {"−1,5", "0", "0,5"} <= set(texts[1])
-    assert {"0,001", "1\u202f000", "10⁶"} <= set(texts[2]) and not [t for t in sum(texts[1:], []) if "." in t or "$" in t]
+    assert {"0,001", "1\u202f000", "10⁶"} <= set(texts[2]) and not [
+        t for t in sum(texts[1:], []) if "." in t or "$" in t
+    ]
     assert {t.get_text() for t in log.get_ymajorticklabels()} & {"1", "10"}
 
 

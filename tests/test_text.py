@@ -168,6 +168,7 @@ def test_a_written_number_survives_a_process() -> None:
 @given(st.dates())
 def test_a_date_is_babel_s(day: date) -> None:
     assert long_date(day) == format_date(day, "d MMMM y", locale="fr").replace("1 ", "1er ", day.day == 1)
+    assert long_date(day.isoformat()) == long_date(day)
 
 
 @pytest.mark.parametrize("text", ["1,5", "1.5", f"1{THIN}500,25", "−3", "-3", " 2 ", "+4,0"])

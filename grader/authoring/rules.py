@@ -11,7 +11,7 @@ import tokenize
 from collections import Counter
 from collections.abc import Iterator
 
-from atelier.text import prose
+from atelier.text import plural, prose
 from grader.authoring.chapters import BEGIN, END, Cell, Chapter, Problem, find_definition
 from grader.authoring.declarations import heading
 
@@ -113,9 +113,7 @@ def _declarations(chapter: Chapter) -> Iterator[Problem]:
             if not re.fullmatch(r"\w+", name, re.ASCII):
                 yield problem(id, f"le nom d'idée fausse « {name} » s'écrit en lettres ASCII, chiffres et tirets bas.")
         if (found := len(chapter.declared[id].styles)) < MIN_STYLES:
-            message = (
-                f"{found} autre{'s' * (found > 1)} réponse{'s' * (found > 1)} juste{'s' * (found > 1)} dans `styles`"
-            )
+            message = f"{plural(found, 'autre réponse juste', 'autres réponses justes')} dans `styles`"
             yield problem(id, f"{message} : il en faut {MIN_STYLES}, écrites autrement que la référence.")
         if not id.isascii():
             yield problem(id, "un identifiant s'écrit en lettres ASCII, sans accent.")

@@ -22,7 +22,7 @@ from atelier.figures.common.style import BLUE, ORANGE, SERIES, canvas, french
 from atelier.hardware import beside, card_memory, home, synchronize
 from atelier.models import GPT2_SIZES, gpt2_shape
 from atelier.perplexity import encode_documents, evaluate_perplexity, extract
-from atelier.text import NBSP, byte_size, number, percent
+from atelier.text import NBSP, byte_size, number, percent, plural
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -382,7 +382,7 @@ def cache_sizes(model: GPT2LMHeadModel, cache_bytes: Any) -> None:
     rows = []
     for n in (1, c.n_positions // 4, c.n_positions // 2, c.n_positions):
         predicted, measured = cache_bytes(c.n_layer, c.n_embd, n, 1, width), _bytes(_cache_after(model, n))
-        rows.append([f"Colibri, {n} jeton{'s' if n > 1 else ''}", predicted, measured, predicted - measured])
+        rows.append([f"Colibri, {plural(n, 'jeton')}", predicted, measured, predicted - measured])
     table(
         rows,
         header=["cache", "octets prédits par vous", "octets mesurés", "écart"],

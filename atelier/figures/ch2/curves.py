@@ -14,7 +14,7 @@ from atelier.figures.ch2.study import VALIDATION_TOKENS, Point, learning_rate, t
 from atelier.figures.common.style import BLACK, BLUE, RED, SERIES, canvas, french
 from atelier.hardware import scale
 from atelier.measures import load_measures
-from atelier.text import NBSP, number
+from atelier.text import NBSP, long_date, number
 from atelier.training import corpus_tokens
 
 CHAPTER = "ch2_flops_6nd"
@@ -100,8 +100,8 @@ def isoflop_curves() -> None:
 def _recipe_text(measures: dict[str, Any]) -> str:
     recipe = measures["recette"]
     return (
-        f"Mesuré par l'auteur le {measures['date']} ({measures['machine']}). Texte{NBSP}: {recipe['texte']}. "
-        f"Lot{NBSP}: {recipe['lot']}. Perte{NBSP}: {recipe['validation']}."
+        f"Mesuré par l'auteur le {long_date(measures['date'])} ({measures['machine']}). "
+        f"Texte{NBSP}: {recipe['texte']}. Lot{NBSP}: {recipe['lot']}. Perte{NBSP}: {recipe['validation']}."
     )
 
 

@@ -21,7 +21,7 @@ from atelier.hardware import card_capability, card_memory, card_name, device, me
 from atelier.measures import load_measures
 from atelier.models import gpt2_shape
 from atelier.paths import asset
-from atelier.text import NBSP, number, percent
+from atelier.text import NBSP, number, percent, plural
 from atelier.training import lm_loss
 
 if TYPE_CHECKING:
@@ -145,7 +145,9 @@ def measure_peak(sizes: Sequence[int], repeats: int = 5) -> Peak:
         ]
         for name, value in peak.items()
     ]
-    threads = f", {torch.get_num_threads()} fil(s) de calcul" if device().type == "cpu" else ""
+    threads = (
+        f", {plural(torch.get_num_threads(), 'fil de calcul', 'fils de calcul')}" if device().type == "cpu" else ""
+    )
     table(
         rows,
         header=["format", "pointe mesurée", "annoncée par le fabricant", "mesurée / annoncée"],

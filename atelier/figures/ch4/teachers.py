@@ -22,7 +22,7 @@ from atelier.figures.ch4.lessons import (
 )
 from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, SERIES, canvas, french
 from atelier.perplexity import evaluate_perplexity
-from atelier.text import number, percent, spread
+from atelier.text import number, percent, plural, spread
 
 
 @recorded("ch4/live_ensemble", needs=("build", "combined", "ensemble"))
@@ -150,7 +150,7 @@ def beside_the_papers(teacher: GPT2LMHeadModel) -> None:
     for n in sorted(ours, reverse=True):
         size, scores = ours[n]
         rows.append(
-            [f"Colibri, {n} bloc{'s' * (n > 1)} sur 5", f"{number(size / 1e6, 3)} M sur {number(params / 1e6, 3)} M",
+            [f"Colibri, {plural(n, 'bloc')} sur 5", f"{number(size / 1e6, 3)} M sur {number(params / 1e6, 3)} M",
              percent(size / params), f"perplexité {number(mean(scores), 3)} contre {number(whole, 3)}",
              number(mean(scores) / whole, 3, before="×"), "—"]
         )  # fmt: skip
@@ -166,7 +166,7 @@ def beside_the_papers(teacher: GPT2LMHeadModel) -> None:
     scores = [mean(ours[n][1]) for n in sorted(ours)] + [whole]
     ax.semilogy(sizes, scores, lw=1.6, ms=6, **SERIES[0])
     for n, x, y in zip([*sorted(ours), 5], sizes, scores, strict=True):
-        name = "Colibri" if n == 5 else f"{n} bloc{'s' * (n > 1)}"
+        name = "Colibri" if n == 5 else plural(n, "bloc")
         ax.annotate(f"{name} : {number(y, 3)}", (x, y), (6, 4), textcoords="offset points", fontsize=8.5)
     ax.set_xlabel("millions de paramètres")
     ax.set_ylabel("perplexité")

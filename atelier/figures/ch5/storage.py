@@ -18,7 +18,7 @@ from atelier.figures.common.layers import linear_layers, weight_of
 from atelier.figures.common.style import BLACK, SERIES, canvas, french, progress_bar
 from atelier.hardware import device, median_seconds
 from atelier.models import GPT2_SIZES
-from atelier.text import number, percent
+from atelier.text import number, percent, plural
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -197,7 +197,7 @@ def products(
     for n in tokens:
         x = torch.randn(d, n, generator=generator).to(where)
         times[n] = {}
-        for a in progress_bar(amounts, f"{n} jeton(s)"):
+        for a in progress_bar(amounts, plural(n, "jeton")):
             w = (base * (order >= a)).to(where)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -218,13 +218,12 @@ def products(
         ax.set_yscale("log")
         low, high = ax.get_ylim()
         ax.set_yticks([m * 10**e for e in range(-5, 4) for m in (1, 2, 5) if low <= m * 10**e <= high])
-        ax.set_title(f"{n} jeton{'s' if n > 1 else ''}", fontsize=10)
+        ax.set_title(plural(n, "jeton"), fontsize=10)
         ax.set_xlabel("part de zéros (%)")
         french(ax, x=False)
         cross = _crossing([(a, s / dt) for a, (dt, s) in found.items()])
-        plural = "s" if n > 1 else ""
         told.append(
-            f"{n} jeton{plural} : "
+            f"{plural(n, 'jeton')} : "
             + ", ".join(
                 f"à {percent(a)} dense {number(1000 * t[0], 2)} ms, CSR {number(1000 * t[1], 2)} ms"
                 for a, t in found.items()
@@ -237,7 +236,7 @@ def products(
             if cross == 0
             else f"CSR gagne à partir de {percent(round(cross, 3))} de zéros environ"
         )
-        summary.append(f"{n} jeton{plural} : {when}")
+        summary.append(f"{plural(n, 'jeton')} : {when}")
     axes[0][0].set_ylabel("ms par produit (échelle logarithmique)")
     axes[0][-1].legend(frameon=False, fontsize=8.5)
     show(fig, alt="Temps d'un produit contre la part de zéros. " + " ; ".join(told) + ".")

@@ -18,7 +18,7 @@ from atelier.figures.ch6.voices import measures, source, trainable
 from atelier.figures.common.style import BLACK, SERIES, canvas, french
 from atelier.hardware import median_seconds
 from atelier.models import load_model
-from atelier.text import number, percent
+from atelier.text import number, percent, plural
 from atelier.training import train
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def _runs(found: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _seeds(runs: Sequence[Any]) -> str:
-    return f"{len(runs)} graine{'s' * (len(runs) > 1)}"
+    return plural(len(runs), "graine")
 
 
 def _transfer_figure(found: dict[str, Any], live: dict[str, float], n: int) -> None:

@@ -14,7 +14,7 @@ from atelier.figures.ch6.voices import CHAPTER, DEPTHS, SHOWN_DEPTHS, trainable
 from atelier.figures.common.style import BLUE, GREEN, ORANGE, PURPLE, SKY, canvas, french
 from atelier.hardware import card_memory, home
 from atelier.models import GPT2_SIZES, load_model
-from atelier.text import byte_size, number
+from atelier.text import byte_size, number, plural
 from atelier.training import corpus_tokens, lm_loss, windows
 from atelier.variants import save_variant
 
@@ -213,7 +213,9 @@ def memory_bars(formula: Any) -> None:
             parts = {"poids": 2 * n, "gradients": 2 * count, "copie en FP32": 4 * count, "Adam": 8 * count}
             total = formula(n, count)
             _bar(ax, y, parts, 1e9)
-            told.append(f"{name}, {way}, {byte_size(total, 4)}, soit {number(total / CARD, 3)} carte(s) de 80 Go")
+            told.append(
+                f"{name}, {way}, {byte_size(total, 4)}, soit {plural(round(total / CARD, 3), 'carte')} de 80 Go"
+            )
         ax.axvline(CARD / 1e9, color="black", linestyle="--", linewidth=1)
         ax.set_yticks(range(3), ways)
         ax.invert_yaxis()
@@ -243,7 +245,7 @@ def storage(formula: Any) -> None:
     }
     table(
         [[name, *(byte_size(v, 4) for v in values)] for name, values in lines.items()],
-        header=["170 milliards de paramètres, 2 octets chacun", *(f"{n} tâche{'s' * (n > 1)}" for n in counts)],
+        header=["170 milliards de paramètres, 2 octets chacun", *(plural(n, "tâche") for n in counts)],
         caption="Octets à ranger (1 To = 10¹² octets = 1 000 Go)",
     )
     full, shared = (values[-1] for values in lines.values())

@@ -14,7 +14,7 @@ from atelier.figures.common.style import BLUE, RED, SERIES, canvas, french
 from atelier.hardware import beside
 from atelier.models import load_model
 from atelier.perplexity import evaluate_perplexity, extract
-from atelier.text import number
+from atelier.text import long_date, number
 from atelier.training import corpus_tokens, train, windows
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ measures = partial(measured, CHAPTER)
 
 def source(found: dict[str, Any], what: str) -> str:
     """« Mesuré par l'auteur (…) » : d'où vient un chiffre enregistré."""
-    return f"Mesuré par l'auteur ({what} ; {found['machine'].split(' · ')[0]}, {found['date']})."
+    return f"Mesuré par l'auteur ({what} ; {found['machine'].split(' · ')[0]}, {long_date(found['date'])})."
 
 
 def three_texts(model: GPT2LMHeadModel, tokenizer: Any, max_tokens: int) -> None:

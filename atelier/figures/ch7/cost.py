@@ -408,8 +408,8 @@ def verdict() -> None:
     step = measured["temps"]["pas"]
     rows = []
     for model, group in step.items():
-        full, everywhere, top = (group[k]["pas"] for k in (FULL, EVERYWHERE, TOP))
-        rows.append([f"{model}\u00a0: un pas", *(number(full / t, 3, before="×") for t in (full, everywhere, top))])
+        times = (group[FULL]["pas"] / group[k]["pas"] for k in (FULL, EVERYWHERE, TOP))
+        rows.append([f"{model}\u00a0: un pas", *(number(t, decimals=2, before="×") for t in times)])
     m = measured["memoire"]
     for what, key in (("gradients", "gradients"), ("moments d'Adam", "moments")):
         rows.append(

@@ -14,7 +14,7 @@ from atelier.figures.ch7.voices import CHAPTER, VOICES, WIDTH, Insert
 from atelier.figures.common.style import BLACK, BLUE, GREEN, RED, SERIES, canvas, french
 from atelier.measures import load_measures
 from atelier.perplexity import evaluate_perplexity
-from atelier.text import number, percent, spread
+from atelier.text import long_date, number, percent, spread
 from atelier.variants import load_variant, rows, save_variant
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ EXPERIMENT = {"B": "fantasy", "B′": "vers"}
 
 def _source(found: dict[str, Any], n_seeds: int | None = 3) -> str:
     seeds = f"{n_seeds} graines, " if n_seeds else ""
-    return f"Mesuré par l'auteur, {seeds}{found['machine'].split(' · ')[0]}, le {found['date']}"
+    return f"Mesuré par l'auteur, {seeds}{found['machine'].split(' · ')[0]}, le {long_date(found['date'])}"
 
 
 def _share(runs: dict[str, Any], final: Sequence[float], text: str) -> str:

@@ -16,7 +16,7 @@ from atelier.figures.ch8.train import everywhere
 from atelier.figures.common.style import SERIES, canvas, french
 from atelier.hardware import beside, synchronize
 from atelier.models import gpt2_shape
-from atelier.text import number, percent
+from atelier.text import long_date, number, percent
 from atelier.training import corpus_tokens, lm_loss, train, windows
 
 if TYPE_CHECKING:
@@ -258,8 +258,8 @@ def settle(found: dict[str, Any]) -> None:
     table(
         rows,
         header=["", *names],
-        caption=f"« It is not faster » ou « It is faster » ? ({source(found)} ; {found['date']} ; mêmes fenêtres, "
-        "même ordre, chaque méthode à son meilleur taux d'apprentissage)",
+        caption=f"« It is not faster » ou « It is faster » ? ({source(found)} ; {long_date(found['date'])} ; "
+        "mêmes fenêtres, même ordre, chaque méthode à son meilleur taux d'apprentissage)",
     )
 
 
@@ -303,17 +303,17 @@ def paper_arithmetic() -> None:
         ],
         [
             "« 25% speedup »",
-            f"{number(lora, 3)} / {number(full, 3)} jetons/s = + {percent(lora / full - 1)} de débit",
-            f"soit − {percent(1 - full / lora)} de temps : 25 % est un gain de temps",
+            f"{number(lora, 3)} / {number(full, 3)} jetons/s = {percent(lora / full - 1, signed=True)} de débit",
+            f"soit {percent(full / lora - 1)} de temps : 25 % est un gain de temps",
         ],
         [
             "ce que dirait 4N / 6N",
-            f"− {percent(1 - 4 / 6)} de temps, + {percent(6 / 4 - 1)} de débit",
+            f"{percent(4 / 6 - 1)} de temps, {percent(6 / 4 - 1, signed=True)} de débit",
             "le plafond, si tout le temps était dans ces produits",
         ],
         [
             "… et en recalculant les activations",
-            f"6N / 8N : − {percent(1 - 6 / 8)} de temps",
+            f"6N / 8N : {percent(6 / 8 - 1)} de temps",
             "l'article ne dit pas s'il le fait : coïncidence, peut-être",
         ],
         [

@@ -19,7 +19,7 @@ from atelier.figures.common.layers import linear_layers, weight_of
 from atelier.figures.common.style import BLACK, SERIES, canvas, french
 from atelier.hardware import beside, for_float64, home, median_seconds
 from atelier.perplexity import evaluate_perplexity
-from atelier.text import interval, number, percent
+from atelier.text import interval, number, percent, plural
 from atelier.training import corpus_tokens, train, windows
 
 if TYPE_CHECKING:
@@ -125,12 +125,11 @@ def start_curves(found: dict[str, Any]) -> None:
         curve = [statistics.mean(point) for point in zip(*(r["pertes"] for r in runs), strict=True)]
         steps = [5 * (i + 1) for i in range(len(curve))]
         end = statistics.mean(r["B"] for r in runs)
-        plural = f"{len(runs)} graines" if len(runs) > 1 else "1 graine"
         if min(curve) > 5:  # un modèle abîmé dès le départ écraserait les autres courbes
             beyond = f"{label} : hors cadre, de {number(curve[0], 3)} à {number(curve[-1], 3)} nats"
             ax.text(0.98, 0.98, beyond, transform=ax.transAxes, ha="right", va="top", fontsize=9)
         else:
-            ax.plot(steps, curve, label=f"{label} ({plural})", **style)
+            ax.plot(steps, curve, label=f"{label} ({plural(len(runs), 'graine')})", **style)
         spread = f" (de {interval(min(r['B'] for r in runs), max(r['B'] for r in runs))})"
         told.append(f"{label} : perplexité finale {number(end, 4)}{spread if len(runs) > 1 else ''}")
     ax.set(xlabel="pas d'apprentissage", ylabel="perte sur B (nats, moyenne glissante)")
