@@ -27,7 +27,7 @@ from grader import UserError
 from grader.__main__ import main
 from grader.authoring.build import build_chapter, write
 from grader.classroom.course import Course, prepare
-from grader.jail.inside import confine
+from grader.jail.inside import kernel, syscalls
 from grader.jail.outside import cgroups, seal
 from grader.jail.outside.dialogue import CodeCell, Report, Task
 from grader.jail.outside.sandbox import Sandbox, SandboxError
@@ -170,8 +170,8 @@ CALLS = """
 
 
 def test_every_denied_call_is_denied(sandbox):
-    column = confine.MACHINES[platform.machine()][1]
-    calls = {name: pair[column] for name, pair in confine.DENIED.items()}
+    column = syscalls.MACHINES[platform.machine()][1]
+    calls = {name: pair[column] for name, pair in syscalls.DENIED.items()}
     found = ask(sandbox, CALLS.format(calls=calls))
     assert {name for name, error in found.items() if error != 1} == set()
 
@@ -213,9 +213,9 @@ def test_call_numbers_are_those_of_the_kernel_headers(machine, header, column):
         pytest.skip(f"les en-têtes du noyau ({path}) ne sont pas installés")
     pattern = re.compile(r"#define\s+__NR(?:3264)?_(\w+)\s+(\d+)")
     known = {name: int(number) for name, number in pattern.findall(path.read_text())}
-    ours = {name: pair[column] for name, pair in confine.DENIED.items()}
+    ours = {name: pair[column] for name, pair in syscalls.DENIED.items()}
     if column == 0:
-        ours |= confine.DENIED_X86
+        ours |= syscalls.DENIED_X86
     assert {n: v for n, v in ours.items() if known.get(n, v) != v} == {}
     assert {n for n in ours if n not in known} <= {"quotactl_fd", "memfd_secret", "process_madvise", "mount_setattr"}
 
@@ -223,17 +223,17 @@ def test_call_numbers_are_those_of_the_kernel_headers(machine, header, column):
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_the_filter_does_what_its_table_says(machine):
     """Le filtre est interprété ici, instruction par instruction, pour les deux machines."""
-    arch, column = confine.MACHINES[machine]
-    for name, pair in confine.DENIED.items():
+    arch, column = syscalls.MACHINES[machine]
+    for name, pair in syscalls.DENIED.items():
         assert simulate(machine, arch, pair[column]) == 0x00050001, name
-    clone, socket_, ioctl = (pair[column] for pair in (confine._CLONE, confine._SOCKET, confine._IOCTL))
+    clone, socket_, ioctl = (pair[column] for pair in (syscalls._CLONE, syscalls._SOCKET, syscalls._IOCTL))
     assert simulate(machine, arch, clone, 0x00010000 | 17) == 0x7FFF0000
     assert simulate(machine, arch, clone, 0x10000000 | 17) == 0x00050001
     assert simulate(machine, arch, socket_, 1) == 0x7FFF0000
     assert {simulate(machine, arch, socket_, domain) for domain in (2, 10, 16, 17, 38, 40)} == {0x0005000D}
     assert simulate(machine, arch, ioctl, 0, 0x5412) == 0x00050001
     assert simulate(machine, arch, ioctl, 0, 0x5413) == 0x7FFF0000
-    assert simulate(machine, arch, confine._CLONE3[column]) == 0x00050026
+    assert simulate(machine, arch, syscalls._CLONE3[column]) == 0x00050026
     assert simulate(machine, 0x40000003, 1) == 0x80000000  # i386
     read, write = {"x86_64": (0, 1), "aarch64": (63, 64)}[machine]
     assert {simulate(machine, arch, read), simulate(machine, arch, write)} == {0x7FFF0000}
@@ -243,7 +243,7 @@ def simulate(machine: str, arch: int, number: int, first: int = 0, second: int =
     """Ce que le filtre décide d'un appel."""
     import struct
 
-    code = confine.seccomp_program(machine)
+    code = syscalls.seccomp_program(machine)
     program = [struct.unpack_from("<HBBI", code, 8 * i) for i in range(len(code) // 8)]
     data = {0: number, 4: arch, 16: first, 24: second}
     accumulator, at = 0, 0
@@ -260,8 +260,8 @@ def simulate(machine: str, arch: int, number: int, first: int = 0, second: int =
 
 
 def test_an_unknown_machine_is_refused():
-    with pytest.raises(confine.ConfineError, match="riscv64"):
-        confine.seccomp_program("riscv64")
+    with pytest.raises(kernel.ConfineError, match="riscv64"):
+        syscalls.seccomp_program("riscv64")
 
 
 # --- réseau -----------------------------------------------------------------------------------------------------------
@@ -627,20 +627,20 @@ def test_when_the_kernel_refuses_so_do_we(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "word"),
+    ("file", "old", "new", "word"),
     [
-        ("_NEW_ALL = ", "_NEW_ALL = 1 | ", "espaces de noms"),
-        ("_CAP_AMBIENT = 1, 4, 38, 22, 47", "_CAP_AMBIENT = 1, 4, 38, 9999, 47", "filtre"),
-        ('DISK = "size', 'DISK = "taille', "tmpfs"),
+        ("kernel.py", "NEW_ALL = ", "NEW_ALL = 1 | ", "espaces de noms"),
+        ("kernel.py", "CAP_AMBIENT = 1, 4, 38, 22, 47", "CAP_AMBIENT = 1, 4, 38, 9999, 47", "filtre"),
+        ("confine.py", 'DISK = "size', 'DISK = "taille', "tmpfs"),
     ],
 )
-def test_a_protection_that_fails_stops_everything(monkeypatch, tmp_path, old, new, word):
+def test_a_protection_that_fails_stops_everything(monkeypatch, tmp_path, file, old, new, word):
     """Une protection que le noyau refuserait à l'intérieur : rien ne s'exécute."""
     copy = tmp_path / "inside"
     shutil.copytree(ROOT / "grader" / "jail" / "inside", copy, ignore=shutil.ignore_patterns("__pycache__"))
-    text = (copy / "confine.py").read_text(encoding="utf-8")
+    text = (copy / file).read_text(encoding="utf-8")
     assert old in text
-    (copy / "confine.py").write_text(text.replace(old, new), encoding="utf-8")
+    (copy / file).write_text(text.replace(old, new), encoding="utf-8")
     tmp_path.chmod(0o755)
     shown = [(copy if target.endswith("/inside") else source, target) for source, target in seal.shown()]
     monkeypatch.setattr(seal, "shown", lambda: iter(shown))

@@ -365,7 +365,8 @@ def serve(control: socket.socket, sealed: bool) -> None:
     start = confined if sealed else forked
     children: dict[int, Callable[[], None]] = {}
     if sealed:
-        from .confine import ConfineError, gather_memory, spawn
+        from .confine import spawn
+        from .kernel import ConfineError, gather_memory
 
         gather_memory()
         try:
@@ -422,7 +423,7 @@ def work(folder: str, fd: int) -> None:
     """Reçoit un travail sur ce descripteur, le fait, et répond."""
     from atelier.judging.codec import read_message
 
-    from .confine import set_limits
+    from .kernel import set_limits
 
     settle(folder)
     stream = os.fdopen(fd, "rb", closefd=False)
@@ -480,7 +481,7 @@ def main(arguments: list[str]) -> None:
         return
     control = socket.socket(fileno=options.serve)
     if options.uid is not None:
-        from .confine import become
+        from .kernel import become
 
         become(options.uid)
     serve(control, options.sealed)

@@ -184,7 +184,7 @@ def apart(function: Callable[..., Any], *arguments: Any, fresh: bool = False) ->
 def work(pipe: Connection, scratch: str) -> None:
     """Le processus : fait ce qu'on lui demande jusqu'à ce que le tuyau se ferme."""
     from grader.classroom.nbglue import close_sandboxes
-    from grader.jail.inside.confine import die_with_parent
+    from grader.jail.inside.kernel import die_with_parent
 
     let_go_of_forkserver()
     die_with_parent()
@@ -258,7 +258,7 @@ _before: list[tuple[int, int]] = []
 
 def limit_memory(more: int) -> tuple[int, int] | None:
     """Borne ce que ce processus peut encore prendre de mémoire adressable ; rend ce qu'était la borne."""
-    from grader.jail.inside.confine import address_space
+    from grader.jail.inside.kernel import address_space
 
     if resource is None or not (now := address_space()):
         return None

@@ -81,7 +81,7 @@ def unsealed() -> Iterator[None]:
 
 def missing() -> str:
     """Ce qui manque d'évidence à cette machine pour sceller, en une phrase ; "" si rien ne se voit d'avance."""
-    from grader.jail.inside.confine import MACHINES
+    from grader.jail.inside.syscalls import MACHINES
 
     if sys.platform != "linux":
         return f"Ce système ({platform.system()}) n'a pas les espaces de noms de Linux."
