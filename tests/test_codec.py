@@ -1,6 +1,5 @@
 """Le transport des valeurs : les données passent, rien d'autre, et des octets quelconques ne font rien tomber."""
 
-import io
 import math
 
 import pytest
@@ -110,20 +109,6 @@ def test_any_bytes_give_a_value_or_a_codec_error(data):
 def test_malformed_nodes(tree):
     with pytest.raises(codec.CodecError):
         codec.decode(tree, {})
-
-
-def test_messages_on_a_stream():
-    stream = io.BytesIO()
-    for value in ("un", {"deux": torch.ones(2)}):
-        codec.write_message(stream, value)
-    stream.seek(0)
-    assert codec.read_message(stream) == "un"
-    assert torch.equal(codec.read_message(stream)["deux"], torch.ones(2))
-    with pytest.raises(EOFError):
-        codec.read_message(stream)
-    stream.seek(0)
-    with pytest.raises(codec.CodecError, match="limite"):
-        codec.read_message(stream, limit=3)
 
 
 def test_draws_replay_and_differ():

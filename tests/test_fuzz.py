@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import itertools
 import json
 import math
 import socket
@@ -37,6 +38,7 @@ from grader.classroom.display import harmless, shortened
 from grader.classroom.grading import answer_of, draw, judge
 from grader.classroom.nbglue import Assignment, open_data
 from grader.classroom.submission import Unreadable, claimed, definitions, plan, read_notebook
+from grader.jail.inside import framing
 from grader.jail.outside import dialogue
 from grader.jail.outside.dialogue import (
     Broken,
@@ -352,6 +354,26 @@ def test_any_conversation_ends_in_a_report(data):
             assert passed.line >= 0 and all(name.isidentifier() for name in passed.lost)
 
 
+@settings(deadline=None)
+@given(said=st.lists(st.binary(max_size=50)), cuts=st.lists(st.integers(0, 400)))
+def test_messages_come_out_as_they_went_in_wherever_the_bytes_are_cut(said, cuts):
+    flow = b"".join(map(framing.framed, said))
+    assert flow == b"".join(struct.pack("<Q", len(body)) + body for body in said)
+    frames, found = framing.Frames(50, math.inf), []
+    for start, end in itertools.pairwise([0, *sorted(min(c, len(flow)) for c in cuts), len(flow)]):
+        frames.feed(flow[start:end])
+        while (body := frames.take()) is not None:
+            found.append(body)
+    assert found == said
+    stream = io.BytesIO(flow)
+    assert [framing.read(stream) for _ in said] == said
+    for lost in range(1, len(flow[-20:]) + 1) if said else ():
+        cut = io.BytesIO(flow[:-lost])
+        with pytest.raises(EOFError):
+            for _ in said:
+                framing.read(cut)
+
+
 @pytest.mark.parametrize("heard_on", [heard_on_socket, heard_on_pipe])
 def test_a_flood_is_cut_before_it_fills_memory(heard_on, monkeypatch):
     monkeypatch.setattr(dialogue, "MAX_TOTAL_BYTES", 10_000)
@@ -361,7 +383,7 @@ def test_a_flood_is_cut_before_it_fills_memory(heard_on, monkeypatch):
     with pytest.raises(Broken, match="démesurées"):
         while True:
             read += len(stream.frame(time.monotonic() + 5))
-    assert read <= 10_000 and len(stream.buffer) <= 1 << 19
+    assert read <= 10_000 and len(stream.frames.buffer) <= 1 << 19
     stream.close()
     for size in (2**40, 2**63, dialogue.MAX_CASE_BYTES + 1):
         stream = heard_on(struct.pack("<Q", size) + b"x")

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import struct
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors.numpy import save as save_arrays
@@ -200,24 +200,3 @@ def loads(data: bytes, max_json: int = MAX_MESSAGE) -> Any:
         raise
     except Exception as error:
         raise CodecError(f"message illisible : {type(error).__name__}") from error
-
-
-def write_message(stream: BinaryIO, value: Any) -> None:
-    """Écrit une valeur précédée de sa longueur (8 octets)."""
-    data = dumps(value)
-    stream.write(struct.pack("<Q", len(data)) + data)
-    stream.flush()
-
-
-def read_message(stream: BinaryIO, limit: int = MAX_MESSAGE) -> Any:
-    """Lit une valeur ; `EOFError` si le flux est fini, `CodecError` au-delà de `limit` octets."""
-    head = stream.read(8)
-    if len(head) < 8:
-        raise EOFError("flux fermé")
-    (n,) = struct.unpack("<Q", head)
-    if n > limit:
-        raise CodecError(f"message de {n} octets, limite {limit}")
-    data = stream.read(n)
-    if len(data) < n:
-        raise EOFError("flux fermé au milieu d'un message")
-    return loads(data)

@@ -33,11 +33,11 @@ import contextlib
 import gc
 import io
 import json
+import math
 import os
 import select
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Callable
@@ -45,6 +45,7 @@ from typing import Any, BinaryIO
 
 from .baseline import Baseline, held
 from .cells import QUIET, Notebook, interrupt_after, waited
+from .framing import Frames, TooLong, framed, read
 
 MAX_CASE_BYTES = 32 * 1024 * 1024
 HARD_GRACE = 2.0
@@ -71,7 +72,7 @@ class Channel:
         """Un message, qui peut attendre le suivant pour partir. Un `os.fork` de l'étudiant s'arrête ici."""
         if os.getpid() != self.pid:
             os._exit(0)
-        self.stream.write(struct.pack("<Q", len(data)) + data)
+        self.stream.write(framed(data))
 
     def raw(self, data: bytes) -> None:
         """Un message, envoyé aussitôt avec ceux qui attendaient."""
@@ -170,7 +171,7 @@ class Fork:
     def __init__(self, exercise: dict[str, Any], function: Any, channel: Channel, baseline: Baseline) -> None:
         self.exercise = exercise
         self.granted = 0.0
-        self.buffer = bytearray()
+        self.frames = Frames(MAX_CASE_BYTES, math.inf)
         self.reader, writer = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
@@ -205,16 +206,7 @@ class Fork:
 
     def _message(self, until: float, patience: float) -> bytes:
         """Le message suivant. L'attente d'un cœur repousse l'heure, jusqu'à `patience` secondes accordées en tout."""
-        size = None
-        while True:
-            if size is None and len(self.buffer) >= 8:
-                (size,) = struct.unpack_from("<Q", self.buffer)
-                if size > MAX_CASE_BYTES:
-                    raise Lost("died")
-            if size is not None and len(self.buffer) >= 8 + size:
-                body = bytes(self.buffer[8 : 8 + size])
-                del self.buffer[: 8 + size]
-                return body
+        while (body := self._arrived()) is None:
             left = until - time.monotonic()
             if left <= 0:
                 more = min(waited(self.pid), patience) - self.granted
@@ -226,7 +218,14 @@ class Fork:
                 chunk = os.read(self.reader, 1 << 20)
                 if not chunk:
                     raise Lost("died")
-                self.buffer += chunk
+                self.frames.feed(chunk)
+        return body
+
+    def _arrived(self) -> bytes | None:
+        try:
+            return self.frames.take()
+        except TooLong:
+            raise Lost("died") from None
 
     def close(self) -> None:
         os.close(self.reader)
@@ -421,13 +420,13 @@ def forked(folder: str, fd: int) -> tuple[int, Callable[[], None]]:
 
 def work(folder: str, fd: int) -> None:
     """Reçoit un travail sur ce descripteur, le fait, et répond."""
-    from atelier.judging.codec import read_message
+    from atelier.judging.codec import loads
 
     from .kernel import set_limits
 
     settle(folder)
     stream = os.fdopen(fd, "rb", closefd=False)
-    job = read_message(stream)
+    job = loads(read(stream))
     total = sum(c["seconds"] for c in job["cells"]) + sum(e["budget"] + e["seconds"] for e in job["exercises"])
     set_limits({"RLIMIT_CPU": int(total) + 30})
     run_job(job, Channel(os.fdopen(fd, "wb", 1 << 16)))
@@ -458,10 +457,10 @@ def receive(control: socket.socket) -> tuple[bytes, list[int]]:
 
 def once() -> None:
     """Une copie, lue sur l'entrée standard, réponses sur la sortie standard."""
-    from atelier.judging.codec import read_message
+    from atelier.judging.codec import loads
 
     channel = Channel(os.fdopen(os.dup(1), "wb"))
-    job = read_message(sys.stdin.buffer)
+    job = loads(read(sys.stdin.buffer))
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1):
         os.dup2(null, fd)

@@ -11,7 +11,6 @@ import os
 import platform
 import queue
 import socket
-import struct
 import sys
 import threading
 import time
@@ -25,6 +24,7 @@ from atelier import paths
 from atelier.judging.codec import CodecError, loads
 from atelier.text import legible
 from grader.jail.inside.cells import MAX_PASSED, MAX_STEPS
+from grader.jail.inside.framing import Frames, TooLong
 from grader.jail.inside.runner import MAX_CASE_BYTES, PATIENCE, SHARED_SECONDS
 
 SETUP_SECONDS = 60.0
@@ -180,27 +180,19 @@ class Stream:
         """end : heure (`time.monotonic`) au-delà de laquelle plus rien n'est attendu."""
         self.source = source
         self.end = end
-        self.total = 0
-        self.buffer = bytearray()
+        self.frames = Frames(MAX_CASE_BYTES, MAX_TOTAL_BYTES)
 
     def frame(self, deadline: float) -> bytes:
         """Le message suivant. Lève `Broken`."""
         deadline = min(deadline, self.end)
-        (size,) = struct.unpack("<Q", self._take(8, deadline))
-        self.total += 8 + size
-        if size > MAX_CASE_BYTES or self.total > MAX_TOTAL_BYTES:
-            raise Broken("died", "réponses démesurées")
-        return self._take(size, deadline)
-
-    def _take(self, size: int, deadline: float) -> bytes:
-        while len(self.buffer) < size:
-            chunk = self._more(deadline)
-            if not chunk:
-                raise Broken("died", "processus arrêté")
-            self.buffer += chunk
-        taken = bytes(memoryview(self.buffer)[:size])
-        del self.buffer[:size]
-        return taken
+        try:
+            while (body := self.frames.take()) is None:
+                if not (chunk := self._more(deadline)):
+                    raise Broken("died", "processus arrêté")
+                self.frames.feed(chunk)
+        except TooLong:
+            raise Broken("died", "réponses démesurées") from None
+        return body
 
     def _more(self, deadline: float) -> bytes:
         """Des octets, ou aucun si l'autre bout est fermé."""
@@ -234,8 +226,7 @@ class PipeStream(Stream):
     def __init__(self, source: io.BufferedReader | io.BytesIO, end: float = math.inf) -> None:
         self.pipe = source
         self.end = end
-        self.total = 0
-        self.buffer = bytearray()
+        self.frames = Frames(MAX_CASE_BYTES, MAX_TOTAL_BYTES)
         self.chunks: queue.Queue[bytes] = queue.Queue(maxsize=4)
         self.thread = threading.Thread(target=self._read, daemon=True)
         self.thread.start()

@@ -16,7 +16,6 @@ import os
 import shutil
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import tempfile
@@ -29,6 +28,7 @@ from typing import Any
 
 from atelier.judging.codec import dumps
 from grader import UserError
+from grader.jail.inside.framing import framed
 from grader.jail.inside.runner import can_fork
 from grader.jail.outside import apart, cgroups, seal
 from grader.jail.outside.dialogue import (
@@ -307,9 +307,8 @@ class Child:
     stream: Stream
 
     def send(self, job: dict[str, Any]) -> None:
-        data = dumps(job)
         try:
-            self.write(struct.pack("<Q", len(data)) + data)
+            self.write(framed(dumps(job)))
         except OSError:
             pass  # mort avant d'avoir lu, ou ne lit pas : la lecture le dira
 
