@@ -15,11 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atelier.judging.codec import dumps
+from grader import retries
 from grader.classroom.grading import Result, draw, earned, fresh_seed, is_constant
 from grader.classroom.nbglue import Assignment, grade_notebook, points_of, write_results
 from grader.classroom.submission import KEY, plan, read_notebook, repair
 from grader.jail.outside.dialogue import CodeCell, Task, read_outcome
-from grader.jail.outside.sandbox import MAX_ATTEMPTS, Sandbox
+from grader.jail.outside.sandbox import Sandbox
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="regarde dans /proc, absent de ce système")
 POINTS = {"scale_up": 2.0, "count_true": 1.0, "spread": 3.0}
@@ -399,7 +400,7 @@ def test_many_hanging_cells_end_after_a_bounded_number_of_launches(sandbox, monk
     report = sandbox.run(cells, [Task("h", "call", 1.0, INPUTS), Task("f", "call", 1.0, INPUTS)])
     assert report.tasks["h"].status == "done"
     assert report.cells["s"].status == "timeout" and report.tasks["f"].status == "undefined"
-    assert 1 < len(launches) <= MAX_ATTEMPTS
+    assert 1 < len(launches) <= retries.COPY.tries
 
 
 LOOK = """

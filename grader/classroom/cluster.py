@@ -16,7 +16,7 @@ import re
 from collections.abc import Generator, Iterable
 from typing import Any
 
-from grader import UserError
+from grader import UserError, retries
 from grader.classroom.jobs import Failed, Fatal, Graded, Job, Setup, checked, grade_apart
 
 CONNECT_SECONDS = 15
@@ -63,7 +63,7 @@ class Cluster:
             def more(count: int) -> None:
                 for _ in range(count):
                     if (job := next(source, None)) is not None:
-                        future = client.submit(grade_apart, setup, job, pure=False, retries=1)
+                        future = client.submit(grade_apart, setup, job, pure=False, retries=retries.CLUSTER.tries - 1)
                         students[future.key] = job.student
                         waiting.add(future)
 

@@ -19,7 +19,7 @@ from atelier.judging.diagnose import Diagnosis, diagnose
 from atelier.judging.exercise import Exercise, Inputs
 from atelier.judging.probes import clean_room, run_case
 from atelier.text import NBSP, THIN, number, percent, plural
-from grader import UserError
+from grader import UserError, retries
 from grader.authoring.chapters import Chapter
 from grader.classroom.telling import Telling
 from grader.jail.outside.dialogue import CellReport, CodeCell, Report, Task, TaskReport
@@ -437,12 +437,14 @@ def confirmed(run: Callable[[Sequence[Task], bool], Report], tasks: Sequence[Tas
     Un processus tué du dehors (mémoire prise par un voisin, `kill -9`) ne coûte ainsi rien à l'étudiant ; un code qui
     arrête Python le refait à l'identique.
     """
-    report = run(tasks, shared)
-    cells = {id for id, cell in report.cells.items() if cell.status == "died"}
-    dead = [t for t in tasks if report.tasks[t.id].status == "died"]
-    if cells or dead:
-        again = run(tasks if cells else dead, False)
-        report = Report(again.cells, report.tasks | again.tasks)
+    report, todo = Report(), tasks
+    for attempt in retries.DEATH:
+        found = run(todo, shared and not attempt)
+        report = Report(found.cells, report.tasks | found.tasks)
+        dead = [t for t in tasks if report.tasks[t.id].status == "died"]
+        todo = tasks if any(cell.status == "died" for cell in found.cells.values()) else dead
+        if not todo:
+            break
     return report
 
 

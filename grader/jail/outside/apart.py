@@ -21,11 +21,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing.connection import Connection
 from typing import Any
 
 from atelier.text import number
-from grader import PRELOADED
+from grader import PRELOADED, retries
 from grader.classroom.submission import Unreadable
 
 try:
@@ -39,8 +40,6 @@ WALL_SECONDS = 2400.0
 """Durée d'un appel, l'exécution de la copie dans son bac à sable comprise."""
 MEMORY_BYTES = 3 * 1024**3 // 2
 """Mémoire accordée à un appel, en plus de ce que le processus occupe déjà."""
-ATTEMPTS = 3
-"""Essais d'un même appel quand le processus meurt sans que l'on sache pourquoi."""
 
 REASONS = {
     "time": f"la lire ou la juger demande plus de {number(CPU_SECONDS, unit='secondes')} de calcul",
@@ -53,7 +52,7 @@ class Exceeded(Unreadable):
 
 
 class Died(Exception):
-    """Le processus est mort `ATTEMPTS` fois sans avoir atteint de limite."""
+    """Le processus est mort à chaque essai sans avoir atteint de limite."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +158,7 @@ def apart(function: Callable[..., Any], *arguments: Any, fresh: bool = False) ->
 
     fresh : seulement dans un processus neuf (cet appel a déjà échoué une fois).
     """
-    for attempt in range(fresh, ATTEMPTS):
+    for attempt in islice(retries.APART, fresh, None):
         worker = Worker() if attempt else hire()
         try:
             worker.start(function, *arguments)
@@ -175,7 +174,7 @@ def apart(function: Callable[..., Any], *arguments: Any, fresh: bool = False) ->
         worker.stop(0.0)
         if attempt and reply.kind in REASONS:
             raise Exceeded(REASONS[reply.kind])
-    raise Died(f"le processus qui la corrige s'est arrêté {ATTEMPTS} fois (mémoire épuisée\u202f?)")
+    raise Died(f"le processus qui la corrige s'est arrêté {retries.APART.tries} fois (mémoire épuisée\u202f?)")
 
 
 # ---------------------------------------------------------------------------------------------- là-bas

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from atelier.judging.codec import dumps
-from grader import UserError
+from grader import UserError, retries
 from grader.jail.inside.framing import framed
 from grader.jail.inside.runner import can_fork
 from grader.jail.outside import apart, cgroups, seal
@@ -46,23 +46,12 @@ from grader.jail.outside.dialogue import (
     follow,
 )
 
-MAX_ATTEMPTS = 9
-ATTEMPTS_WITH_EXTRAS = 4
-"""Au-delà, seules les définitions des cellules ajoutées par l'étudiant sont essayées ; deux essais plus loin, rien."""
-MAX_SKIPPED = 3
-"""Instructions d'une même cellule qui peuvent tout arrêter avant que la cellule entière ne soit mise de côté."""
-
-
 QUIET = {
     **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
     **{"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUTF8": "1", "TOKENIZERS_PARALLELISM": "false"},
     **{"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1", "MPLBACKEND": "agg"},
 }
 """Réglages de calcul du processus : un fil, le processeur, pas de réseau, rien d'écrit."""
-
-
-LAUNCH_PAUSES = (0.0, 0.5, 2.0)
-"""Secondes d'attente après chaque lancement manqué d'une copie ; ensuite, plus rien n'est corrigé."""
 
 
 class Unconfined(Exception):
@@ -121,12 +110,12 @@ class Sandbox:
                     self._start()
         end = time.monotonic() + COPY_SECONDS
         todo = list(cells)
-        for attempt in range(MAX_ATTEMPTS):
+        for attempt in retries.COPY:
             if time.monotonic() >= end:
                 break
-            if attempt == ATTEMPTS_WITH_EXTRAS:
+            if attempt == retries.COPY_LIGHT:
                 todo = [replace(c, light=True) if c.kind == "extra" else c for c in todo]
-            elif attempt == ATTEMPTS_WITH_EXTRAS + 2:
+            elif attempt == retries.COPY_BARE:
                 todo = [c for c in todo if c.kind != "extra"]
             if self._attempt(todo, pending, report, end, shared and attempt == 0):
                 break
@@ -165,14 +154,13 @@ class Sandbox:
         if not self.sealed and not self.fork:
             return PlainChild(self, folder)
         why = ""
-        for pause in LAUNCH_PAUSES:  # le processus tiède est mort, ou la machine manque un instant de tout
+        for _ in retries.LAUNCH:
             try:
                 return ForkedChild(self, folder)
             except (OSError, ValueError, KeyError, Unconfined) as error:
                 why = str(error)
                 with self._lock:
                     self._stop()
-                time.sleep(pause)
         raise SandboxError(seal.refusal(seal.explain(why)) if self.sealed else why)
 
     # ------------------------------------------------------------------------------------------ processus tiède
@@ -296,7 +284,7 @@ def relaunched(cell: CodeCell, report: CellReport | None) -> CodeCell | None:
     if report is None or not report.stopped:
         return cell
     line = report.first.line
-    if not line or line in dict(cell.skip) or len(cell.skip) == MAX_SKIPPED:
+    if not line or line in dict(cell.skip) or len(cell.skip) == retries.COPY_SKIPPED:
         return None
     return replace(cell, skip=(*cell.skip, (line, report.status)))
 
