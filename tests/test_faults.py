@@ -19,12 +19,13 @@ import psutil
 import pytest
 from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled
 
-from grader.classroom import record
+from grader import retries
 from grader.classroom.cluster import Cluster
 from grader.classroom.course import Course, prepare
+from grader.classroom.ledger import RecordError
 from grader.classroom.marking import Marked, mark
 from grader.classroom.nbglue import assignment, results_in
-from grader.classroom.record import Recorder, RecordError
+from grader.classroom.record import Recorder
 
 COPIES = 8
 SLOW = SOLVED | {"spread": "import time\ndef spread(x):\n    time.sleep(0.1)\n    return x.max() - x.min()"}
@@ -219,7 +220,7 @@ def test_a_locked_database_is_waited_for(course):
 
 
 def test_a_database_locked_too_long_stops_and_the_next_run_goes_on(course, monkeypatch):
-    monkeypatch.setattr(record, "PATIENCE", 1.0)
+    monkeypatch.setattr(retries, "DATABASE", retries.Retry((0.1,), seconds=1.0))
     with meanwhile(locked_after_three(course, 7)):
         with pytest.raises(RecordError, match="relancez la même commande"):
             mark(course, NAME, 1)

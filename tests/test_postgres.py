@@ -18,12 +18,12 @@ import pytest
 from conftest import exige
 from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled
 
+from grader import retries
 from grader.authoring.build import build_chapter, write
-from grader.classroom import record
 from grader.classroom.course import CONFIG, CONFIG_TEXT, Course, prepare
+from grader.classroom.ledger import RecordError
 from grader.classroom.marking import mark
 from grader.classroom.nbglue import assignment
-from grader.classroom.record import RecordError
 
 OTHER = "ch2_essai"
 COPIES = 8
@@ -132,7 +132,8 @@ def test_two_instructors_grade_different_assignments_at_once(server, root, tmp_p
 def test_conflicting_writers_of_the_same_student_both_succeed(server, root, tmp_path):
     from threading import Thread
 
-    from grader.classroom.record import Entries, Recorder
+    from grader.classroom.ledger import Entries
+    from grader.classroom.record import Recorder
 
     with new_course(server, root, tmp_path / "cours", "conflit", 1) as course:
         scores = {"test_scale_up": 2.0, "test_count_true": 1.0, "test_spread": 3.0}
@@ -177,7 +178,7 @@ def test_a_server_that_stops_is_waited_for_then_said(server, root, tmp_path, mon
         assert not marked.unsaved
         check(course, NAME)
 
-        monkeypatch.setattr(record, "PATIENCE", 0.5)
+        monkeypatch.setattr(retries, "DATABASE", retries.Retry((0.1,), seconds=0.5))
         shutil.rmtree(course.folder / "autograded")
         thread = Thread(target=restart, args=(4.0,))
         thread.start()

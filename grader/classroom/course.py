@@ -123,7 +123,6 @@ def configure(c: Any, folder: Path) -> None:
     c.Autograde.autograde_preprocessors = [
         "grader.classroom.nbglue.GradeCells",
         "grader.classroom.nbglue.SaveGrades",
-        f"{STEPS}.AssignLatePenalties",
         f"{STEPS}.CheckCellMetadata",
     ]
     # Un retour dit aussi ce qui sépare la note de la correction automatique.
@@ -197,9 +196,12 @@ class Course:
         pattern = self.directory.format_path(getattr(self.directory, f"{step}_directory"), "*", assignment)
         return sorted(Path(p).parent.name for p in glob.glob(pattern) if Path(p).is_dir())
 
-    def autograde(self, assignment: str, student: str) -> str:
-        """L'étape « autograde » de nbgrader pour une copie. Rend "" ou, en une phrase, ce qui l'a empêchée."""
-        return self.run_step(Autograde, assignment, student)
+    def autograde(self, assignment: str, student: str, graded: str = "") -> str:
+        """L'étape « autograde » de nbgrader pour une copie. Rend "" ou, en une phrase, ce qui l'a empêchée.
+
+        graded : son carnet déjà corrigé ; rien n'est alors exécuté (`nbglue`).
+        """
+        return self.run_step(Autograde, assignment, student, graded=graded)
 
     def generate(self, assignment: str) -> str:
         """L'étape « generate_assignment »."""

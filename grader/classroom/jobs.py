@@ -16,7 +16,8 @@ from typing import Any, Protocol
 from atelier.text import NBSP
 from grader import UserError
 from grader.classroom.grading import Result
-from grader.classroom.record import Entries, SourceCell, entries, overwrite, render
+from grader.classroom.ledger import Entries, SourceCell
+from grader.classroom.record import entries, overwrite, render
 from grader.jail.outside.apart import Died, Exceeded, Worker, apart, hire, release
 from grader.jail.outside.dialogue import shown
 

@@ -24,10 +24,11 @@ from grader import UserError
 from grader.classroom.course import Course
 from grader.classroom.grading import VERDICTS, Result, fresh_seed, grade_refused
 from grader.classroom.jobs import Failed, Graded, Job, Pool, Processes, Setup
+from grader.classroom.ledger import PenaltyError
 from grader.classroom.marks import CopyMarks, out_of, sentence
-from grader.classroom.nbglue import Assignment, assignment, blank_copy, hooks, open_apart
+from grader.classroom.nbglue import Assignment, assignment, blank_copy, open_apart
 from grader.classroom.people import People, slug
-from grader.classroom.record import PenaltyError, Recorder, entries, follows_nbgrader, read_graded
+from grader.classroom.record import Recorder, entries, follows_nbgrader, read_graded
 from grader.classroom.submission import KEY, Unreadable, notes_text, read_data
 from grader.jail.outside.dialogue import shown
 
@@ -232,18 +233,13 @@ class Batch:
 
     def write(self, graded: Graded) -> str:
         """Écrit une copie notée ; rend "" ou, en une phrase, ce qui l'a empêchée."""
-        if self.fast:
-            try:
-                self.recorder.save(graded.student, graded.text, graded.entries)
-            except PenaltyError as error:
-                return str(error)
-            return ""
-        key = (self.marked.assignment, graded.student)
-        hooks.ready[key] = (nbformat.reads(graded.text, as_version=4), graded.results)
+        if not self.fast:
+            return self.course.autograde(self.marked.assignment, graded.student, graded.text)
         try:
-            return self.course.autograde(*key)
-        finally:
-            hooks.ready.pop(key, None)
+            self.recorder.save(graded.student, graded.text, graded.entries)
+        except PenaltyError as error:
+            return str(error)
+        return ""
 
     def keep(self, student: str, results: list[Result], about: dict) -> None:
         """Retient les notes d'une copie et ce qu'il faut en savoir."""

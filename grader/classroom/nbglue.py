@@ -19,12 +19,15 @@ import nbformat
 from nbconvert.exporters import NotebookExporter
 from nbformat import NotebookNode
 from nbformat.v4 import reads_json, writes_json
-from nbgrader.preprocessors import NbGraderPreprocessor, SaveAutoGrades
+from nbgrader.coursedir import CourseDirectory
+from nbgrader.preprocessors import NbGraderPreprocessor
 
 from atelier import paths
 from grader.authoring.chapters import Chapter, load_chapter
 from grader.classroom.display import shortened
 from grader.classroom.grading import Drawn, GradingError, Result, draw, fresh_seed, grade_copy, grade_refused
+from grader.classroom.ledger import Ledger
+from grader.classroom.record import entries
 from grader.classroom.submission import (
     KEY,
     Notes,
@@ -127,20 +130,6 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-@dataclass
-class Hooks:
-    """Ce que `grade` règle pour sa durée.
-
-    seed : graine à rejouer. ready : (devoir, étudiant) → copie réparée et notes, déjà faites par un autre fil.
-    """
-
-    seed: int | None = None
-    ready: dict[tuple[str, str], tuple[NotebookNode, list[Result]]] = field(default_factory=dict)
-
-
-hooks = Hooks()
-
-
 # ---------------------------------------------------------------------------------------------- lire
 
 
@@ -150,12 +139,17 @@ class TolerantExporter(NotebookExporter):
     def from_filename(self, filename: str, resources: dict | None = None, **kw: Any) -> tuple[Any, dict]:
         path = Path(filename)
         if getattr(self.parent, "_sanitizing", False) and resources and "nbgrader" in resources:
-            name, student = resources["nbgrader"]["assignment"], resources["nbgrader"]["student"]
-            ready = hooks.ready.get((name, student))
-            notebook = ready[0] if ready else open_apart(path, assignment(name))
+            given = assignment(resources["nbgrader"]["assignment"])
+            graded = already_graded(self.parent)
+            notebook = reads_json(graded) if graded else open_apart(path, given)
         else:
             notebook = nbformat.read(path, as_version=4)
         return self.from_notebook_node(notebook, resources=resources, **kw)
+
+
+def already_graded(converter: Any) -> str:
+    """Le carnet corrigé que `Course.autograde` donne à nbgrader pour qu'il l'écrive ; "" si c'est à lui de noter."""
+    return getattr(converter, "graded", "")
 
 
 def open_copy(path: Path, given: Assignment) -> NotebookNode:
@@ -241,24 +235,20 @@ class GradeCells(NbGraderPreprocessor):
     """À la place d'`Execute` : note la copie et écrit retour et points dans ses cellules de vérification."""
 
     def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
-        name = resources["nbgrader"]["assignment"]
-        student = resources["nbgrader"]["student"]
-        if ready := hooks.ready.pop((name, student), None):
-            results = ready[1]
-        else:
-            results = judge_apart(nb, assignment(name))
-        write_results(nb, results)
+        if not already_graded(self.parent.parent):
+            write_results(nb, judge_apart(nb, assignment(resources["nbgrader"]["assignment"])))
         return nb, resources
 
 
-class SaveGrades(SaveAutoGrades):
-    """`SaveAutoGrades`, sans le commentaire anglais qu'il pose sur une cellule restée vide : le retour le dit déjà."""
+class SaveGrades(NbGraderPreprocessor):
+    """À la place de `SaveAutoGrades` et d'`AssignLatePenalties` : la base, comme `grade` l'écrit."""
 
-    def _add_comment(self, cell: NotebookNode, resources: dict) -> None:
-        super()._add_comment(cell, resources)
-        key = (cell.metadata["nbgrader"]["grade_id"], self.notebook_id, self.assignment_id, self.student_id)
-        self.gradebook.find_comment(*key).auto_comment = None
-        self.gradebook.db.commit()
+    def preprocess(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+        about = resources["nbgrader"]
+        directory = CourseDirectory(config=self.config, db_url=about["db_url"])
+        with Ledger(directory, about["assignment"], about["notebook"], self.parent) as ledger:
+            ledger.write(about["student"], entries(nb))
+        return nb, resources
 
 
 def grade_notebook(
@@ -282,20 +272,18 @@ def judge_apart(nb: NotebookNode, given: Assignment) -> list[Result]:
     points = points_of(nb, given.template)
     try:
         text = writes_json(nb)
-        results, nb.metadata[KEY] = apart(_judged, text, given.chapter.name, given.fingerprint, points, hooks.seed)
+        results, nb.metadata[KEY] = apart(_judged, text, given.chapter.name, given.fingerprint, points)
         return results
     except (Exceeded, Died) as error:
         nb.metadata[KEY] = {**nb.metadata.get(KEY, {}), "refused": str(error)}
         return grade_refused(given.chapter, points, str(error))
 
 
-def _judged(
-    text: str, name: str, fingerprint: str, points: dict[str, float], seed: int | None
-) -> tuple[list[Result], dict[str, Any]]:
+def _judged(text: str, name: str, fingerprint: str, points: dict[str, float]) -> tuple[list[Result], dict[str, Any]]:
     """Les notes, et ce que les métadonnées de la copie en disent."""
     one_thread()
     nb = reads_json(text)
-    results = grade_notebook(nb, current_assignment(name, fingerprint), points, shared_sandbox(), seed)
+    results = grade_notebook(nb, current_assignment(name, fingerprint), points, shared_sandbox())
     return results, nb.metadata.get(KEY, {})
 
 
