@@ -12,17 +12,21 @@ from pathlib import Path
 
 import pytest
 from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled
+from nbconvert.exporters import HTMLExporter
+from nbformat import NotebookNode
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from nbgrader.api import Gradebook
 from nbgrader.plugins import CsvExportPlugin
+from traitlets.config import Config
 
 from grader import UserError
 from grader.__main__ import main
-from grader.classroom.course import Course, nbgrader_templates, prepare
+from grader.classroom.course import Course, configure, prepare
 from grader.classroom.marking import Marked, mark
-from grader.classroom.marks import CellMark, points_text, read_marks
+from grader.classroom.marks import CellMark, decimal, out_of, points_text, read_marks
 from grader.classroom.nbglue import assignment
 from grader.report.analysis import read_sheet
-from grader.report.feedback import Feedback
+from grader.report.feedback import Feedback, written_in
 
 PLUGIN = '''
 from nbgrader.plugins import BasePlugin
@@ -354,7 +358,7 @@ def test_only_the_feedback_that_changed_is_written_again(course, capsys):
     assert written(course) == sorted(CLASS)
     assert written(course) == []
     by_hand(course, "di", "spread", manual_score=2.0)
-    assert written(course) == ["di"] and "(points\u00a0: 5,0 / 6,0)" in page(course, "di")
+    assert written(course) == ["di"] and "Points\u00a0: <b>5\u00a0/\u00a06</b>" in page(course, "di")
     comment(course, "eve", "spread", "bravo")
     assert written(course) == ["eve"] and "bravo" in page(course, "eve")
     put(course, "cy", SOLVED)
@@ -375,17 +379,26 @@ def test_only_the_feedback_that_changed_is_written_again(course, capsys):
     assert written(course) == []
 
 
-def test_a_template_of_the_teacher_is_kept_and_its_pages_are_renewed_too(course):
-    template = course.folder / "gabarits" / "feedback" / "index.html.j2"
+def test_the_pages_of_a_template_of_the_teacher_are_renewed_too(course):
+    template = course.folder / "gabarits" / "mien" / "index.html.j2"
+    template.parent.mkdir(parents=True)
     template.write_text("{% block body %}à moi {{ resources.nbgrader.score }}{% endblock %}", encoding="utf-8")
     with open(course.folder / "nbgrader_config.py", "a", encoding="utf-8") as config:
         config.write('c.HTMLExporter.template_name = "mien"\n')
-    shutil.copytree(template.parent, course.folder / "gabarits" / "mien")
     course.reload()
     assert written(course) == sorted(CLASS) and "à moi 4.5" in page(course, "ana")
-    assert "à moi" in template.with_name("index.html.j2.ancien").read_text(encoding="utf-8")
     by_hand(course, "di", "spread", manual_score=2.0)
     assert written(course) == ["di"] and written(course) == []
+    template.write_text("{% block body %}encore à moi{% endblock %}", encoding="utf-8")
+    assert written(course) == sorted(CLASS)
+
+
+def test_the_template_that_an_older_version_left_in_the_course_is_not_used(course):
+    template = course.folder / "gabarits" / "feedback" / "index.html.j2"
+    template.parent.mkdir(parents=True)
+    template.write_text("vieux", encoding="utf-8")
+    course.reload()
+    assert written(course) == sorted(CLASS) and "Votre réponse" in page(course, "ana")
 
 
 def test_nbgrader_releases_what_we_wrote(root, tmp_path):
@@ -448,13 +461,70 @@ def test_a_copy_without_its_mark_gets_no_page_and_a_reason(course, capsys):
     assert not page(course, "bo") and not page(course, "cy") and page(course, "di")
 
 
-def test_the_template_of_nbgrader_has_all_that_we_replace():
-    from grader.classroom.course import FRENCH_FEEDBACK
+def everything() -> NotebookNode:
+    """Un carnet corrigé où il y a de tout, et où chaque texte essaie d'être une balise."""
+    answer = new_code_cell(
+        "def spread(x):\n    return '<b>'  # <i>", outputs=[new_output("stream", text="<u>\x1b[31mx")]
+    )
+    error = new_output("error", ename="<s>", evalue="<s>", traceback=["\x1b[0;31m<s>", "<s>"])
+    figure = {"image/png": "iVBORw0K\nGgo=", "text/plain": "<q>"}
+    answer.outputs += [
+        error,
+        new_output("display_data", data=figure),
+        new_output("display_data", {"text/plain": "<q>"}),
+    ]
+    answer.metadata.nbgrader = {"solution": True, "grade_id": "spread", "comment": "**vu**"}
+    graded = new_code_cell("check(spread)", outputs=[new_output("stream", text="✗ <a> & <a>")])
+    graded.outputs.append(new_output("execute_result", data={"text/plain": "1.4"}))
+    graded.metadata.nbgrader = {"grade": True, "grade_id": "test_spread", "score": 1.4, "points": 3.0, "remark": "<em>"}
+    return new_notebook(cells=[new_markdown_cell("# Titre\n\n`<p>` $x<y$"), answer, graded])
 
-    text = (nbgrader_templates() / "feedback" / "index.html.j2").read_text(encoding="utf-8")
-    for original, ours in FRENCH_FEEDBACK:
-        assert original in text, original
-        text = text.replace(original, ours)
+
+def test_the_page_of_feedback_is_ours_and_escapes_all_it_shows():
+    """Aussi ce que le gabarit demande à nbconvert : un filtre qui change de nom, ou de sens, se voit ici."""
+    config = Config()
+    configure(config, Path("absent"))
+    about = {
+        "title": "<h6>",
+        "out_of": out_of,
+        "decimal": decimal,
+        "score": 2.25,
+        "max_score": 6.0,
+        "late_penalty": 2.0,
+    }
+    about |= {"fingerprint": "a" * 32, "remarks": ["<dd>"]}
+    resources = {"nbgrader": about, "metadata": {"name": "x", "path": ""}}
+    text, _ = HTMLExporter(config=config).from_notebook_node(everything(), resources)
+    body = text[text.index("<body>") :]
+    assert {tag for tag in re.findall(r"<([a-z0-9]+)", body)} == {
+        *("body", "header", "h1", "p", "b", "table", "tr", "td", "a", "main", "div", "code", "section", "span", "pre"),
+        *("img", "strong"),
+    }
+    for shown in (
+        "&lt;h6&gt;",
+        "&lt;dd&gt;",
+        "&lt;u&gt;",
+        "&lt;s&gt;",
+        "&lt;q&gt;",
+        "✗ &lt;a&gt; &amp;",
+        "&lt;em&gt;",
+        "&lt;p",
+    ):
+        assert shown in body, shown
+    for shown in (
+        "2,25\u00a0/\u00a06",
+        "1,40",
+        "/\u00a03,00",
+        "−2,00",
+        "<strong>vu</strong>",
+        'class="k">def<',
+        "ansi-red-fg",
+    ):
+        assert shown in body, shown
+    assert 'src="data:image/png;base64,iVBORw0KGgo="' in body and "1.4" not in body and "check(spread)" not in body
+    assert (
+        re.search(r'<script defer="" src="https://[^"]*mathjax[^"]*"', text) and written_in(text.encode()) == "a" * 32
+    )
 
 
 # ── Une remarque sur toute la copie ──────────────────────────────────────────────────────────────────────────────────

@@ -54,45 +54,6 @@ c.CourseDirectory.root = str(Path(__file__).resolve().parent)
 # c.CourseDirectory.db_url = "postgresql+psycopg://utilisateur@machine/base"
 """
 
-FRENCH_FEEDBACK = (
-    ("<html>", '<html lang="fr">'),
-    (
-        '<meta charset="utf-8" />',
-        '<meta charset="utf-8" />\n<meta name="viewport" content="width=device-width, initial-scale=1" />\n'
-        '<meta name="empreinte" content="{{ resources.nbgrader.fingerprint }}" />',
-    ),
-    # Les formules viennent du réseau, quand il y en a un : la page ne l'attend jamais.
-    ("{{ mathjax() }}", "{{ mathjax(resources.mathjax_url) | replace('<script src', '<script defer src') }}"),
-    ("div#notebook {", "div.output_area pre {\n  white-space: pre-wrap;\n}\n\ndiv#notebook {"),
-    (">Test cell</a>", ">{{ cell.metadata.nbgrader.grade_id | replace('test_', '') }}</a>"),
-    (">Coding free-response</a>", ">Réponse libre (code)</a>"),
-    (">Written response</a>", ">Réponse rédigée</a>"),
-    (">Task</a>", ">Travail</a>"),
-    (">Comment</a>", ">Commentaire</a>"),
-    (
-        '        <div id="toc">',
-        "        {% for text in resources.nbgrader.remarks %}<p><b>{{ text | e }}</b></p>\n        {% endfor %}"
-        '<div id="toc">',
-    ),
-    (
-        "{% macro nbgrader_footer(cell) -%}",
-        "{% macro nbgrader_footer(cell) -%}\n{%- if cell.metadata.nbgrader.remark -%}\n"
-        '<div class="panel-footer"><b>{{ cell.metadata.nbgrader.remark | e }}</b></div>\n{%- endif -%}',
-    ),
-    ("Late submission penalty (Score: -", "Pénalité de retard (points\u00a0: -"),
-    ("(Score: ", "(points\u00a0: "),
-    ("      Score: ", "      Points\u00a0: "),
-    ("(Top)", "(Haut)"),
-    ("Student's answer", "Votre réponse"),
-    ("Student's task", "Votre travail"),
-    ("Grade cell: <code>", "Correction\u00a0: <code>"),
-    ("Task: <code>", "Travail\u00a0: <code>"),
-    ("Comments:", "Commentaires\u00a0:"),
-    ("| round(2) }}", "| round(2) | string | replace('.', ',') }}"),
-)
-"""Passages du gabarit de retour de nbgrader → les nôtres : en français, avec ce que dit `grader.report.feedback`."""
-
-
 VALIDATOR_TEXTS = {
     "failed_warning": "{num_failed} cellule(s) de vérification échouent\u00a0: "
     "rendu ainsi, le carnet n'aura pas tous les points.\n",
@@ -105,6 +66,8 @@ VALIDATOR_TEXTS = {
 """Ce que dit le bouton Validate."""
 
 STEPS = "nbgrader.preprocessors"
+TEMPLATES = Path(__file__).resolve().parent.parent / "report" / "templates"
+"""Les gabarits de nos pages."""
 
 
 def configure(c: Any, folder: Path) -> None:
@@ -136,9 +99,8 @@ def configure(c: Any, folder: Path) -> None:
     # Un greffon de nbgrader (retard, export) posé à côté de nbgrader_config.py se trouve d'où que l'on tape.
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
-    if (folder / "gabarits" / "feedback").is_dir():
-        c.HTMLExporter.template_name = "feedback"
-        c.HTMLExporter.extra_template_basedirs = [str(folder / "gabarits"), str(nbgrader_templates())]
+    c.HTMLExporter.template_name = "feedback"  # le nôtre ; celui d'un enseignant est dans gabarits/, sous un autre nom
+    c.HTMLExporter.extra_template_basedirs = [str(TEMPLATES), str(folder / "gabarits")]
 
 
 class Course:
@@ -284,7 +246,6 @@ def prepare(folder: Path, only: Sequence[str] = ()) -> list[tuple[str, int, floa
     if not (folder / CONFIG).exists():
         text = CONFIG_TEXT.format(root=str(root), course_id=folder.resolve().name)
         (folder / CONFIG).write_text(text, encoding="utf-8")
-    write_feedback_template(folder / "gabarits" / "feedback")
     course = Course(folder)
     done = []
     for name in chapters:
@@ -307,24 +268,3 @@ def write_source(solved: Path, folder: Path) -> None:
             cell.outputs, cell.execution_count = [], None
     folder.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, folder / solved.name)
-
-
-def nbgrader_templates() -> Path:
-    """Le dossier des gabarits de nbgrader."""
-    import nbgrader
-
-    return Path(nbgrader.__file__).parent / "server_extensions" / "formgrader" / "templates"
-
-
-def write_feedback_template(folder: Path) -> None:
-    """Le gabarit des retours de nbgrader, en français."""
-    original = nbgrader_templates() / "feedback"
-    folder.mkdir(parents=True, exist_ok=True)
-    text = (original / "index.html.j2").read_text(encoding="utf-8")
-    for english, french in FRENCH_FEEDBACK:
-        text = text.replace(english, french)
-    target, kept = folder / "index.html.j2", folder / "index.html.j2.ancien"
-    if target.is_file() and target.read_text(encoding="utf-8") != text and not kept.exists():
-        target.replace(kept)  # peut-être retouché par l'enseignant
-    target.write_text(text, encoding="utf-8")
-    shutil.copy(original / "conf.json", folder)

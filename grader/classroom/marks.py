@@ -34,6 +34,11 @@ def points_text(value: float) -> str:
     return number(round(value, 2), 12)
 
 
+def decimal(value: float | None) -> str:
+    """Un nombre d'une colonne de points : deux décimales ; « — » s'il n'y en a pas."""
+    return "—" if value is None else number(value, decimals=2)
+
+
 def out_of(score: float, max_score: float) -> str:
     """« 10,5 / 11 »."""
     return number(round(score, 2), 12, unit=f"/{NBSP}{points_text(max_score)}")

@@ -21,13 +21,16 @@ from nbgrader.converters import GenerateFeedback
 from nbgrader.preprocessors import GetGrades
 from nbgrader.utils import is_grade
 
+from atelier import paths
 from atelier.text import plural
 from grader import UserError
-from grader.classroom.course import Course, write_feedback_template
+from grader.classroom.course import Course
 from grader.classroom.marks import (
     NBSP,
     CopyMarks,
+    decimal,
     exercise_of,
+    out_of,
     points_changed,
     points_when_graded,
     read_comments,
@@ -47,9 +50,10 @@ def fingerprint(graded: bytes, copy: CopyMarks, comments: dict[str, str], templa
     return hashlib.sha256(b"\0".join((graded, repr(shown).encode(), template))).hexdigest()[:32]
 
 
-def template_file(basedirs: Sequence[str]) -> Path:
-    """Le gabarit des retours du cours."""
-    return Path(basedirs[0]) / "feedback" / "index.html.j2" if basedirs else Path()
+def template_file(settings: Mapping[str, Any]) -> Path:
+    """Le gabarit des retours du cours. settings : ses réglages de `HTMLExporter`."""
+    places = [Path(base) / settings["template_name"] / "index.html.j2" for base in settings["extra_template_basedirs"]]
+    return next((path for path in places if path.is_file()), Path())
 
 
 def read_bytes(path: Path) -> bytes:
@@ -69,10 +73,12 @@ class FeedbackGrades(GetGrades):
             if is_grade(cell) and (mark := copy.cells.get(exercise_of(cell.metadata.nbgrader["grade_id"]))):
                 cell.metadata.nbgrader["remark"] = sentence(mark.difference)
         shown = resources["nbgrader"]
+        shown |= {"title": paths.chapter_titles().get(self.assignment_id, self.assignment_id)}
+        shown |= {"out_of": out_of, "decimal": decimal}
         shown["score"] = max(0.0, shown["score"])  # comme `nbgrader export`
         shown["remarks"] = remarks(about, copy, points_changed(graded, copy))
         source = Path(resources["metadata"]["path"]) / f"{resources['metadata']['name']}.ipynb"
-        template = template_file(self.config.HTMLExporter.get("extra_template_basedirs", []))
+        template = template_file(self.config.HTMLExporter)
         shown["fingerprint"] = fingerprint(read_bytes(source), copy, comments, read_bytes(template))
         return nb, resources
 
@@ -138,12 +144,7 @@ class Feedback:
     def __init__(self, course: Course, name: str) -> None:
         self.course, self.name = course, name
         course.points(name)  # ce devoir est-il dans le cours ?
-        template = course.folder / "gabarits" / "feedback" / "index.html.j2"
-        if b'name="empreinte"' not in read_bytes(template):  # cours préparé par une version d'avant
-            write_feedback_template(template.parent)
-            course.reload()
-        basedirs = course.config.HTMLExporter.get("extra_template_basedirs", [])
-        self.template = read_bytes(template_file(basedirs))
+        self.template = read_bytes(template_file(course.config.HTMLExporter))
         with course.gradebook() as book:
             self.marks, self.comments = read_marks(book, name), read_comments(book, name)
 

@@ -12,6 +12,7 @@ from datetime import date
 from atelier import paths
 from atelier.text import NBSP, THIN, long_date, number, percent, plural
 from grader.classroom.grading import VERDICTS
+from grader.classroom.marks import decimal
 from grader.report.analysis import MIN_FOR_ITEMS, Item, Need, Row, Sheet, items, needs
 from grader.report.similarity import MIN_TOKENS, Pair
 
@@ -82,8 +83,6 @@ def render_page(sheet: Sheet) -> str:
     return "\n".join([*parts, "</body></html>", ""])
 
 
-def decimal(value: float | None) -> str:
-    return "—" if value is None else number(value, decimals=2)
 
 
 def gauge(share: float) -> str:
