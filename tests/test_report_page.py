@@ -12,7 +12,7 @@ import pytest
 
 from grader.classroom.grading import Result
 from grader.report.analysis import Row, Sheet, anonymous, discrimination, items, needs
-from grader.report.page import esc, render_page
+from grader.report.page import clean, render_page
 from grader.report.similarity import normalized, similar_pairs
 from grader.report.write import attention_csv, exercises_csv, similarities_csv
 
@@ -106,14 +106,16 @@ def test_the_page_is_whole_offline_and_runs_nothing(sheet):
 def test_the_page_says_what_a_teacher_asks(sheet):
     page = render_page(sheet)
     assert "À reprendre devant la classe" in page and page.index("<b>gptq</b>") < page.index("<b>facile</b>")
-    assert SENTENCE.replace("'", "&#x27;") in page and "7 copies sur 22" in page
+    assert SENTENCE.replace("'", "&#39;") in page and "7 copies sur 22" in page
     assert "Rien reçu (1)" in page and "fichier abîmé" in page and "perdu son identifiant" in page
     assert "n'est pas une preuve" in page and "Zoé Ødegård" in page
     assert "Répartition des notes" in page
 
 
 def test_the_page_escapes_direction_marks_and_controls():
-    assert esc("a\u202eb\x00c<\n") == "abc&lt;\n" and esc("3\u202f%\u00a0") == "3\u202f%\u00a0"
+    assert clean("a\u202eb\x00c<\n") == "abc<\n" and clean("3\u202f%\u00a0") == "3\u202f%\u00a0"
+    sheet = Sheet("ch3_quantification", {"gptq": 3.0}, [Row("e-0", "a\u202eb\x00c<\n", 3.0, {"gptq": 3.0}, {})])
+    assert "abc&lt;\n (e-0)" in render_page(sheet) and "\u202e" not in render_page(sheet)
 
 
 def test_items_are_ordered_and_analysed(sheet):
