@@ -55,20 +55,27 @@ class Unreadable(Exception):
         self.line, self.message = line, message
 
 
-@dataclass(frozen=True)
-class Swap:
-    """Une réponse fausse : la solution de référence, où ces textes en remplacent d'autres, dans l'ordre."""
+@dataclass
+class Change:
+    """Un texte qui en remplace un autre. lines : des lignes entières, à n'importe quelle indentation."""
 
-    changes: tuple[tuple[str, str], ...] = ()
-    hunks: tuple[bool, ...] = ()
-    """Pour chaque changement : des lignes entières, à n'importe quelle indentation (vrai), ou un morceau de texte."""
+    old: str
+    new: str
+    lines: bool
+
+
+@dataclass
+class Swap:
+    """Une réponse fausse : la solution de référence, ainsi changée, dans l'ordre."""
+
+    changes: Sequence[Change] = ()
 
     def apply(self, source: str) -> str:
         """La source changée. Lève `ValueError` (le texte absent) si la solution ne contient pas l'un d'eux."""
-        for (old, new), whole in zip(self.changes, self.hunks, strict=True):
-            changed = _replace_lines(source, old, new) if whole else source.replace(old, new)
+        for c in self.changes:
+            changed = _replace_lines(source, c.old, c.new) if c.lines else source.replace(c.old, c.new)
             if changed == source:
-                raise ValueError(old)
+                raise ValueError(c.old)
             source = changed
         return source
 
@@ -135,8 +142,7 @@ def _misconception(lines: Sequence[str], first: int) -> Written:
     head = _HEAD.fullmatch(lines[0].rstrip())
     if head is None:
         raise Unreadable(first, f"« {lines[0].strip()} » : attendu « nom   ancien → nouveau ».")
-    changes: list[list[str]] = []
-    hunks: list[bool] = []
+    changes: list[Change] = []
     function = ""
     sentence: list[str] = []
     body = [(first + i, line[4:].rstrip() if line.startswith("    ") else line.strip()) for i, line in enumerate(lines)]
@@ -153,17 +159,15 @@ def _misconception(lines: Sequence[str], first: int) -> Written:
             function = rest.strip()
         elif mark == "&":
             old, arrow, new = rest.partition(" → ")
-            changes.append([old.strip(), new.strip() if arrow else ""])
-            hunks.append(False)
-        elif mark == "→" and changes and not changes[-1][1] and not hunks[-1]:
-            changes[-1][1] = rest.strip()
+            changes.append(Change(old.strip(), new.strip() if arrow else "", False))
+        elif mark == "→" and changes and not changes[-1].new and not changes[-1].lines:
+            changes[-1].new = rest.strip()
         elif mark == "-" and previous == "-":
-            changes[-1][0] += f"\n{rest}"
+            changes[-1].old += f"\n{rest}"
         elif mark == "-":
-            changes.append([rest, ""])
-            hunks.append(True)
+            changes.append(Change(rest, "", True))
         elif mark == "+" and previous in ("-", "+"):
-            changes[-1][1] += f"\n{rest}" if changes[-1][1] else rest
+            changes[-1].new += f"\n{rest}" if changes[-1].new else rest
         else:
             raise Unreadable(number, f"« {line} » ne suit rien qu'il puisse remplacer.")
         previous = mark
@@ -171,12 +175,12 @@ def _misconception(lines: Sequence[str], first: int) -> Written:
         raise Unreadable(first, f"l'idée fausse `{head[1]}` n'a pas de phrase.")
     if bool(function) == bool(changes):
         raise Unreadable(first, f"l'idée fausse `{head[1]}` remplace du texte, ou désigne une fonction (= nom).")
-    for (old, new), whole in zip(changes, hunks, strict=True):
-        if not whole and not new:
-            raise Unreadable(first, f"« {old} » n'est remplacé par rien : écrivez « → {_NOTHING} » pour l'effacer.")
-    pairs = tuple((old, "" if new == _NOTHING else new) for old, new in changes)
-    wrong = function or Swap(pairs, tuple(hunks))
-    return Written(head[1], wrong, typeset(" ".join(sentence)), not head[2], first)
+    for change in changes:
+        if not change.lines and not change.new:
+            said = f"« {change.old} » n'est remplacé par rien : écrivez « → {_NOTHING} » pour l'effacer."
+            raise Unreadable(first, said)
+        change.new = "" if change.new == _NOTHING else change.new
+    return Written(head[1], function or Swap(changes), typeset(" ".join(sentence)), not head[2], first)
 
 
 # --- Les quiz ---------------------------------------------------------------------------------------------------------
