@@ -6,7 +6,6 @@ Tout ce qui est ici tourne du côté sûr ; le code de l'étudiant n'y entre que
 from __future__ import annotations
 
 import secrets
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -389,10 +388,6 @@ def closing(result: Result) -> list[str]:
 # ---------------------------------------------------------------------------------------------- une copie
 
 
-_trusted = threading.Lock()
-"""Les références changent pour un instant des réglages du processus (graines, sortie) : une à la fois."""
-
-
 def grade_copy(
     subject: Callable[[], Sequence[Drawn]],
     run: Callable[[Sequence[Task], bool], Report],
@@ -405,12 +400,12 @@ def grade_copy(
     subject : donne les cas cachés. points : barème, par exercice. notes : ce que la réparation a dit, par exercice ou
     de la copie ("") ; complétées de ce que l'exécution apprend.
     """
-    with _trusted, clean_room():
+    with clean_room():
         drawn = subject()
     report = confirmed(run, [d.task for d in drawn], shared=True)
 
     def judged(some: Sequence[Drawn]) -> dict[str, Result]:
-        with _trusted, clean_room():
+        with clean_room():
             return {d.id: judge(d, answer_of(d.id, cells, report, notes), points[d.id]) for d in some}
 
     results = judged(drawn)

@@ -19,7 +19,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -63,7 +62,7 @@ class SandboxError(UserError):
 
 
 class Sandbox:
-    """Un processus tiède, démarré au premier usage, partagé par autant de fils que l'on veut.
+    """Un processus tiède, démarré au premier usage, où naissent les copies, l'une après l'autre.
 
     `with Sandbox() as sandbox: report = sandbox.run(cells, tasks)`
     """
@@ -75,7 +74,6 @@ class Sandbox:
         """
         self.sealed = seal.wanted() if sealed is None else sealed
         self.fork = can_fork() if fork is None else fork
-        self._lock = threading.RLock()
         self._home: Path | None = None
         self._cgroup: Path | None = None
         self._server: subprocess.Popen[bytes] | None = None
@@ -89,11 +87,10 @@ class Sandbox:
 
     def close(self) -> None:
         """Arrête le processus tiède et efface ses dossiers."""
-        with self._lock:
-            self._stop()
-            if self._home is not None:
-                shutil.rmtree(self._home, ignore_errors=True)
-                self._home = None
+        self._stop()
+        if self._home is not None:
+            shutil.rmtree(self._home, ignore_errors=True)
+            self._home = None
 
     # ------------------------------------------------------------------------------------------ une copie
 
@@ -104,10 +101,8 @@ class Sandbox:
         """
         report = Report()
         pending = list(tasks)
-        if self.sealed or self.fork:
-            with self._lock:
-                if self._control is None:
-                    self._start()
+        if (self.sealed or self.fork) and self._control is None:
+            self._start()
         end = time.monotonic() + COPY_SECONDS
         todo = list(cells)
         for attempt in retries.COPY:
@@ -159,18 +154,16 @@ class Sandbox:
                 return ForkedChild(self, folder)
             except (OSError, ValueError, KeyError, Unconfined) as error:
                 why = str(error)
-                with self._lock:
-                    self._stop()
+                self._stop()
         raise SandboxError(seal.refusal(seal.explain(why)) if self.sealed else why)
 
     # ------------------------------------------------------------------------------------------ processus tiède
 
     def home(self) -> Path:
         """Dossier de travail, vide, où chaque copie reçoit le sien."""
-        with self._lock:
-            if self._home is None:
-                self._home = Path(tempfile.mkdtemp(prefix="correction-"))
-            return self._home
+        if self._home is None:
+            self._home = Path(tempfile.mkdtemp(prefix="correction-"))
+        return self._home
 
     def furnish(self) -> None:
         """Sans scellé : pose dans `home()/cours` ce que l'étudiant peut importer, ni grader ni solutions.
@@ -215,12 +208,11 @@ class Sandbox:
 
     def order(self, message: dict[str, Any], fds: Sequence[int] = ()) -> dict[str, Any]:
         """Un ordre au processus tiède, et sa réponse."""
-        with self._lock:
-            if self._control is None:
-                self._start()
-            assert self._control is not None
-            socket.send_fds(self._control, [json.dumps(message).encode()], list(fds))
-            return json.loads(self._control.recv(65536))
+        if self._control is None:
+            self._start()
+        assert self._control is not None
+        socket.send_fds(self._control, [json.dumps(message).encode()], list(fds))
+        return json.loads(self._control.recv(65536))
 
     def _start(self) -> None:
         if not self.sealed:
