@@ -23,7 +23,7 @@ from typing import Any
 from atelier import paths
 from atelier.judging.exercise import Exercise, Quiz
 from atelier.text import typeset
-from grader.authoring.claims import Claim, load_claims, taken_out
+from grader.authoring.claims import taken_out
 from grader.authoring.declarations import (
     ChapterError,
     Declared,
@@ -91,7 +91,6 @@ def load_chapter(name: str, root: Path | None = None) -> Chapter:
         cells=[_with_heading(cell, declared) for cell in cells],
         declared=declared,
         asked=load_quizzes(name, folder / "quiz.md"),
-        claims=load_claims(name, folder / "claims.py"),
     )
 
 
@@ -118,7 +117,6 @@ class Chapter:
     cells: list[Cell]
     declared: dict[str, Declared]
     asked: dict[str, tuple[Quiz, int]]
-    claims: dict[str, Claim] = field(default_factory=dict)
     _wrong: dict[tuple[str, str], Callable[..., Any]] = field(default_factory=dict, repr=False)
 
     @property

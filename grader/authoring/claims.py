@@ -66,11 +66,16 @@ def check_claims(chapter: Chapter, root: Path) -> Iterator[Problem]:
     def results(name: str) -> Any:
         return load(root / "assets" / "results" / chapter.name / f"{name}.json").value
 
+    try:
+        claims = load_claims(chapter.name, chapter.folder / "claims.py")
+    except ChapterError as error:
+        yield from error.problems
+        return
     said = {name: cell for cell in chapter.cells for name in cell.claims}
     for name, cell in said.items():
-        if name not in chapter.claims:
+        if name not in claims:
             yield Problem(chapter.file, cell.line, "markdown", f"l'affirmation `{name}` n'est pas dans {file}.")
-    for name, claim in chapter.claims.items():
+    for name, claim in claims.items():
         if name not in said:
             yield Problem(file, claim.line, name, f"aucune phrase ne la dit (attendu : <!-- claim: {name} -->).")
         try:
@@ -86,7 +91,7 @@ def check_claims(chapter: Chapter, root: Path) -> Iterator[Problem]:
                 message = "cette affirmation est fausse sur les résultats enregistrés : corrigez la phrase."
                 place = said.get(name)
                 yield Problem(chapter.file if place else file, place.line if place else claim.line, name, message)
-    if chapter.claims:
+    if claims:
         yield from _bare_conclusions(chapter)
 
 
