@@ -6,6 +6,7 @@ import keyword
 from pathlib import Path
 
 from atelier import paths
+from atelier.paths import write_atomically
 from grader import UserError
 from grader.authoring.build import declared_chapters
 from grader.authoring.chapters import load_chapter
@@ -110,8 +111,8 @@ def create(chapter: str, name: str, root: Path) -> list[Path]:
             raise UserError(f"`{name}` est déjà un exercice de {other} : prenez un autre nom.")
     folder = root / "solutions" / chapter
     text, file = folder / "chapter.py", folder / "exercises" / f"{name}.py"
-    file.parent.mkdir(exist_ok=True)
     number = chapter.partition("_")[0].removeprefix("ch")
-    file.write_text(_FILE.format(name=name, number=number), encoding="utf-8")
-    text.write_text(text.read_text(encoding="utf-8").rstrip("\n") + "\n" + _CELLS.format(name=name), encoding="utf-8")
+    longer = text.read_text(encoding="utf-8").rstrip("\n") + "\n" + _CELLS.format(name=name)
+    write_atomically(file, _FILE.format(name=name, number=number).encode())
+    write_atomically(text, longer.encode())
     return [file, text]

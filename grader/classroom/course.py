@@ -24,6 +24,7 @@ from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
 from atelier import paths
+from atelier.paths import write_atomically
 from grader import UserError
 from grader.authoring.chapters import chapter_names, load_chapter
 from grader.authoring.rules import STUB
@@ -245,7 +246,7 @@ def prepare(folder: Path, only: Sequence[str] = ()) -> list[tuple[str, int, floa
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / CONFIG).exists():
         text = CONFIG_TEXT.format(root=str(root), course_id=folder.resolve().name)
-        (folder / CONFIG).write_text(text, encoding="utf-8")
+        write_atomically(folder / CONFIG, text.encode())
     course = Course(folder)
     done = []
     for name in chapters:

@@ -16,9 +16,9 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import nbformat
 from tqdm import tqdm
 
+from atelier.paths import write_atomically
 from atelier.text import NBSP, THIN, grid, legible, number, plural
 from grader import UserError
 from grader.classroom.course import Course
@@ -28,7 +28,7 @@ from grader.classroom.ledger import PenaltyError
 from grader.classroom.marks import CopyMarks, out_of, sentence
 from grader.classroom.nbglue import Assignment, assignment, blank_copy, open_apart
 from grader.classroom.people import People, slug
-from grader.classroom.record import Recorder, entries, follows_nbgrader, read_graded
+from grader.classroom.record import Recorder, entries, follows_nbgrader, read_graded, render
 from grader.classroom.submission import KEY, Unreadable, notes_text, read_data
 from grader.jail.outside.dialogue import shown
 
@@ -269,7 +269,7 @@ def expected_file(folder: Path, given: Assignment) -> tuple[Path, list[str]]:
     candidates = sorted(folder.glob("*.ipynb"), key=lambda p: (p.lstat().st_mtime, p.name))
     for candidate in reversed(candidates):
         if not open_apart(candidate, given).metadata[KEY].get("refused"):
-            path.write_bytes(candidate.read_bytes())
+            write_atomically(path, candidate.read_bytes())
             return path, [
                 f"carnet rendu sous le nom «{NBSP}{shown(candidate.name, 80)}{NBSP}», corrigé comme {path.name}."
             ]
@@ -279,7 +279,7 @@ def expected_file(folder: Path, given: Assignment) -> tuple[Path, list[str]]:
     else:
         files = sorted(shown(p.name, 80) for p in folder.iterdir() if p.is_file())
         reason = "le dossier rendu ne contient aucun carnet" + (f" ({', '.join(files[:5])})" if files else "")
-    nbformat.write(blank_copy(given.template, reason), path)
+    write_atomically(path, render(blank_copy(given.template, reason)).encode())
     return path, [f"{reason}{THIN}; une copie blanche a été déposée à la place."]
 
 
@@ -288,7 +288,11 @@ def expected_file(folder: Path, given: Assignment) -> tuple[Path, list[str]]:
 
 def write_records(marked: Marked, path: Path) -> None:
     """Le tableau JSON des notes, une fiche par étudiant et par exercice."""
-    path.write_text(json.dumps(marked.records(), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    data = (json.dumps(marked.records(), ensure_ascii=False, indent=1) + "\n").encode()
+    if path.exists() and not path.is_file():  # /dev/stdout, un tube
+        path.write_bytes(data)
+    else:
+        write_atomically(path.resolve(), data)
 
 
 def summary(marked: Marked) -> str:

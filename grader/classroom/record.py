@@ -113,9 +113,7 @@ class Recorder(Ledger):
                     other.unlink()
             BaseConverter.init_assignment(self.converter, self.name, student)
             for file in self.extra_files:
-                target = path.parent / file.relative_to(self.source_folder)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(file.read_bytes())
+                write_atomically(path.parent / file.relative_to(self.source_folder), file.read_bytes())
             self.converter.set_permissions(self.name, student)
         except OSError as error:
             raise RecordError(

@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from atelier import paths
+from atelier.paths import write_atomically
 from atelier.text import NBSP, THIN, grid, legible, number, percent, plural
 from grader.classroom.collect import moodle_numbers
 from grader.classroom.course import Course
@@ -154,11 +155,10 @@ def write_report(course: Course, name: str, folder: Path, worksheet: Path | None
     known = {row.student for row in sheet.rows}
     sheet.rows += [Row(id, person["name"], None, {}, {}) for id, person in numbers.items() if id not in known]
     sheet.rows.sort(key=lambda row: row.student)
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
 
     def write(file: str, data: bytes, what: str) -> None:
-        (folder / file).write_bytes(data)
+        write_atomically(folder / file, data)
         written.append((folder / file, what))
 
     write("notes.csv", marks_csv(sheet), "notes, par exercice")
