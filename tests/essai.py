@@ -13,8 +13,9 @@ from nbformat import NotebookNode
 from atelier import paths
 from grader.authoring.build import build_chapter, write
 from grader.classroom import nbglue
+from grader.classroom.grading import Result
 from grader.classroom.nbglue import Assignment
-from grader.classroom.submission import Template
+from grader.classroom.submission import KEY, Template
 
 NAME = "ch1_essai"
 
@@ -219,6 +220,12 @@ def filled(template: Template, answers: dict[str, str]) -> NotebookNode:
 
 def as_bytes(notebook: NotebookNode) -> bytes:
     return json.dumps(notebook, ensure_ascii=False).encode()
+
+
+def results_in(path: Path) -> list[Result]:
+    """Les notes écrites dans une copie corrigée."""
+    notebook = nbformat.read(path, as_version=4)
+    return [Result.from_data(data) for data in notebook.metadata[KEY]["results"]]
 
 
 def cell_of(notebook: NotebookNode, grade_id: str) -> NotebookNode:

@@ -201,8 +201,9 @@ def test_autograde_typed_by_hand_gives_the_same_marks(story):
 
 
 def test_regrading_with_a_recorded_seed_is_the_same_text(story):
+    from essai import results_in
+
     from grader.classroom.marking import mark
-    from grader.classroom.nbglue import results_in
 
     course = Course(story.course)
     path = course.path("autograded", "bob-martin", CHAPTER) / f"{CHAPTER}.ipynb"

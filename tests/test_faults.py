@@ -17,14 +17,14 @@ from pathlib import Path
 
 import psutil
 import pytest
-from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled
+from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled, results_in
 
 from grader import retries
 from grader.classroom.cluster import Cluster
 from grader.classroom.course import Course, prepare
 from grader.classroom.ledger import RecordError
 from grader.classroom.marking import Marked, mark
-from grader.classroom.nbglue import assignment, results_in
+from grader.classroom.nbglue import assignment
 from grader.classroom.record import Recorder
 
 COPIES = 8

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from essai import NAME, SOLVED, as_bytes, build_root, cell_of, course_root, filled, load_assignment
+from essai import NAME, SOLVED, as_bytes, build_root, cell_of, course_root, filled, load_assignment, results_in
 from nbformat import NotebookNode
 
 from grader.classroom.course import Course, prepare
 from grader.classroom.marking import Marked, mark
-from grader.classroom.nbglue import results_in
 from grader.classroom.submission import Template
 
 FULL = {"scale_up": 2.0, "count_true": 1.0, "spread": 3.0}

@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled
+from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled, results_in
 
 from grader import UserError
 from grader.__main__ import main
 from grader.classroom import marking
 from grader.classroom.course import Course, prepare
 from grader.classroom.marking import Marked, mark
-from grader.classroom.nbglue import assignment, results_in
+from grader.classroom.nbglue import assignment
 
 FULL = {"scale_up": 2.0, "count_true": 1.0, "spread": 3.0}
 WRONG = {"scale_up": "def scale_up(x, factor):\n    return x + factor"}

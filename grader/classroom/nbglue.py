@@ -317,9 +317,3 @@ def write_results(nb: NotebookNode, results: list[Result]) -> None:
             ),
         ]
     nb.metadata[KEY] = {**nb.metadata.get(KEY, {}), "results": [r.as_data() for r in results]}
-
-
-def results_in(path: Path) -> list[Result]:
-    """Les notes écrites dans une copie corrigée."""
-    notebook = nbformat.read(path, as_version=4)
-    return [Result.from_data(data) for data in notebook.metadata.get(KEY, {}).get("results", [])]

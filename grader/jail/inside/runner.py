@@ -331,7 +331,7 @@ def forget_project() -> None:
     sys.meta_path[:] = [f for f in sys.meta_path if not getattr(f, "__module__", "").startswith("__editable__")]
 
 
-def enter_child(folder: str, keep: int) -> None:
+def enter_child(keep: int) -> None:
     """Sans isolement : prépare un processus tout neuf à recevoir une copie, dans son groupe et dans son dossier."""
     os.setsid()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
@@ -410,7 +410,7 @@ def forked(folder: str, fd: int) -> tuple[int, Callable[[], None]]:
     pid = os.fork()
     if pid == 0:
         try:
-            enter_child(folder, fd)
+            enter_child(fd)
             limit_copy(alone=False)
             work(folder, fd)
         finally:
