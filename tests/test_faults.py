@@ -171,6 +171,17 @@ def test_killed_between_the_file_and_the_database(course, monkeypatch):
     assert sorted(marked.kept) == sorted(before) and {s: seeds(course)[s] for s in before} == before
 
 
+def test_what_is_asked_again_waits_between_two_tries_and_ends(monkeypatch):
+    slept: list[float] = []
+    monkeypatch.setattr(retries.time, "monotonic", lambda: sum(slept))
+    monkeypatch.setattr(retries.time, "sleep", slept.append)
+    assert list(retries.Retry((0.0, 0.5, 2.0))) == [0, 1, 2, 3] and slept == [0.0, 0.5, 2.0]
+    slept.clear()
+    assert list(retries.Retry((1.0, 2.0), seconds=6.5)) == [0, 1, 2, 3, 4] and slept == [1.0, 2.0, 2.0, 2.0]
+    slept.clear()
+    assert next(iter(retries.DATABASE)) == 0 and not slept
+
+
 # ── Disque et base ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 FULL_DISK = """

@@ -107,6 +107,22 @@ def test_imports_go_one_way():
                 assert known, f"{place}, ligne {line}, importe {name}"
 
 
+ONE_PLACE = {
+    r"time\.sleep\(": "grader/retries.py",  # attendre avant de recommencer
+    r"Struct\(|struct\.(?:un)?pack\w*\(\"<Q": "grader/jail/inside/framing.py",  # encadrer un message
+    r"from sqlalchemy import .*\b(?:insert|update)\b": "grader/classroom/ledger.py",  # écrire dans la base
+    r"os\.replace\(": "atelier/paths.py",  # écrire d'un coup
+}
+"""Ce qui ne s'écrit que dans un module, dans grader et atelier/paths.py (le banc d'essai, lui, attend un serveur)."""
+
+
+@pytest.mark.parametrize("pattern", ONE_PLACE)
+def test_one_idea_has_one_place(pattern):
+    files = [ROOT / "atelier/paths.py", *(ROOT / "grader").rglob("*.py")]
+    places = {path.relative_to(ROOT).as_posix() for path in files if re.search(pattern, path.read_text("utf-8"))}
+    assert places - {"grader/bench/course.py"} == {ONE_PLACE[pattern]}
+
+
 def test_the_house_needs_nothing_but_python():
     files = [
         ROOT / "cours.py",
