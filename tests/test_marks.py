@@ -177,7 +177,7 @@ def test_every_mark_shown_is_the_one_nbgrader_exports(course, capsys):
 
     assert main(["feedback", NAME, "--course", str(course.folder)]) == 0
     for student, score in wanted.items():
-        heading = re.search(r"<h4>.*\(points\u00a0: ([\d,]+) / 6,0\)</h4>", page(course, student))
+        heading = re.search(r"Points\u00a0: <b>([\d,]+)\u00a0/\u00a06</b>", page(course, student))
         assert heading and number(heading[1]) == pytest.approx(score), student
     # chaque exercice aussi, et le total brut dans les fiches
     assert {r["student"]: 0.0 for r in records} == dict.fromkeys(wanted, 0.0)
