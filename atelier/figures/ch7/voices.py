@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from atelier.display import note, recorded, table
@@ -93,11 +93,8 @@ def adapters_of(model: GPT2LMHeadModel) -> list[nn.Module]:
 
 
 def file_bytes(weights: Mapping[str, Tensor], dtype: torch.dtype) -> int:
-    """Octets d'un fichier safetensors qui contient ces tenseurs : il est écrit, pesé, effacé."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "voix.safetensors"
-        save_file({k: w.to("cpu", dtype).contiguous() for k, w in weights.items()}, path)
-        return path.stat().st_size
+    """Octets d'un fichier safetensors qui contient ces tenseurs, dans ce type."""
+    return len(save({name: w.to("cpu", dtype).contiguous() for name, w in weights.items()}))
 
 
 def teach(

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 
 from atelier.display import show
-from atelier.figures.common.style import BLUE, GREEN, ORANGE, RED, SKY, canvas
+from atelier.figures.common.style import BLUE, GREEN, GREY, ORANGE, RED, SKY, canvas
 from atelier.text import number
 
-GREY = "#888888"
 _COLUMNS = (
     (3, 4.0, "Quantification", "mêmes poids, moins de bits"),
     (4, 13.2, "Distillation", "un petit modèle en imite un grand"),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from atelier.display import note
@@ -23,11 +21,8 @@ def plain_tensors(model: GPT2LMHeadModel, dtype: torch.dtype) -> dict[str, Tenso
 
 
 def file_bytes(tensors: dict[str, Tensor]) -> int:
-    """Octets d'un fichier safetensors qui contient ces tenseurs : il est écrit, pesé, effacé."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "poids.safetensors"
-        save_file(tensors, path)
-        return path.stat().st_size
+    """Octets d'un fichier safetensors qui contient ces tenseurs."""
+    return len(save(tensors))
 
 
 def announce(row: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK = (
     "#222222",
 )
 """Palette d'Okabe et Ito."""
+GREY = "#888888"
 
 SERIES = [
     {"color": BLUE, "marker": "o", "linestyle": "-"},
