@@ -67,9 +67,9 @@ def keep(kind: str, name: str, family: str, **options: object) -> Callable:
 
 notebook = partial(keep, "change")
 """Abîme le carnet."""
-octets = partial(keep, "render")
+raw_bytes = partial(keep, "render")
 """Abîme les octets du fichier."""
-fichier = partial(keep, "place")
+placed = partial(keep, "place")
 """Écrit lui-même le fichier rendu (chemin, octets, dossier du cours)."""
 
 # ====================================================================================================== tricherie
@@ -203,22 +203,22 @@ def self_refused(nb: NotebookNode) -> NotebookNode:
 # ====================================================================================================== fuite
 
 
-@fichier("lien-symbolique-rendu", LEAK, spread=0.0, others=0.0)
+@placed("lien-symbolique-rendu", LEAK, spread=0.0, others=0.0)
 def submitted_symlink(path: Path, data: bytes, course: Path) -> None:
     path.symlink_to(course / "submitted" / "honnete-0" / path.parent.name / path.name)
 
 
-@fichier("lien-vers-la-base", LEAK, spread=0.0, others=0.0)
+@placed("lien-vers-la-base", LEAK, spread=0.0, others=0.0)
 def submitted_gradebook(path: Path, data: bytes, course: Path) -> None:
     os.link(course / "gradebook.db", path)
 
 
-@fichier("tube-rendu", DENIAL, spread=0.0, others=0.0)
+@placed("tube-rendu", DENIAL, spread=0.0, others=0.0)
 def submitted_fifo(path: Path, data: bytes, course: Path) -> None:
     os.mkfifo(path)
 
 
-@fichier("dossier-rendu", PARSER, spread=0.0, others=0.0)
+@placed("dossier-rendu", PARSER, spread=0.0, others=0.0)
 def submitted_folder(path: Path, data: bytes, course: Path) -> None:
     path.mkdir()
 
@@ -235,55 +235,55 @@ def slow_cells(nb: NotebookNode) -> NotebookNode:
 # ====================================================================================================== lecture
 
 
-@octets("json-profond", PARSER, spread=0.0, others=0.0)
+@raw_bytes("json-profond", PARSER, spread=0.0, others=0.0)
 def deep_json(data: bytes) -> bytes:
     return b'{"cells": ' + b"[" * 500_000 + b"]" * 500_000 + b"}"
 
 
-@octets("json-en-objets-profonds", PARSER, spread=0.0, others=0.0)
+@raw_bytes("json-en-objets-profonds", PARSER, spread=0.0, others=0.0)
 def deep_objects(data: bytes) -> bytes:
     return b'{"cells": [' + b'{"source":' * 200_000
 
 
-@octets("millions-de-valeurs", PARSER, spread=0.0, others=0.0)
+@raw_bytes("millions-de-valeurs", PARSER, spread=0.0, others=0.0)
 def many_values(data: bytes) -> bytes:
     return b'{"cells": [' + b"[]," * 12_000_000 + b"[]]}"
 
 
-@octets("chaine-jamais-refermee", PARSER, spread=0.0, others=0.0)
+@raw_bytes("chaine-jamais-refermee", PARSER, spread=0.0, others=0.0)
 def open_string(data: bytes) -> bytes:
     return b'{"cells": ["' + b'\\"' * 1_250_000
 
 
-@octets("figure-coupee", PARSER, spread=0.0, others=0.0)
+@raw_bytes("figure-coupee", PARSER, spread=0.0, others=0.0)
 def cut_figure(data: bytes) -> bytes:
     figure = json.dumps({"application/vnd.plotly.v1+json": {"data": [i / 7 for i in range(600_000)], "name": 'a "b"'}})
     return data[:-200] + b', {"outputs": [{"data": ' + figure.encode()
 
 
-@octets("fichier-demesure", PARSER, spread=0.0, others=0.0, slow=True)
+@raw_bytes("fichier-demesure", PARSER, spread=0.0, others=0.0, slow=True)
 def huge(data: bytes) -> bytes:
     return b'{"cells": [{"cell_type": "code", "source": "' + b"a" * 105_000_000 + b'"}]}'
 
 
-@octets("nombre-de-mille-chiffres", PARSER, spread=0.0, others=0.0)
+@raw_bytes("nombre-de-mille-chiffres", PARSER, spread=0.0, others=0.0)
 def huge_number(data: bytes) -> bytes:
     return data.replace(b'"nbformat": 4', b'"nbformat": ' + b"9" * 100_000)
 
 
-@octets("formes-de-carnet-absurdes", PARSER, spread=0.0, others=0.0)
+@raw_bytes("formes-de-carnet-absurdes", PARSER, spread=0.0, others=0.0)
 def absurd(data: bytes) -> bytes:
     cells = [None, 3, [], {}, {"cell_type": []}, {"cell_type": "code", "source": {"a": 1}, "outputs": 5}]
     cells += [{"cell_type": "code", "source": [1, None, "x"], "metadata": {"nbgrader": {"grade_id": {}}}}]
     return json.dumps({"nbformat": "quatre", "metadata": 7, "cells": cells, "worksheets": [{"cells": 5}]}).encode()
 
 
-@octets("feuilles-absurdes", PARSER, spread=0.0, others=0.0)
+@raw_bytes("feuilles-absurdes", PARSER, spread=0.0, others=0.0)
 def absurd_sheets(data: bytes) -> bytes:
     return b'{"nbformat": 3, "worksheets": [{"cells": 5}, 7, {"cells": {"a": 1}}, {"cells": [{"cell_type": "code"}]}]}'
 
 
-@octets("moities-de-caracteres", PARSER, spread=0.0)
+@raw_bytes("moities-de-caracteres", PARSER, spread=0.0)
 def surrogates(data: bytes) -> bytes:
     tree = json.loads(data)
     for c in tree["cells"]:
@@ -292,7 +292,7 @@ def surrogates(data: bytes) -> bytes:
     return json.dumps(tree).encode()
 
 
-@octets("utf-16-tronque", PARSER, spread=0.0, others=0.0)
+@raw_bytes("utf-16-tronque", PARSER, spread=0.0, others=0.0)
 def cut_utf16(data: bytes) -> bytes:
     return data.decode().encode("utf-16")[:-501]
 
