@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import html
 import math
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +17,7 @@ from atelier.figures.ch1.tokens import end_token, token_text
 from atelier.figures.common.controls import Shown, live, picture, show_live
 from atelier.figures.common.sizes import GPT3
 from atelier.figures.common.style import BLUE, ORANGE, SERIES, canvas, french
-from atelier.hardware import beside, card_memory, home, synchronize
+from atelier.hardware import beside, card_memory, home, median_seconds
 from atelier.models import GPT2_SIZES, gpt2_shape
 from atelier.perplexity import encode_documents, evaluate_perplexity, extract
 from atelier.text import NBSP, byte_size, number, percent, plural
@@ -406,26 +404,14 @@ def cache_sizes(model: GPT2LMHeadModel, cache_bytes: Any) -> None:
     )
 
 
-def _median(run: Callable[[Any], Any], given: Sequence[Any]) -> float:
-    """Durée médiane de run sur des entrées préparées d'avance ; la première sert d'échauffement."""
-    times = []
-    for x in given:
-        synchronize()
-        start = time.perf_counter()
-        run(x)
-        synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
-
-
 @torch.inference_mode()
 def _step_times(model: GPT2LMHeadModel, n_tokens: int, repeats: int) -> tuple[float, float]:
     """Secondes pour produire le jeton qui suit n_tokens : avec le cache des n_tokens − 1 premiers, puis sans."""
     ids = torch.arange(n_tokens, device=home(model))[None] % model.config.vocab_size
     cache = _cache_after(model, n_tokens - 1)
-    caches = [copy.deepcopy(cache) for _ in range(repeats + 1)]
-    with_cache = _median(lambda c: model(ids[:, -1:], c, use_cache=True), caches)
-    without = _median(lambda x: model(x, use_cache=False, logits_to_keep=1), [ids] * (repeats + 1))
+    caches = iter([copy.deepcopy(cache) for _ in range(repeats + 1)])  # un cache grandit quand il sert
+    with_cache = median_seconds(lambda: model(ids[:, -1:], next(caches), use_cache=True), repeats, warmup=1)
+    without = median_seconds(lambda: model(ids, use_cache=False, logits_to_keep=1), repeats, warmup=1)
     return with_cache, without
 
 

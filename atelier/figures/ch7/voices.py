@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor, nn
 
 from atelier.display import note, recorded, table
-from atelier.hardware import beside, device, home, synchronize
+from atelier.hardware import beside, device, home, median_seconds
 from atelier.perplexity import evaluate_perplexity
 from atelier.text import number, percent
 from atelier.training import Log, corpus_tokens, train, windows
@@ -208,11 +208,7 @@ def swap_voices(
     for opening in openings:
         rows = []
         for name, weights in settings.items():
-            synchronize()
-            start = time.perf_counter()
-            put_back(ready, weights)
-            synchronize()
-            durations.append(time.perf_counter() - start)
+            durations.append(median_seconds(partial(put_back, ready, weights), repeats=1, warmup=0))
             told = continuation(ready, tokenizer, opening, n_new)
             rows.append([name, f"{opening}{told}".replace("\n", " / "), base_hash(ready)])
         table(rows, header=["", "texte", "empreinte de la base"], caption=f"Amorce : « {opening} »")
