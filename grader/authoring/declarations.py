@@ -47,7 +47,7 @@ class ChapterError(UserError):
         self.problems = problems
 
 
-class Unreadable(Exception):
+class Malformed(Exception):
     """Du texte déclaré qui ne suit pas sa forme : (ligne dans ce texte, depuis 1 ; ce qui ne va pas)."""
 
     def __init__(self, line: int, message: str) -> None:
@@ -141,7 +141,7 @@ def read_misconceptions(text: str) -> list[Written]:
 def _misconception(lines: Sequence[str], first: int) -> Written:
     head = _HEAD.fullmatch(lines[0].rstrip())
     if head is None:
-        raise Unreadable(first, f"« {lines[0].strip()} » : attendu « nom   ancien → nouveau ».")
+        raise Malformed(first, f"« {lines[0].strip()} » : attendu « nom   ancien → nouveau ».")
     changes: list[Change] = []
     function = ""
     sentence: list[str] = []
@@ -169,16 +169,16 @@ def _misconception(lines: Sequence[str], first: int) -> Written:
         elif mark == "+" and previous in ("-", "+"):
             changes[-1].new += f"\n{rest}" if changes[-1].new else rest
         else:
-            raise Unreadable(number, f"« {line} » ne suit rien qu'il puisse remplacer.")
+            raise Malformed(number, f"« {line} » ne suit rien qu'il puisse remplacer.")
         previous = mark
     if not sentence:
-        raise Unreadable(first, f"l'idée fausse `{head[1]}` n'a pas de phrase.")
+        raise Malformed(first, f"l'idée fausse `{head[1]}` n'a pas de phrase.")
     if bool(function) == bool(changes):
-        raise Unreadable(first, f"l'idée fausse `{head[1]}` remplace du texte, ou désigne une fonction (= nom).")
+        raise Malformed(first, f"l'idée fausse `{head[1]}` remplace du texte, ou désigne une fonction (= nom).")
     for change in changes:
         if not change.lines and not change.new:
             said = f"« {change.old} » n'est remplacé par rien : écrivez « → {_NOTHING} » pour l'effacer."
-            raise Unreadable(first, said)
+            raise Malformed(first, said)
         change.new = "" if change.new == _NOTHING else change.new
     return Written(head[1], function or Swap(changes), typeset(" ".join(sentence)), not head[2], first)
 
@@ -200,7 +200,7 @@ def read_quizzes(text: str) -> dict[str, tuple[Quiz, int]]:
     for start, end in zip(starts, [*starts[1:], len(lines)], strict=True):
         name = lines[start][3:].strip()
         if name in found:
-            raise Unreadable(start + 1, f"deux quiz portent le nom `{name}`.")
+            raise Malformed(start + 1, f"deux quiz portent le nom `{name}`.")
         question: list[str] = []
         choices: list[tuple[str, bool, list[str]]] = []
         for number, line in enumerate(lines[start + 1 : end], start + 2):
@@ -212,14 +212,14 @@ def read_quizzes(text: str) -> dict[str, tuple[Quiz, int]]:
                 question.append(line.strip())
             elif line.strip():
                 message = f"« {line.strip()} » : attendu « - [ ] réponse », ou son explication en retrait."
-                raise Unreadable(number, message)
+                raise Malformed(number, message)
         told = [Choice(typeset(text), typeset(" ".join(why)), correct) for text, correct, why in choices]
         paragraphs = "\n".join(question).strip().split("\n\n")
         asked = "\n\n".join(" ".join(p.split("\n")) for p in paragraphs)
         try:
             found[name] = (Quiz(typeset(asked), told), start + 1)
         except ValueError as error:
-            raise Unreadable(start + 1, f"{error}.") from error
+            raise Malformed(start + 1, f"{error}.") from error
     return found
 
 
@@ -281,7 +281,7 @@ def _load(package: str, path: Path, shown: str) -> Declared:
     declared = Declared(exercise, module, line=_line_of_text(path, "misconceptions"))
     try:
         declared.written = read_misconceptions(getattr(module, "misconceptions", ""))
-    except Unreadable as error:
+    except Malformed as error:
         raise problem(declared.line + error.line - 1, error.message) from error
     told = []
     for written in declared.written:
@@ -310,7 +310,7 @@ def load_quizzes(chapter: str, path: Path) -> dict[str, tuple[Quiz, int]]:
         return {}
     try:
         return read_quizzes(path.read_text(encoding="utf-8"))
-    except Unreadable as error:
+    except Malformed as error:
         shown = f"solutions/{chapter}/{path.name}"
         raise ChapterError([Problem(shown, error.line, "", error.message)]) from error
 
