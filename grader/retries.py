@@ -12,7 +12,8 @@ from itertools import chain, repeat
 class Retry:
     """`for essai in LAUNCH: …` donne 0, 1, 2… et attend entre deux ; qui a réussi sort de la boucle.
 
-    pauses : secondes d'attente, une de moins que d'essais. seconds : la dernière se répète, aussi longtemps.
+    pauses : secondes d'attente, une de moins que d'essais. seconds : au lieu d'un nombre d'essais, un temps, pendant
+    lequel la dernière pause se répète ; un essai qui l'épuise est le dernier.
     """
 
     pauses: tuple[float, ...]
@@ -20,14 +21,14 @@ class Retry:
 
     @property
     def tries(self) -> int:
-        """Essais, la répétition mise à part."""
+        """Nombre d'essais, quand ce n'est pas un temps qui les borne."""
         return len(self.pauses) + 1
 
     def __iter__(self) -> Iterator[int]:
         end = time.monotonic() + self.seconds
         yield 0
         for attempt, pause in enumerate(chain(self.pauses, repeat(self.pauses[-1])), 1):
-            if attempt >= self.tries and time.monotonic() >= end:
+            if time.monotonic() >= end if self.seconds else attempt == self.tries:
                 return
             time.sleep(pause)
             yield attempt
