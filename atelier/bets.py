@@ -60,7 +60,7 @@ def settle(name: str, measured: Guess) -> None:
         verdict = "c'est bien ce qui se mesure" if kept == measured else f"la mesure dit {_said(measured)}"
     else:
         verdict = f"la mesure donne {number(float(measured), 4)}{_ratio(float(kept), float(measured))}"
-    note(typeset(f"Vous aviez parié {_said(kept)} ; {verdict}."))
+    note(f"Vous aviez parié {_said(kept)} ; {verdict}.")
 
 
 def guessed(name: str) -> Guess | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from atelier.naming import exercise_of
 from atelier.paths import asset
-from atelier.text import column, graduation, grid
+from atelier.text import column, graduation, grid, typeset
 from atelier.text import number as number
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def show(fig: Figure, alt: str) -> None:
         raise ValueError("une figure a besoin d'un texte alternatif : show(fig, alt=« ce qu'elle montre »).")
     import matplotlib.pyplot as plt
 
+    alt = typeset(alt)
     _french_ticks(fig)
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=130, bbox_inches="tight", facecolor="white", metadata={"Software": None})
@@ -121,6 +122,7 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str], caption: str = "
         + "</tr>"
         for line in cells
     )
+    caption = typeset(caption)
     title = f'<caption style="text-align:left;caption-side:top">{html.escape(caption)}</caption>' if caption else ""
     markup = f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     lines = grid(header, rows)
@@ -131,7 +133,8 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str], caption: str = "
 
 
 def note(text: str) -> None:
-    """Affiche une phrase (gardée elle aussi par `recorded`)."""
+    """Affiche une phrase, composée (gardée elle aussi par `recorded`)."""
+    text = typeset(text)
     markup = f"<p>{html.escape(text)}</p>"
     if _recording is not None:
         _recording.append({"kind": "html", "html": markup, "text": text})

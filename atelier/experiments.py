@@ -71,7 +71,7 @@ class Experiment:
             return self._recorded(missing)
         start = time.perf_counter()
         value = self.function(**changes)
-        note(typeset(f"Mesuré ici, en {number(time.perf_counter() - start, 2)} s."))
+        note(f"Mesuré ici, en {number(time.perf_counter() - start, 2, unit='s')}.")
         return value
 
     def _recorded(self, missing: Sequence[str]) -> Any:
@@ -82,7 +82,7 @@ class Experiment:
         if path is None:
             raise LookupError(typeset(f"{self.name} attend {waiting}, et l'auteur n'en a pas enregistré de résultat."))
         found = load(path)
-        note(typeset(f"Résultat de l'auteur ({found.machine} ; {long_date(found.date)}), en attendant {waiting}."))
+        note(f"Résultat de l'auteur ({found.machine} ; {long_date(found.date)}), en attendant {waiting}.")
         return found.value
 
     def record(self, chapter: str, redo: bool = False) -> tuple[Path, Result | None]:

@@ -117,6 +117,8 @@ def number(
     - Le signe vient du nombre : « − » (U+2212) s'il est négatif, « + » s'il est positif et que `signed` est vrai.
       Arrondi à zéro par `decimals`, il n'en a plus.
     """
+    if getattr(value, "ndim", None) == 0:  # un scalaire de torch ou de numpy
+        value = value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
         return str(value)
     value = int(value) if isinstance(value, Integral) else float(value)

@@ -277,6 +277,6 @@ def _name_points(ax: Any, points: dict[str, tuple[float, float]]) -> None:
 
 def _alt(lines: list[Row]) -> str:
     body = " ; ".join(
-        f"{r['name']}, {number(r['bytes'] / 1e6)} Mo, perplexité {number(r['perplexity'])}" for r in lines
+        f"{r['name']}, {number(r['bytes'] / 1e6, unit='Mo')}, perplexité {number(r['perplexity'])}" for r in lines
     )
     return f"Nuage de points, perplexité contre taille du fichier : {body}."

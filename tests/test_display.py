@@ -36,7 +36,7 @@ def test_alt_text_reaches_the_exported_page(tmp_path):
         tmp_path,
     )
     page, _ = HTMLExporter(template_name="lab").from_notebook_node(nb)
-    assert 'alt="Une droite &lt;qui&gt; monte de « 1 » à « 2 »."' in page
+    assert 'alt="Une droite &lt;qui&gt; monte de «\u00a01\u00a0» à «\u00a02\u00a0»."' in page
     assert page.count("<img") == 1  # la figure n'est pas affichée une seconde fois par le noyau
     assert '<th scope="col"' in page and "<caption" in page and "12\u202f345" in page
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from babel.dates import format_date
 from babel.numbers import format_decimal
 from hypothesis import given
@@ -108,6 +109,8 @@ def test_seventeen_digits_tell_every_float_apart(value: float) -> None:
         (number(np.float32(0.5)), "0,5"),
         (number(np.int64(12345)), f"12{THIN}345"),
         (number(Fraction(1, 8)), "0,125"),
+        (number(torch.tensor(0.5)), "0,5"),
+        (number(np.array(3)), "3"),
         (number(1 << 300), "un entier de 301 bits"),
         (number(-(1 << 100_000)), "un entier de 100001 bits"),
         (number(6.1e-5), "6,1·10⁻⁵"),

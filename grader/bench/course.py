@@ -275,7 +275,7 @@ def colibri() -> Iterator[Measure]:
 
     text = extract("a_validation")
     found = evaluate_perplexity(load_model("colibri"), text, max_tokens=len(text))
-    detail = f"a_validation en entier, {number(found.tokens)} jetons, {number(found.seconds)} s"
+    detail = f"a_validation en entier, {number(found.tokens)} jetons, {number(found.seconds, unit='s')}"
     yield Measure("Colibri, bits par octet", found.bits_per_byte, "bits", detail)
     yield Measure("Colibri, perplexité", found.perplexity, "par jeton", detail)
 

@@ -127,7 +127,7 @@ def write_on(beginning: str, tokens: int = 40, seed: int = 0) -> None:
     )
     print(f"{tokenizer.decode(written[0, 1:], skip_special_tokens=True)} …")
     count = sum(p.numel() for p in model.parameters())
-    print(f"\n[{number(count)} paramètres, {number(count * 4 / 1e6, 3)} Mo à quatre octets par paramètre]")
+    print(f"\n[{number(count)} paramètres, {number(count * 4 / 1e6, 3, unit='Mo')} à quatre octets par paramètre]")
 
 
 # --- `check`, montré sans exercice -----------------------------------------------------------------------------------

@@ -348,9 +348,7 @@ def settings_compared(model: GPT2LMHeadModel, tokenizer: Any, prompt: str, n_new
         loss = F.cross_entropy(logits.transpose(1, 2), new).item()
         pairs = {(a, b) for row in new.tolist() for a, b in zip(row, row[1:], strict=False)}
         varied = len(pairs) / (new.shape[0] * (n_new - 1))
-        rows.append(
-            [name, _one_line(tokenizer.decode(new[0])), number(math.exp(loss), 3), f"{number(100 * varied, 3)} %"]
-        )
+        rows.append([name, _one_line(tokenizer.decode(new[0])), number(math.exp(loss), 3), percent(varied, 3)])
     table(
         rows,
         header=["réglage", f"«{NBSP}{prompt} …{NBSP}»", "perplexité, par Colibri", "paires de jetons différentes"],

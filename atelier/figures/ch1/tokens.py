@@ -72,7 +72,7 @@ def _tokens(tokenizer: Any, text: str) -> Shown:
     n_bytes = len(text.encode())
     summary = (
         f"{len(text)} caractères, {n_bytes} octets, {len(ids)} jetons{NBSP}: "
-        f"{number(n_bytes / max(len(ids), 1), 3)} octets par jeton."
+        f"{number(n_bytes / max(len(ids), 1), 3, unit='octets')} par jeton."
     )
     head = ("rang", "jeton", "octets (hexadécimal)", "identifiant")
     lines = "".join(
@@ -310,17 +310,17 @@ def next_token(model: GPT2LMHeadModel, tokenizer: Any, text: str, k: int = 10) -
     ax.set_yticks(range(k), names, family="monospace")
     ax.invert_yaxis()
     for i, v in enumerate(values):
-        ax.text(v, i, f" {number(v, 3)} %", va="center", fontsize=8.5)
+        ax.text(v, i, f" {number(v, 3, unit='%')}", va="center", fontsize=8.5)
     ax.set_xlim(0, max(values) * 1.15)
     ax.set_xlabel("probabilité (%)")
     french(ax, y=False)
-    told = ", ".join(f"«{NBSP}{n}{NBSP}» {number(v, 3)} %" for n, v in zip(names, values, strict=True))
+    told = ", ".join(f"«{NBSP}{n}{NBSP}» {number(v, 3, unit='%')}" for n, v in zip(names, values, strict=True))
     show(fig, alt=f"Barres des {k} jetons les plus probables après «{NBSP}{text}{NBSP}»{NBSP}: {told}.")
     entropy = -(probabilities * probabilities.clamp_min(1e-30).log2()).sum().item()
     note(
-        f"Ces {k} jetons réunissent {number(sum(values), 3)} % de la probabilité ; les "
+        f"Ces {k} jetons réunissent {number(sum(values), 3, unit='%')} de la probabilité ; les "
         f"{number(len(probabilities) - k)} autres se partagent le reste. L'hésitation totale (entropie) vaut "
-        f"{number(entropy, 3)} bits, autant qu'entre {number(2**entropy, 3)} jetons équiprobables."
+        f"{number(entropy, 3, unit='bits')}, autant qu'entre {number(2**entropy, 3)} jetons équiprobables."
     )
 
 

@@ -227,7 +227,7 @@ def _context_cost(model: GPT2LMHeadModel, context: int, name: str) -> tuple[Any,
     ax.set_xlabel("contexte T (jetons, échelle logarithmique)")
     ax.set_ylabel("FLOP par jeton, à l'aller")
     ax.set_title(
-        f"{name}, contexte de {number(context)} jetons{NBSP}: l'attention fait {number(share, 3)}{NBSP}% du passage",
+        f"{name}, contexte de {number(context)} jetons{NBSP}: l'attention fait {number(share, 3, unit='%')} du passage",
         fontsize=10,
     )
     ax.legend(frameon=False, fontsize=9)
@@ -237,7 +237,7 @@ def _context_cost(model: GPT2LMHeadModel, context: int, name: str) -> tuple[Any,
         f"changent pas "
         f"({flops_text(rest[0])}){NBSP}; l'attention double avec le contexte et les rejoint vers "
         f"{number(round(crossing))} "
-        f"jetons. À {number(context)} jetons, elle fait {number(share, 3)}{NBSP}% de {flops_text(total[at])}."
+        f"jetons. À {number(context)} jetons, elle fait {number(share, 3, unit='%')} de {flops_text(total[at])}."
     )
     return fig, alt
 

@@ -119,7 +119,7 @@ def _seed_text(measures: dict[str, Any], points: list[Record]) -> str:
     return (
         f"Une graine par point{NBSP}; au plus petit budget, {seeds} graines sur {len(spreads)} tailles s'écartent "
         f"d'au plus "
-        f"{number(widest, 2)} nat."
+        f"{number(widest, 2, unit='nat')}."
     )
 
 
@@ -221,7 +221,7 @@ def one_more_point(n_layer: int, d_model: int, compute: float, seed: int = 0) ->
     show(
         fig,
         alt=f"Les courbes à budget constant, et votre point{NBSP}: {number(point.params)} paramètres, "
-        f"{number(point.loss, 4)} nats. {where}",
+        f"{number(point.loss, 4, unit='nats')}. {where}",
     )
     note(
         f"{number(point.params)} paramètres, {number(point.steps)} pas, {number(point.tokens)} jetons, "

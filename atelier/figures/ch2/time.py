@@ -207,7 +207,7 @@ def training_step(
         "passage avant, par jeton)",
     )
     if card.peak is not None:
-        note(f"Mémoire de la carte, au plus haut, en {name}{NBSP}: {number(card.peak / 2**30, 3)} Gio.")
+        note(f"Mémoire de la carte, au plus haut, en {name}{NBSP}: {number(card.peak / 2**30, 3, unit='Gio')}.")
     fig, ax = canvas(8.0, 0.9 + 0.6 * len(bars))
     parts = {"aller": (BLUE, ""), "retour": (ORANGE, "//"), "optimiseur": (GREEN, "..")}
     for i, times in enumerate(bars.values()):
@@ -221,7 +221,7 @@ def training_step(
     french(ax, y=False)
     ax.legend(ncols=3, frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     told = f"{NBSP}; ".join(
-        f"{name}{NBSP}: " + ", ".join(f"{part} {number(1000 * times[part], 3)} ms" for part in parts)
+        f"{name}{NBSP}: " + ", ".join(f"{part} {number(1000 * times[part], 3, unit='ms')}" for part in parts)
         for name, times in bars.items()
     )
     show(fig, alt=f"Durée d'un pas d'apprentissage, découpée en aller, retour et optimiseur. {told}.")
@@ -264,8 +264,8 @@ def colibri_log(model: GPT2LMHeadModel, training: Any, forward: Any, watts: floa
         rows.append(["MFU", percent(counted / seconds / peak, 3)])
     joules = watts * seconds
     rows += [
-        [f"énergie, à {number(watts, 3)} W supposés{NBSP}: E = P·t",
-         f"{number(joules / 1000, 3)} kJ, soit {number(joules / 3600, 3)} Wh"],
+        [f"énergie, à {number(watts, 3, unit='W')} supposés{NBSP}: E = P·t",
+         f"{number(joules / 1000, 3, unit='kJ')}, soit {number(joules / 3600, 3, unit='Wh')}"],
         ["opérations par joule", number(counted / joules / 1e9, 3, unit="milliards")],
     ]  # fmt: skip
     table(rows, header=["Colibri, apprentissage retenu", ""], caption="assets/colibri/recette.json et journal.csv")
@@ -301,7 +301,7 @@ def _journal_figure(params: int, journal: dict[str, list[float]]) -> None:
         alt=f"À gauche, perte de Colibri selon le calcul dépensé{NBSP}: de {number(smooth[0], 3)} à "
         f"{number(smooth[-1], 3)} nats, pour {flops_text(6 * params * journal['jetons'][-1])}. À droite, vitesse au "
         f"fil du "
-        f"temps{NBSP}: entre {number(min(speed), 3)} et {number(max(speed), 3)} GFLOP/s.",
+        f"temps{NBSP}: entre {number(min(speed), 3)} et {number(max(speed), 3, unit='GFLOP/s')}.",
     )
 
 

@@ -145,7 +145,7 @@ def temperature(
         french(right)
         told = ", ".join(f"{w} {percent(v)}" for w, v in zip(words[:5], values, strict=False))
         return fig, (
-            f"Suite de « {text} » à la température {number(T, 3)} : {told}. Entropie {number(h, 3)} nats, "
+            f"Suite de « {text} » à la température {number(T, 3)} : {told}. Entropie {number(h, 3, unit='nats')}, "
             f"sur {number(top, 3)} au plus ; elle croît avec la température."
         )
 
@@ -188,7 +188,7 @@ def fit_by_hand(kl: Callable[[Tensor, Tensor], Tensor], centre: float = 0.0, wid
         ax.legend(frameon=False, fontsize=9)
         alt = (
             f"Loi P à deux bosses, en −2 et 2,5 ; loi Q en cloche, centrée en {number(centre, 3)}, de largeur "
-            f"{number(width, 3)}. D(P ‖ Q) = {number(forward, 3)}, D(Q ‖ P) = {number(backward, 3)} nats."
+            f"{number(width, 3)}. D(P ‖ Q) = {number(forward, 3)}, D(Q ‖ P) = {number(backward, 3, unit='nats')}."
         )
         return fig, alt
 
@@ -211,9 +211,9 @@ def two_directions(kl: Callable[[Tensor, Tensor], Tensor]) -> None:
     for ax, values, name in ((axes[0], forward, "D(P ‖ Q)"), (axes[1], backward, "D(Q ‖ P)")):
         k = int(values.argmin())
         centre, width = settings[k]
-        _bumps(ax, laws[k], f"le plus petit {name} : {number(values[k].item(), 3)} nat")
+        _bumps(ax, laws[k], f"le plus petit {name} : {number(values[k].item(), 3, unit='nat')}")
         told.append(
-            f"{name} est le plus petit, {number(values[k].item(), 3)} nat, pour une cloche centrée en "
+            f"{name} est le plus petit, {number(values[k].item(), 3, unit='nat')}, pour une cloche centrée en "
             f"{number(centre, 3)} et de largeur {number(width, 3)}"
         )
     axes[0].legend(frameon=False, fontsize=8.5)
@@ -241,7 +241,7 @@ def kl_facts(kl: Callable[[Tensor, Tensor], Tensor], pairs: int = 2000) -> None:
         f"Sur {number(pairs)} couples de lois tirés au hasard : la plus petite divergence vaut "
         f"{number(one.min().item(), 2)} "
         "nat, aucune n'est négative ; les deux sens diffèrent en moyenne de "
-        f"{number((one - other).abs().mean().item(), 2)} nat."
+        f"{number((one - other).abs().mean().item(), 2, unit='nat')}."
     )
 
 

@@ -136,7 +136,7 @@ def same_bits() -> None:
         fig,
         alt=f"Perplexité contre bits par poids, modèle entier {number(dense, 3)} à 16 bits. "
         + " ; ".join(
-            f"{label} : " + ", ".join(f"{number(b, 3)} bits {number(p, 3)}" for b, p in line)
+            f"{label} : " + ", ".join(f"{number(b, 3, unit='bits')} {number(p, 3)}" for b, p in line)
             for label, line, _ in groups
         )
         + ".",

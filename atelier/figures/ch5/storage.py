@@ -225,7 +225,7 @@ def products(
         told.append(
             f"{plural(n, 'jeton')} : "
             + ", ".join(
-                f"à {percent(a)} dense {number(1000 * t[0], 2)} ms, CSR {number(1000 * t[1], 2)} ms"
+                f"à {percent(a)} dense {number(1000 * t[0], 2, unit='ms')}, CSR {number(1000 * t[1], 2, unit='ms')}"
                 for a, t in found.items()
             )
         )

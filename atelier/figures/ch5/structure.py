@@ -69,7 +69,7 @@ def head_scores(model: GPT2LMHeadModel, ids: Tensor) -> Tensor:
     show(
         fig,
         alt=f"Carte bloc par tête. La moins utile : bloc {low[0]}, tête {low[1]}, {number(flat.min().item(), 2)} nat ; "
-        f"la plus utile : bloc {high[0]}, tête {high[1]}, {number(flat.max().item(), 3)} nat.",
+        f"la plus utile : bloc {high[0]}, tête {high[1]}, {number(flat.max().item(), 3, unit='nat')}.",
     )
     small = int((flat < 0.02).sum())
     note(f"{small} têtes sur {len(flat)} coûtent moins de 0,02 nat, soit 2 % de perplexité, chacune de son côté.")

@@ -79,7 +79,7 @@ def transfer(pool: Any, n: int, steps: int, n_test: int) -> None:
         log = train(reader, some.batches(16, 7), steps, lr=rate, loss=tasks.label_loss, what=start)
         live[start] = tasks.accuracy(tasks.outputs(reader, test).argmax(1), test.labels)
         note(
-            f"{WAYS[start]}, {n} textes, {steps} pas ({number(log.seconds, 2)} s) : "
+            f"{WAYS[start]}, {n} textes, {steps} pas ({number(log.seconds, 2, unit='s')}) : "
             f"{percent(live[start], 3)} de bonnes réponses sur {n_test} textes de test."
         )
     if (found := measures("transfert 0")) is not None:
@@ -200,8 +200,8 @@ def head_alone(model: GPT2LMHeadModel, pool: Any, fit: Any, sizes: Sequence[int]
         caption=f"Tête seule : bonnes réponses sur {n_test} textes de test (une graine)",
     )
     note(
-        f"Lire les {number(max(sizes) + n_test)} textes, une fois : {number(reading, 2)} s. "
-        f"Apprendre une tête, cent pas : {number(learning, 2)} s en moyenne."
+        f"Lire les {number(max(sizes) + n_test)} textes, une fois : {number(reading, 2, unit='s')}. "
+        f"Apprendre une tête, cent pas : {number(learning, 2, unit='s')} en moyenne."
     )
 
 
@@ -283,7 +283,7 @@ def rate_sensitivity() -> None:
         ax.set(xscale="log", xlabel="taux d'apprentissage")
         french(ax)
     told = " ; ".join(
-        f"{label} : " + ", ".join(f"{number(r, 2)} donne {number(v, 3)} %" for r, v in zip(*line, strict=True))
+        f"{label} : " + ", ".join(f"{number(r, 2)} donne {number(v, 3, unit='%')}" for r, v in zip(*line, strict=True))
         for label, line in lines.items()
     )
     show(fig, alt=f"À gauche, justesse selon le taux. {told}. À droite, perplexité sur A après ajustement de tout : "

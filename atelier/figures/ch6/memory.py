@@ -174,7 +174,7 @@ def activation_bytes(model: GPT2LMHeadModel, freeze: Any, batch: int = 8, length
         shown.append(SHOWN_DEPTHS.get(name, name))
         told.append(f"{shown[-1]}, {number(total, 3)} Mo dont {number(found['activations'] / 1e6, 3)} d'activations")
         if card.peak is not None:
-            note(f"{shown[-1]} : pic mesuré sur la carte, {number(card.peak / 1e6, 4)} Mo.")
+            note(f"{shown[-1]} : pic mesuré sur la carte, {number(card.peak / 1e6, 4, unit='Mo')}.")
     model.requires_grad_(True)
     axes[0].set_yticks(range(len(chosen)), shown)
     axes[0].invert_yaxis()
@@ -258,4 +258,4 @@ def board_row(model: GPT2LMHeadModel, steps: int) -> None:
 
     n_bytes = len(save({name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}))
     row = save_variant("fantasy", model, n_bytes, CHAPTER, f"tout ajusté sur la fantasy (B), {steps} pas")
-    note(f"Perplexité sur A : {number(row['perplexity'], 4)} ; {number(row['bytes'])} octets, ceux de Colibri.")
+    note(f"Perplexité sur A : {number(row['perplexity'], 4)} ; {number(row['bytes'], unit='octets')}, ceux de Colibri.")

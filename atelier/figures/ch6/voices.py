@@ -77,7 +77,7 @@ def new_voice(voice: str, steps: int, lr: float = 1e-3) -> GPT2LMHeadModel:
     log = train(model, batches, steps, lr=lr, what=VOICES[voice])
     smooth = log.smoothed(10)
     note(
-        f"{TEXTS[voice]} : {steps} pas de 8 × 96 jetons en {number(log.seconds, 2)} s ; "
+        f"{TEXTS[voice]} : {steps} pas de 8 × 96 jetons en {number(log.seconds, 2, unit='s')} ; "
         f"perte {number(log.losses[0], 3)} au premier pas, {number(smooth[-1], 3)} à la fin (moyenne de dix pas)."
     )
     return model

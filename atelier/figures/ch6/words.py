@@ -64,7 +64,7 @@ def tagging(align: Any, n: int, steps: int, n_test: int) -> None:
     log = train(reader, known.batches(8, 0), steps, lr=1e-3, loss=tasks.label_loss, what="étiquetage")
     predicted = tasks.outputs(lambda ids, mask: reader(ids, mask).argmax(-1), test, len(test)).long()
     note(
-        f"{len(known)} phrases, {steps} pas ({number(log.seconds, 2)} s) : "
+        f"{len(known)} phrases, {steps} pas ({number(log.seconds, 2, unit='s')}) : "
         f"{percent(tasks.tag_accuracy(predicted, test), 3)} des mots de {len(test)} phrases de test."
     )
     line = tasks.tagged("test")[SHOWN]

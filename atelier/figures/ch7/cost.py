@@ -366,7 +366,7 @@ def _time_bars(groups: dict[str, dict[str, dict[str, float]]]) -> None:
         ax.set_title(where, fontsize=9.5)
         ax.set_xlabel("ms par pas")
         french(ax, y=False)
-        told += [f"{where}, {n} : {number(t['pas'], 3)} ms" for n, t in group.items()]
+        told += [f"{where}, {n} : {number(t['pas'], 3, unit='ms')}" for n, t in group.items()]
     fig.legend(
         *getattr(axes, "flat", [axes])[0].get_legend_handles_labels(),
         ncols=3,

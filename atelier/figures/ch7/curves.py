@@ -158,7 +158,7 @@ def widths_measured(
     ax.set_ylabel("perplexité sur B")
     ax.legend(frameon=False, fontsize=8.5, loc="lower left", bbox_to_anchor=(0.0, 0.06))
     told = ", ".join(
-        f"m = {m} ({number(s, 2)} %) {number(p, 3)}" for m, s, p in zip(swept, shares, middle, strict=True)
+        f"m = {m} ({number(s, 2, unit='%')}) {number(p, 3)}" for m, s, p in zip(swept, shares, middle, strict=True)
     )
     show(
         fig,

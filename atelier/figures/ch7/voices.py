@@ -186,7 +186,7 @@ def learn_voices(
         rows,
         header=["modèle", "sur A", "sur B", "sur B′"],
         caption=f"Perplexité sur {number(max_tokens)} jetons de validation, après {steps} pas pour chaque voix "
-        f"({number(seconds, 2)} s en tout)",
+        f"({number(seconds, 2, unit='s')} en tout)",
     )
     return voices
 
@@ -214,7 +214,7 @@ def swap_voices(
         table(rows, header=["", "texte", "empreinte de la base"], caption=f"Amorce : « {opening} »")
     middle = sorted(durations)[len(durations) // 2]
     note(
-        f"Changer de voix : {number(1000 * middle, 2)} ms, pour recopier "
+        f"Changer de voix : {number(1000 * middle, 2, unit='ms')}, pour recopier "
         f"{number(trained_count(ready))} nombres. La base n'est jamais rechargée. (« / » marque un retour à la ligne.)"
     )
 

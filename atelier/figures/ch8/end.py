@@ -114,7 +114,7 @@ def final_figure(found: dict[str, Any]) -> None:
             ax.margins(0.22)
             french(ax)
     told = " ; ".join(
-        f"{m} : {number(line['octets'] / 1e6, 3)} Mo, {number(line['ms'], 3)} ms par pas, "
+        f"{m} : {number(line['octets'] / 1e6, 3, unit='Mo')}, {number(line['ms'], 3, unit='ms')} par pas, "
         f"B {number(_mean(line['langue'], 'B'), 4)} (A {number(_mean(line['langue'], 'A'), 4)}), "
         f"{percent(_mean(line['classes'], 'exactitude'), 3)} de "
         f"justes (A {number(_mean(line['classes'], 'A'), 4)})"
@@ -139,7 +139,7 @@ def row_lora(model: GPT2LMHeadModel, lora: GPT2LMHeadModel, inject: Any, merge: 
         CHAPTER,
         "adapté à la fantasy par LoRA, fusionné (perplexité sur A : ce qu'il en a oublié)",
     )
-    note(f"« lora-b » : perplexité {number(row['perplexity'], 4)} sur A, {number(row['bytes'])} octets.")
+    note(f"« lora-b » : perplexité {number(row['perplexity'], 4)} sur A, {number(row['bytes'], unit='octets')}.")
 
 
 class _Subset:

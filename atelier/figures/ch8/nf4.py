@@ -160,7 +160,7 @@ def double_quantization(block: int = BLOCK, second: int = 256) -> None:
     saved = once - twice
     sizes = {"les couches de Colibri": 2_211_840, "7 milliards": 7e9, "65 milliards": 65e9}
     told = " ; ".join(f"{name} : {byte_size(saved * n / 8)}" for name, n in sizes.items())
-    note(f"Gain : {number(once, 3)} − {number(twice, 3)} = {number(saved, 3)} bit par poids, soit pour {told}.")
+    note(f"Gain : {number(once, 3)} − {number(twice, 3)} = {number(saved, 3, unit='bit')} par poids, soit pour {told}.")
 
 
 @from_measures("qlora", "delta", "langue")
@@ -231,4 +231,4 @@ def row_nf4(model: GPT2LMHeadModel, quantize: Any, table_: Tensor) -> None:
         CHAPTER,
         "poids sur 4 bits en NF4, par blocs de 64, calcul en FP32",
     )
-    note(f"« nf4 » : perplexité {number(row['perplexity'], 4)}, {number(size)} octets.")
+    note(f"« nf4 » : perplexité {number(row['perplexity'], 4)}, {number(size, unit='octets')}.")

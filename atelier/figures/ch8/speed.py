@@ -95,7 +95,7 @@ def cache_here(model: GPT2LMHeadModel, inject: Inject, rank: int, n_windows: int
         caption=f"LoRA dans les {top} derniers blocs sur {model.config.n_layer}, {n_windows} fenêtres de {LENGTH} "
         f"jetons lues {passes_} fois",
     )
-    note(f"Plus grand écart entre les deux suites de pertes : {number(gap, 2)} nat.")
+    note(f"Plus grand écart entre les deux suites de pertes : {number(gap, 2, unit='nat')}.")
 
 
 # --- Les deux réponses des diapositives, départagées ----------------------------------------------------------------
@@ -298,7 +298,7 @@ def paper_arithmetic() -> None:
         ["« 350 GB », un modèle", f"175 255,8 M × 2 octets = {number(2 * total / 1e9, 4)} Go", "juste, en FP16"],
         [
             "« 35MB », son LoRA à r = 4",
-            f"18,87 M × 2 octets = {number(2 * 18_874_368 / 1e6, 3)} Mo",
+            f"18,87 M × 2 octets = {number(2 * 18_874_368 / 1e6, 3, unit='Mo')}",
             f"« roughly 10,000× » : {number(total / 18_874_368, 4)}",
         ],
         [
@@ -318,12 +318,12 @@ def paper_arithmetic() -> None:
         ],
         [
             "« 1.2TB to 350GB » à l'entraînement",
-            f"3 × 350,5 = {number(3 * 2 * total / 1e12, 3)} To avec deux moments en FP16",
+            f"3 × 350,5 = {number(3 * 2 * total / 1e12, 3, unit='To')} avec deux moments en FP16",
             "« by up to 2/3 » : un modèle au lieu de trois ; c'est notre lecture",
         ],
         [
             "100 tâches (note 4)",
-            f"350 Go + 100 × 35 Mo = {number(350 + 100 * 0.035, 4)} Go",
+            f"350 Go + 100 × 35 Mo = {number(350 + 100 * 0.035, 4, unit='Go')}",
             "contre 100 × 350 Go = 35 To",
         ],
     ]

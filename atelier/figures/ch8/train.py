@@ -126,7 +126,7 @@ def start_curves(found: dict[str, Any]) -> None:
         steps = [5 * (i + 1) for i in range(len(curve))]
         end = statistics.mean(r["B"] for r in runs)
         if min(curve) > 5:  # un modèle abîmé dès le départ écraserait les autres courbes
-            beyond = f"{label} : hors cadre, de {number(curve[0], 3)} à {number(curve[-1], 3)} nats"
+            beyond = f"{label} : hors cadre, de {number(curve[0], 3)} à {number(curve[-1], 3, unit='nats')}"
             ax.text(0.98, 0.98, beyond, transform=ax.transAxes, ha="right", va="top", fontsize=9)
         else:
             ax.plot(steps, curve, label=f"{label} ({plural(len(runs), 'graine')})", **style)
@@ -184,7 +184,7 @@ def train_lora(
     note(f"Avant le premier pas, plus grand écart de logits avec la base : {number(gap, 2)}.")
     _rank_figure(rank, after, steps)
     if os.environ.get("COURS_ENREGISTRER") != "1":
-        note(f"{steps} pas en {number(log.seconds, 2)} s.")
+        note(f"{steps} pas en {number(log.seconds, 2, unit='s')}.")
     return adapted
 
 

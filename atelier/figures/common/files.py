@@ -29,5 +29,5 @@ def announce(row: dict[str, Any]) -> None:
     """Dit la ligne qui vient d'être inscrite au tableau."""
     note(
         f"Au tableau : « {row['name']} », perplexité {number(row['perplexity'])}, "
-        f"{number(row['bytes'])} octets, {number(row['ms'], 3)} ms par fenêtre."
+        f"{number(row['bytes'], unit='octets')}, {number(row['ms'], 3, unit='ms')} par fenêtre."
     )
