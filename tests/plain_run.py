@@ -1,9 +1,9 @@
-"""Des chapitres résolus en Python ordinaire, sans Jupyter : `python tests/plain_run.py [--short] CHAPITRE…`.
+"""Des chapitres résolus en Python ordinaire, sans Jupyter : `python tests/plain_run.py [--short] [--taken] CHAPITRE…`.
 
 L'appareil est dans COURS_DEVICE ; « carte » et « apple » sont la carte simulée (tests/carte.py), avec et sans float64.
 Une cellule qui échoue n'arrête pas les suivantes. La dernière ligne écrite est un JSON, une entrée par chapitre :
 durée, mémoire, échecs. --short : ce qui répète beaucoup fait peu, car c'est l'appareil que l'on éprouve, et non les
-valeurs.
+valeurs. --taken : après chaque exercice, une variable prend son nom.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def abridge() -> None:
         return seconds(run, 1, 0)
 
     training.train, perplexity.evaluate_perplexity, hardware.median_seconds = short_train, short_evaluate, once
-    atelier.passed = lambda fn: True
+    atelier.passed = lambda fn: callable(fn)
     Figure.savefig = lambda self, file, **_: file.write(bytes(24))
 
 
@@ -60,8 +60,11 @@ def where(error: BaseException) -> str:
     return " ← ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(ours[-3:]))
 
 
-def run(chapter: str) -> dict[str, Any]:
-    """Exécute toutes les cellules de code d'un chapitre résolu ; rend ce qui a été mesuré."""
+def run(chapter: str, taken: bool) -> dict[str, Any]:
+    """Exécute toutes les cellules de code d'un chapitre résolu ; rend ce qui a été mesuré.
+
+    taken : une fois l'exercice écrit, son nom désigne un nombre.
+    """
     import torch
 
     from grader.authoring.chapters import load_chapter
@@ -71,13 +74,15 @@ def run(chapter: str) -> dict[str, Any]:
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     for cell in load_chapter(chapter).cells:
-        if cell.kind not in ("code", "setup", "exercise"):
+        if cell.kind not in ("code", "setup", "exercise", "experiment"):
             continue
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 exec(compile(cell.source, f"{chapter}, ligne {cell.line}", "exec"), space)
         except Exception as error:
             failures.append(f"ligne {cell.line} : {type(error).__name__} : {error}"[:300] + f" ({where(error)})")
+        if taken and cell.kind == "exercise":
+            space[cell.id] = 0.5
     return {
         "secondes": round(time.perf_counter() - start, 1),
         "carte": torch.cuda.get_device_name() if cuda else None,
@@ -93,9 +98,9 @@ def main(arguments: list[str]) -> None:
         carte.install(without_float64=os.environ["COURS_DEVICE"] == "apple")
         os.environ["COURS_DEVICE"] = carte.NAME
     if "--short" in arguments:
-        arguments.remove("--short")
         abridge()
-    print(json.dumps({chapter: run(chapter) for chapter in arguments}))
+    chapters = [argument for argument in arguments if not argument.startswith("--")]
+    print(json.dumps({chapter: run(chapter, "--taken" in arguments) for chapter in chapters}))
 
 
 if __name__ == "__main__":

@@ -11,35 +11,22 @@ from atelier.launch import environment
 from atelier.launch.environment import Trouble
 from atelier.text import number
 
-PARALLEL = ("-n", "2", "--dist", "loadfile")
-"""Deux processus, chaque fichier (donc chaque carnet, et son noyau) tout entier dans l'un des deux."""
+PARALLEL = ("-n", "2", "--dist", "worksteal")
+"""Deux processus : qui a fini prend au second la moitié de ce qui lui reste."""
 
 
-def steps(python: Path, root: Path, arguments: list[str]) -> dict[str, list[str]]:
+def steps(python: Path, arguments: list[str]) -> dict[str, list[str]]:
     """Ce qui est lancé, dans l'ordre : nom → commande. Avec des arguments, seul pytest, qui les reçoit."""
     pytest = [str(python), "-m", "pytest"]
     if arguments:
         return {"tests (pytest)": [*pytest, *arguments]}
     ruff = [str(python), "-m", "ruff"]
-    plan = {
+    return {
         "erreurs courantes (ruff check)": [*ruff, "check", "."],
         "mise en forme (ruff format)": [*ruff, "format", "--check", "."],
         "types (mypy)": [str(python), "-m", "mypy"],
         "tests (pytest)": [*pytest, *PARALLEL, "--durations=15"],
     }
-    solved = sorted(str(path.relative_to(root)) for path in root.glob("solutions/*/*.ipynb"))
-    if solved:
-        # À part des tests : une cellule par essai, dans l'ordre du carnet et sur un seul noyau.
-        plan["carnets résolus (nbval)"] = [
-            *pytest,
-            *PARALLEL,
-            "--nbval-lax",
-            "--nbval-current-env",
-            "-p",
-            "no:cacheprovider",
-            *solved,
-        ]
-    return plan
 
 
 def run(python: Path, root: Path, arguments: list[str]) -> int:
@@ -49,7 +36,7 @@ def run(python: Path, root: Path, arguments: list[str]) -> int:
     results = []
     with tempfile.TemporaryDirectory() as state:
         env["COURS_ETAT"] = state
-        for name, command in steps(python, root, arguments).items():
+        for name, command in steps(python, arguments).items():
             print(f"\n── {name}", flush=True)
             start = time.monotonic()
             code = subprocess.call(command, cwd=root, env=env)
