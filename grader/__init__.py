@@ -1,5 +1,11 @@
 """Le côté de l'enseignant : construire les carnets, les publier, relever les copies, les corriger."""
 
+import sys
+
+# jsonschema, que charge nbformat, compile en naissant trente-huit grammaires d'adresses si ce paquet est là : trois
+# secondes par processus, pour vérifier des adresses dont aucun carnet ne se sert.
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+
 
 class UserError(Exception):
     """Erreur que l'utilisateur peut réparer : montrée comme une phrase, sans trace d'exécution."""

@@ -6,12 +6,14 @@ import inspect
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load, save
 from scratch_chapter import (
     CHAPTER,
@@ -377,3 +379,9 @@ def test_run_all_goes_past_an_exercise_not_yet_written(course: Path) -> None:
     assert all(c.execution_count for c in code) and code[-1].outputs[0].text == "fin\n"
     failed = [c.metadata.nbgrader.grade_id for c in code if any(o.output_type == "error" for o in c.outputs)]
     assert failed == ["test_double", "test_Shift"]
+
+
+def test_the_grader_starts_without_compiling_grammars_that_nobody_uses() -> None:
+    """Trois secondes par processus : voir grader/__init__.py."""
+    code = "import sys, grader.authoring.build, nbformat; nbformat.validate(nbformat.v4.new_notebook())"
+    subprocess.run([sys.executable, "-c", f"{code}; assert 'lark' not in sys.modules"], cwd=ROOT, check=True)
