@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atelier.hardware import beside, device, synchronize
+from atelier.hardware import beside, device, scale, synchronize
 from atelier.models import load_tokenizer
 from atelier.perplexity import encode_documents, extract
 
@@ -24,8 +24,11 @@ from atelier.perplexity import encode_documents, extract
 def corpus_tokens(name: str, max_tokens: int | None = None, tokenizer: Any = None) -> Tensor:
     """Jetons d'un extrait livré (« a_train », « b_train », « bprime_train »…) → (n,) int64, sur CPU.
 
+    max_tokens : par défaut tout l'extrait, ou vingt mille jetons à l'échelle d'essai.
     Lève `ValueError` si l'extrait n'existe pas.
     """
+    if max_tokens is None:
+        max_tokens = scale().pick(essai=20_000, cpu=None, gpu=None)
     return encode_documents(extract(name), tokenizer or load_tokenizer("colibri"), max_tokens)
 
 

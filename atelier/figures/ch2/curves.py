@@ -206,7 +206,7 @@ def one_more_point(n_layer: int, d_model: int, compute: float, seed: int = 0) ->
     n_layer, d_model : sa taille (d_model multiple de 8) ; compute : budget, en opérations.
     """
     tokens = scale().pick(essai=1024, cpu=VALIDATION_TOKENS, gpu=VALIDATION_TOKENS)
-    ids = corpus_tokens("a_train", max_tokens=scale().pick(essai=20_000, cpu=None, gpu=None))
+    ids = corpus_tokens("a_train")
     point = train_point(n_layer, d_model, compute, ids, learning_rate(d_model), seed, tokens)
     measures, curves = _curves()
     same_text = sorted(measures.get("extrait", []), key=lambda p: p["params"])
