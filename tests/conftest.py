@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
+import grader  # noqa: E402, F401 - avant nbformat, qu'il allège
+
 if "COURS_ETAT" not in os.environ:
     os.environ["COURS_ETAT"] = tempfile.mkdtemp(prefix="cours-etat-")
     atexit.register(shutil.rmtree, os.environ["COURS_ETAT"], ignore_errors=True)
