@@ -48,6 +48,40 @@ def exige_fixture():
     return exige
 
 
+@pytest.fixture(scope="module")
+def reference(request: pytest.FixtureRequest):
+    """id → la référence de cet exercice, dans le chapitre que le module éprouve (CHAPTER)."""
+    from grader.authoring.chapters import load_chapter
+
+    return load_chapter(request.module.CHAPTER).reference
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory):
+    """Le cours d'essai, construit ; la racine du cours le temps du module."""
+    from essai import build_root, course_root
+
+    with course_root(build_root(tmp_path_factory.mktemp("racine"))) as path:
+        yield path
+
+
+@pytest.fixture(scope="module")
+def essai(tmp_path_factory: pytest.TempPathFactory):
+    """Le devoir d'essai."""
+    from essai import load_assignment, write_course
+
+    return load_assignment(write_course(tmp_path_factory.mktemp("essai")))
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    """De quoi exécuter des copies, enfermées si la machine le permet."""
+    from grader.jail.outside.sandbox import Sandbox
+
+    with Sandbox() as box:
+        yield box
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Saute, en le disant, les tests lents (hors COURS_STRICT=1 ou COURS_LENT=1) et ceux qui demandent une carte.
 

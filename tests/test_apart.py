@@ -9,13 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 from conftest import ROOT
-from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled
+from essai import NAME, SOLVED, as_bytes, filled
 
 from grader.classroom.course import Course, prepare
 from grader.classroom.marking import Marked, mark
@@ -129,12 +128,6 @@ def test_a_busy_process_does_not_outlive_its_parent(tmp_path, number):
 
 
 # ── Un devoir ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with course_root(build_root(tmp_path_factory.mktemp("racine"))) as path:
-        yield path
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import os
 import random
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import nbformat
 import pytest
@@ -34,12 +34,6 @@ TURNS = 5
 GRADINGS = 50
 ENOUGH, SECONDS = 10, 2.0
 """Un exercice lent s'arrête à moins de cinquante, passé ce temps (COURS_LENT=1 : jamais)."""
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    with Sandbox() as box:
-        yield box
 
 
 def grade(given: Assignment, sandbox: Sandbox, notebook: NotebookNode) -> dict[str, Result]:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled, results_in
+from essai import NAME, SOLVED, as_bytes, filled, results_in
 
 from grader import retries
 from grader.classroom.cluster import Cluster
@@ -29,12 +29,6 @@ from grader.classroom.record import Recorder
 
 COPIES = 8
 SLOW = SOLVED | {"spread": "import time\ndef spread(x):\n    time.sleep(0.1)\n    return x.max() - x.min()"}
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with course_root(build_root(tmp_path_factory.mktemp("racine"))) as path:
-        yield path
 
 
 @pytest.fixture

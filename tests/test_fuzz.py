@@ -11,11 +11,10 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import nbformat
 import pytest
-from essai import SOLVED, as_bytes, filled, load_assignment, write_course
+from essai import SOLVED, as_bytes, filled
 from fuzzing import EXAMPLES, IDS, LEAF, TEXT, fuzz
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,12 +28,6 @@ from grader.classroom.nbglue import Assignment, open_data
 from grader.classroom.submission import Unreadable, claimed, definitions, plan, read_notebook
 from grader.jail.outside.dialogue import CellReport, CodeCell, Report, TaskReport, cell_report, read_outcome, shown
 from grader.report.similarity import words
-
-
-@pytest.fixture(scope="module")
-def essai(tmp_path_factory: pytest.TempPathFactory) -> Assignment:
-    return load_assignment(write_course(Path(tmp_path_factory.mktemp("essai"))))
-
 
 # --- des carnets ------------------------------------------------------------------------------------------------------
 

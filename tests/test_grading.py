@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from essai import SOLVED, as_bytes, cell_of, filled, load_assignment, write_course
+from essai import SOLVED, as_bytes, cell_of, filled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,17 +24,6 @@ from grader.jail.outside.sandbox import Sandbox
 
 LINUX = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="regarde dans /proc, absent de ce système")
 POINTS = {"scale_up": 2.0, "count_true": 1.0, "spread": 3.0}
-
-
-@pytest.fixture(scope="module")
-def essai(tmp_path_factory: pytest.TempPathFactory) -> Assignment:
-    return load_assignment(write_course(tmp_path_factory.mktemp("essai")))
-
-
-@pytest.fixture(scope="module")
-def sandbox():
-    with Sandbox() as box:
-        yield box
 
 
 def grade(essai: Assignment, sandbox: Sandbox, notebook, seed: int | None = None) -> dict[str, Result]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import nbformat
 import pytest
-from essai import SOLVED, as_bytes, cell_of, filled, load_assignment, write_course
+from essai import SOLVED, as_bytes, cell_of, filled
 from nbformat import NotebookNode
 
 from grader.classroom.grading import Result
@@ -24,17 +24,6 @@ WITH_NP = "def spread(x):\n    y = np.sort(x.numpy())\n    return torch.as_tenso
 """Une réponse juste qui a besoin de `import numpy as np`."""
 STUB = "def spread(x):\n    '''Écart.'''\n    raise NotImplementedError('à faire plus tard')"
 NP = "import numpy as np"
-
-
-@pytest.fixture(scope="module")
-def essai(tmp_path_factory: pytest.TempPathFactory) -> Assignment:
-    return load_assignment(write_course(tmp_path_factory.mktemp("essai")))
-
-
-@pytest.fixture(scope="module")
-def sandbox():
-    with Sandbox() as box:
-        yield box
 
 
 def grade(essai: Assignment, sandbox: Sandbox, notebook: NotebookNode) -> tuple[dict[str, Result], dict]:

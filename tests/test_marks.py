@@ -7,11 +7,10 @@ import io
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled
+from essai import NAME, SOLVED, as_bytes, filled
 from nbconvert.exporters import HTMLExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -52,12 +51,6 @@ CLASS = {
     "gil": SOLVED,
 }
 LATE = {"bo": "2026-11-20 10:00:00 UTC", "di": "2026-11-20 10:00:00 UTC", "gil": "2026-12-25 10:00:00 UTC"}
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with course_root(build_root(tmp_path_factory.mktemp("racine"))) as path:
-        yield path
 
 
 def put(course: Course, student: str, answers: dict[str, str]) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,14 +13,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from atelier.judging.probes_models import tiny_gpt2
 from atelier.models import GPT2_SIZES, load_model, load_tokenizer
 from atelier.perplexity import encode_documents, evaluate_perplexity, extract
-from grader.authoring.chapters import load_chapter
 
 TINY = {"n_layer": 3, "n_head": 4, "n_embd": 16, "vocab_size": 40, "n_positions": 32}
-
-
-@pytest.fixture(scope="module")
-def reference() -> Callable[[str], Callable[..., Any]]:
-    return load_chapter("ch1_rappel_gpt2").reference
+CHAPTER = "ch1_rappel_gpt2"
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,8 @@ from atelier.figures.ch2.counts import count_flops, terms_per_token
 from atelier.figures.ch2.curves import _between, _valley
 from atelier.figures.ch2.study import CONTEXT, VOCABULARY, study_model, training_flops_per_token
 from atelier.models import GPT2_SIZES, load_model
-from grader.authoring.chapters import load_chapter
 
-
-@pytest.fixture(scope="module")
-def reference() -> Callable[[str], Callable[..., Any]]:
-    return load_chapter("ch2_flops_6nd").reference
+CHAPTER = "ch2_flops_6nd"
 
 
 def shape_only(n_layer: int, d_model: int, n_vocab: int = 50257, n_ctx: int = 1024) -> GPT2LMHeadModel:

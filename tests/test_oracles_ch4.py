@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +25,6 @@ from grader.authoring.chapters import load_chapter
 
 CHAPTER = "ch4_distillation"
 TINY = {"n_layer": 4, "n_head": 2, "n_embd": 12, "vocab_size": 31, "n_positions": 24}
-
-
-@pytest.fixture(scope="module")
-def reference() -> Callable[[str], Callable[..., Any]]:
-    return load_chapter(CHAPTER).reference
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import importlib.util
 import itertools
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -24,11 +23,7 @@ from atelier.training import corpus_tokens
 from grader.authoring.chapters import load_chapter
 
 TINY = {"n_layer": 3, "n_head": 4, "n_embd": 16, "vocab_size": 40, "n_positions": 32}
-
-
-@pytest.fixture(scope="module")
-def reference() -> Callable[[str], Callable[..., Any]]:
-    return load_chapter("ch5_elagage").reference
+CHAPTER = "ch5_elagage"
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,14 +12,9 @@ from atelier.figures.ch6 import tasks
 from atelier.figures.ch6.memory import saved_bytes, training_bytes
 from atelier.judging.probes_models import tiny_gpt2
 from atelier.models import load_model, load_tokenizer
-from grader.authoring.chapters import load_chapter
 
 TINY = {"n_layer": 3, "n_head": 2, "n_embd": 8, "vocab_size": 40, "n_positions": 32}
-
-
-@pytest.fixture(scope="module")
-def reference() -> Callable[[str], Callable[..., Any]]:
-    return load_chapter("ch6_finetuning").reference
+CHAPTER = "ch6_finetuning"
 
 
 # --- pool_last_token, contre GPT2ForSequenceClassification ------------------------------------------------------------

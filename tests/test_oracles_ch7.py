@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,14 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from atelier.figures.ch7 import cost, voices
 from atelier.judging.probes_models import tiny_gpt2
 from atelier.models import load_model
-from grader.authoring.chapters import load_chapter
 
 TINY = {"n_layer": 3, "n_head": 4, "n_embd": 16, "vocab_size": 40, "n_positions": 32}
-
-
-@pytest.fixture(scope="module")
-def reference() -> Callable[[str], Callable[..., Any]]:
-    return load_chapter("ch7_adapters").reference
+CHAPTER = "ch7_adapters"
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,7 @@ from grader.authoring.chapters import load_chapter
 
 TINY = {"n_layer": 3, "n_head": 4, "n_embd": 16, "vocab_size": 40, "n_positions": 32}
 Reference = Callable[[str], Callable[..., Any]]
-
-
-@pytest.fixture(scope="module")
-def reference() -> Reference:
-    return load_chapter("ch8_lora").reference
+CHAPTER = "ch8_lora"
 
 
 @pytest.fixture(scope="module")

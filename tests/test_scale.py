@@ -10,11 +10,10 @@ import signal
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled, results_in
+from essai import NAME, SOLVED, as_bytes, filled, results_in
 
 from grader import UserError
 from grader.__main__ import main
@@ -32,12 +31,6 @@ ANSWERS = {
     "meurt": SOLVED | {"spread": "import os\ndef spread(x):\n    os._exit(1)"},
     "en-retard": SOLVED | WRONG,
 }
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    with course_root(build_root(tmp_path_factory.mktemp("racine"))) as path:
-        yield path
 
 
 @pytest.fixture
