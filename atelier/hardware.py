@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -110,6 +111,17 @@ def smaller_scale() -> bool:
     return True
 
 
+@cache
+def processor() -> str:
+    """Le nom du processeur, si le système le dit."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
 def machine() -> str:
     """Une ligne : processeur ou carte, mémoire, système, versions."""
     d = device()
@@ -118,7 +130,7 @@ def machine() -> str:
     elif d.type == "mps":
         what = f"GPU Apple ({platform.machine()})"
     else:
-        what = f"CPU {platform.processor() or platform.machine()}, {torch.get_num_threads()} fil(s) de calcul"
+        what = f"CPU {processor()}, {torch.get_num_threads()} fil(s) de calcul"
     return f"{what} · {platform.system()} · Python {platform.python_version()} · torch {torch.__version__}"
 
 
@@ -181,7 +193,12 @@ def card_memory() -> Iterator[CardMemory]:
 
 
 def median_seconds(run: Callable[[], object], repeats: int = 7, warmup: int = 2) -> float:
-    """Durée médiane d'un appel de `run`, en secondes, après échauffement, carte synchronisée.
+    """Durée médiane d'un appel de `run`, en secondes, après échauffement, carte synchronisée."""
+    return statistics.median(call_seconds(run, repeats, warmup))
+
+
+def call_seconds(run: Callable[[], object], repeats: int = 7, warmup: int = 2) -> list[float]:
+    """Durées de `repeats` appels de `run`, en secondes, rangées, après échauffement, carte synchronisée.
 
     À l'échelle d'essai, où personne ne lit la durée, trois appels au plus, après un d'échauffement.
     """
@@ -194,7 +211,7 @@ def median_seconds(run: Callable[[], object], repeats: int = 7, warmup: int = 2)
         start = _now()
         run()
         times.append(_now() - start)
-    return statistics.median(times)
+    return sorted(times)
 
 
 def step_seconds(

@@ -23,16 +23,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 END = "<|endoftext|>"
+PARTS = 16
+"""Les parts d'un extrait dont `Evaluation.losses` donne la perte."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Ce que rend `evaluate_perplexity`. seconds : durée totale de l'évaluation."""
+    """Ce que rend `evaluate_perplexity`. seconds : durée totale de l'évaluation.
+
+    losses : perte moyenne, en nats par jeton, de `PARTS` parts égales de l'extrait, dans l'ordre ; de quoi comparer
+    deux modèles part à part (`paired`). L'exponentielle de leur moyenne est la perplexité.
+    """
 
     perplexity: float
     bits_per_byte: float
     tokens: int
     seconds: float
+    losses: tuple[float, ...] = ()
 
     def __str__(self) -> str:
         perplexity, bits = number(self.perplexity, decimals=2), number(self.bits_per_byte, decimals=3)
@@ -98,7 +105,7 @@ def evaluate_perplexity(
 
     was_training = model.training
     model.eval()
-    start, total, count = time.perf_counter(), 0.0, 0
+    start, each = time.perf_counter(), []
     windows = _windows(len(ids) - 1, context, stride)
     for i in range(0, len(windows), batch_size):
         group = windows[i : i + batch_size]
@@ -109,16 +116,19 @@ def evaluate_perplexity(
             n = stop - begin
             inputs[row, :n] = ids[begin:stop]
             targets[row, n - new : n] = ids[stop - new + 1 : stop + 1]
-        count += int((targets != -100).sum())
+        kept = (targets != -100).flatten()
         inputs, targets = beside(model, (inputs, targets))
         logits = model(inputs).logits.float()
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
-        total += loss.item()
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+        each.append(loss.cpu()[kept])
     if was_training:
         model.train()
     end = tokenizer.convert_tokens_to_ids(END)
     n_bytes = len(tokenizer.decode(ids[1:][ids[1:] != end], clean_up_tokenization_spaces=False).encode())
-    return Evaluation(math.exp(total / count), total / math.log(2) / n_bytes, count, time.perf_counter() - start)
+    losses = torch.cat(each).double()  # un jeton après l'autre, dans l'ordre du texte
+    total, count, seconds = losses.sum().item(), len(losses), time.perf_counter() - start
+    parts = tuple(part.mean().item() for part in losses.tensor_split(min(PARTS, count)))
+    return Evaluation(math.exp(total / count), total / math.log(2) / n_bytes, count, seconds, parts)
 
 
 def _windows(n: int, context: int, stride: int) -> list[tuple[int, int, int]]:

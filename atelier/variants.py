@@ -90,7 +90,8 @@ def save_variant(
 
     name : identifiant court (« int8 », « gptq4 ») ; n_bytes : octets du fichier de poids, mesurés par vous ;
     chapter : chapitre qui la construit ; what : une phrase. Les poids sont gardés en float16 dans un GPT-2 ordinaire.
-    Rend la ligne inscrite : perplexity, bytes, ms (durée médiane d'une fenêtre de 256 jetons).
+    Rend la ligne inscrite : perplexity, bytes, ms (durée médiane d'une fenêtre de 256 jetons) ; et losses, qui n'y est
+    pas : la perte de chaque part de l'extrait, de quoi la comparer à une autre.
     """
     if not re.fullmatch(r"[\w+-][\w .+-]{0,59}", name):
         raise ValueError(
@@ -110,6 +111,9 @@ def save_variant(
     }
     weights = {f"{name}.safetensors": _packed_weights(model)} if keep_weights else {}
     authors = _authors_rows()
+    if _authoring() and any(r["name"] == name and r.get("tokens", 0) > evaluation.tokens for r in authors):
+        note(f"La ligne «\u00a0{name}\u00a0» de l'auteur, mesurée sur plus de jetons, est gardée telle quelle.")
+        return row | {"losses": evaluation.losses}
 
     def inscribe(lines: list[Row]) -> None:
         known = [*lines, *authors]
@@ -129,7 +133,7 @@ def save_variant(
     else:
         kept = {f"{state.VARIANTS}/{file}": content for file, content in weights.items()}
         state.update(state.BOARD, _clean, inscribe, kept)
-    return row
+    return row | {"losses": evaluation.losses}
 
 
 def _packed_weights(model: torch.nn.Module) -> bytes:

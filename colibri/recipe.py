@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,13 +110,3 @@ def encode_documents(tokenizer: Any, docs: list[str]) -> tuple[np.ndarray, np.nd
             pieces.append(np.array([0, *encoding.ids], dtype=np.uint16))
     starts = np.cumsum([0, *(len(piece) for piece in pieces)])
     return np.concatenate(pieces), starts
-
-
-def processor() -> str:
-    """Le nom du processeur, si le système le dit."""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()

@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from atelier.hardware import processor
 from atelier.text import number
 from colibri.card import command_card
 from colibri.evaluate import command_evaluate
@@ -42,7 +43,6 @@ from colibri.recipe import (
     Recipe,
     documents,
     encode_documents,
-    processor,
     read_json,
     train_tokenizer,
     write_json,

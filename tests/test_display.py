@@ -11,6 +11,7 @@ from nbconvert import HTMLExporter
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from atelier import display, paths, variants
+from atelier.perplexity import Evaluation
 from atelier.text import number
 
 matplotlib.use("Agg")
@@ -136,6 +137,12 @@ def test_board_keeps_one_row_per_variant_and_prefers_yours(course, monkeypatch, 
     for name in ("fp32", "int8"):
         variants.save_variant(name, tiny(), n_bytes=1000, chapter="ch3_quantification")
     assert {r["by"] for r in variants.rows()} == {"auteur"}
+    kept = variants.rows()
+    with monkeypatch.context() as smaller:
+        shorter = Evaluation(1.5, 1.0, 100, 1.0, (0.4,) * 5)
+        smaller.setattr(variants, "evaluate_perplexity", lambda *_, **__: shorter)
+        assert variants.save_variant("fp32", tiny(), 7, "ch3_quantification")["losses"] == (0.4,) * 5
+    assert variants.rows() == kept, "l'auteur ne remplace pas une ligne par une autre, mesurée sur moins de jetons"
     monkeypatch.delenv("COURS_ENREGISTRER")
     for size in (500, 400):
         variants.save_variant("int8", tiny(), n_bytes=size, chapter="ch3_quantification")

@@ -7,6 +7,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from atelier import models, paths, perplexity
+from atelier.evidence import perplexity_of
 from atelier.models import gpt2_shape, load_model, load_tokenizer
 
 
@@ -102,6 +103,8 @@ def test_perplexity_against_one_target_at_a_time():
     got = perplexity.evaluate_perplexity(model, text, max_tokens=10_000)
     assert got.tokens == len(ids) - 1
     assert got.perplexity == pytest.approx(torch.tensor(total / got.tokens).exp().item(), rel=1e-4)
+    assert len(got.losses) == perplexity.PARTS
+    assert perplexity_of(got.losses) == pytest.approx(got.perplexity, rel=0.02), "les parts sont égales à un jeton près"
     n_bytes = len(text.replace("\n\n", "").encode())
     assert got.bits_per_byte == pytest.approx(total / torch.tensor(2.0).log().item() / n_bytes, rel=1e-4)
 

@@ -9,7 +9,6 @@ import contextlib
 import io
 import json
 import os
-import platform
 import re
 import socket
 import statistics
@@ -91,14 +90,11 @@ def machine() -> str:
     """Processeur, cœurs, mémoire, système et versions."""
     from atelier import hardware
 
-    model = platform.processor() or platform.machine()
     memory = ""
     if Path("/proc/cpuinfo").is_file():
-        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8"), re.MULTILINE)
-        model = found.group(1) if found else model
         installed = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         memory = f"{number(installed / 2**30, decimals=0, unit='Gio')} de mémoire, "
-    return f"{model}, {os.cpu_count()} cœurs, {memory}{hardware.machine()}"
+    return f"{os.cpu_count()} cœurs, {memory}{hardware.machine()}"
 
 
 # --- Installer et ouvrir ---------------------------------------------------------------------------------------------
