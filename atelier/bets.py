@@ -31,24 +31,21 @@ def bet(name: str, question: str = "", options: Sequence[str] = (), guess: Guess
         return
     asked = typeset(question)
     known = guessed(name)
+    listed = f"<ul>{''.join(f'<li>{rich(o)}</li>' for o in options)}</ul>" if options else ""
+    page, text = f"<p>{rich(asked)}</p>{listed}", "\n".join([plain(asked), *(f"  - {plain(o)}" for o in options)])
     if os.environ.get("COURS_ENREGISTRER") == "1":
-        _display(f"<p>{rich(asked)}</p>", plain(asked))
+        _display(page, text)
         return
 
     def build(widgets: Any) -> Any:
         return build_widget(name, asked, options, known, widgets)
 
-    if not show_widget(build, f"<p>{rich(asked)}</p>", plain(asked)):
-        how = options[0] if options else "3.5"
-        call = f'bet("{name}", guess="{how}")' if options else f'bet("{name}", guess={how})'
-        before = typeset(f" Votre pari : {_said(known)}.") if known is not None else ""
-        listed = "".join(f"<li>{rich(o)}</li>" for o in options)
-        markup = f"<p>{rich(asked)}{html.escape(before)}</p><ul>{listed}</ul>" + typeset(
-            f"<p>Pariez par <code>{html.escape(call)}</code>.</p>"
-        )
-        _display(
-            markup, "\n".join([plain(asked) + before, *(f"  - {plain(o)}" for o in options), f"Pariez par {call}."])
-        )
+    if not show_widget(build, page, text):
+        call = f'bet("{name}", guess="{options[0]}")' if options else f'bet("{name}", guess=3.5)'
+        before = typeset(f"Votre pari : {_said(known)}.") if known is not None else ""
+        how = typeset(f"Pariez par <code>{html.escape(call)}</code>.")
+        told = [line for line in (text, before, f"Pariez par {call}.") if line]
+        _display(page + f"<p>{html.escape(before)} {how}</p>", "\n".join(told))
 
 
 def settle(name: str, measured: Guess) -> None:

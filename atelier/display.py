@@ -199,18 +199,25 @@ def _record(key: str, function: Callable[..., Any], args: Sequence[Any], kwargs:
     return result
 
 
-def _replay(key: str, names: Sequence[str]) -> None:
+def authors_result(names: Sequence[str], about: str = "") -> None:
+    """Annonce que ce qui suit est à l'auteur, jusqu'à ce que les exercices `names` passent. about : d'où cela vient."""
     plural = len(names) > 1
     which = " et ".join(f"`{n}`" for n in names)
     label = "Résultat de l'auteur."
     verb = "passeront leur" if plural else "passera son"
-    sentence = f"Il deviendra le vôtre quand {which} {verb} check ; relancez alors cette cellule."
+    sentence = typeset(f"Il deviendra le vôtre quand {which} {verb} check ; relancez alors cette cellule.")
+    about = typeset(about)
     style = "border-left:4px solid #0072B2;padding-left:.6em"
     rich = re.sub("`(.+?)`", r"<code>\1</code>", html.escape(sentence))
+    small = f"<br><small>{html.escape(about)}</small>" if about else ""
     _display(
-        f'<p style="{style}"><strong>{label}</strong> {rich}</p>',
-        f"{label} {sentence}",
+        f'<p style="{style}"><strong>{label}</strong> {rich}{small}</p>',
+        f"{label} {sentence}" + (f" ({about})" if about else ""),
     )
+
+
+def _replay(key: str, names: Sequence[str]) -> None:
+    authors_result(names)
     folder, name = asset("images", *key.split("/")[:-1]), key.split("/")[-1]
     try:
         stored = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))

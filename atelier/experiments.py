@@ -7,10 +7,13 @@ encore fait n'arrête donc personne. `python cours.py mesures CHAPITRE [NOM…]`
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import inspect
 import json
+import re
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -58,36 +61,48 @@ class Experiment:
     def __call__(self, **changes: Any) -> Any:
         """Le résultat, mesuré ici si tout ce qu'il faut est écrit, sinon celui de l'auteur.
 
-        changes : des arguments autres que ceux de la définition ; l'expérience ne tourne alors qu'ici. Lève
-        `LookupError` s'il n'y a ni de quoi la faire tourner, ni résultat enregistré.
+        changes : des arguments autres que ceux de la définition ; le résultat de l'auteur n'en tient pas compte, et le
+        dit. Lève `LookupError` s'il n'y a ni de quoi la faire tourner, ni résultat enregistré.
         """
-        from atelier import passed
         from atelier.display import note
-        from atelier.naming import exercise_of
         from atelier.text import number
 
-        missing = [exercise_of(f) or str(getattr(f, "__name__", f)) for f in self.needs if not passed(f)]
-        if missing:
-            return self._recorded(missing)
+        if missing := self._missing():
+            return self._recorded(missing, changes)
         start = time.perf_counter()
         value = self.function(**changes)
-        note(f"Mesuré ici, en {number(time.perf_counter() - start, 2, unit='s')}.")
+        seconds = time.perf_counter() - start
+        note(f"Mesuré ici, en {number(seconds, 2, unit='s')}." if seconds >= 1 else "Mesuré ici.")
         return value
 
-    def _recorded(self, missing: Sequence[str]) -> Any:
-        from atelier.display import note
+    def _missing(self) -> list[str]:
+        """Les exercices qui ne passent pas encore, tels qu'ils sont dans le carnet au moment de l'appel."""
+        from atelier import passed
+        from atelier.naming import exercise_of
 
-        waiting = " et ".join(missing)
+        names = [getattr(f, "__name__", "") for f in self.needs]
+        current = [self.function.__globals__.get(name, f) for name, f in zip(names, self.needs, strict=True)]
+        return [exercise_of(f) or name or str(f) for name, f in zip(names, current, strict=True) if not passed(f)]
+
+    def _recorded(self, missing: Sequence[str], changes: Mapping[str, Any]) -> Any:
+        from atelier.display import authors_result
+
         path = result_path(self.name)
+        waiting = f"{self.name} attend {' et '.join(missing)}, et"
         if path is None:
-            raise LookupError(typeset(f"{self.name} attend {waiting}, et l'auteur n'en a pas enregistré de résultat."))
-        found = load(path)
-        note(f"Résultat de l'auteur ({found.machine} ; {long_date(found.date)}), en attendant {waiting}.")
+            raise LookupError(typeset(f"{waiting} l'auteur n'en a pas enregistré de résultat."))
+        try:
+            found = load(path)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise LookupError(typeset(f"{waiting} le résultat de l'auteur est abîmé ({path} : {error}).")) from error
+        about = f"{found.machine}, le {long_date(found.date)}"
+        authors_result(missing, about + f" ; sans votre {' ni votre '.join(changes)}" * bool(changes))
         return found.value
 
-    def record(self, chapter: str, redo: bool = False) -> tuple[Path, Result | None]:
+    def record(self, chapter: str, code: str = "", redo: bool = False) -> tuple[Path, Result | None]:
         """Fait tourner l'expérience avec ses arguments complets et enregistre son résultat.
 
+        code : l'empreinte de son texte.
         Rend le fichier, et le résultat gardé à sa place s'il est meilleur et que `redo` est faux (None sinon).
         """
         from atelier.hardware import machine, scale
@@ -96,7 +111,7 @@ class Experiment:
         bound = inspect.signature(self.function).bind_partial(**self.full)
         bound.apply_defaults()
         kept = load(path) if path.is_file() else None
-        new = Result(None, dict(bound.arguments), scale().name, machine(), date.today().isoformat(), 0.0, self.code)
+        new = Result(None, dict(bound.arguments), scale().name, machine(), date.today().isoformat(), 0.0, code)
         if kept is not None and not redo and kept.better_than(new):
             return path, kept
         start = time.perf_counter()
@@ -104,10 +119,22 @@ class Experiment:
         save(path, replace(new, value=value, seconds=time.perf_counter() - start))
         return path, None
 
-    @property
-    def code(self) -> str:
-        """Empreinte du texte de la fonction : un résultat enregistré dit de quel texte il vient."""
-        return hashlib.sha256(inspect.getsource(self.function).encode()).hexdigest()[:12]
+
+def fingerprint(source: str, name: str) -> str:
+    """Empreinte de la fonction `name` d'un texte : ni commentaires, ni mise en page, ni titre n'y comptent.
+
+    Vide si le texte ne la définit pas.
+    """
+    try:
+        body = ast.parse(textwrap.dedent(source)).body
+    except SyntaxError:
+        return ""
+    definition = next((node for node in body if isinstance(node, ast.FunctionDef) and node.name == name), None)
+    if definition is None:
+        return ""
+    if ast.get_docstring(definition) is not None and len(definition.body) > 1:
+        del definition.body[0]
+    return hashlib.sha256(ast.unparse(definition).encode()).hexdigest()[:12]
 
 
 def experiment(
@@ -129,6 +156,9 @@ def result_path(name: str) -> Path | None:
 # --- Sur le disque ----------------------------------------------------------------------------------------------------
 
 PAIRS = "$paires"
+_BREAK = re.compile(r"\n\s*")
+_FLAT = re.compile(r"\[\n\s*([^\[\]{}]*)\n\s*\]")
+"""Une liste de nombres ou de mots, que l'on écrit sur une ligne ; un retour à la ligne n'est jamais dans une chaîne."""
 
 
 def save(path: Path, result: Result) -> None:
@@ -141,6 +171,7 @@ def save(path: Path, result: Result) -> None:
     about = {k: v for k, v in vars(result).items() if k not in ("value", "arguments")}
     arguments, _ = encode(_with_text_keys(result.arguments))
     text = json.dumps(about | {"arguments": arguments, "value": tree}, ensure_ascii=False, indent=1, allow_nan=False)
+    text = _FLAT.sub(lambda found: f"[{_BREAK.sub(' ', found[1])}]", text)
     beside = path.with_suffix(".safetensors")
     if tensors:
         paths.write_atomically(beside, pack(tensors))

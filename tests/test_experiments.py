@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from atelier import bets, experiments, hardware, paths
+from atelier.evidence import Gap, paired
 from atelier.experiments import Result, experiment, load, save
 from grader import __main__ as command_line
 
@@ -50,11 +52,29 @@ def test_until_then_the_authors_result_stands_in_and_says_so(course, capsys):
     make([], {"seeds": range(3)}).record("ch1_x")
     assert make([done, todo])() == {8: [80, 81, 82], 4: [40, 41, 42]}
     said = capsys.readouterr().out
-    assert "Résultat de l'auteur" in said and "en attendant todo" in said and "done" not in said
+    assert "Résultat de l'auteur" in said and "`todo` passera son check" in said and "done" not in said
+    assert make([todo])(bits=(2,)) == {8: [80, 81, 82], 4: [40, 41, 42]}
+    assert "sans votre bits" in capsys.readouterr().out, "ce que l'on a changé ne change pas le résultat de l'auteur"
+
+
+def test_a_cell_run_again_sees_the_exercise_as_it_is_now(course, monkeypatch):
+    """L'exercice réécrit après l'expérience : sa cellule n'est pas à relancer."""
+    make([]).record("ch1_x")
+    sweep = make([todo])
+    assert sweep() == {8: [80], 4: [40]}
+    monkeypatch.setitem(globals(), "todo", done)
+    assert sweep(bits=(2,)) == {2: [20]}
+    monkeypatch.setitem(globals(), "todo", 0.5)
+    monkeypatch.setattr("atelier.passed", callable)
+    assert sweep(bits=(2,)) == {8: [80], 4: [40]}, "une variable a pris le nom de l'exercice"
 
 
 def test_without_either_it_says_what_it_waits_for(course):
     with pytest.raises(LookupError, match="sweep attend todo"):
+        make([todo])()
+    path, _ = make([]).record("ch1_x")
+    path.write_text("{}", encoding="utf-8")
+    with pytest.raises(LookupError, match="abîmé"):
         make([todo])()
 
 
@@ -63,6 +83,7 @@ VALUES = [
     {"poids": torch.arange(6).reshape(2, 3).float(), "codes": torch.tensor([1, 2], dtype=torch.int8)},
     [math.inf, -0.0, 10**30],
     {},
+    {"suites": ["[ deux  espaces,", "fin ]"], "b": [["à", "é"], [1.5, 2]]},
 ]
 
 
@@ -132,8 +153,53 @@ def test_the_command_records_what_a_cell_measures(course, capsys):
     assert command_line.main(["mesures", "ch1_x"]) == 0
     path = course / "assets" / "results" / "ch1_x" / "counting.json"
     assert load(path).value == {0: 3, 1: 4, 2: 5, 3: 6} and load(path).arguments == {"seeds": [0, 1, 2, 3]}
+    assert "COURS_ENREGISTRER" not in os.environ
     assert command_line.main(["mesures", "ch1_x", "autre"]) == 2
     assert "Celles du chapitre" in capsys.readouterr().err
+
+
+def test_without_names_only_what_changed_is_measured_again(course, capsys):
+    folder = course / "solutions" / "ch1_x"
+    folder.mkdir(parents=True)
+    path = course / "assets" / "results" / "ch1_x" / "counting.json"
+    other = """
+# %% experiment="other"
+@experiment()
+def other(x=1):
+    return x
+"""
+    (folder / "chapter.py").write_text(CHAPTER + other, encoding="utf-8")
+
+    def measured(*options: str) -> list[str]:
+        assert command_line.main(["mesures", "ch1_x", *options]) == 0
+        return [line[:-1] for line in capsys.readouterr().out.splitlines() if line.endswith("…")]
+
+    assert measured() == ["counting", "other"] and measured() == []
+    assert measured("other") == ["other"] and measured("--redo") == ["counting", "other"]
+    commented = CHAPTER.replace('"""Compte."""', '"""Compte tout."""  # de zéro')
+    (folder / "chapter.py").write_text(commented + other, encoding="utf-8")
+    assert measured() == [], "ni titre, ni commentaire, ni mise en page"
+    (folder / "chapter.py").write_text(CHAPTER.replace("start + s", "start + 2 * s") + other, encoding="utf-8")
+    assert measured() == ["counting"] and load(path).value == {0: 3, 1: 5, 2: 7, 3: 9}
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        (lambda path: path.unlink(), 2, "aucun résultat n'est enregistré : python cours.py mesures ch1_x counting"),
+        (lambda path: path.write_text("{", encoding="utf-8"), 2, "ne se lit pas"),
+        (lambda path: path.rename(path.with_name("older.json")), 2, "older.json : aucune expérience"),
+        (lambda path: None, 0, "avertissement : le résultat enregistré vient d'un autre texte"),
+    ],
+)
+def test_build_says_what_became_of_a_result(course, capsys, change, code, words):
+    claimed(
+        course, CLAIMED.replace(" <!-- claim: four_values -->", "").replace("va quatre fois plus loin", "finit"), ""
+    )
+    change(course / "assets/results/ch1_x/counting.json")
+    assert command_line.main(["build"]) == code
+    out, err = capsys.readouterr()
+    assert words in (out + err).replace("\u00a0", " ")
 
 
 BAD = [
@@ -184,7 +250,30 @@ def test_a_claim_that_holds_leaves_no_mark_in_the_notebook(course):
     assert "quatre fois plus loin." in text and "claim" not in text
 
 
+NEXT = """
+# %%
+found = counting()
+print(found)
+
+# %%
+print(found[0])
+
+# %% [markdown]
+# Voici le résultat.
+#
+# Il double toujours.
+"""
+SAFE = ["# # Titre\n#\n# Il double toujours.", "# Voici.\n#\n# Double-t-il toujours ?", "# Voici.\n\n# %%\n1\n"]
+
+
+@pytest.mark.parametrize("text", SAFE)
+def test_a_title_a_question_and_what_comes_later_need_no_claim(course, text):
+    claimed(course, CLAIMED + NEXT.partition("# Voici")[0] + text)
+    assert command_line.main(["build"]) == 0
+
+
 WRONG_CLAIMS = [
+    (CLAIMED + NEXT, CLAIMS, "(« toujours »)"),
     (CLAIMED, CLAIMS.replace("== 4", "== 5"), "chapter.py:23 (four_values) : cette affirmation est fausse"),
     (CLAIMED, CLAIMS.replace("'counting'", "'other'"), "mesures ch1_x other"),
     (CLAIMED, CLAIMS.replace("len(", "1 / 0 + len("), "le prédicat échoue : ZeroDivisionError"),
@@ -204,6 +293,18 @@ def test_a_claim_that_its_results_do_not_bear_stops_the_build(course, capsys, ch
     claimed(course, chapter, claims)
     assert command_line.main(["build"]) == 2
     assert words in capsys.readouterr().err.replace("\u00a0", " ")
+
+
+def test_only_the_cells_asked_for_are_executed(course, capsys):
+    claimed(course, CLAIMED.replace('print("une', 'raise SystemExit("une'))
+    assert command_line.main(["build", "--execute"]) == 2
+    assert command_line.main(["build", "--execute", "ch1_x", "--cells", "counting"]) == 0
+    solved = json.loads((course / "solutions" / "ch1_x" / "ch1_x.ipynb").read_text(encoding="utf-8"))
+    ran = {"".join(c["source"]): c["outputs"] for c in solved["cells"] if c.get("execution_count")}
+    assert len(ran) == 2 and "{0: 3}" in json.dumps(ran["print(counting())"])
+    assert command_line.main(["build", "--execute", "ch1_x", "--cells", "20"]) == 0, "une ligne de chapter.py"
+    for wrong in (["ch1_x", "--cells", "autre"], ["ch1_x", "--cells", "99"], ["--cells", "counting"]):
+        assert command_line.main(["build", "--execute", *wrong]) == 2
 
 
 @pytest.fixture
@@ -258,3 +359,26 @@ def test_the_widget_keeps_what_is_typed_or_chosen(reader):
     picked = bets.build_widget("c", "Où ?", ("**ici**", "là"), None, ipywidgets)
     picked.children[1].value = "ici"
     assert bets.guessed("c") == "**ici**" and "aria-live" in picked.children[2].value
+
+
+# --- Comparer ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_interval_holds_the_truth_nineteen_times_in_twenty():
+    generator = torch.Generator().manual_seed(1)
+    for n in (5, 8, 20):
+        drawn = [(torch.randn(n, generator=generator) + 0.3).tolist() for _ in range(1000)]
+        held = [gap.low <= 0.3 <= gap.high for gap in (paired(a, [0.0] * n) for a in drawn)]
+        assert 0.92 <= sum(held) / len(held) <= 0.98, n
+
+
+def test_pairing_sees_a_small_difference_between_uneven_parts():
+    parts = [2.0, 3.5, 1.0, 4.0, 2.5, 3.0]
+    gap = paired([p + 0.1 + 0.001 * i for i, p in enumerate(parts)], parts)
+    assert gap.told_apart and 0.0999 < gap.low < gap.mean < gap.high < 0.1051
+    assert gap.as_ratio().replace("\u00a0", " ").replace("\u202f", " ").startswith("× 1,108 [1,105 ; 1,111]")
+    assert not paired([1, -1, 2, -2, 0.5], [0.0] * 5).told_apart
+    assert paired(parts, parts) == Gap(0.0, 0.0, 0.0) and not paired(parts, parts).told_apart
+    for a, b in (([1.0] * 5, [1.0] * 6), ([1.0] * 4, [1.0] * 4)):
+        with pytest.raises(ValueError, match="cinq valeurs"):
+            paired(a, b)

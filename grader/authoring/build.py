@@ -16,7 +16,7 @@ import os
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,17 @@ def main(argv: list[str]) -> int:
     parser.add_argument("chapters", nargs="*", metavar="CHAPITRE", help="par exemple ch3_quantification")
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--execute", action="store_true", help="exécuter aussi le carnet résolu, et garder ses sorties")
+    parser.add_argument(
+        "--cells",
+        nargs="+",
+        default=[],
+        metavar="CELLULE",
+        help="avec --execute : celles-là et ce qu'il leur faut (nom d'exercice ou d'expérience, ligne de chapter.py)",
+    )
     mode.add_argument("--check", action="store_true", help="ne rien écrire : dire si les fichiers archivés sont à jour")
     options = parser.parse_args(argv)
+    if options.cells and (not options.execute or len(options.chapters) != 1):
+        raise UserError("--cells va avec --execute et un seul chapitre : build --execute CHAPITRE --cells CELLULE…")
     root = paths.root()
     known = declared_chapters(root)
     names = options.chapters or known
@@ -80,7 +89,7 @@ def main(argv: list[str]) -> int:
         if options.check:
             stale += differences(products, root)
         else:
-            errors += write(products, root, options.execute)
+            errors += write(products, root, options.execute, options.cells)
             print(summary(products, root))
     for line in [*stale, *sorted(str(p) for products in built for p in products.problems if p.warning)]:
         print(line)
@@ -202,8 +211,8 @@ def _cell_id(chapter: str, cell: Cell, ranks: Counter[str]) -> str:
 # --- Écrire, exécuter, comparer --------------------------------------------------------------------------------------
 
 
-def write(products: Products, root: Path, execute: bool) -> list[Problem]:
-    """Écrit ce qui a changé, et rend les erreurs de l'exécution s'il y en a eu."""
+def write(products: Products, root: Path, execute: bool, cells: Sequence[str] = ()) -> list[Problem]:
+    """Écrit ce qui a changé, et rend les erreurs de l'exécution s'il y en a eu. cells : n'exécuter que celles-là."""
     student, solved, pack_json, pack_tensors = product_paths(products.name, root)
     assert products.student is not None and products.solved is not None
     problems: list[Problem] = []
@@ -211,10 +220,10 @@ def write(products: Products, root: Path, execute: bool) -> list[Problem]:
         _write_if_changed(pack_json, products.pack[0].encode())
         _write_if_changed(pack_tensors, products.pack[1])
     _write_if_changed(student, _notebook_bytes(products.student))
-    if execute:
-        problems = _execute(products, root)
-    else:
+    if cells or not execute:
         _keep_outputs(solved, products.solved)
+    if execute:
+        problems = _execute(products, root, cells)
     if not problems:
         _write_if_changed(solved, _notebook_bytes(products.solved))
     return problems
@@ -301,8 +310,29 @@ def _keep_outputs(path: Path, notebook: NotebookNode) -> None:
             cell.outputs, cell.execution_count = before.outputs, before.execution_count
 
 
-def _execute(products: Products, root: Path) -> list[Problem]:
-    """Exécute le carnet résolu, dans un dossier neuf, et y met ses sorties."""
+def _asked(products: Products, root: Path, names: Sequence[str]) -> tuple[set[str], set[str]]:
+    """Les cellules du carnet que désignent ces noms ou ces lignes, et celles qu'il faut exécuter pour les avoir."""
+    from grader.authoring.recording import needed, read_names
+
+    def is_named(cell: Cell, name: str) -> bool:
+        if name.isdigit():
+            return cell.line <= int(name) <= cell.line + cell.source.count("\n")
+        return cell.id == name or (cell.kind == "code" and name in read_names(cell))
+
+    chapter = load_chapter(products.name, root)
+    wanted: set[int] = set()
+    for name in names:
+        found = {cell.line for cell in chapter.cells if cell.kind != "markdown" and is_named(cell, name)}
+        if not found:
+            raise UserError(f"Aucune cellule de code de {chapter.file} ne porte ce nom ni cette ligne : {name}.")
+        wanted |= found
+    run = {cell.line for cell in needed(chapter, lambda cell: cell.line in wanted)}
+    shown, executed = ({id for id, line in products.lines.items() if line in kept} for kept in (wanted, run))
+    return shown, executed
+
+
+def _execute(products: Products, root: Path, cells: Sequence[str] = ()) -> list[Problem]:
+    """Exécute le carnet résolu (ou `cells`, et ce qu'il leur faut), dans un dossier neuf, et y met ses sorties."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
@@ -310,6 +340,10 @@ def _execute(products: Products, root: Path) -> list[Problem]:
     running = nbformat.from_dict(products.solved)
     for cell in running.cells:  # dans un carnet résolu, un check qui échoue est une faute
         cell.metadata.pop("tags", None)
+    shown = {cell.id for cell in running.cells}
+    if cells:
+        shown, executed = _asked(products, root, cells)
+        running.cells = [cell for cell in running.cells if cell.id in executed]
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="cours-") as scratch:
         folder = Path(scratch, "notebooks")
@@ -334,9 +368,10 @@ def _execute(products: Products, root: Path) -> list[Problem]:
             client.execute(env=environment)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             return [_failure(products, running, error)]
-    for cell, executed in zip(products.solved.cells, running.cells, strict=True):
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = executed.outputs, executed.execution_count
+    results = {cell.id: cell for cell in running.cells if cell.cell_type == "code" and cell.id in shown}
+    for cell in products.solved.cells:
+        if result := results.get(cell.id):
+            cell.outputs, cell.execution_count = result.outputs, result.execution_count
     seconds = number(time.perf_counter() - start, decimals=1)
     print(f"solutions/{products.name}/{products.name}.ipynb : exécuté en {seconds} s")
     return []

@@ -60,6 +60,8 @@ class Cell:
     line: int = 0
     claims: tuple[str, ...] = ()
     """Les affirmations que portent les phrases de cette cellule de texte."""
+    bare: tuple[int, ...] = ()
+    """Les rangs de ses paragraphes qui n'en portent pas."""
 
 
 def chapter_names(root: Path | None = None) -> list[str]:
@@ -288,8 +290,8 @@ def _split_quizzes(source: str, tags: tuple[str, ...], line: int, file: str, cel
     def flush() -> None:
         if text := "\n".join(pending).strip("\n"):
             leading = next(i for i, part in enumerate(pending) if part.strip())
-            text, claims = taken_out(text)
-            cells.append(Cell("markdown", typeset(text), "", tags, start + leading, claims))
+            text, claims, bare = taken_out(text)
+            cells.append(Cell("markdown", typeset(text), "", tags, start + leading, claims, bare))
         pending.clear()
 
     for offset, part in enumerate(source.split("\n")):

@@ -3,59 +3,87 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from atelier.experiments import Experiment
+from atelier import paths
+from atelier.experiments import Experiment, fingerprint, load
 from atelier.measures import recorded_measures, save_measures
 from atelier.text import number
 from grader import UserError
 from grader.authoring.chapters import Cell, Chapter, load_chapter
+from grader.authoring.claims import result_state
 from grader.cli import FrenchParser
 
 
 def main(argv: list[str]) -> int:
     parser = FrenchParser("python cours.py mesures", "Refait et enregistre les expériences d'un chapitre.")
     parser.add_argument("chapter", metavar="CHAPITRE", help="par exemple ch3_quantification")
-    parser.add_argument("names", nargs="*", metavar="NOM", help="celles-là seulement")
+    parser.add_argument(
+        "names", nargs="*", metavar="NOM", help="celles-là ; sans nom, celles qui manquent ou dont le texte a changé"
+    )
     parser.add_argument(
         "--redo",
         action="store_true",
-        help="remplacer aussi un résultat d'une plus grande échelle, ou d'une autre machine",
+        help="toutes, et même à la place d'un résultat d'une plus grande échelle, ou d'une autre machine",
     )
     options = parser.parse_args(argv)
     chapter = load_chapter(options.chapter)
-    known = [cell.id for cell in chapter.cells if cell.kind == "experiment"]
+    known = {cell.id: cell for cell in chapter.cells if cell.kind == "experiment"}
     if unknown := [name for name in options.names if name not in known]:
         raise UserError(
             f"Expérience inconnue : {', '.join(unknown)}. Celles du chapitre : {', '.join(known) or 'aucune'}."
         )
-    names = options.names or known
-    space = prepared(chapter, names)
-    for name in names:
-        print(f"{name}…", flush=True)
-        found = space[name]
-        assert isinstance(found, Experiment)
-        path, kept = found.record(chapter.name, options.redo)
-        if kept is not None:
-            print(f"  gardé tel quel : échelle « {kept.scale} », {kept.machine} (--redo le remplace)")
-        else:
-            print(f"  {path}")
+    names = options.names or [n for n, cell in known.items() if options.redo or result_state(chapter, cell) != "à jour"]
+    if not names:
+        print("Tous les résultats sont à jour ; pour en refaire un, nommez-le.")
+        return 0
+    with authoring():
+        space = prepared(chapter, names)
+        for name in names:
+            print(f"{name}…", flush=True)
+            found = space[name]
+            assert isinstance(found, Experiment)
+            path, kept = found.record(chapter.name, fingerprint(known[name].source, name), options.redo)
+            if kept is not None:
+                print(f"  gardé tel quel : échelle « {kept.scale} », {kept.machine} (--redo le remplace)")
+            else:
+                print(f"  {path.relative_to(paths.root()).as_posix()} ({number(load(path).seconds, 3)} s)")
     return 0
 
 
+@contextlib.contextmanager
+def authoring() -> Iterator[None]:
+    """Ce qu'une expérience inscrit au tableau l'est à celui de l'auteur."""
+    before = os.environ.get("COURS_ENREGISTRER")
+    os.environ["COURS_ENREGISTRER"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COURS_ENREGISTRER"]
+        else:
+            os.environ["COURS_ENREGISTRER"] = before
+
+
 def prepared(chapter: Chapter, names: list[str]) -> dict[str, Any]:
-    """L'espace de noms où elles tourneront : préparation, exercices, et les cellules dont elles se servent."""
-    wanted = {cell.id: cell for cell in chapter.cells if cell.kind == "experiment" and cell.id in names}
-    used = set().union(*(read_names(cell) for cell in wanted.values())) if wanted else set()
+    """L'espace de noms où elles tourneront."""
+    return chapter.execute(needed(chapter, lambda cell: cell.kind == "experiment" and cell.id in names))
+
+
+def needed(chapter: Chapter, wanted: Callable[[Cell], bool]) -> list[Cell]:
+    """Ces cellules, et ce qu'il leur faut : préparation, exercices, et les cellules qui écrivent ce qu'elles lisent."""
+    used: set[str] = set()
     kept: list[Cell] = []
     for cell in reversed(chapter.cells):
-        always = cell.kind in ("setup", "exercise") or cell.id in wanted
+        always = cell.kind in ("setup", "exercise") or wanted(cell)
         if always or (cell.kind in ("code", "experiment") and written_names(cell) & used):
             kept.append(cell)
             used |= read_names(cell)
-    return chapter.execute(reversed(kept))
+    return kept[::-1]
 
 
 def read_names(cell: Cell) -> set[str]:
