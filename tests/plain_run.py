@@ -35,7 +35,7 @@ def abridge() -> None:
     import atelier
     from atelier import hardware, perplexity, training
 
-    train, evaluate, seconds = training.train, perplexity.evaluate_perplexity, hardware.median_seconds
+    train, evaluate, seconds = training.train, perplexity.evaluate_perplexity, hardware.call_seconds
 
     def short_train(model: Any, batches: Any, steps: int, *args: Any, **kwargs: Any) -> training.Log:
         return train(model, batches, min(steps, STEPS), *args, **kwargs)
@@ -45,10 +45,10 @@ def abridge() -> None:
     ) -> perplexity.Evaluation:
         return evaluate(model, text, tokenizer, min(max_tokens or TOKENS, TOKENS), **kwargs)
 
-    def once(run: Callable[[], object], repeats: int = 1, warmup: int = 0) -> float:
+    def once(run: Callable[[], object], repeats: int = 1, warmup: int = 0) -> list[float]:
         return seconds(run, 1, 0)
 
-    training.train, perplexity.evaluate_perplexity, hardware.median_seconds = short_train, short_evaluate, once
+    training.train, perplexity.evaluate_perplexity, hardware.call_seconds = short_train, short_evaluate, once
     atelier.passed = lambda fn: callable(fn)
     Figure.savefig = lambda self, file, **_: file.write(bytes(24))
 

@@ -48,11 +48,11 @@ def test_no_cell_of_ours_reads_a_name_that_a_student_would_take(name):
     chapter = load_chapter(name, ROOT)
     taken, earlier, found = natural(chapter), set(), []
     for cell in chapter.cells:
-        if cell.kind not in ("code", "setup"):
+        if cell.kind not in ("code", "setup", "experiment"):
             continue
         tree = ast.parse(cell.source)
-        own = bound(tree)
-        if cell.kind == "code":
+        own = bound(tree) | {n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)}
+        if cell.kind != "setup":
             read = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
             found += [(cell.line, n) for n in sorted(read & taken & earlier - own)]
         imports = (a for n in tree.body if isinstance(n, (ast.Import, ast.ImportFrom)) for a in n.names)

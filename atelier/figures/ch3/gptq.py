@@ -1,50 +1,35 @@
-"""Chapitre 3, quatrième partie : GPTQ sur Colibri, avec la fonction de l'étudiant, à côté des tableaux de l'article."""
+"""Chapitre 3, quatrième partie : GPTQ, avec deux poids, couche par couche, puis à côté des tableaux de l'article."""
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from atelier.display import note, number, recorded, show, table
-from atelier.figures.ch3.models import BITS, GROUP, Sweep
-from atelier.figures.common.layers import KINDS, layer_inputs, linear_layers, weight_of
-from atelier.figures.common.style import BLACK, BLUE, ORANGE, RED, SERIES, canvas, french, percent, progress_bar
-from atelier.perplexity import evaluate_perplexity
-
-if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
-
-Gptq = Callable[..., Tensor]
-"""Le `gptq_quantize` de l'étudiant : (w, x, bits, damp) → ŵ."""
-
+from atelier.display import note, number, show, table
+from atelier.evidence import paired, perplexity_of
+from atelier.figures.ch3.models import Sweep
+from atelier.figures.common.layers import KINDS
+from atelier.figures.common.style import BLACK, BLUE, ORANGE, RED, canvas, french, percent
 
 # --- L'idée, avec deux poids --------------------------------------------------------------------------------------
 
 
-def two_weights(w: Tensor, x: Tensor, bits: int = 3) -> None:
-    """Deux vrais poids voisins par leurs activations : le point le plus proche n'est pas celui qui se trompe le moins.
+def plot_two_weights(found: Mapping[str, Any]) -> None:
+    """L'erreur autour de deux poids d'une ligne : le point le plus proche n'est pas celui qui se trompe le moins.
 
-    w : (sortie, entrée) ; x : (n, entrée). On choisit les deux entrées les plus corrélées, et la ligne où compenser
-    change le plus l'erreur.
+    found : « entrées » (i, j), leur « corrélation », leur « hessienne » (2, 2) ; et pour chaque ligne de la matrice, en
+    pas, les « poids » (n, 2), leurs arrondis « près » et « rattrapé », où va le second « déplacé » (n,) ; « erreurs ».
+    La ligne dessinée est celle dont l'erreur est le plus divisée ; la note dit ce qu'il en est des autres.
     """
-    w, x = w.cpu(), x.cpu()  # deux poids et un dessin : rien qui demande la carte
-    corr = torch.corrcoef(x.double().T).abs().nan_to_num().fill_diagonal_(0)
-    i, j = divmod(int(corr.argmax()), corr.shape[1])
-    h = x[:, [i, j]].double().T @ x[:, [i, j]].double()
-    step = w.double().abs().amax(1) / (2 ** (bits - 1) - 1)
-    pair = w[:, [i, j]].double() / step[:, None]
-    near = pair.round()
-    second = pair[:, 1] + (pair[:, 0] - near[:, 0]) * h[0, 1] / h[1, 1]
-    chosen = torch.stack([near[:, 0], second.round()], 1)
-    cost = [torch.einsum("ra,ab,rb->r", p - pair, h, p - pair) for p in (near, chosen)]
-    row = int((cost[0] / cost[1].clamp(min=1e-9) * (near != chosen).any(1)).argmax())
-    w0, a, b, moved = pair[row], near[row], chosen[row], second[row].item()
+    near_error, chosen_error = found["erreurs"]["près"], found["erreurs"]["rattrapé"]
+    gains = near_error / chosen_error.clamp(min=1e-9)
+    differs = (found["près"] != found["rattrapé"]).any(1)
+    row = int((gains * differs).argmax())
+    (i, j), h, moved = found["entrées"], found["hessienne"], found["déplacé"][row].item()
+    w0, a, b = (found[name][row] for name in ("poids", "près", "rattrapé"))
 
     fig, ax = canvas(6.4, 3.9)
     span = torch.linspace(-1.75, 1.75, 161, dtype=torch.float64)
@@ -68,156 +53,40 @@ def two_weights(w: Tensor, x: Tensor, bits: int = 3) -> None:
     ax.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
     ax.grid(False)
     french(ax)
-    ratio = (cost[0][row] / cost[1][row]).item()
+    link, best = number(found["corrélation"], 3), number(gains[row].item(), 3)
     show(
         fig,
         alt=f"Carte de l'erreur autour de deux poids : une vallée en biais, car les entrées {i} et {j} ont une "
-        f"corrélation de {number(corr[i, j].item(), 3)}. Le point de la grille le plus proche a une erreur (au carré) "
-        f"{number(ratio, 3)} fois plus grande que celui qu'on atteint quand le second poids compense le premier.",
+        f"corrélation de {link}. Le point de la grille le plus proche a une erreur (au carré) "
+        f"{best} fois plus grande que celui qu'on atteint quand le second poids compense le premier.",
     )
     note(
-        f"Entrées {i} et {j}, corrélées à {number(corr[i, j].item(), 3)} ; ligne {row}, choisie pour son gain : "
-        f"compenser divise l'erreur au carré par {number(ratio, 3)}."
+        f"Entrées {i} et {j}, de corrélation {link}. La ligne {row} est la plus favorable : compenser y divise "
+        f"l'erreur au carré par {best}. L'arrondi change pour {int(differs.sum())} lignes sur {len(gains)}, où le gain "
+        f"médian est de {number(gains[differs].median().item(), 3)} ; sur toutes ensemble, l'erreur est divisée par "
+        f"{number((near_error.sum() / chosen_error.sum()).item(), 3)}."
     )
 
 
-# --- GPTQ sur tout le modèle --------------------------------------------------------------------------------------
+# --- Couche par couche --------------------------------------------------------------------------------------------
 
 
-def gptq_in_groups(w: Tensor, x: Tensor, bits: int, gptq: Gptq, group: int = GROUP, damp: float = 0.01) -> Tensor:
-    """GPTQ avec une échelle par groupe de colonnes, bâti sur le GPTQ par ligne de l'étudiant.
+def layer_errors_table(found: Mapping[tuple[str, str, str], float]) -> None:
+    """Erreur sur les poids, puis sur la sortie, par RTN et par GPTQ.
 
-    Les groupes passent de gauche à droite. Ce que les colonnes encore libres peuvent rattraper est retiré de la
-    hessienne du groupe (complément de Schur) : des activations fictives, de même hessienne, sont données à `gptq`.
-    Puis les colonnes libres rattrapent, au mieux, ce que le groupe a perdu. w : (sortie, entrée) ; x : (n, entrée).
+    found : (couche, méthode, « poids » ou « sortie ») → erreur quadratique relative.
     """
-    x, free, done = x.double(), w.double(), []
-    h = 2 * x.T @ x
-    h += damp * h.diagonal().mean() * torch.eye(len(h), dtype=h.dtype, device=h.device)
-    while free.shape[1]:
-        g = min(group, free.shape[1])
-        own, cross, rest = h[:g, :g], h[:g, g:], h[g:, g:]
-        catch_up = torch.linalg.solve(rest, cross.T).T if g < free.shape[1] else cross
-        pseudo = torch.linalg.cholesky((own - catch_up @ cross.T) / 2, upper=True)
-        rounded = gptq(free[:, :g], pseudo, bits, 0.0)
-        free = free[:, g:] + (free[:, :g] - rounded) @ catch_up
-        done.append(rounded)
-        h = rest
-    return torch.cat(done, 1).to(w.dtype)
-
-
-def gptq_model(model: GPT2LMHeadModel, ids: Tensor, gptq: Gptq, bits: int, group: int | None = None) -> GPT2LMHeadModel:
-    """Colibri dont chaque bloc est quantifié à son tour, sur les activations du modèle déjà quantifié avant lui."""
-    changed = copy.deepcopy(model)
-    layers = linear_layers(changed)
-    for block in range(len(changed.transformer.h)):
-        names = [f"{block}.{kind}" for kind in KINDS]
-        inputs = layer_inputs(changed, ids, names)
-        for name in names:
-            w, x = weight_of(layers[name]), inputs[name]
-            with torch.no_grad(), _one_thread():
-                rounded = gptq(w, x, bits) if group is None else gptq_in_groups(w, x, bits, gptq, group)
-                layers[name].weight.copy_(rounded.T)
-    return changed
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Un seul fil de calcul : des milliers de petites opérations n'ont rien à gagner à s'attendre entre fils."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@recorded("ch3/gptq_layer_errors", needs=("gptq", "per_channel", "quantize", "dequantize"))
-def gptq_layer_errors(
-    model: GPT2LMHeadModel, ids: Tensor, gptq: Gptq, per_channel: Any, quantize: Any, dequantize: Any, bits: int = 3
-) -> None:
-    """Ce que GPTQ gagne sur le plus proche, couche par couche : erreur sur les poids, puis erreur sur la sortie.
-
-    La première moitié de ids sert d'étalonnage, la seconde mesure.
-    """
-    half = len(ids) // 2
-    seen, fresh, rows = layer_inputs(model, ids[:half]), layer_inputs(model, ids[half:]), []
-    for name, layer in linear_layers(model).items():
-        if not name.startswith("0."):
-            continue
-        w = weight_of(layer)
-        s = per_channel(w, bits, 0)
-        near = dequantize(quantize(w / s, 1.0, 0, bits), 1.0, 0) * s
-        best = gptq(w, seen[name], bits)
-        x = fresh[name]
-        errors = [
-            _relative(w, near),
-            _relative(w, best),
-            _relative(x @ w.T, x @ near.T),
-            _relative(x @ w.T, x @ best.T),
-        ]
-        rows.append(
-            [KINDS[name.split(".", 1)[1]], *(percent(e) for e in errors), f"÷ {number(errors[2] / errors[3], 3)}"]
-        )
+    rows = []
+    for name in dict.fromkeys(layer for layer, _, _ in found):
+        block, kind = name.split(".", 1)
+        errors = {(m, what): found[name, m, what] for what in ("poids", "sortie") for m in ("RTN", "GPTQ")}
+        gain = number(errors["RTN", "sortie"] / errors["GPTQ", "sortie"], 3)
+        rows.append([f"{block}, {KINDS[kind]}", *(percent(e) for e in errors.values()), f"÷ {gain}"])
     table(
         rows,
-        header=["couche du premier bloc", "poids, RTN", "poids, GPTQ", "sortie, RTN", "sortie, GPTQ", "gain en sortie"],
-        caption=f"Erreur quadratique relative à {bits} bits, une échelle par canal, sur un autre texte",
+        header=["bloc, couche", "poids, RTN", "poids, GPTQ", "sortie, RTN", "sortie, GPTQ", "gain en sortie"],
+        caption="Erreur quadratique relative à 3 bits, une échelle par canal, sur un autre texte",
     )
-
-
-def _relative(true: Tensor, found: Tensor) -> float:
-    return ((true - found).square().sum() / true.square().sum()).item()
-
-
-@recorded("ch3/gptq_sweep", needs=("gptq",))
-def gptq_sweep(
-    model: GPT2LMHeadModel,
-    ids: Tensor,
-    gptq: Gptq,
-    rtn: Sweep | None = None,
-    bits: Sequence[int] = BITS,
-    **evaluation: Any,
-) -> Sweep:
-    """Perplexité de Colibri passé par GPTQ, par canal et par groupe, à côté des arrondis au plus proche `rtn`."""
-    found: Sweep = {"GPTQ, une par canal": {}, f"GPTQ, une par groupe de {GROUP}": {}}
-    jobs = [(name, b) for name in found for b in bits]
-    for name, b in progress_bar(jobs, "GPTQ"):
-        rounded = gptq_model(model, ids, gptq, b, None if "canal" in name else GROUP)
-        found[name][b] = evaluate_perplexity(rounded, **evaluation).perplexity
-    full = evaluate_perplexity(model, **evaluation).perplexity
-    everything = {"FP32": dict.fromkeys(bits, full), **(rtn or {}), **found}
-    table(
-        [[name, *(number(p, 4) for p in line.values())] for name, line in everything.items()],
-        header=["méthode", *(f"{b} bits" for b in bits)],
-        caption="Perplexité de Colibri, couches linéaires quantifiées",
-    )
-    _sweep_figure(everything, full, bits)
-    return everything
-
-
-def _sweep_figure(found: Sweep, full: float, bits: Sequence[int]) -> None:
-    from matplotlib.ticker import LogLocator
-
-    fig, ax = canvas(7.6, 4.0)
-    xs = list(range(len(bits)))
-    for (name, line), look in zip(((n, v) for n, v in found.items() if n != "FP32"), SERIES, strict=False):
-        ax.plot(xs, [line[b] for b in bits], label=name, lw=1.8, ms=7, **look)
-    ax.axhline(full, color=BLACK, lw=1, linestyle=":")
-    ax.annotate("FP32", (0, full), xytext=(0, -12), textcoords="offset points", fontsize=8.5)
-    ax.set_xticks(range(len(bits)), [f"{b} bits" for b in bits])
-    ax.set_yscale("log")
-    ax.set_ylabel("perplexité (échelle logarithmique)")
-    ax.legend(frameon=False, fontsize=8.5, loc="upper left")
-    few = max(line[b] for line in found.values() for b in bits) < 1000 * full
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
-    french(ax, x=False)
-    told = " ; ".join(
-        f"{name} : " + ", ".join(f"{number(p, 4)} à {b} bits" for b, p in line.items())
-        for name, line in found.items()
-        if name != "FP32"
-    )
-    show(fig, alt=f"Perplexité contre nombre de bits ; FP32 : {number(full, 4)}. {told}.")
 
 
 # --- L'article ----------------------------------------------------------------------------------------------------
@@ -263,25 +132,19 @@ def _parameters(size: str) -> float:
     return float(size[:-1]) * {"M": 1e6, "B": 1e9}[size[-1]]
 
 
-def _colibri(results: Sweep | None, method: str, bits: int) -> float | None:
+def _colibri(found: Sweep, method: str, bits: int) -> float | None:
     """Le même rapport pour Colibri, une échelle par canal ; None s'il n'a pas été mesuré."""
-    if results is None:
-        return None
-    line = next((v for n, v in results.items() if n.startswith(method) and "canal" in n), {})
-    return line[bits] / results["FP32"][bits] if bits in line else None
+    key = method, "canal", bits
+    return perplexity_of(found[key]) / perplexity_of(found["FP32"]) if key in found else None
 
 
-@recorded("ch3/verdicts", needs=("gptq",))
-def verdicts(results: Sweep | None, gptq: Gptq) -> None:
+def verdicts(found: Sweep) -> None:
     """Ce que l'article affirme, ce que montrent ses tableaux, ce que montre Colibri : reproduit, ou non.
 
-    results : ce qu'a rendu `gptq_sweep` avec ce `gptq`.
+    found : (méthode, grain, bits) → pertes, part à part.
     """
-    rtn, best = ({b: _colibri(results, m, b) for b in (4, 3)} for m in ("RTN", "GPTQ"))
+    rtn, best = ({b: _colibri(found, m, b) for b in (4, 3)} for m in ("RTN", "GPTQ"))
     measured = {b: (ours, plain) for b in (4, 3) if (ours := best[b]) and (plain := rtn[b])}
-    if not measured:
-        note("Il manque une mesure : relancez les cellules des arrondis au plus proche, puis celle de GPTQ.")
-        return
     small = {m: {b: _ratios(OPT, m, b)[0] for b in (4, 3)} for m in ("RTN", "GPTQ")}
 
     def times(r: float) -> str:
@@ -292,7 +155,7 @@ def verdicts(results: Sweep | None, gptq: Gptq) -> None:
             f"À {b} bits, GPTQ perd moins que RTN",
             f"OPT 125M : {times(small['RTN'][b])} en RTN, {times(small['GPTQ'][b])} en GPTQ",
             f"{times(plain)} en RTN, {times(ours)} en GPTQ",
-            "reproduit" if ours < plain else "non reproduit",
+            "reproduit" if paired(found["GPTQ", "canal", b], found["RTN", "canal", b]).high < 0 else "non reproduit",
         ]
         for b, (ours, plain) in measured.items()
     ]
@@ -314,11 +177,10 @@ def verdicts(results: Sweep | None, gptq: Gptq) -> None:
     table(rows, header=["affirmation", "dans l'article", "sur Colibri", "verdict"], caption="Reproduit, ou non ?")
 
 
-@recorded("ch3/beside_the_paper", needs=("gptq",))
-def beside_the_paper(results: Sweep | None, n_parameters: int, gptq: Gptq) -> None:
+def beside_the_paper(found: Sweep, n_parameters: int) -> None:
     """Par combien la perplexité est multipliée, à 4 et à 3 bits : OPT et BLOOM d'après l'article, Colibri d'après vous.
 
-    results : ce qu'a rendu `gptq_sweep` avec ce `gptq`. Les étiquettes nomment les cases qui sortent du rang.
+    found : (méthode, grain, bits) → pertes, part à part. Les étiquettes nomment les cases qui sortent du rang.
     """
     fig, axes = canvas(9.2, 3.9, columns=2)
     told = []
@@ -339,7 +201,7 @@ def beside_the_paper(results: Sweep | None, n_parameters: int, gptq: Gptq) -> No
                             fontsize=8,
                         )
         for method, color in (("RTN", RED), ("GPTQ", BLUE)):
-            ratio = _colibri(results, method, bits)
+            ratio = _colibri(found, method, bits)
             if ratio is not None:
                 shape = {"RTN": "P", "GPTQ": "*"}[method]
                 ax.plot(n_parameters, ratio, shape, color=color, mec=BLACK, ms=13, label=f"Colibri, {method}")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import mean
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from atelier.display import note, number, recorded, show, table
+from atelier import passed
+from atelier.display import note, number, show, table
+from atelier.evidence import Gap, paired
 from atelier.figures.common.controls import Pick, Slider, explore
+from atelier.figures.common.layers import layer_label
 from atelier.figures.common.style import BLACK, BLUE, ORANGE, RED, SKY, canvas, french, middle, percent
 
 GREY = "#888888"
@@ -117,9 +121,16 @@ def place_by_hand(r_min: float = -0.8, r_max: float = 2.0, bits: int = 4) -> Non
     )
 
 
-@recorded("ch3/number_line", needs=("qparams",))
-def number_line(qparams: QParams, r_min: float = -0.8, r_max: float = 2.0, bits: int = 4, signed: bool = True) -> None:
-    """La grille que votre `affine_qparams` pose sur [r_min, r_max] ; les quatre arguments se règlent."""
+def number_line(found: Mapping[str, Any], qparams: QParams) -> None:
+    """La grille posée sur un intervalle ; ses quatre arguments se règlent quand `qparams` passe son check.
+
+    found : r_min, r_max, bits, signed, et ce que `qparams` en a fait, S et Z.
+    """
+    r_min, r_max, bits, signed = (found[name] for name in ("r_min", "r_max", "bits", "signed"))
+    if not passed(qparams):
+        fig, alt = _number_line(r_min, r_max, bits, signed, found["S"], found["Z"])
+        show(fig, alt=alt)
+        return
 
     def draw(r_min: float, r_max: float, bits: int, signed: bool) -> tuple[Any, str]:
         low, high = min(r_min, r_max), max(r_min, r_max)
@@ -182,25 +193,35 @@ def _number_line(r_min: float, r_max: float, bits: int, signed: bool, scale: flo
     return fig, alt
 
 
-@recorded("ch3/affine_or_symmetric", needs=("qparams", "quantize", "dequantize", "sqnr"))
-def affine_or_symmetric(
-    tensors: dict[str, Tensor], qparams: QParams, quantize: Any, dequantize: Any, sqnr: Any, bits: int = 8
-) -> None:
-    """La grille ajustée à [min, max], contre la grille symétrique [−m, m] : rapport signal sur bruit de chacune."""
-    rows = []
-    for name, x in tensors.items():
-        low, high = x.min().item(), x.max().item()
-        peak = max(abs(low), abs(high))
-        found = []
-        for interval in ((low, high), (-peak, peak)):
-            s, z = qparams(*interval, bits)
-            found.append(sqnr(x, dequantize(quantize(x, s, z, bits), s, z)))
-        rows.append([name, low, high, *(f"{number(f, 3)} dB" for f in found), f"{number(found[0] - found[1], 2)} dB"])
+def grid_gains(found: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Le SQNR de la grille ajustée à [min, max] et de la grille symétrique, et ce que la première gagne, en dB.
+
+    found : « valeurs, grille … » → SQNR, un par bloc. Rend le gain moyen de chaque espèce de valeurs.
+    """
+    rows, gains = [], {}
+    for what in dict.fromkeys(name.rpartition(", grille")[0] for name in found):
+        fitted, symmetric = (found[f"{what}, grille {grid}"] for grid in ("ajustée", "symétrique"))
+        gain = paired(fitted, symmetric)
+        rows.append(
+            [
+                what,
+                number(mean(fitted), decimals=2),
+                number(mean(symmetric), decimals=2),
+                number(gain.mean, decimals=2),
+                _within(gain),
+            ]
+        )
+        gains[what] = gain.mean
     table(
         rows,
-        header=["valeurs", "r_min", "r_max", "grille ajustée", "grille symétrique", "gain"],
-        caption=f"Rapport signal sur bruit à {bits} bits, une seule échelle",
+        header=["valeurs", "grille ajustée", "grille symétrique", "gain", "à 95 %, entre"],
+        caption=f"Rapport signal sur bruit moyen des {len(fitted)} blocs, en décibels",
     )
+    return gains
+
+
+def _within(gap: Gap) -> str:
+    return f"{number(gap.low, decimals=2)} et {number(gap.high, decimals=2)}"
 
 
 # --- Histogrammes et valeurs extrêmes -----------------------------------------------------------------------------
@@ -240,94 +261,82 @@ def spread_alt(values: Tensor, what: str) -> str:
     )
 
 
-def _nearest(w: Tensor, scale: Tensor | float, bits: int, quantize: Any, dequantize: Any) -> Tensor:
-    """w passé par les codes de l'étudiant. On divise d'abord par l'échelle : `quantize` voit alors S = 1 et Z = 0."""
-    return dequantize(quantize(w / scale, 1.0, 0, bits), 1.0, 0) * scale
-
-
-@recorded("ch3/explore_outliers", needs=("scale",))
-def explore_outliers(w: Tensor, scale: Callable[..., Tensor], k: Sequence[int] = (0, 1, 10, 100, 1000)) -> None:
-    """L'échelle quand on écarte les k plus grands poids, et l'erreur d'arrondi typique de tous les autres."""
-    order = w.flatten().abs().argsort(descending=True)
-    rows: list[list[Any]] = []
-    for count in k:
-        rest = w.flatten().clone()
-        rest[order[:count]] = 0
-        s = scale(rest).item()
-        rows.append([count, f"{percent(count / w.numel())}", s, s / math.sqrt(12), s / w.std().item()])
+def outlier_table(found: Mapping[str, Any]) -> None:
+    """Ce que coûtent les plus grands poids. found : « échelles » (poids écartés → S), « poids », « écart-type »."""
+    scales, n, spread = found["échelles"], found["poids"], found["écart-type"]
     table(
-        rows,
+        [[count, percent(count / n), s, s / math.sqrt(12), s / spread] for count, s in scales.items()],
         header=["poids écartés", "part", "échelle S", "erreur typique S/√12", "S / écart-type"],
-        caption=f"Ce que coûtent les plus grands poids (8 bits, {number(w.numel())} poids)",
+        caption=f"Ce que coûtent les plus grands poids (8 bits, {number(n)} poids)",
     )
-    gain = rows[0][2] / rows[-1][2]
+    first, last = list(scales)[0], list(scales)[-1]
     note(
-        f"Écarter {number(rows[-1][0])} poids sur {number(w.numel())} divise le pas, donc l'erreur de tous les autres, "
-        f"par {number(gain, 3)}."
+        f"Écarter {number(last)} poids sur {number(n)} divise le pas, donc l'erreur de tous les autres, "
+        f"par {number(scales[first] / scales[last], 3)}."
     )
 
 
-@recorded("ch3/full_range_or_not", needs=("scale", "quantize", "dequantize", "sqnr"))
-def full_range_or_not(
-    layers: dict[str, Tensor], scale: Any, quantize: Any, dequantize: Any, sqnr: Any, bits: Sequence[int] = (8, 4, 3, 2)
-) -> None:
-    """La forme de la diapositive (÷ 2^(b−1)) contre la forme restreinte (÷ (2^(b−1) − 1)), sur toutes les couches."""
+def forms_table(found: Mapping[tuple[str, int], Sequence[float]]) -> None:
+    """La forme de la diapositive (÷ 2^(b−1)) contre la forme restreinte (÷ (2^(b−1) − 1)).
+
+    found : (forme, bits) → SQNR de chaque couche.
+    """
     rows = []
-    for b in bits:
-        found = []
-        for full in (False, True):
-            values = [sqnr(w, _nearest(w, scale(w, b, full), b, quantize, dequantize)) for w in layers.values()]
-            found.append(sum(values) / len(values))
-        rows.append([b, 2 ** (b - 1) - 1, 2 ** (b - 1), found[0], found[1], found[1] - found[0]])
+    for b in dict.fromkeys(bits for _, bits in found):
+        plain, full = found["restreinte", b], found["diapositive", b]
+        gap = paired(full, plain)
+        told = [number(x, decimals=2) for x in (mean(plain), mean(full), gap.mean)]
+        rows.append([b, 2 ** (b - 1) - 1, 2 ** (b - 1), *told, _within(gap)])
     table(
         rows,
-        header=["bits", "restreinte : ÷", "diapositive : ÷", "SQNR restreinte", "SQNR diapositive", "écart (dB)"],
-        caption=f"Rapport signal sur bruit moyen des {len(layers)} couches linéaires, en décibels",
+        header=["bits", "restreinte : ÷", "diapositive : ÷", "restreinte", "diapositive", "écart", "à 95 %, entre"],
+        caption=f"Rapport signal sur bruit moyen des {len(plain)} couches linéaires, en décibels",
     )
 
 
-@recorded("ch3/six_db_per_bit", needs=("scale", "quantize", "dequantize", "sqnr"))
-def six_db_per_bit(layers: dict[str, Tensor], scale: Any, quantize: Any, dequantize: Any, sqnr: Any) -> None:
-    """SQNR de chaque couche contre le nombre de bits, avec la règle des 6 dB par bit."""
-    bits = list(range(2, 13))
+def plot_bits_and_decibels(found: Mapping[int, Sequence[float]]) -> float:
+    """SQNR de chaque couche contre le nombre de bits, avec la règle des 6 dB par bit. found : bits → SQNR par couche.
+
+    Rend ce que rapporte un bit, en moyenne, sur la seconde moitié de la courbe.
+    """
+    bits = list(found)
     fig, ax = canvas(7.2, 3.4)
-    curves = [[sqnr(w, _nearest(w, scale(w, b), b, quantize, dequantize)) for b in bits] for w in layers.values()]
-    for curve in curves:
-        ax.plot(bits, curve, color=BLUE, lw=1, alpha=0.5)
-    mean = [sum(c) / len(c) for c in zip(*curves, strict=True)]
-    ax.plot(bits, mean, "o-", color=BLUE, label="vos couches (moyenne en gras)")
+    curves = list(zip(*found.values(), strict=True))
+    for k, curve in enumerate(curves):
+        ax.plot(bits, curve, color=BLUE, lw=1, alpha=0.5, label="chaque couche" if k == 0 else None)
+    means = [mean(found[b]) for b in bits]
+    ax.plot(bits, means, "o-", color=BLUE, lw=2.5, label="moyenne des couches")
     slope = 20 * math.log10(2)
-    ax.plot(
-        bits,
-        [mean[-1] + slope * (b - bits[-1]) for b in bits],
-        "--",
-        color=BLACK,
-        label=f"{number(slope, 3)} dB par bit",
-    )
+    rule = [means[-1] + slope * (b - bits[-1]) for b in bits]
+    ax.plot(bits, rule, "--", color=BLACK, label=f"{number(slope, 3)} dB par bit")
     ax.set_xlabel("bits par poids")
     ax.set_ylabel("SQNR (dB)")
     ax.legend(frameon=False, fontsize=9)
     french(ax)
+    half = len(bits) // 2
+    gained = (means[-1] - means[half]) / (bits[-1] - bits[half])
     show(
         fig,
-        alt=f"{len(curves)} courbes presque droites : le SQNR moyen monte de {number(mean[0], 3)} dB "
-        f"à 2 bits à {number(mean[6], 3)} dB à 8 bits, et de {number((mean[-1] - mean[4]) / 6, 3)} dB par bit ensuite.",
+        alt=f"{len(curves)} courbes presque droites : le SQNR moyen monte de {number(means[0], 3)} dB à {bits[0]} bits "
+        f"à {number(means[-1], 3)} dB à {bits[-1]} bits, et de {number(gained, 3)} dB par bit à partir de {bits[half]} "
+        f"bits. Écart à la règle : "
+        + ", ".join(f"{number(m - r, 2)} dB à {b} bits" for m, r, b in zip(means, rule, bits, strict=True)),
     )
+    return gained
 
 
 # --- Une échelle pour combien de poids ? --------------------------------------------------------------------------
 
 
-@recorded("ch3/channel_scales", needs=("scale", "per_channel"))
-def channel_scales(w: Tensor, scale: Any, per_channel: Any, title: str) -> None:
-    """Échelle de chaque canal de sortie, rangées par taille, contre l'échelle unique de la couche."""
-    each = per_channel(w).flatten().sort(descending=True).values
-    one = scale(w).item()
+def plot_channel_scales(found: Mapping[str, Any], title: str) -> None:
+    """Échelles des canaux de sortie, rangées, contre celle de toute la couche. found : « canaux » (n,), « couche »."""
+    each = found["canaux"].cpu().sort(descending=True).values
+    one = found["couche"]
     fig, ax = canvas(7.6, 3.0)
-    ax.fill_between(range(len(each)), 1000 * each.cpu(), 1000 * one, color=ORANGE, alpha=0.25, label="pas gaspillé")
-    ax.plot(1000 * each.cpu(), color=BLUE, lw=2, label="une échelle par canal")
+    ax.fill_between(range(len(each)), 1000 * each, 1000 * one, color=ORANGE, alpha=0.25, label="précision perdue")
+    ax.plot(1000 * each, color=BLUE, lw=2, label="une échelle par canal")
     ax.axhline(1000 * one, color=RED, lw=1.6, linestyle="--", label="une échelle pour tous")
-    ax.set_xlabel("canal de sortie (rangés par échelle)")
+    ax.set_xlabel("canaux de sortie, rangés par échelle")
     ax.set_ylabel("échelle S (millièmes)")
     ax.set_ylim(0)
     ax.set_title(title, fontsize=10)
@@ -346,94 +355,42 @@ def channel_scales(w: Tensor, scale: Any, per_channel: Any, title: str) -> None:
     )
 
 
-def channel_peaks(inputs: dict[str, Tensor], names: Sequence[str]) -> None:
-    """Le plus grand |x| de chaque composante en entrée de quelques couches, les composantes rangées par taille."""
-    fig, axes = canvas(9.0, 2.7, columns=len(names), sharey=False)
+def plot_component_peaks(found: Mapping[str, Tensor]) -> None:
+    """Le plus grand |x| de chaque composante en entrée de quelques couches. found : couche → valeurs, rangées."""
+    fig, axes = canvas(9.0, 2.7, columns=len(found), sharey=False)
     told = []
-    for ax, name in zip(axes, names, strict=True):
-        peaks = inputs[name].abs().amax(0).cpu().sort(descending=True).values
+    for ax, (name, values) in zip(axes, found.items(), strict=True):
+        peaks = values.cpu()
         ax.plot(peaks, color=BLUE, lw=2)
-        ax.axhline(peaks.median(), color=BLACK, lw=1, linestyle=":")
-        ax.set_title(name, fontsize=9)
-        ax.set_xlabel("composante (rangées)")
+        ax.axhline(peaks.median(), color=BLACK, lw=1, linestyle=":", label="médiane")
+        ax.set_title(layer_label(name), fontsize=9)
+        ax.set_xlabel("composantes, rangées")
         ax.set_ylim(0)
         french(ax)
-        told.append(f"{name} : plus grande {number(peaks[0].item(), 3)}, médiane {number(peaks.median().item(), 3)}")
+        top, middle_one = number(peaks[0].item(), 3), number(peaks.median().item(), 3)
+        told.append(f"{layer_label(name)} : plus grande {top}, médiane {middle_one}")
     axes[0].set_ylabel("plus grand |x|")
+    axes[0].legend(frameon=False, fontsize=9)
     show(fig, alt="Plus grande valeur absolue par composante, rangée par taille ; " + " ; ".join(told) + ".")
 
 
 # --- Les bibliothèques --------------------------------------------------------------------------------------------
 
 
-@recorded("ch3/library_scales", needs=("scale", "quantize"))
-def library_scales(w: Tensor, scale: Any, quantize: Any) -> None:
-    """Les mêmes poids par vos fonctions, torch.ao, torchao et onnxruntime : échelles et codes côte à côte."""
-    w = w.detach().float().cpu().contiguous()
-    peak, extreme = w.abs().max().item(), int(w.flatten().abs().argmax())
-    found: list[tuple[str, float, Tensor]] = []
-    for name, full in (("vous, forme restreinte", False), ("vous, forme de la diapositive", True)):
-        s = scale(w, 8, full)
-        found.append((name, s.item(), quantize(w, s.item(), 0)))
-    found += [*_torch_ao(w), *_torchao(w), *_onnxruntime(w)]
-    columns = [extreme, *range(6)]
-    rows = [
-        [name, 1000 * s, f"{peak / s:.1f}".replace(".", ","), *(int(q.flatten()[i]) for i in columns)]
-        for name, s, q in found
-    ]
+def library_table(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Les mêmes poids par vos fonctions et par des bibliothèques : échelles et codes côte à côte.
+
+    found : qui → « S », « max|w| / S », « codes » (de l'extrême, puis des premiers poids), combien de codes changent.
+    """
+    moved = "autres codes que la forme restreinte"
+    shown = {name: number(row["max|w| / S"], decimals=1) for name, row in found.items()}
+    n_codes = len(next(iter(found.values()))["codes"]) - 1
     table(
-        rows,
-        header=["qui", "S (millièmes)", "max|w| / S", "code de l'extrême", *(f"w[{i}]" for i in range(6))],
-        caption=f"8 bits symétriques, une échelle par couche ; l'extrême vaut {number(w.flatten()[extreme].item(), 4)}",
+        [[name, 1000 * row["S"], shown[name], *row["codes"], row[moved]] for name, row in found.items()],
+        header=[
+            *("qui", "S (millièmes)", "max|w| / S", "code de l'extrême"),
+            *(f"w[{i}]" for i in range(n_codes)),
+            "codes changés",
+        ],
+        caption="8 bits symétriques, une échelle par couche ; « changés » : par rapport à la forme restreinte",
     )
-    mine = found[0][2].flatten().int()
-    moved = {name: int((q.flatten().int() != mine).sum()) for name, _, q in found[1:]}
-    told = " ; ".join(f"{name}, {number(n)}" for name, n in moved.items())
-    note(f"Codes qui diffèrent de la forme restreinte, sur {number(w.numel())} : {told}.")
-
-
-def _torch_ao(w: Tensor) -> list[tuple[str, float, Tensor]]:
-    import warnings
-
-    from torch.ao.quantization.observer import MinMaxObserver
-
-    warnings.filterwarnings("ignore", message=".*quantize_per_tensor.*deprecated")
-    warnings.filterwarnings("ignore", message=".*quantized tensor creation.*")
-    found = []
-    for name, bounds in (
-        ("torch.ao, par défaut", {}),
-        ("torch.ao, quant_min=−127", {"quant_min": -127, "quant_max": 127}),
-    ):
-        observer = MinMaxObserver(dtype=torch.qint8, qscheme=torch.per_tensor_symmetric, **bounds)
-        observer(w)
-        s, zero = observer.calculate_qparams()
-        found.append((name, s.item(), torch.quantize_per_tensor(w, s.item(), int(zero), torch.qint8).int_repr()))
-    return found
-
-
-def _torchao(w: Tensor) -> list[tuple[str, float, Tensor]]:
-    try:
-        from torchao.quantization.quant_primitives import MappingType, choose_qparams_affine, quantize_affine
-    except ImportError:
-        note("torchao n'est pas installé sur cette machine : sa ligne manque.")
-        return []
-    found = []
-    block = tuple(w.shape)
-    for name, kind in (
-        ("torchao, SYMMETRIC", MappingType.SYMMETRIC),
-        ("torchao, SYMMETRIC_NO_CLIPPING_ERR", MappingType.SYMMETRIC_NO_CLIPPING_ERR),
-    ):
-        s, zero = choose_qparams_affine(w, kind, block, torch.int8)
-        found.append((name, s.item(), quantize_affine(w, block, s, zero, torch.int8)))
-    return found
-
-
-def _onnxruntime(w: Tensor) -> list[tuple[str, float, Tensor]]:
-    try:
-        from onnx import TensorProto
-        from onnxruntime.quantization.quant_utils import quantize_data
-    except ImportError:
-        note("onnxruntime n'est pas installé sur cette machine : sa ligne manque.")
-        return []
-    *_, s, q = quantize_data(w.flatten().numpy(), TensorProto.INT8, symmetric=True)
-    return [("onnxruntime", float(s), torch.from_numpy(q.copy()))]

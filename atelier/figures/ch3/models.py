@@ -1,350 +1,243 @@
-"""Chapitre 3, troisième partie : Colibri entier quantifié avec les fonctions de l'étudiant, chronométré."""
+"""Chapitre 3, troisième partie : ce que l'on a mesuré de Colibri quantifié, perplexités, phrases, octets, durées."""
 
 from __future__ import annotations
 
-import copy
-import warnings
-from collections.abc import Callable, Sequence
-from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from statistics import mean, median, quantiles
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from atelier.display import note, number, show, table
+from atelier.evidence import paired, perplexity_of
+from atelier.figures.ch3.tools import GROUP
+from atelier.figures.common.layers import KINDS
+from atelier.figures.common.style import BLACK, SERIES, canvas, french, percent
 
-from atelier.display import note, number, recorded, show, table
-from atelier.figures.common.layers import layer_inputs, linear_layers, replace_weights, weight_of
-from atelier.figures.common.style import SERIES, canvas, french, percent, progress_bar
-from atelier.hardware import beside, card_capability, card_name, device, for_float64, has_float64, home, median_seconds
-from atelier.models import GPT2_SIZES
-from atelier.perplexity import evaluate_perplexity
-
-if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
-    from transformers.pytorch_utils import Conv1D
-
-CHAPTER = "ch3_quantification"
-GROUP = 64
-BITS = (8, 4, 3, 2)
 GRAINS = {"tenseur": "une échelle par tenseur", "canal": "une par canal", "groupe": f"une par groupe de {GROUP}"}
-Rounder = Callable[[Tensor, int], Tensor]
-"""(poids (sortie, entrée), bits) → poids arrondis de même forme."""
+Sweep = Mapping[Any, Sequence[float]]
+"""(méthode, grain, bits) → pertes, part à part ; et « FP32 » → celles du modèle d'origine."""
 
 
-def portrait(model: GPT2LMHeadModel) -> None:
-    """Ce qu'est Colibri, en une phrase : couches, dimension, paramètres, et part des couches linéaires."""
-    c, layers = model.config, linear_layers(model)
-    n, linear = model.num_parameters(), sum(layer.weight.numel() for layer in layers.values())
+def portrait(config: Any, total: int, linear: int) -> None:
+    """Ce qu'est Colibri, en une phrase. total : ses paramètres ; linear : ceux des poids de ses couches linéaires."""
     note(
-        f"Colibri : {c.n_layer} blocs, dimension {c.n_embd}, contexte {c.n_positions}, {number(n)} paramètres, dont "
-        f"{percent(linear / n)} dans les poids de ses {len(layers)} couches linéaires."
+        f"Colibri : {config.n_layer} blocs, dimension {config.n_embd}, contexte {config.n_positions}, {number(total)} "
+        f"paramètres, dont {percent(linear / total)} dans les poids de ses {len(KINDS) * config.n_layer} couches "
+        "linéaires."
     )
 
 
-# --- Arrondir au plus proche (RTN), à trois grains -----------------------------------------------------------------
+# --- Perplexités --------------------------------------------------------------------------------------------------
 
 
-def by_grain(w: Tensor, bits: int, grain: str, per_tensor: Any, per_channel: Any) -> tuple[Tensor, Tensor]:
-    """Le poids découpé en lignes qui partagent une échelle, et ces échelles."""
-    if grain == "tenseur":
-        return w, per_tensor(w, bits).reshape(1, 1)
-    blocks = w if grain == "canal" else w.reshape(-1, GROUP)
-    return blocks, per_channel(blocks, bits, 0)
+def lines_of(found: Sweep) -> dict[str, dict[int, Sequence[float]]]:
+    """Les mêmes pertes, une ligne par méthode et par grain : « RTN, une par canal » → bits → pertes."""
+    lines: dict[str, dict[int, Sequence[float]]] = {}
+    for key, losses in found.items():
+        if key != "FP32":
+            method, grain, bits = key
+            lines.setdefault(f"{method}, {GRAINS[grain]}", {})[bits] = losses
+    return lines
 
 
-def rounder(grain: str, per_tensor: Any, per_channel: Any, quantize: Any, dequantize: Any) -> Rounder:
-    """Arrondi au plus proche par les fonctions de l'étudiant. On divise d'abord par S, puis S = 1 et Z = 0."""
-
-    def apply(w: Tensor, bits: int) -> Tensor:
-        blocks, s = by_grain(w, bits, grain, per_tensor, per_channel)
-        return (dequantize(quantize(blocks / s, 1.0, 0, bits), 1.0, 0) * s).reshape(w.shape)
-
-    return apply
-
-
-def _on_every_weight(use: Callable[[Tensor, int], Tensor], bits: int) -> Callable[[str, Tensor], Tensor]:
-    """Ce que `replace_weights` attend : le même arrondi pour toutes les couches, quel que soit leur nom."""
-    return lambda _, w: use(w, bits)
-
-
-Sweep = dict[str, dict[int, float]]
-
-
-@recorded("ch3/rtn_sweep", needs=("per_tensor", "per_channel", "quantize", "dequantize"))
-def rtn_sweep(
-    model: GPT2LMHeadModel,
-    per_tensor: Any,
-    per_channel: Any,
-    quantize: Any,
-    dequantize: Any,
-    bits: Sequence[int] = BITS,
-    **evaluation: Any,
-) -> Sweep:
-    """Perplexité de Colibri dont toutes les couches linéaires sont arrondies au plus proche, à trois grains."""
-    full = evaluate_perplexity(model, **evaluation).perplexity
-    jobs = [(grain, b) for grain in GRAINS for b in bits]
-    found: Sweep = {f"RTN, {GRAINS[g]}": {} for g in GRAINS}
-    for grain, b in progress_bar(jobs, "RTN"):
-        use = rounder(grain, per_tensor, per_channel, quantize, dequantize)
-        rounded = replace_weights(model, _on_every_weight(use, b))
-        found[f"RTN, {GRAINS[grain]}"][b] = evaluate_perplexity(rounded, **evaluation).perplexity
-    _sweep_table(found, full, bits)
-    return {"FP32": dict.fromkeys(bits, full), **found}
-
-
-def _sweep_table(found: Sweep, full: float, bits: Sequence[int]) -> None:
+def sweep_table(found: Sweep) -> None:
+    """Perplexité de Colibri, une ligne par méthode, une colonne par nombre de bits."""
+    lines = lines_of(found)
+    bits = list(next(iter(lines.values())))
+    full = number(perplexity_of(found["FP32"]), 4)
     table(
-        [[name, *(number(p, 4) for p in line.values())] for name, line in found.items()],
+        [[name, *(number(perplexity_of(line[b]), 4) for b in bits)] for name, line in lines.items()],
         header=["poids arrondis", *(f"{b} bits" for b in bits)],
-        caption=f"Perplexité de Colibri (FP32 : {number(full, 4)}), couches linéaires seules quantifiées",
+        caption=f"Perplexité de Colibri (FP32 : {full}), couches linéaires seules quantifiées",
     )
 
 
-@recorded("ch3/sentences", needs=("per_tensor", "per_channel", "quantize", "dequantize"))
-def sentences(
-    model: GPT2LMHeadModel,
-    tokenizer: Any,
-    prompt: str,
-    per_tensor: Any,
-    per_channel: Any,
-    quantize: Any,
-    dequantize: Any,
-    bits: Sequence[int] = BITS,
-    n_new: int = 24,
-) -> None:
-    """La suite la plus probable que Colibri donne à `prompt`, une fois arrondi au plus proche, par canal."""
-    use = rounder("canal", per_tensor, per_channel, quantize, dequantize)
-    ids = beside(model, tokenizer(prompt, return_tensors="pt")["input_ids"])
-    options = {"do_sample": False, "max_new_tokens": n_new, "pad_token_id": model.config.eos_token_id}
-    rows = []
-    for b in (None, *bits):
-        m = model if b is None else replace_weights(model, _on_every_weight(use, b))
-        out = m.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, ids.shape[1] :]
-        rows.append(
-            ["FP32" if b is None else f"{b} bits", " ".join(tokenizer.decode(out, skip_special_tokens=True).split())]
-        )
-    table(rows, header=["poids", f"« {prompt} … »"], caption="La phrase la plus probable, jeton après jeton")
+def gaps_table(found: Sweep) -> None:
+    """Par combien GPTQ multiplie la perplexité de l'arrondi au plus proche, à grain égal, avec son intervalle."""
+    cells = [key for key in found if key[0] == "GPTQ"]
+    bits = list(dict.fromkeys(b for _, _, b in cells))
+    table(
+        [
+            [GRAINS[grain], *(paired(found["GPTQ", grain, b], found["RTN", grain, b]).as_ratio() for b in bits)]
+            for grain in dict.fromkeys(grain for _, grain, _ in cells)
+        ],
+        header=["grain", *(f"{b} bits" for b in bits)],
+        caption="Perplexité par GPTQ ÷ perplexité par RTN [intervalle à 95 %]",
+    )
+
+
+def plot_sweep(found: Sweep) -> None:
+    """Perplexité contre nombre de bits, une courbe par méthode et par grain."""
+    from matplotlib.ticker import LogLocator
+
+    lines = {name: {b: perplexity_of(v) for b, v in line.items()} for name, line in lines_of(found).items()}
+    full = perplexity_of(found["FP32"])
+    bits = list(next(iter(lines.values())))
+    fig, ax = canvas(7.6, 4.0)
+    for (name, line), look in zip(lines.items(), SERIES, strict=False):
+        ax.plot(range(len(bits)), [line[b] for b in bits], label=name, lw=1.8, ms=7, **look)
+    ax.axhline(full, color=BLACK, lw=1, linestyle=":", label="FP32")
+    ax.set_xticks(range(len(bits)), [f"{b} bits" for b in bits])
+    ax.set_yscale("log")
+    ax.set_ylabel("perplexité (échelle logarithmique)")
+    ax.legend(frameon=False, fontsize=8.5, loc="upper left")
+    few = max(max(line.values()) for line in lines.values()) < 1000 * full
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    french(ax, x=False)
+    told = " ; ".join(
+        f"{name} : " + ", ".join(f"{number(p, 4)} à {b} bits" for b, p in line.items()) for name, line in lines.items()
+    )
+    show(fig, alt=f"Perplexité contre nombre de bits ; FP32 : {number(full, 4)}. {told}.")
+
+
+def sentences_table(found: Mapping[str, Any]) -> None:
+    """La suite la plus probable d'un début de phrase. found : « début », et « suites » (poids → suite)."""
+    table(
+        [[weights, said] for weights, said in found["suites"].items()],
+        header=["poids", f"« {found['début']} … »"],
+        caption="La phrase la plus probable, jeton après jeton",
+    )
+
+
+_IN_WORDS = {"8 bits": "huit", "4 bits": "quatre", "2 bits": "deux"}
+
+
+def fewest_bits(found: Mapping[str, Any]) -> str:
+    """« huit » : le plus petit nombre de bits, parmi huit, quatre et deux, qui rend la même suite que FP32."""
+    same = [name for name, said in found["suites"].items() if said == found["suites"]["FP32"]]
+    return next((_IN_WORDS[name] for name in reversed(same) if name in _IN_WORDS), "seize")
 
 
 # --- W8A8 ---------------------------------------------------------------------------------------------------------
 
 
-class Int8Layer(nn.Module):
-    """Une couche de Colibri dont le produit passe par le `int8_linear` de l'étudiant."""
+def plot_w8a8_errors(found: Mapping[str, Mapping[str, float]]) -> str:
+    """SQNR de la sortie de chaque couche. found : couche → « poids seuls », « dynamique », « statique » → dB.
 
-    def __init__(self, layer: Conv1D, int8_linear: Any, per_channel: Any, quantize: Any) -> None:
-        super().__init__()
-        w = weight_of(layer)
-        self.w_scale = per_channel(w, 8, 0)
-        self.w_q = quantize(w / self.w_scale, 1.0, 0, 8)
-        self.bias = for_float64(layer.bias.detach())
-        self.product = int8_linear
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.product(for_float64(x.flatten(0, -2)), self.w_q, self.w_scale, self.bias)
-        return y.to(x.device).reshape(*x.shape[:-1], -1)
-
-
-def to_int8(model: GPT2LMHeadModel, int8_linear: Any, per_channel: Any, quantize: Any) -> GPT2LMHeadModel:
-    """Une copie du modèle dont les couches linéaires calculent en W8A8."""
-    changed = copy.deepcopy(model)
-    for name, layer in linear_layers(changed).items():
-        _set(changed, name, Int8Layer(layer, int8_linear, per_channel, quantize))
-    return changed
-
-
-def _set(model: GPT2LMHeadModel, name: str, module: nn.Module) -> None:
-    block, kind = name.split(".", 1)
-    part, attribute = kind.split(".")
-    setattr(getattr(model.transformer.h[int(block)], part), attribute, module)
-
-
-@recorded("ch3/w8a8_errors", needs=("int8_linear", "per_channel", "quantize", "sqnr"))
-def w8a8_errors(
-    model: GPT2LMHeadModel, ids: Tensor, int8_linear: Any, per_channel: Any, quantize: Any, sqnr: Any
-) -> None:
-    """Erreur en sortie de chaque couche : poids seuls, W8A8 dynamique (par jeton), W8A8 statique (fixé d'avance).
-
-    ids : fenêtres (B, contexte) ; la première moitié règle les échelles statiques, la seconde sert à mesurer.
+    Rend l'espèce de couche la plus abîmée en dynamique, en moyenne sur les blocs.
     """
-    half = len(ids) // 2
-    known, inputs = layer_inputs(model, ids[:half]), layer_inputs(model, ids[half:])
-    rows: list[tuple[Any, ...]] = []
-    for name, layer in linear_layers(model).items():
-        w, x, b = weight_of(layer), inputs[name], for_float64(layer.bias.detach())
-        s = per_channel(w, 8, 0)
-        codes = quantize(w / s, 1.0, 0, 8)
-        exact = x @ w.T + b
-        weights_only = x @ (codes.float() * s).T + b
-        one = known[name].abs().max() / 127
-        static = quantize(x / one, 1.0, 0, 8).float() * one
-        rows.append(
-            (
-                name,
-                sqnr(exact, weights_only),
-                sqnr(exact, int8_linear(x, codes, s, b)),
-                sqnr(exact, static @ (codes.float() * s).T + b),
-            )
-        )
+    labels = {
+        "poids seuls": "poids seuls",
+        "dynamique": "W8A8 dynamique, une échelle par jeton",
+        "statique": "W8A8 statique, une échelle par couche",
+    }
     fig, ax = canvas(8.4, 3.6)
-    labels = ("poids seuls", "W8A8 dynamique, une échelle par jeton", "W8A8 statique, une échelle par couche")
-    for k, (label, look) in enumerate(zip(labels, SERIES, strict=False), 1):
-        ax.plot([r[k] for r in rows], label=label, lw=1.6, **look)
-    ax.set_xticks(range(len(rows)), [r[0] for r in rows], rotation=60, fontsize=7.5, ha="right", rotation_mode="anchor")
+    for (how, label), look in zip(labels.items(), SERIES, strict=False):
+        ax.plot([row[how] for row in found.values()], label=label, lw=1.6, **look)
+    ax.set_xticks(range(len(found)), list(found), rotation=60, fontsize=7.5, ha="right", rotation_mode="anchor")
     ax.set_ylabel("SQNR de la sortie (dB)")
     ax.set_xlabel("couche (bloc.nom)")
     ax.legend(frameon=False, fontsize=8.5)
     ax.set_ylim(0)
     french(ax, x=False)
-    worst = [min(rows, key=itemgetter(k)) for k in (1, 2, 3)]
-    show(
-        fig,
-        alt="Rapport signal sur bruit en sortie de chaque couche. "
-        + " ; ".join(
-            f"{label} : au pire {number(r[k], 3)} dB, couche {r[0]}"
-            for k, (label, r) in enumerate(zip(labels, worst, strict=True), 1)
-        )
-        + ".",
-    )
-    gap = [sum(r[k] for r in rows) / len(rows) for k in (1, 2, 3)]
-    note(
-        f"En moyenne : {number(gap[0], 3)} dB avec les poids seuls, {number(gap[1], 3)} dB en dynamique, "
-        f"{number(gap[2], 3)} dB en statique. La plus abîmée, en dynamique, est {worst[1][0]}."
-    )
+    worst = {how: min(found, key=lambda name: found[name][how]) for how in labels}
+    told = (f"{label} : au pire {number(found[worst[how]][how], 3)} dB, {worst[how]}" for how, label in labels.items())
+    show(fig, alt=f"Rapport signal sur bruit en sortie de chaque couche. {' ; '.join(told)}.")
+    means = [number(mean(row[how] for row in found.values()), 3) for how in labels]
+    note(f"En moyenne : {means[0]} dB avec les poids seuls, {means[1]} dB en dynamique, {means[2]} dB en statique.")
+    kinds = {kind: mean(row["dynamique"] for name, row in found.items() if name.endswith(kind)) for kind in KINDS}
+    return KINDS[min(kinds, key=lambda kind: kinds[kind])]
 
 
-# --- Le temps, sur de vrais noyaux --------------------------------------------------------------------------------
+# --- Le temps -----------------------------------------------------------------------------------------------------
 
 
-def _cpu_contenders(x: Tensor, layer: nn.Linear) -> dict[str, Callable[[], Any]]:
-    brain = copy.deepcopy(layer).bfloat16()
-    xb, a = x.bfloat16(), _random_int8(*x.shape)
-    b = _random_int8(*layer.weight.shape).T
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        engines = torch.backends.quantized.supported_engines
-        torch.backends.quantized.engine = "onednn" if "onednn" in engines else "qnnpack"
-        dynamic = torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {nn.Linear}, dtype=torch.qint8)
-    return {
-        "fp32": lambda: layer(x),
-        "bf16": lambda: brain(xb),
-        "int8, torch.ao": lambda: dynamic(x),
-        "int8, produit nu": lambda: torch._int_mm(a, b),
-    }
+def spread_ms(seconds: Sequence[float]) -> str:
+    """« 10,7 (10,5 à 11,2) » : médiane et quartiles, en millisecondes."""
+    if len(seconds) < 2:
+        return number(1000 * median(seconds), 3)
+    low, _, high = quantiles(seconds, n=4)
+    return f"{number(1000 * median(seconds), 3)} ({number(1000 * low, 3)} à {number(1000 * high, 3)})"
 
 
-def _gpu_contenders(x: Tensor, layer: nn.Linear) -> dict[str, Callable[[], Any]]:
-    """Les noyaux d'une carte : ceux de CUDA selon sa génération ; sur MPS ou ailleurs, fp32 et fp16 seulement."""
-    half, xh = copy.deepcopy(layer).half(), x.half()
-    found: dict[str, Callable[[], Any]] = {"fp32": lambda: layer(x), "fp16": lambda: half(xh)}
-    if card_capability() >= (8, 0):  # Turing (T4) ne fait qu'imiter bfloat16
-        brain, xb = copy.deepcopy(layer).bfloat16(), x.bfloat16()
-        found["bf16"] = lambda: brain(xb)
-    if card_name() and len(x) > 16:  # torch._int_mm : plus de 16 lignes, les autres côtés multiples de 8
-        a, b = _random_int8(*x.shape), _random_int8(*layer.weight.shape).T
-        found["int8, produit nu"] = lambda: torch._int_mm(a, b)
-    if card_capability() >= (8, 9) and len(x) > 16:
-        x8, w8 = x.to(torch.float8_e4m3fn), layer.weight.detach().to(torch.float8_e4m3fn).T
-        one = torch.ones((), device=x.device)
-        found["fp8 E4M3, produit nu"] = lambda: torch._scaled_mm(x8, w8, one, one, out_dtype=torch.bfloat16)
-    return found
-
-
-def _random_int8(rows: int, columns: int) -> Tensor:
-    return torch.randint(-127, 128, (rows, columns), dtype=torch.int8, device=device())
-
-
-@torch.inference_mode()
-def linear_times(sizes: Sequence[str] = ("small", "xl"), tokens: Sequence[int] = (1, 512), repeats: int = 7) -> None:
-    """Temps d'une couche MLP aux vraies tailles de GPT-2, par de vrais noyaux.
-
-    Les poids sont tirés au hasard : le temps ne dépend pas de leurs valeurs.
-    """
-    cases = [(size, n) for size in sizes for n in tokens]
-    results: dict[tuple[str, int], dict[str, float]] = {}
-    for size, n in progress_bar(cases, "chronomètre"):
-        d = GPT2_SIZES[size][1]
-        layer = nn.Linear(d, 4 * d, device=device())
-        x = torch.randn(n, d, device=device())
-        contenders = _cpu_contenders(x, layer) if device().type == "cpu" else _gpu_contenders(x, layer)
-        results[size, n] = {}
-        for name, run in contenders.items():
-            try:
-                results[size, n][name] = median_seconds(run, repeats=repeats)
-            except (RuntimeError, NotImplementedError) as error:
-                note(f"« {name} » n'existe pas sur cette machine : {str(error).splitlines()[0][:100]}")
-    names = list(dict.fromkeys(k for r in results.values() for k in r))
-    _time_figure(results, names)
-    rows = []
-    for (size, n), found in results.items():
-        d = GPT2_SIZES[size][1]
-        base = found["fp32"]
-        rows.append(
-            [f"{size}, {n} jeton{'s' if n > 1 else ''}", *(_speed(found.get(k), base) for k in names)]
-            + [number(4 * d * d * 4 / base / 1e9, 3), number(2 * n * 4 * d * d / base / 1e9, 3)]
-        )
-    table(
-        rows,
-        header=["couche MLP de GPT-2", *names, "Go/s lus en fp32", "GFLOP/s en fp32"],
-        caption="Milliseconde par appel (et gain sur fp32)",
-    )
-    _explain_times(results, tokens)
-
-
-def _speed(seconds: float | None, base: float) -> str:
-    return "—" if seconds is None else f"{number(1000 * seconds, 3)} (×\u202f{number(base / seconds, 2)})"
-
-
-def _time_figure(results: dict[tuple[str, int], dict[str, float]], names: Sequence[str]) -> None:
-    fig, axes = canvas(0.8 + 2.1 * len(results), 2.6, columns=len(results))
-    hatches = ["", "//", "..", "xx", "++"]
-    for ax, ((size, n), found) in zip(axes, results.items(), strict=True):
-        for i, name in enumerate(names):
-            if name in found:
-                ax.bar(i, 1000 * found[name], color=SERIES[i]["color"], hatch=hatches[i % 5], edgecolor="white")
-        ax.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=7.5, rotation_mode="anchor")
-        ax.set_title(f"GPT-2 {size}, {n} jeton{'s' if n > 1 else ''}", fontsize=9)
-        french(ax, x=False)
-    axes[0].set_ylabel("ms par appel")
-    told = " ; ".join(
-        f"{size}, {n} jeton{'s' if n > 1 else ''} : "
-        + ", ".join(f"{k} {number(1000 * v, 3)} ms" for k, v in found.items())
-        for (size, n), found in results.items()
-    )
-    show(fig, alt=f"Barres du temps d'une couche MLP. {told}.")
-
-
-def _explain_times(results: dict[tuple[str, int], dict[str, float]], tokens: Sequence[int]) -> None:
-    for n in (min(tokens), max(tokens)):
-        gains = [
-            found["fp32"] / min(v for k, v in found.items() if k.startswith("int8"))
-            for (_, m), found in results.items()
-            if m == n and any(k.startswith("int8") for k in found)
-        ]
-        if not gains:
-            continue
-        what = (
-            "un seul jeton, où l'on attend surtout la mémoire"
-            if n == 1
-            else f"{n} jetons à la fois, où l'on attend les calculs"
-        )
-        verdict = f"va {number(max(gains), 2)} fois plus vite" if max(gains) > 1.1 else "ne va pas plus vite"
-        note(f"Avec {what}, le meilleur int8 {verdict} que fp32 sur cette machine.")
-
-
-@recorded("ch3/own_product_time", needs=("int8_linear", "per_channel", "quantize"))
-def own_product_time(int8_linear: Any, per_channel: Any, quantize: Any, size: str = "small", tokens: int = 512) -> None:
-    """Votre int8_linear contre la couche en fp32, à une vraie taille de GPT-2."""
-    d = GPT2_SIZES[size][1]
-    layer = nn.Linear(d, 4 * d, device=device() if has_float64(device()) else "cpu")
-    x = torch.randn(tokens, d, device=home(layer))
-    with torch.inference_mode():
-        s = per_channel(layer.weight, 8, 0)
-        codes = quantize(layer.weight / s, 1.0, 0, 8)
-        mine = median_seconds(lambda: int8_linear(x, codes, s, layer.bias), repeats=3, warmup=1)
-        base = median_seconds(lambda: layer(x), repeats=3, warmup=1)
-    ratio = mine / base
+def own_product_time(found: Mapping[str, Any]) -> None:
+    """Le int8_linear de l'étudiant contre la couche en fp32. found : « jetons » ; durées « vous » et « fp32 » (s)."""
+    ratio = median(found["vous"]) / median(found["fp32"])
     verdict = f"{number(ratio, 2)} fois plus lent" if ratio > 1 else f"{number(1 / ratio, 2)} fois plus rapide"
     note(
-        f"Votre int8_linear, {tokens} jetons sur une couche MLP de GPT-2 {size} : {number(1000 * mine, 3)} ms, "
-        f"contre {number(1000 * base, 3)} ms en fp32, {verdict}."
+        f"int8_linear, {found['jetons']} jetons sur une couche MLP de GPT-2 small : {spread_ms(found['vous'])} "
+        f"ms, contre {spread_ms(found['fp32'])} ms en fp32 (médiane et quartiles) : {verdict}."
     )
+
+
+Times = Mapping[tuple[str, int, str], Sequence[float]]
+"""(taille de GPT-2, jetons, noyau) → durées, en secondes."""
+
+
+def plot_kernel_times(found: Times) -> None:
+    """Durée d'une couche MLP aux vraies tailles de GPT-2, par de vrais noyaux."""
+    cases = list(dict.fromkeys((size, n) for size, n, _ in found))
+    names = list(dict.fromkeys(name for *_, name in found))
+    middle = {key: median(seconds) for key, seconds in found.items()}
+    fig, axes = canvas(0.8 + 2.1 * len(cases), 2.6, columns=len(cases))
+    hatches = ["", "//", "..", "xx", "++"]
+    for ax, (size, n) in zip(axes if len(cases) > 1 else [axes], cases, strict=True):
+        for i, name in enumerate(names):
+            if (size, n, name) in middle:
+                height = 1000 * middle[size, n, name]
+                ax.bar(i, height, color=SERIES[i]["color"], hatch=hatches[i % 5], edgecolor="white")
+        ax.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=7.5, rotation_mode="anchor")
+        ax.set_title(f"GPT-2 {size}, {_tokens(n)}", fontsize=9)
+        french(ax, x=False)
+    (axes if len(cases) == 1 else axes[0]).set_ylabel("ms par appel")
+    told = " ; ".join(
+        f"{size}, {_tokens(n)} : "
+        + ", ".join(f"{k} {number(1000 * middle[size, n, k], 3)} ms" for k in names if (size, n, k) in middle)
+        for size, n in cases
+    )
+    show(fig, alt=f"Barres du temps d'une couche MLP. {told}.")
+    table(
+        [
+            [f"{size}, {_tokens(n)}", *(spread_ms(found[size, n, k]) if (size, n, k) in found else "—" for k in names)]
+            for size, n in cases
+        ],
+        header=["couche MLP de GPT-2", *names],
+        caption="Millisecondes par appel : médiane (quartiles)",
+    )
+    _explain_times(middle, cases)
+
+
+def _tokens(n: int) -> str:
+    return f"{n} jeton{'s' if n > 1 else ''}"
+
+
+def _explain_times(middle: Mapping[tuple[str, int, str], float], cases: Sequence[tuple[str, int]]) -> None:
+    for n in sorted({n for _, n in cases}):
+        gains = [
+            middle[size, n, "fp32"] / min(seconds for key, seconds in middle.items() if _is_int8(key, size, n))
+            for size, m in cases
+            if m == n and any(_is_int8(key, size, n) for key in middle)
+        ]
+        if gains:
+            said = f"de {number(min(gains), 2)} à {number(max(gains), 2)}" if len(gains) > 1 else number(gains[0], 2)
+            note(f"Avec {_tokens(n)} à la fois, le meilleur int8 va {said} fois aussi vite que fp32 sur cette machine.")
+
+
+def _is_int8(key: tuple[str, int, str], size: str, n: int) -> bool:
+    return key[:2] == (size, n) and key[2].startswith("int8")
+
+
+# --- Les octets ---------------------------------------------------------------------------------------------------
+
+
+def files_table(found: Mapping[str, Any]) -> None:
+    """Le même modèle dans plusieurs fichiers.
+
+    found : « fichiers » (nom → « octets », dont « linéaires »), « poids linéaires », « relu à l'identique ».
+    """
+    n, files = found["poids linéaires"], found["fichiers"]
+    table(
+        [
+            [
+                name,
+                f["octets"],
+                f["octets"] / files["FP32"]["octets"],
+                number(8 * f["linéaires"] / n, decimals=2),
+                percent(1 - f["linéaires"] / f["octets"]),
+            ]
+            for name, f in files.items()
+        ],
+        header=["fichier", "octets", "part du FP32", "bits par poids linéaire", "part des tables et biais"],
+        caption=f"Colibri sur le disque : {number(n)} poids linéaires",
+    )
+    same = "exactement les mêmes codes." if found["relu à l'identique"] else "d'autres codes que ceux écrits !"
+    note(f"Relu et déplié, le fichier rend {same}")

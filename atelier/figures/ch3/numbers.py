@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import html
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
 
-from atelier.display import _display, note, number, recorded, show, table
+from atelier.display import _display, note, number, show, table
+from atelier.evidence import paired, perplexity_of
 from atelier.figures.common.controls import Shown, live, show_live
-from atelier.figures.common.layers import layer_inputs, linear_layers, replace_weights
 from atelier.figures.common.style import BLACK, BLUE, SERIES, canvas, exponent, french, middle, percent
-from atelier.hardware import beside, for_float64
-from atelier.perplexity import evaluate_perplexity
-
-if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
+from atelier.hardware import for_float64
 
 
 @dataclass(frozen=True)
@@ -281,12 +276,12 @@ def range_and_precision(weights: Tensor) -> None:
     )
 
 
-@recorded("ch3/all_numbers", needs=("decode",))
-def all_numbers(decode: Callable[[int, int, int], float]) -> None:
-    """Tous les nombres d'E4M3 décodés par votre fonction, et l'accord de vos 65 536 FP16 avec torch."""
-    e4m3 = FORMATS["E4M3"]
-    values = [decode(p, 4, 3) for p in range(256)]
-    finite = sorted({v for v in values if math.isfinite(v)})
+def number_rulers(read: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Tous les nombres d'E4M3 sur deux règles, et combien de motifs sont lus comme par torch.
+
+    read : format (E4M3, FP16) → qui (« vous », « torch ») → valeurs (motifs,).
+    """
+    finite = sorted({v for v in read["E4M3"]["vous"].tolist() if math.isfinite(v)})
     positive = [v for v in finite if v > 0]
     fig, axes = canvas(8.4, 2.6, rows=2)
     for ax, limit in zip(axes, (448.0, 0.25), strict=True):
@@ -303,13 +298,15 @@ def all_numbers(decode: Callable[[int, int, int], float]) -> None:
         alt=f"Deux règles graduées par les {len(finite)} nombres finis d'E4M3, serrés près de zéro, espacés au bord ; "
         f"le plus petit positif est {number(positive[0])}, le plus grand {number(positive[-1])}.",
     )
-    half = FORMATS["FP16"]
-    agree = sum(_same(decode(p, 5, 10), half.value(p)) for p in range(0, 2**16, 7))
-    exact = sum(_same(v, e4m3.value(p)) for p, v in enumerate(values))
+    told = [
+        f"{number(sum(map(_same, both['vous'].tolist(), both['torch'].tolist())))} motifs de {name} sur "
+        f"{number(len(both['vous']))}"
+        for name, both in read.items()
+    ]
     near = sum(1 for v in finite if abs(v) <= 1)
     note(
-        f"{exact} motifs d'E4M3 sur 256 et {agree} motifs de FP16 sur {len(range(0, 2**16, 7))} (un sur sept) sont lus "
-        f"comme par torch. {near} des {len(finite)} nombres finis d'E4M3 tiennent dans [−1, 1]."
+        f"{' et '.join(told)} sont lus comme par torch. "
+        f"{near} des {len(finite)} nombres finis d'E4M3 tiennent dans [−1, 1]."
     )
 
 
@@ -320,52 +317,11 @@ def _same(a: float, b: float) -> bool:
 # --- Ce que 16 bits font à Colibri --------------------------------------------------------------------------------
 
 
-def collect(model: GPT2LMHeadModel, ids: Tensor) -> dict[str, Tensor]:
-    """Toutes les valeurs que Colibri manie en lisant ids (B, T), par espèce : poids, activations, gradients…"""
-    inputs = layer_inputs(model, ids)
-    found = {
-        "poids": torch.cat([p.detach().flatten() for p in model.parameters()]),
-        "entrées des couches": torch.cat([x.flatten() for x in inputs.values()]),
-    }
-    stream: list[Tensor] = []
-    norms = [m for m in model.modules() if isinstance(m, torch.nn.LayerNorm)]
-    hooks = [m.register_forward_pre_hook(lambda _, args: stream.append(args[0].detach())) for m in norms]
-    model.zero_grad()
-    ids = beside(model, ids)
-    with torch.enable_grad():
-        logits = model(ids).logits
-        torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
-    for hook in hooks:
-        hook.remove()
-    found["flux résiduel"] = torch.cat([s.flatten() for s in stream])
-    found["sommes de carrés d'un LayerNorm"] = torch.cat([s.square().sum(-1).flatten() for s in stream])
-    found["logits"] = logits.detach().flatten()
-    found["gradients des poids"] = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-    model.zero_grad()
-    return {k: v[v != 0].cpu() for k, v in found.items()}
-
-
-def half_census(values: dict[str, Tensor]) -> None:
-    """Par espèce de valeurs : la plus grande, ce que FP16 déborde ou annule, ce que FP16 et BF16 arrondissent."""
-    rows: list[list[Any]] = []
-    worst: dict[str, float] = {}
-    for name, v in values.items():
-        half, brain = v.half().float(), v.bfloat16().float()
-        finite = half.isfinite()
-        rows.append(
-            [
-                name,
-                v.abs().max().item(),
-                int((~finite).sum()),
-                percent((half == 0).float().mean().item()),
-                percent((v.abs() < FORMATS["FP16"].smallest_normal).float().mean().item()),
-                percent(((half - v).abs() / v.abs())[finite].median().item()),
-                percent(((brain - v).abs() / v.abs()).median().item()),
-            ]
-        )
-        worst[name] = ((brain - v).abs() / v.abs()).max().item()
+def census_table(found: Mapping[str, Mapping[str, float]]) -> None:
+    """Ce que 16 bits font à chaque espèce de valeurs : espèce → la plus grande, des parts, des erreurs médianes."""
+    shares = ("débordent", "annulées", "sous-normales", "erreur FP16", "erreur BF16")
     table(
-        rows,
+        [[kind, row["plus grande"], *(percent(row[name]) for name in shares)] for kind, row in found.items()],
         header=[
             "valeurs (non nulles)",
             "plus grande",
@@ -377,20 +333,17 @@ def half_census(values: dict[str, Tensor]) -> None:
         ],
         caption="Ce que 16 bits font aux valeurs de Colibri (erreurs relatives médianes)",
     )
-    over = [(r[0], r[2] / values[r[0]].numel()) for r in rows if r[2]]
-    lost = [r for r in rows if r[3] != "0"]
     ceiling = FORMATS["FP16"].largest
-    if over:
-        told = f"Au-delà de {number(ceiling, 5)}, FP16 déborde : " + ", ".join(f"{percent(s)} des {n}" for n, s in over)
-    else:
-        near = max(rows, key=lambda r: r[1])
-        told = (
-            f"Rien ne déborde en FP16 ; au plus près du plafond, {near[0]}, {number(ceiling / near[1], 2)} fois dessous"
-        )
-    note(
-        f"{told}. BF16, qui va aussi loin que FP32, se trompe de {percent(max(worst.values()))} au pire. "
-        + (f"FP16 annule {lost[-1][3]} des {lost[-1][0]}." if lost else "")
+    over = [f"{percent(row['débordent'])} des {kind}" for kind, row in found.items() if row["débordent"]]
+    nearest = max(found, key=lambda kind: found[kind]["plus grande"])
+    above = f"Au-delà de {number(ceiling, 5)}, FP16 déborde : {', '.join(over)}"
+    below = (
+        f"Rien ne déborde en FP16 ; au plus près du plafond, {nearest}, "
+        f"{number(ceiling / found[nearest]['plus grande'], 2)} fois dessous"
     )
+    lost = max(found, key=lambda kind: found[kind]["annulées"])
+    zeroed = found[lost]["annulées"]
+    note(f"{above if over else below}. " + (f"FP16 annule {percent(zeroed)} des {lost}." if zeroed else ""))
 
 
 def magnitudes(values: dict[str, Tensor], names: tuple[str, ...]) -> None:
@@ -428,35 +381,24 @@ def magnitudes(values: dict[str, Tensor], names: tuple[str, ...]) -> None:
     )
 
 
-def _rounded(model: GPT2LMHeadModel, cast: Callable[[Tensor], Tensor]) -> GPT2LMHeadModel:
-    """Une copie où les poids et l'entrée de chaque couche linéaire passent par `cast` ; produits en FP32."""
-    changed = replace_weights(copy.deepcopy(model), lambda _, w: cast(w))
-    for layer in linear_layers(changed).values():
-        layer.register_forward_pre_hook(lambda _, inputs: (cast(inputs[0]),))
-    return changed
-
-
-def _to_e4m3(x: Tensor, scaled: bool) -> Tensor:
+def to_e4m3(x: Tensor, scaled: bool = False) -> Tensor:
+    """x arrondi à E4M3, borné à ±448 ; scaled : étiré d'abord pour que son plus grand élément tombe sur 448."""
     limit = FORMATS["E4M3"].largest
     factor = x.abs().max().clamp(min=1e-30) / limit if scaled else torch.ones((), device=x.device)
     return (x / factor).clamp(-limit, limit).to(torch.float8_e4m3fn).float() * factor
 
 
-def formats_in_the_model(model: GPT2LMHeadModel, **evaluation: Any) -> None:
-    """Perplexité de Colibri quand poids et entrées des couches linéaires sont arrondis à chaque format."""
-    casts: dict[str, Callable[[Tensor], Tensor]] = {
-        "FP32": lambda x: x,
-        "FP16": lambda x: x.half().float(),
-        "BF16": lambda x: x.bfloat16().float(),
-        "E4M3, tel quel": lambda x: _to_e4m3(x, scaled=False),
-        "E4M3, étiré à 448": lambda x: _to_e4m3(x, scaled=True),
-    }
-    rows: list[tuple[str, float, float]] = []
-    for name, cast in casts.items():
-        perplexity = evaluate_perplexity(_rounded(model, cast), **evaluation).perplexity
-        rows.append((name, perplexity, 100 * (perplexity / rows[0][1] - 1) if rows else 0.0))
+def formats_losses(found: Mapping[str, Sequence[float]]) -> None:
+    """Perplexité de Colibri dans chaque format, et son rapport à FP32. found : format → pertes, part à part."""
     table(
-        [[n, number(p, 5), f"{round(d, 2) + 0.0:+.2f} %".replace(".", ",").replace("-", "−")] for n, p, d in rows],
-        header=["format", "perplexité", "écart à FP32"],
+        [
+            [
+                name,
+                number(perplexity_of(losses), 5),
+                paired(losses, found["FP32"]).as_ratio() if name != "FP32" else "—",
+            ]
+            for name, losses in found.items()
+        ],
+        header=["format", "perplexité", "rapport à FP32 [intervalle à 95 %]"],
         caption="Poids et activations arrondis, produits en FP32",
     )
