@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import html
 import math
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from atelier import journal
+from atelier import journal, settings
 from atelier.display import _display, note
 from atelier.quizzes import announce, plain, rich, show_widget
 from atelier.text import number, typeset
@@ -33,7 +32,7 @@ def bet(name: str, question: str = "", options: Sequence[str] = (), guess: Guess
     known = guessed(name)
     listed = f"<ul>{''.join(f'<li>{rich(o)}</li>' for o in options)}</ul>" if options else ""
     page, text = f"<p>{rich(asked)}</p>{listed}", "\n".join([plain(asked), *(f"  - {plain(o)}" for o in options)])
-    if os.environ.get("COURS_ENREGISTRER") == "1":
+    if settings.recording():
         _display(page, text)
         return
 

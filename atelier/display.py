@@ -8,12 +8,12 @@ import html
 import inspect
 import io
 import json
-import os
 import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from atelier import settings
 from atelier.naming import exercise_of
 from atelier.paths import asset
 from atelier.text import column, graduation, grid, typeset
@@ -155,7 +155,7 @@ def recorded(key: str, needs: Sequence[str]) -> Callable[[Callable[..., Any]], C
 
         @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            if os.environ.get("COURS_ENREGISTRER") == "1":
+            if settings.recording():
                 return _record(key, function, args, kwargs)
             from atelier import passed
 

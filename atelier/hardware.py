@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import platform
 import statistics
 import time
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from atelier import settings
 from atelier.text import number
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ def device() -> torch.device:
 
     Lève `ValueError` si cet appareil n'existe pas ici.
     """
-    if given := os.environ.get("COURS_DEVICE"):
+    if given := settings.device():
         return _asked(given)
     if torch.cuda.is_available():
         return torch.device("cuda")
@@ -95,7 +95,7 @@ class Scale:
 
 def scale() -> Scale:
     """L'échelle en cours : `COURS_ECHELLE` si elle est donnée, sinon « gpu » sur une carte assez grande, ou « cpu »."""
-    name = os.environ.get("COURS_ECHELLE") or ("gpu" if card_bytes() >= LARGE_CARD else "cpu")
+    name = settings.scale() or ("gpu" if card_bytes() >= LARGE_CARD else "cpu")
     if name not in SCALES:
         raise ValueError(f"COURS_ECHELLE vaut « {name} » ; les échelles sont {', '.join(SCALES)}.")
     return Scale(name)
@@ -105,7 +105,7 @@ def smaller_scale() -> bool:
     """Passe de l'échelle « gpu » à « cpu », et rend la mémoire que torch garde en réserve ; faux si l'on y est déjà."""
     if scale().name != "gpu":
         return False
-    os.environ["COURS_ECHELLE"] = "cpu"
+    settings.set_scale("cpu")
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return True

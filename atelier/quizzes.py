@@ -7,14 +7,13 @@ exportée, chaque réponse se déplie.
 from __future__ import annotations
 
 import html
-import os
 import random
 import re
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from atelier import journal, packs
+from atelier import journal, packs, settings
 from atelier.display import _display
 
 LETTERS = "abcdefghij"
@@ -38,7 +37,7 @@ def quiz(name: str, answer: str = "") -> None:
     question = _Question(chapter, packs.split_name(name)[1], name, declaration)
     if answer:
         print(question.reply_to_letter(answer))
-    elif os.environ.get("COURS_ENREGISTRER") == "1":
+    elif settings.recording():
         _display(question.page(), question.text())
     elif not show_widget(lambda widgets: build_widget(question, widgets), question.page(), question.text()):
         _display(question.markup(), question.text())
@@ -91,7 +90,7 @@ class _Question:
 
 def _reader() -> str:
     """Ce qui fixe l'ordre des choix : le même à chaque fois pour un lecteur, un autre pour son voisin."""
-    if os.environ.get("COURS_ENREGISTRER") == "1":
+    if settings.recording():
         return "auteur"
     return journal.update(lambda state: None)["reader"]
 
@@ -118,7 +117,7 @@ def show_widget(build: Callable[[Any], Any], page: str, text: str) -> bool:
 
     page et text : ce que montrent à leur place une page exportée, où les boutons ne vivent plus, et un terminal.
     """
-    if os.environ.get("COURS_SANS_WIDGETS") == "1" or not _in_notebook():
+    if settings.without_widgets() or not _in_notebook():
         return False
     try:
         import ipywidgets

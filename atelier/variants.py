@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 
-from atelier import state
+from atelier import settings, state
 from atelier.display import note, show, table
 from atelier.hardware import device, home, median_seconds, scale
 from atelier.models import load_model
@@ -27,10 +26,6 @@ Row = dict[str, Any]
 BOARD_TOKENS = 8192
 """Jetons évalués pour une ligne, les mêmes sur toutes les machines ; moins à l'échelle d'essai."""
 YOURS, OURS = "vous", "auteur"
-
-
-def _authoring() -> bool:
-    return os.environ.get("COURS_ENREGISTRER") == "1"
 
 
 _NUMBERS = ("perplexity", "bytes", "ms", "rank")
@@ -60,7 +55,7 @@ def _authors_rows() -> list[Row]:
 
 def rows() -> list[Row]:
     """Les lignes du tableau : les vôtres, et celles de l'auteur que vous n'avez pas encore refaites."""
-    yours = [] if _authoring() else state.read(state.BOARD, _clean)
+    yours = [] if settings.recording() else state.read(state.BOARD, _clean)
     done = {r["name"] for r in yours}
     ours = [r for r in _authors_rows() if r["name"] not in done]
     order = list(chapter_titles())
@@ -103,7 +98,7 @@ def save_variant(
         "name": name,
         "chapter": chapter,
         "what": what,
-        "by": OURS if _authoring() else YOURS,
+        "by": OURS if settings.recording() else YOURS,
         "perplexity": round(evaluation.perplexity, 3),
         "tokens": evaluation.tokens,
         "bytes": int(n_bytes),
@@ -122,7 +117,7 @@ def save_variant(
         )
         lines[:] = sorted([*(r for r in lines if r["name"] != name), row], key=lambda r: r["rank"])
 
-    if _authoring():
+    if settings.recording():
         inscribe(authors)
         asset("results").mkdir(parents=True, exist_ok=True)
         text = json.dumps(authors, ensure_ascii=False, indent=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 import statistics
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from atelier import settings
 from atelier.display import note, recorded, show, table
 from atelier.figures.ch8.delta import BATCH, LENGTH, from_measures, learned_ranks, source
 from atelier.figures.common.layers import linear_layers, weight_of
@@ -183,7 +183,7 @@ def train_lora(
     )
     note(f"Avant le premier pas, plus grand écart de logits avec la base : {number(gap, 2)}.")
     _rank_figure(rank, after, steps)
-    if os.environ.get("COURS_ENREGISTRER") != "1":
+    if not settings.recording():
         note(f"{steps} pas en {number(log.seconds, 2, unit='s')}.")
     return adapted
 

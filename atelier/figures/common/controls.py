@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from atelier import settings
 from atelier.display import _figure_markup, show
 
 Shown = tuple[str, str]
@@ -54,7 +54,7 @@ class Pick:
 
 def live() -> bool:
     """Vrai dans un carnet ouvert, avec ipywidgets ; faux dans un terminal, une page exportée ou un enregistrement."""
-    if "1" in (os.environ.get("COURS_ENREGISTRER"), os.environ.get("COURS_SANS_WIDGETS")):
+    if settings.recording() or settings.without_widgets():
         return False
     try:
         import ipywidgets  # noqa: F401

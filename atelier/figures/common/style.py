@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from atelier import settings
 from atelier.text import NBSP as NBSP
 from atelier.text import graduation, number, superscript
 from atelier.text import percent as percent
@@ -97,5 +97,5 @@ def progress_bar(items: Sequence[T], label: str) -> Iterable[T]:
     """Barre d'avancement autour de `items` ; absente quand l'auteur enregistre, pour ne rien laisser dans la page."""
     from tqdm.auto import tqdm
 
-    quiet = os.environ.get("COURS_ENREGISTRER") == "1" or os.environ.get("COURS_ECHELLE") == "essai"
+    quiet = settings.recording() or settings.scale() == "essai"
     return tqdm(items, desc=label, leave=False, disable=quiet)
