@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from atelier import settings
+
 try:
     _FIRST_FOLDER = os.getcwd()
 except OSError:  # le dossier courant a été effacé
@@ -29,27 +31,40 @@ def started_in() -> Path:
 
 @cache
 def root() -> Path:
-    """Racine du cours : `COURS_RACINE`, sinon le dossier qui contient `atelier`, sinon un parent du dossier
-    où le noyau a commencé.
+    """Le dossier qui contient course.toml et assets/ : le dépôt d'où vient `atelier`, ou `atelier` lui-même, quand il
+    est installé. `COURS_RACINE` en désigne un autre ; le dossier courant n'y est pour rien.
 
-    Lève `FileNotFoundError` si aucun de ces dossiers ne contient `course.toml`.
+    Lève `FileNotFoundError` si course.toml n'y est pas.
     """
-    given = os.environ.get("COURS_RACINE")
-    here = started_in()
-    candidates = [here / given] if given else [Path(__file__).resolve().parent.parent, here, *here.parents]
+    package = Path(__file__).resolve().parent
+    given = settings.course_folder()
+    candidates = [started_in() / given] if given else [package, package.parent]
     for folder in candidates:
         if (folder / "course.toml").is_file():
             return folder.resolve()
+    if given:
+        raise FileNotFoundError(
+            f"Il n'y a pas de course.toml dans {candidates[0]}, le dossier que donne la variable d'environnement "
+            "COURS_RACINE\u00a0: corrigez-la, ou retirez-la pour lire le cours d'où vient l'atelier."
+        )
     raise FileNotFoundError(
-        "course.toml est introuvable : ouvrez le carnet depuis le dossier du cours, "
-        "ou donnez ce dossier dans la variable d'environnement COURS_RACINE."
+        f"L'atelier de {package} est incomplet\u00a0: course.toml n'y est pas. Installez-le de nouveau."
     )
 
 
 @cache
 def course() -> dict[str, Any]:
     """Le contenu de course.toml."""
-    return tomllib.loads((root() / "course.toml").read_text(encoding="utf-8"))
+    return read_course(root())
+
+
+def read_course(folder: Path) -> dict[str, Any]:
+    """Le contenu du course.toml de ce dossier. Lève `OSError`, qui dit ce qui ne va pas, s'il ne se lit pas."""
+    path = folder / "course.toml"
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise OSError(f"Le fichier {path} ne se lit pas\u00a0: {error}.") from error
 
 
 def chapter_titles() -> dict[str, str]:

@@ -21,7 +21,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from atelier import paths
+from atelier import paths, settings
 from atelier.text import number
 
 PROGRESS, BOARD, VARIANTS = "progression.json", "tableau.json", "variantes"
@@ -60,7 +60,7 @@ def folder() -> Path:
     ailleurs (devoir récupéré par nbgrader), `.atelier` à côté des dossiers de devoirs. Un dossier d'état qui existe
     déjà un cran plus haut ou plus bas est repris.
     """
-    if given := os.environ.get("COURS_ETAT"):
+    if given := settings.state_folder():
         return paths.started_in() / Path(given).expanduser()
     return _located()
 
@@ -89,17 +89,28 @@ def _starts() -> Iterator[Path]:
 
 def _places(start: Path) -> Iterator[Path]:
     """Où l'état peut être pour un noyau qui commence en `start` : d'abord sa place, puis celles où il serait déjà."""
-    notebooks = paths.root() / "notebooks"
-    if start.is_relative_to(paths.root()) or (paths.root().is_relative_to(start) and os.access(notebooks, os.W_OK)):
-        yield notebooks / FOLDER
-    elif any(start.name in (title, title.partition("_")[0]) for title in paths.chapter_titles()):
-        yield start.parent / FOLDER
+    for course in _courses(start):
+        notebooks = course / "notebooks"
+        if start.is_relative_to(course) or (course.is_relative_to(start) and os.access(notebooks, os.W_OK)):
+            yield notebooks / FOLDER
+            break
+    else:
+        if any(start.name in (title, title.partition("_")[0]) for title in paths.chapter_titles()):
+            yield start.parent / FOLDER
     yield start / FOLDER
     yield start.parent / FOLDER
     with suppress(OSError):
         below = [p for p in sorted(start.iterdir()) if not p.name.startswith(".") and _is_store(p / FOLDER)]
         if len(below) == 1:
             yield below[0] / FOLDER
+
+
+def _courses(start: Path) -> Iterator[Path]:
+    """Les dossiers de cours où ce noyau peut être : d'où vient l'atelier, et, s'il est installé, où est le carnet."""
+    yield paths.root()
+    for place in (Path(sys.prefix).parent, start, *start.parents):
+        if (place / "cours.py").is_file() and (place / "notebooks").is_dir():
+            yield place
 
 
 def _is_store(place: Path) -> bool:

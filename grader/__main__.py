@@ -49,9 +49,10 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except OSError as error:
-        if not error.filename:
+        if not error.filename and error.errno is not None:
             raise
-        print(f"{error.filename} : {_os_reason(error)}", file=sys.stderr)
+        # Sans numéro du système, c'est une phrase à nous (course.toml absent ou illisible).
+        print(f"{error.filename} : {_os_reason(error)}" if error.filename else error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Interrompu.", file=sys.stderr)

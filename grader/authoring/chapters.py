@@ -12,7 +12,6 @@ import io
 import linecache
 import re
 import sys
-import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -67,8 +66,7 @@ class Cell:
 def chapter_names(root: Path | None = None) -> list[str]:
     """Les chapitres de course.toml qui ont un dossier dans solutions/, dans l'ordre du cours."""
     root = root or paths.root()
-    with open(root / "course.toml", "rb") as f:
-        declared = [c["name"] for c in tomllib.load(f).get("chapters", [])]
+    declared = [c["name"] for c in paths.read_course(root).get("chapters", [])]
     return [name for name in declared if (root / "solutions" / name / "chapter.py").is_file()]
 
 

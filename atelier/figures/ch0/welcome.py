@@ -28,7 +28,8 @@ PARTS = {
 
 def is_open(chapter: str) -> bool:
     """Vrai si le carnet du chapitre est dans cette copie du cours."""
-    return (paths.root() / "notebooks" / f"{chapter}.ipynb").is_file()
+    folders = (paths.root() / "notebooks", paths.started_in())
+    return any((folder / f"{chapter}.ipynb").is_file() for folder in folders)
 
 
 def label(chapter: str) -> str:
