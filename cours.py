@@ -5,7 +5,8 @@
     python cours.py --aide             les autres commandes
 
 Seule la bibliothèque standard de Python est nécessaire. Ce fichier reste lisible par de très vieux Python,
-pour qu'ils affichent une phrase et non une erreur de syntaxe ; la suite est dans atelier/launch/.
+pour qu'ils affichent une phrase et non une erreur de syntaxe ; la suite est dans atelier/launch/,
+à côté ou dans la roue d'atelier.
 """
 
 import os
@@ -41,6 +42,11 @@ def too_old_message():
     )
 
 
+def wheels(folder):
+    """Les roues d'atelier qui sont dans ce dossier."""
+    return sorted(name for name in os.listdir(folder) if name.startswith("atelier-") and name.endswith(".whl"))
+
+
 if __name__ == "__main__":
     if sys.version_info < OLDEST:
         text = too_old_message()
@@ -48,6 +54,12 @@ if __name__ == "__main__":
         output.write(text.encode("utf-8") if sys.version_info[0] > 2 else text)
         sys.exit(1)
 
-    from atelier.launch import main
+    here = os.path.dirname(os.path.abspath(__file__))
+    if not os.path.isdir(os.path.join(here, "grader")):  # chez l'étudiant, l'atelier est dans sa roue
+        sys.path[:0] = [os.path.join(here, name) for name in wheels(here)]
+    try:
+        from atelier.launch import main
+    except ImportError:
+        sys.exit("Le dossier {0} est incomplet : reprenez le dossier du cours en entier.".format(here))
 
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], here))

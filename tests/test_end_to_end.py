@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,6 +62,8 @@ def story(tmp_path_factory: pytest.TempPathFactory):
     course, bundle = folder / "cours", folder / "publié é"
     assert main(["init", str(course), CHAPTER]) == 0
     assert main(["publish", "--to", str(bundle)]) == 0
+    installed = folder / "installé é"
+    zipfile.ZipFile(next(bundle.glob("atelier-*.whl"))).extractall(installed)
     given = assignment(CHAPTER)
     chapter = given.chapter
     right = dict(chapter.sources)
@@ -88,6 +91,7 @@ def story(tmp_path_factory: pytest.TempPathFactory):
         folder=folder,
         course=course,
         bundle=bundle,
+        installed=installed,
         chapter=chapter,
         status=status,
         records=json.loads(records.read_text(encoding="utf-8")),
@@ -215,16 +219,39 @@ def test_regrading_with_a_recorded_seed_is_the_same_text(story):
 
 def test_the_bundle_holds_no_answer(story):
     names = {p.name for p in story.bundle.iterdir()}
-    assert {"notebooks", "atelier", "assets", "cours.py", "README.md", "LICENSE"} <= names
-    assert not names & {"grader", "solutions", "tests", ".git"}
+    (roue,) = story.bundle.glob("atelier-*.whl")
+    recipe = {"constraints.txt", "environment.yml"}
+    assert names == {"notebooks", roue.name, "cours.py", "README.md", "LICENSE"} | recipe
+    assert f"- ./{roue.name}[lab]\n" in (story.bundle / "environment.yml").read_text(encoding="utf-8")
+    assert sum(path.stat().st_size for path in story.bundle.rglob("*")) < 45_000_000
+    assert {path.name for path in story.installed.iterdir()} == {"atelier", "atelier-0.1.0.dist-info"}
     texts = {}
-    for path in story.bundle.rglob("*"):
+    for path in (*story.bundle.rglob("*"), *story.installed.rglob("*")):
         if path.is_file() and path.suffix in (".py", ".ipynb", ".md", ".toml", ".json", ".txt"):
             texts[path] = path.read_text(encoding="utf-8")
     for id, source in story.chapter.sources.items():
         for line in distinctive_lines(source):
             assert not [p for p, text in texts.items() if line in text], (id, line)
-    assert not list(story.bundle.rglob("exercises")) and not list(story.bundle.rglob("__pycache__"))
+    assert not [p for p in story.installed.rglob("*") if p.name in ("exercises", "__pycache__", "grader", "solutions")]
+
+
+def test_without_the_repository_nbgrader_runs_no_copy(story, tmp_path):
+    """Le dépôt parti, « autograde » échoue : il n'exécute pas les copies sans les enfermer."""
+    course, witness = tmp_path / "cours", tmp_path / "exécuté"
+    shutil.copytree(story.course, course, ignore=shutil.ignore_patterns("autograded", "feedback"))
+    config = course / "nbgrader_config.py"
+    config.write_text(config.read_text(encoding="utf-8").replace(str(paths.root()), str(tmp_path / "parti")), "utf-8")
+    copy = course / "submitted" / "vide-vide" / CHAPTER / f"{CHAPTER}.ipynb"
+    notebook = nbformat.read(copy, as_version=4)
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(f"open({str(witness)!r}, 'w')"))
+    nbformat.write(notebook, copy)
+    # Sans site : ni .pth ni installation modifiable ne mènent plus à grader.
+    line = [sys.executable, "-S", "-m", "nbgrader", "autograde", CHAPTER, "--student=vide-vide"]
+    env = {**os.environ, "PYTHONPATH": sysconfig.get_path("purelib")}
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
+    done = subprocess.run(line, cwd=course, env=env, capture_output=True, text=True, timeout=200)
+    assert done.returncode and "TolerantExporter' could not be imported" in done.stderr
+    assert not witness.exists() and not (course / "autograded").exists()
 
 
 @pytest.fixture
@@ -240,25 +267,27 @@ def test_publishing_twice_gives_the_same_files_and_forgets_the_old_ones(frozen, 
     target = tmp_path / "sortie"
     publish(frozen, target)
     before = {p.relative_to(target): p.read_bytes() for p in target.rglob("*") if p.is_file()}
+    (target / "atelier").mkdir()  # une publication d'avant la roue
     (target / "atelier" / "vieux.py").write_text("x = 1\n", encoding="utf-8")
+    (target / "atelier-0.0.1-py3-none-any.whl").touch()
     (target / ".git").mkdir()
     publish(frozen, target)
     after = {p.relative_to(target): p.read_bytes() for p in target.rglob("*") if p.is_file()}
     assert after == before and (target / ".git").is_dir()
 
 
-def test_the_bundle_works_alone(story, tmp_path):
-    alone = tmp_path / "tout seul"
-    shutil.copytree(story.bundle, alone)
+def test_the_wheel_works_alone(story, tmp_path):
     code = (
         "import atelier, sys\nfrom atelier import paths\n"
         "assert 'torch' not in sys.modules\n"
-        f"assert paths.root() == paths.Path({str(alone)!r}).resolve()\n"
+        f"assert paths.root() == paths.Path({str(story.installed / 'atelier')!r}).resolve()\n"
+        "assert paths.course()['language'] == 'fr'\n"
         "assert len(atelier.load_tokenizer('colibri')('Bonjour')['input_ids']) > 0\n"
     )
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("COURS_", "PYTHONPATH"))}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("COURS_")}
+    environment["PYTHONPATH"] = str(story.installed)
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=alone, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,10 @@ from conftest import ROOT, exige
 from atelier.launch import environment, lab, main, parse, place
 from atelier.launch.environment import Stamp, Trouble
 from atelier.launch.place import Machine
+from grader.authoring import wheel
+from grader.authoring.publish import publish
 from grader.bench import course as course_bench
+from grader.classroom.course import CONFIG, CONFIG_TEXT
 
 TOP_LEVEL = {
     *("README.md", "LICENSE", "cours.py", "course.toml", "environment.yml", "pyproject.toml", "constraints.txt"),
@@ -54,6 +58,14 @@ def test_every_environment_variable_is_in_the_table():
     names = {name for path in sources for name in read.findall(path.read_text(encoding="utf-8"))}
     private = {"COURS_SECRET"}  # un appât, dans les essais
     assert names - private == set(re.findall(r"^\| `(COURS_\w+)`", table, re.MULTILINE))
+
+
+def test_the_workshop_reads_each_variable_in_one_place():
+    """`settings` seul ; ce que lance cours.py, qui est Python seul, en pose, et n'en lit pas."""
+    read = re.compile(r"""environ(?:\.get\(|\[)["']COURS_""")
+    sources = [ROOT / name for name in tracked() if re.fullmatch(r"atelier/.*\.py", name)]
+    code = {p: re.sub(r'("""|\'\'\').*?\1', "", p.read_text(encoding="utf-8"), flags=re.DOTALL) for p in sources}
+    assert [p.name for p, text in code.items() if read.search(text)] == ["settings.py"]
 
 
 def test_assets_stay_light():
@@ -247,14 +259,25 @@ def says(done: subprocess.CompletedProcess, *words: str) -> None:
         assert word in text
 
 
+@pytest.fixture(scope="module")
+def light_wheel(tmp_path_factory) -> Path:
+    """La roue d'atelier, sans ses ressources."""
+    root = tmp_path_factory.mktemp("roue")
+    shutil.copytree(ROOT / "atelier", root / "atelier")
+    for name in ("course.toml", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, root)
+    name, data = wheel.wheel(root)
+    (root / name).write_bytes(data)
+    return root / name
+
+
 @pytest.fixture
-def house(tmp_path) -> Path:
+def house(tmp_path, light_wheel) -> Path:
     """Ce que reçoit un étudiant, sans les carnets ni les poids, dans un dossier au nom difficile."""
     folder = tmp_path / "Élève à l’école"
     folder.mkdir()
-    shutil.copytree(ROOT / "atelier", folder / "atelier", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("cours.py", "course.toml", "constraints.txt", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
+    for path in (ROOT / "cours.py", ROOT / "constraints.txt", light_wheel):
+        shutil.copy(path, folder)
     return folder
 
 
@@ -362,7 +385,7 @@ def test_a_renamed_course_is_repaired_in_place_without_network(house):
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     packages = environment.packages_of(folder)
     (packages / "ici.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
-    (packages / "cours.pth").write_text(os.path.relpath(before, packages), encoding="ascii")
+    zipfile.ZipFile(place.wheel(house)).extractall(packages)
     tool = folder / "bin" / "outil"
     tool.write_text(f"#!{folder}/bin/python\nimport sys\nprint(sys.prefix)\n", encoding="utf-8")
     tool.chmod(0o755)
@@ -531,7 +554,7 @@ def test_a_refusal_of_the_system_is_a_sentence(monkeypatch, capsys, number, advi
         raise OSError(number, os.strerror(number), "/un/dossier")
 
     monkeypatch.setattr(environment, "prepare", refuse)
-    assert main(["--no-open"]) == 1
+    assert main(["--no-open"], str(ROOT)) == 1
     said = capsys.readouterr().err
     assert "/un/dossier" in said and advice in said
 
@@ -604,17 +627,125 @@ def test_an_impossible_port_is_refused():
 
 
 def test_the_lab_configuration_is_french_and_shipped():
-    overrides = json.loads((lab.CONFIG / "labconfig/default_setting_overrides.json").read_text(encoding="utf-8"))
+    shipped = lab.config(Path(sys.executable))
+    overrides = json.loads((shipped / "labconfig/default_setting_overrides.json").read_text(encoding="utf-8"))
     assert overrides["@jupyterlab/translation-extension:plugin"]["locale"] == "fr_FR"
-    assert lab.CONFIG.is_relative_to(ROOT / "atelier")
+    assert shipped == ROOT / "atelier/launch/jupyter" and (shipped / "noyau.py").is_file()
 
 
 # ── Pour de vrai ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+DRIVER = """
+import json, sys, nbformat
+from nbclient import NotebookClient
+
+def run(notebook, folder):
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": folder}}).execute()
+    return notebook
+
+path, folder = sys.argv[1:]
+nbformat.write(run(nbformat.read(path, as_version=4), folder), path)
+code = '''import os
+os.chdir("/")
+from atelier import journal, paths, state
+print(paths.root(), state.folder(), sum(e["tries"] for e in journal.read()["exercises"].values()), sep=chr(10))'''
+again = run(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), folder)
+print(again.cells[0].outputs[0].text)
+"""
+"""Exécute un carnet de haut en bas, puis, dans un noyau neuf, dit où est l'atelier et ce qu'il a retenu."""
+
+
+@pytest.fixture(scope="module")
+def elsewhere(tmp_path_factory) -> Path:
+    """Le Python d'un autre environnement : les bibliothèques d'ici, et l'atelier par `pip install ADRESSE`."""
+    folder = tmp_path_factory.mktemp("ailleurs") / "env"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (environment.packages_of(folder) / "ici.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    python = environment.python_of(folder)
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*pip, ROOT], check=True)
+    return python
+
+
+@pytest.mark.parametrize("chapter", [pytest.param("ch1_rappel_gpt2", marks=pytest.mark.lent), "ch3_quantification"])
+def test_a_notebook_alone_in_an_empty_folder_works_and_survives_a_restart(elsewhere, tmp_path, chapter):
+    shutil.copy(ROOT / "notebooks" / f"{chapter}.ipynb", tmp_path / "copie.ipynb")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("COURS_", "PYTHONPATH"))}
+    env |= {"COURS_ECHELLE": "essai", "OMP_NUM_THREADS": "1"}
+    line = [elsewhere, "-c", DRIVER, tmp_path / "copie.ipynb", str(tmp_path)]
+    done = subprocess.run(line, cwd="/", env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    where, kept, tries = done.stdout.split("\n")[:3]
+    assert Path(where).is_relative_to(elsewhere.parent.parent) and kept == str(tmp_path / ".atelier")
+    notebook = json.loads((tmp_path / "copie.ipynb").read_text(encoding="utf-8"))
+    asked = [c for c in notebook["cells"] if c["metadata"].get("nbgrader", {}).get("grade")]
+    assert int(tries) == len(asked) > 5
+    wrong = {o["ename"] for c in notebook["cells"] if c not in asked for o in c.get("outputs", []) if "ename" in o}
+    assert not wrong, "seul un exercice pas encore écrit s'arrête"
+
+
+CONFIG_DRIVER = """
+import json, sys
+from traitlets.config.loader import PyFileConfigLoader
+config = PyFileConfigLoader("nbgrader_config.py", path=sys.argv[1]).load_config()
+import atelier
+print(json.dumps([config.Autograde, config.CourseDirectory.course_id, atelier.__file__]))
+"""
+
+
+@pytest.mark.parametrize("case", ["ici", "parti", "sans course.toml", "course.toml illisible", "COURS_RACINE fausse"])
+def test_the_config_of_a_course_warns_and_never_stops(elsewhere, tmp_path, case):
+    """Le fichier que lit le serveur Jupyter d'un enseignant, là où l'atelier est installé et le dépôt ailleurs."""
+    root, variables = ROOT, {}
+    if case == "parti":
+        root = tmp_path / "parti"
+    elif case == "COURS_RACINE fausse":
+        variables = {"COURS_RACINE": str(tmp_path / "nulle part")}
+    elif case != "ici":
+        root = tmp_path / "dépôt"
+        for name in ("atelier", "grader"):
+            shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        if case == "course.toml illisible":
+            (root / "course.toml").write_bytes(b"\xff title = ")
+    (tmp_path / CONFIG).write_text(CONFIG_TEXT.format(root=str(root), course_id="essai"), encoding="utf-8")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("COURS_", "PYTHONPATH"))} | variables
+    line = [elsewhere, "-c", CONFIG_DRIVER, str(tmp_path)]
+    done = subprocess.run(line, cwd="/", env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    autograde, name, beside = json.loads(done.stdout)
+    assert name == "essai" and autograde["exporter_class"] == "grader.classroom.nbglue.TolerantExporter"
+    if case == "parti":
+        assert f"encore dans {root}" in plain(done.stderr) and CONFIG in done.stderr
+        assert Path(beside).is_relative_to(elsewhere.parent.parent)
+    else:
+        assert not done.stderr and "grader.classroom.nbglue.GradeCells" in autograde["autograde_preprocessors"]
+        assert Path(beside).is_relative_to(root), "l'atelier d'à côté, non celui de la roue"
+
+
+@pytest.mark.parametrize("cwd", ["/", "notebooks", "atelier", "grader", "grader/classroom", "solutions"])
+def test_the_teacher_s_command_works_from_anywhere(cwd):
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("COURS_", "PYTHONPATH"))}
+    line = [sys.executable, "-m", "grader", "mesures", "ch3_quantification", "inconnue"]
+    done = subprocess.run(line, cwd=ROOT / cwd, env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and "Expérience inconnue" in plain(done.stderr), done.stderr
+
+
+def test_a_wrong_course_folder_is_a_sentence(tmp_path):
+    line = [sys.executable, "-m", "grader", "build", "--check"]
+    env = {**os.environ, "COURS_RACINE": str(tmp_path / "nulle part")}
+    done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "COURS_RACINE" in done.stderr
+    (tmp_path / "course.toml").write_text("title =", encoding="utf-8")
+    env["COURS_RACINE"] = str(tmp_path)
+    done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "course.toml ne se lit pas" in plain(done.stderr)
+
+
 @pytest.mark.lent
 def test_a_real_interrupted_set_up_is_repaired_and_the_second_start_installs_nothing(house):
-    shutil.copytree(ROOT / "notebooks", house / "notebooks")
+    place.wheel(house).unlink()
+    publish(ROOT, house)
     env = {k: v for k, v in os.environ.items() if not k.startswith("COURS_")} | {"PYTHONUNBUFFERED": "1"}
     line = [sys.executable, "cours.py", "--no-open"]
     first = subprocess.Popen(line, cwd=house, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
@@ -628,5 +759,10 @@ def test_a_real_interrupted_set_up_is_repaired_and_the_second_start_installs_not
     second = cours("--no-open", cwd=house)
     assert second.returncode == 0, second.stdout + second.stderr
     assert "n'est pas allée au bout" in second.stdout and "5/5" in second.stdout and "Tout est prêt" in second.stdout
+
+    alone = [house / ".venv/bin/python", "-m", "nbconvert", "--to", "notebook", "--execute", "--stdout"]
+    opened = subprocess.run([*alone, "ch0_accueil.ipynb"], cwd=house / "notebooks", env=env, capture_output=True)
+    assert opened.returncode == 0, opened.stderr[-3000:].decode()
+    assert "à venir" not in opened.stdout.decode() and (house / "notebooks/.atelier").is_dir()
 
     assert course_bench.start_seconds(house) < 15

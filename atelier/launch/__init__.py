@@ -15,7 +15,6 @@ from pathlib import Path
 from atelier.launch import checks, environment, lab, place
 from atelier.launch.place import Trouble
 
-ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("test", "bench", "mesures")
 
 HELP = """\
@@ -72,44 +71,44 @@ def parse(argv: list[str]) -> Options:
     return options
 
 
-def run(options: Options) -> int:
-    """Exécute une ligne de commande comprise ; rend le code de sortie."""
+def run(options: Options, root: Path) -> int:
+    """Exécute une ligne de commande comprise, pour le cours de ce dossier ; rend le code de sortie."""
     if options.help:
         print(HELP, end="")
         return 0
     if options.command != "ouvrir":
         needed = {"test": "tests", "bench": "grader", "mesures": "solutions"}[options.command]
-        if not (ROOT / needed).is_dir():
+        if not (root / needed).is_dir():
             raise Trouble(
                 f"«\u00a0{options.command}\u00a0» demande le dossier {needed}/, qui est dans le dépôt du cours, "
                 "pas dans ce que reçoivent les étudiants."
             )
-    extras = environment.extras(ROOT, testing=options.command in ("test", "bench"))
+    extras = environment.extras(root, testing=options.command in ("test", "bench"))
     if options.here:
         python = environment.current_python()
     else:
-        python = environment.prepare(ROOT, extras, previous_will_do=options.command == "ouvrir")
+        python = environment.prepare(root, extras, previous_will_do=options.command == "ouvrir")
     if options.command == "test":
-        return checks.run(python, ROOT, options.rest)
+        return checks.run(python, root, options.rest)
     if options.command == "bench":
         return subprocess.call(
-            [python, "-m", "grader.bench.course", *options.rest], cwd=ROOT, env=environment.variables(python)
+            [python, "-m", "grader.bench.course", *options.rest], cwd=root, env=environment.variables(python)
         )
     if options.command == "mesures":
-        return checks.measure(python, ROOT, options.rest)
+        return checks.measure(python, root, options.rest)
     if options.stay_closed:
         print("Tout est prêt. Pour ouvrir le cours\u00a0: python cours.py")
         return 0
-    return lab.open_course(python, ROOT, options.port)
+    return lab.open_course(python, root, options.port)
 
 
-def main(argv: list[str]) -> int:
-    """Point d'entrée de cours.py : les soucis prévus deviennent une phrase, jamais une trace."""
+def main(argv: list[str], root: str) -> int:
+    """Point d'entrée de cours.py, qui est dans `root` : les soucis prévus deviennent une phrase, jamais une trace."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # un carnet ou un éditeur peut l'avoir remplacé
             stream.reconfigure(errors="replace", line_buffering=True)
     try:
-        return run(parse(argv))
+        return run(parse(argv), Path(root).resolve())
     except Trouble as trouble:
         print(f"\n{trouble}", file=sys.stderr)
         return 1

@@ -32,7 +32,7 @@ def steps(python: Path, arguments: list[str]) -> dict[str, list[str]]:
 def run(python: Path, root: Path, arguments: list[str]) -> int:
     """Lance tout, même après un échec, puis résume ; rend 0 si tout va bien."""
     env = environment.variables(python)
-    env |= {"COURS_ECHELLE": "essai", "COURS_RACINE": str(root), "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
+    env |= {"COURS_ECHELLE": "essai", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"}
     results = []
     with tempfile.TemporaryDirectory() as state:
         env["COURS_ETAT"] = state
@@ -65,4 +65,4 @@ def measure(python: Path, root: Path, arguments: list[str]) -> int:
     else:
         print(f"Le chapitre {chapter} n'a pas de longues mesures\u00a0: tout y est calculé dans le carnet.")
         return 0
-    return subprocess.call(command, cwd=root, env=environment.variables(python) | {"COURS_RACINE": str(root)})
+    return subprocess.call(command, cwd=root, env=environment.variables(python))

@@ -99,16 +99,21 @@ def extras(root: Path, *, testing: bool) -> tuple[str, ...]:
 
 
 def requirements(root: Path, groups: tuple[str, ...]) -> list[str]:
-    """Les paquets demandés par pyproject.toml, groupes compris."""
+    """Les paquets que demande le cours, groupes compris : sa roue et les siens, ou ceux de pyproject.toml."""
+    if wheel := place.wheel(root):
+        return [f"./{wheel.name}[{','.join(groups)}]"]
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     optional = project["optional-dependencies"]
     return [*project["dependencies"], *(line for group in groups for line in optional[group])]
 
 
 def fingerprint(root: Path) -> str:
-    """Empreinte de ce qui décide de l'installation : les paquets demandés et leurs versions exactes."""
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = json.dumps([project["dependencies"], project["optional-dependencies"]], sort_keys=True)
+    """Empreinte de ce qui décide de l'installation : les paquets demandés, leurs versions exactes, et la roue."""
+    if wheel := place.wheel(root):
+        asked = place.wheel_content(wheel)
+    else:
+        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        asked = json.dumps([project["dependencies"], project["optional-dependencies"]], sort_keys=True)
     pins = (root / "constraints.txt").read_text(encoding="utf-8").split("\n")
     kept = [line.strip() for line in pins if line.strip() and not line.startswith("#")]
     return hashlib.sha256("\n".join([asked, *kept]).encode()).hexdigest()
@@ -191,7 +196,7 @@ class Setup:
         if up_to_date(self.root, self.groups, found):
             return self.python
         if found:
-            print("La liste des paquets du cours a changé\u00a0: mise à jour de l'installation.")
+            print("Le cours, ou la liste de ses paquets, a changé\u00a0: mise à jour de l'installation.")
             return self.update(found, previous_will_do)
         if stamped:
             print("Le cours a changé de dossier ou de Python\u00a0: je refais son installation.")
@@ -230,7 +235,7 @@ class Setup:
                     f"L'environnement {folder} n'a pas pu être créé\u00a0:\n{last_lines(done.stdout + done.stderr)}\n"
                     "Vérifiez que ce dossier peut être écrit et qu'aucun programme ne l'utilise, puis relancez."
                 )
-            self.pip_install(folder, self.wanted.extras, room)
+            self.pip_install(folder, requirements(self.root, self.wanted.extras), room)
         self.finish(folder, self.wanted)
 
     def replace(self) -> Path:
@@ -254,7 +259,9 @@ class Setup:
             raise Trouble(f"L'installation du cours ne peut pas être mise à jour ({error}).") from error
         try:
             with self.room() as room:
-                self.pip_install(self.folder, extras, room)
+                self.pip_install(self.folder, requirements(self.root, extras), room)
+                if wheel := place.wheel(self.root):  # d'une publication à l'autre, elle garde son numéro
+                    self.pip_install(self.folder, ["--no-deps", "--force-reinstall", f"./{wheel.name}"], room)
         except Trouble as trouble:
             if "Installing collected packages" not in read_log(self.folder):
                 write_stamp(self.folder, previous)
@@ -284,20 +291,22 @@ class Setup:
     def finish(self, folder: Path, stamp: Stamp) -> None:
         """Rend le cours importable, vérifie l'ensemble, puis écrit le témoin."""
         say(STEPS, "Vérification")
-        packages = packages_of(folder)
-        # Chemin relatif : ni les accents d'un nom de dossier, ni le codage du système ne comptent.
-        (packages / "cours.pth").write_text(os.path.relpath(self.root, packages) + "\n", encoding="ascii")
+        link = packages_of(folder) / "cours.pth"
+        if place.wheel(self.root):
+            link.unlink(missing_ok=True)
+        else:  # chemin relatif : ni les accents d'un nom de dossier, ni le codage du système ne comptent
+            link.write_text(os.path.relpath(self.root, link.parent) + "\n", encoding="ascii")
         if said := self.failure(folder):
             raise Trouble(f"Tout est installé, mais un paquet ne se charge pas\u00a0:\n{said}\n{UNKNOWN_CAUSE}")
         write_stamp(folder, stamp)
 
-    def pip_install(self, folder: Path, groups: tuple[str, ...], room: dict[str, str]) -> None:
-        """Installe avec pip les paquets des groupes demandés, en disant où il en est ; lève `Trouble` s'il échoue."""
+    def pip_install(self, folder: Path, wanted: list[str], room: dict[str, str]) -> None:
+        """Installe avec pip ce qui est demandé, en disant où il en est ; lève `Trouble` s'il échoue."""
         root, python = self.root, python_of(folder)
         pins = sum("==" in line for line in (root / "constraints.txt").read_text(encoding="utf-8").split("\n"))
         command: list[str | Path] = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
         command += ["--progress-bar", "off"]
-        command += ["-c", root / "constraints.txt", *requirements(root, groups)]
+        command += ["-c", root / "constraints.txt", *wanted]
         env = variables(python) | {"PYTHONUNBUFFERED": "1", "PIP_USER": "0"} | room
         progress = Progress(pins, packages_of(folder))
         log = folder / LOG

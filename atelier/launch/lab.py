@@ -17,7 +17,6 @@ from atelier.launch.place import Trouble
 FIRST_PORT = 8888
 PORTS_TRIED = 100
 WELCOME = "notebooks/ch0_accueil.ipynb"
-CONFIG = Path(__file__).parent / "jupyter"
 
 
 def is_free(port: int) -> bool:
@@ -45,14 +44,21 @@ def choose_port(wanted: int | None) -> int:
     raise Trouble(f"Aucun port libre entre {first} et {port}. Donnez-en un\u00a0: python cours.py --port 9000")
 
 
+def config(python: Path) -> Path:
+    """Les réglages de Jupyter qui viennent avec l'atelier que ce Python importe."""
+    code = "import atelier.launch; print(atelier.launch.__path__[0])"
+    line: list[str | Path] = [python, "-c", code]
+    done = subprocess.run(line, capture_output=True, text=True, env=environment.variables(python), check=True)
+    return Path(done.stdout.strip(), "jupyter")
+
+
 def variables(python: Path, root: Path, token: str) -> dict[str, str]:
     """L'environnement de JupyterLab : réglages du cours, espaces de travail à part de ceux du lecteur."""
-    env = environment.variables(python)
-    env["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, [str(CONFIG), env.get("JUPYTER_CONFIG_PATH")]))
+    env, ours = environment.variables(python), config(python)
+    env["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, [str(ours), env.get("JUPYTER_CONFIG_PATH")]))
     env["JUPYTERLAB_WORKSPACES_DIR"] = str(root / "notebooks" / ".atelier" / "lab")
     env["JUPYTER_TOKEN"] = token
-    env["PYTHONSTARTUP"] = str(CONFIG / "noyau.py")
-    env["COURS_RACINE"] = str(root)
+    env["PYTHONSTARTUP"] = str(ours / "noyau.py")
     if not place.writable(Path(os.path.expanduser("~"))):
         own = root / "notebooks" / ".atelier" / "jupyter"
         for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):

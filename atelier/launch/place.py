@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,23 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 # ── Le dossier ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def wheel(root: Path) -> Path | None:
+    """La roue d'atelier que ce dossier donne à installer ; None dans le dépôt, où l'atelier s'emploie sur place."""
+    if (root / "grader").is_dir():
+        return None
+    return max(root.glob("atelier-*.whl"), default=None)
+
+
+def wheel_content(wheel: Path) -> str:
+    """Le nom et l'empreinte de chaque fichier d'une roue ; lève `Trouble` si elle est abîmée."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            record = next(name for name in archive.namelist() if name.endswith(".dist-info/RECORD"))
+            return archive.read(record).decode()
+    except (zipfile.BadZipFile, StopIteration, ValueError) as error:
+        raise Trouble(f"Le fichier {wheel} est abîmé\u00a0: reprenez le dossier du cours en entier.") from error
 
 
 def check_place(root: Path) -> None:

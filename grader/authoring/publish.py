@@ -11,36 +11,40 @@ from pathlib import Path
 from grader import UserError
 from grader.authoring.chapters import Chapter, chapter_names, load_chapter
 from grader.authoring.rules import LEAK, distinctive_lines
+from grader.authoring.wheel import CARRIED, carried, files_under, wheel
 
-REQUIRED = (
-    *("notebooks", "atelier", "assets", "cours.py", "course.toml", "constraints.txt", "pyproject.toml"),
-    *("environment.yml", "README.md", "LICENSE"),
-)
+BESIDE = ("notebooks", "cours.py", "constraints.txt", "environment.yml", "README.md", "LICENSE")
+"""Ce que l'étudiant reçoit à côté de la roue."""
 OPTIONAL = ("AGENTS.md",)
-SKIP = ("__pycache__", "*.pyc", ".ipynb_checkpoints", ".atelier", "*.tmp", "virtual_documents")
+EDITABLE = "-e .[lab,enseignant]"
+"""Comment environment.yml installe le dépôt ; chez l'étudiant, la roue en prend la place."""
 
 
 def publish(root: Path, to: Path) -> list[Path]:
     """Écrit le dossier des étudiants dans `to`. Rend ses fichiers ; lève `UserError` si une réponse y est passée."""
-    if missing := [name for name in REQUIRED if not (root / name).exists()]:
+    if missing := [name for name in (*BESIDE, *CARRIED) if not (root / name).exists()]:
         raise UserError(f"Il manque à la racine du cours\u00a0: {', '.join(missing)}.")
     check_target(root, to)
-    files = sorted(bundle_files(root))
+    beside = [path for name in (*BESIDE, *OPTIONAL) if (root / name).exists() for path in files_under(root, name)]
     chapters = [load_chapter(name, root) for name in chapter_names(root)]
     if not list((root / "notebooks").glob("*.ipynb")):
         raise UserError("notebooks/ est vide\u00a0: construisez d'abord les carnets (python -m grader build).")
-    if found := [leak for path in files for leak in leaks(root, path, chapters)]:
+    if found := [leak for path in (*beside, *carried(root)) for leak in leaks(root, path, chapters)]:
         shown = "\n".join(f"  {text}" for text in found[:20])
         more = f"\n  … et {len(found) - 20} autres" if len(found) > 20 else ""
         raise UserError(f"Rien n'a été publié\u00a0: des réponses s'y trouveraient.\n{shown}{more}")
+    name, data = wheel(root)
+    files = {Path(name): data} | {path: (root / path).read_bytes() for path in beside}
+    recipe = Path("environment.yml")
+    files[recipe] = files[recipe].replace(EDITABLE.encode(), f"./{name}[lab]".encode())
     to.mkdir(parents=True, exist_ok=True)
-    for name in (*REQUIRED, *OPTIONAL):
-        remove(to / name)
-    for path in files:
+    for old in (*(to / name for name in (*BESIDE, *CARRIED, *OPTIONAL, "pyproject.toml")), *to.glob("atelier-*.whl")):
+        remove(old)  # les publications d'avant, aussi, qui n'avaient pas de roue
+    for path, content in files.items():
         target = to / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(root / path, target)
-    return files
+        target.write_bytes(content)
+    return sorted(files)
 
 
 def check_target(root: Path, to: Path) -> None:
@@ -59,19 +63,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     elif path.exists() or path.is_symlink():
         path.unlink()
-
-
-def bundle_files(root: Path) -> Iterator[Path]:
-    """Chemins relatifs de ce qui est publié."""
-    for name in (*REQUIRED, *OPTIONAL):
-        top = root / name
-        found = [top] if top.is_file() else sorted(top.rglob("*")) if top.is_dir() else []
-        for path in found:
-            relative = path.relative_to(root)
-            skipped = any(Path(part).match(pattern) for part in relative.parts for pattern in SKIP)
-            if skipped or not path.is_file() or path.is_symlink():
-                continue
-            yield relative
 
 
 def leaks(root: Path, path: Path, chapters: list[Chapter]) -> Iterator[str]:
