@@ -715,6 +715,10 @@ def settled(request):
         (packages / "ici.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
         for name in ("atelier", "grader"):
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        carried = packages / "atelier" / "assets" / "packs"  # l'atelier d'une roue, dans le même Python
+        carried.mkdir(parents=True)
+        (packages / "atelier" / "__init__.py").touch()
+        (carried / "secret.json").touch()
         write_course(folder)
         products = build_chapter(NAME, folder)
         assert not write(products, folder, execute=False)
@@ -733,6 +737,7 @@ def test_grading_works_wherever_the_course_is_and_hides_it(settled):
     ]
     secrets += [os.path.realpath(p) for p in secrets]
     spy = f"import os\ndef spread(x):\n    assert not [p for p in {secrets!r} if os.path.exists(p)]\n"
+    spy += "    import sys\n    assert not [p for p in sys.path if os.path.exists(p + '/atelier/assets/packs')]\n"
     spy += "    assert os.listdir('/tmp') == os.listdir('/dev/shm') == []\n    return x.max() - x.min()"
     with course_root(settled):
         prepare(settled / "mon cours")

@@ -226,7 +226,7 @@ def notebooks() -> Iterator[Measure]:
                 nbformat.read(path, as_version=4), kernel_name="python3", resources={"metadata": {"path": scratch}}
             )
             start = time.perf_counter()
-            client.execute(env={**os.environ, "COURS_RACINE": str(paths.root())})
+            client.execute()
             seconds = time.perf_counter() - start
         yield Measure(
             f"carnet {path.stem}", seconds, "s", f"résolu, échelle «\u00a0{scale().name}\u00a0», noyau compris"

@@ -202,7 +202,6 @@ def kernel_environment(folder: Path) -> Iterator[None]:
     """Les variables dont un noyau lancé par nbgrader a besoin pour trouver l'atelier, et un état à part."""
     root = str(paths.root())
     wanted = {
-        "COURS_RACINE": root,
         "COURS_ETAT": str(folder / "etat"),
         "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
     }

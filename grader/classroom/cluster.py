@@ -7,7 +7,7 @@ du pickle) : gardez-la sur un réseau fermé, ou avec TLS. Le code des étudiant
 `--unsealed` ici. Un fil par travailleur :
 
     dask scheduler
-    COURS_RACINE=/chemin/du/cours dask worker tcp://machine:8786 --nworkers 8 --nthreads 1
+    dask worker tcp://machine:8786 --nworkers 8 --nthreads 1
 """
 
 from __future__ import annotations

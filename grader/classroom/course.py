@@ -32,22 +32,31 @@ from grader.authoring.rules import STUB
 CONFIG = "nbgrader_config.py"
 
 CONFIG_TEXT = """\
-# Dossier de cours préparé par « python -m grader init ». Lu par toutes les commandes nbgrader tapées ici.
-import os
+# Dossier de cours préparé par « python -m grader init ». Lu par toutes les commandes nbgrader tapées ici, et par les
+# serveurs Jupyter qui y commencent : ce qui manque est dit, et n'arrête rien d'autre que la correction.
 import sys
+import warnings
 from pathlib import Path
 
 c = get_config()
 
 # Le dépôt du cours : il contient la correction (grader/) et les solutions. À changer si vous le déplacez.
-RACINE = Path(os.environ.get("COURS_RACINE", {root!r}))
-if not (RACINE / "grader").is_dir():
-    raise SystemExit(f"Le dépôt du cours n'est plus dans {{RACINE}}. Corrigez RACINE dans {{__file__}}.")
-sys.path.insert(0, str(RACINE))
+RACINE = Path({root!r})
 
-from grader.classroom.course import configure
+# Déjà dit ici : sans le dépôt, « autograde » échoue, au lieu d'exécuter les copies sans les enfermer.
+c.Autograde.exporter_class = "grader.classroom.nbglue.TolerantExporter"
+try:
+    if (RACINE / "grader").is_dir():
+        sys.path.insert(0, str(RACINE))
+    from grader.classroom.course import configure
 
-configure(c, Path(__file__).resolve().parent)
+    configure(c, Path(__file__).resolve().parent)
+except Exception as error:
+    warnings.warn(
+        f"La correction du cours n'est pas utilisable ({{error}}). Le dépôt du cours est-il encore dans {{RACINE}} ? "
+        f"Sinon, corrigez RACINE dans {{__file__}}.",
+        stacklevel=1,
+    )
 
 c.CourseDirectory.course_id = {course_id!r}
 c.CourseDirectory.root = str(Path(__file__).resolve().parent)

@@ -197,7 +197,6 @@ class Sandbox:
             "PYTHONNOUSERSITE": "1",
             "HOME": str(home),
             "TMPDIR": str(home),
-            "COURS_RACINE": str(home / "cours"),
         }
 
     def command(self, *arguments: str) -> list[str]:

@@ -206,10 +206,14 @@ def shown() -> Iterator[tuple[Path, str]]:
 
 
 def covered(mounts: Sequence[tuple[Path, str]]) -> list[str]:
-    """Les dossiers du cours et de l'enseignant qu'un montage plus large montrerait : un dossier vide les y recouvre."""
+    """Les dossiers du cours et de l'enseignant qu'un montage plus large montrerait : un dossier vide les y recouvre.
+
+    Un atelier installé dans ce Python en est : celui des copies est celui du cours, sans ses paquets.
+    """
+    installed = [Path(p, "atelier").resolve() for p in sys.path if Path(p, "atelier", "assets").is_dir()]
     found = {
         os.path.normpath(f"{target}/{place.relative_to(source)}")
-        for place in _private()
+        for place in (*_private(), *installed)
         for source, target in mounts
         if place.is_relative_to(source) and place != source
     }
@@ -269,5 +273,4 @@ def environment() -> dict[str, str]:
         "TMPDIR": "/tmp",
         "USER": "copie",
         "LANG": "C.UTF-8",
-        "COURS_RACINE": COURSE,
     }
