@@ -31,7 +31,7 @@ def device() -> torch.device:
 
     Lève `ValueError` si cet appareil n'existe pas ici.
     """
-    if given := settings.device():
+    if given := settings.given_device():
         return _asked(given)
     if torch.cuda.is_available():
         return torch.device("cuda")
@@ -95,7 +95,7 @@ class Scale:
 
 def scale() -> Scale:
     """L'échelle en cours : `COURS_ECHELLE` si elle est donnée, sinon « gpu » sur une carte assez grande, ou « cpu »."""
-    name = settings.scale() or ("gpu" if card_bytes() >= LARGE_CARD else "cpu")
+    name = settings.given_scale() or ("gpu" if card_bytes() >= LARGE_CARD else "cpu")
     if name not in SCALES:
         raise ValueError(f"COURS_ECHELLE vaut « {name} » ; les échelles sont {', '.join(SCALES)}.")
     return Scale(name)

@@ -15,12 +15,12 @@ def state_folder() -> str:
     return os.environ.get("COURS_ETAT", "")
 
 
-def device() -> str:
+def given_device() -> str:
     """`COURS_DEVICE` : l'appareil imposé."""
     return os.environ.get("COURS_DEVICE", "")
 
 
-def scale() -> str:
+def given_scale() -> str:
     """`COURS_ECHELLE` : l'échelle imposée."""
     return os.environ.get("COURS_ECHELLE", "")
 

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-HOUSE = str(Path(__file__).resolve().parent.parent)
-if HOUSE not in sys.path[:1]:  # l'atelier d'à côté, et non celui d'une roue que ce Python aurait aussi
-    sys.path.insert(0, HOUSE)
+ROOT = str(Path(__file__).resolve().parent.parent)
+if ROOT not in sys.path[:1]:  # l'atelier d'à côté, et non celui d'une roue que ce Python aurait aussi
+    sys.path.insert(0, ROOT)
 
 # jsonschema, que charge nbformat, compile en naissant trente-huit grammaires d'adresses si ce paquet est là : trois
 # secondes par processus, pour vérifier des adresses dont aucun carnet ne se sert.

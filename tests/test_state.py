@@ -97,6 +97,23 @@ def test_in_the_course_one_place_whatever_the_folder(clone, tmp_path):
     assert not list(tmp_path.rglob("compresser/.atelier")) and not (clone.parent / ".atelier").exists()
 
 
+def test_in_a_published_course_too_where_the_workshop_is_installed(clone, tmp_path, monkeypatch):
+    package = clone / "atelier"
+    for name in ("course.toml", "assets"):
+        (clone / name).rename(package / name)
+    course = tmp_path / "cours"
+    (course / "notebooks").mkdir(parents=True)
+    (course / "cours.py").touch()
+    seen = [
+        kernel([KEPT], course / "notebooks", PYTHONPATH=str(clone)),
+        kernel([KEPT], course, PYTHONPATH=str(clone)),
+        kernel([KEPT], "/", PYTHONPATH=str(clone), JPY_SESSION_NAME=str(course / "notebooks" / "ch3.ipynb")),
+    ]
+    assert seen == [str(course / "notebooks" / ".atelier")] * len(seen)
+    monkeypatch.setattr(sys, "prefix", str(course / ".venv"))
+    assert course in state._courses(tmp_path), "un noyau de ce .venv, qui commence plus haut"
+
+
 def test_fetched_assignments_share_one_place_beside_them(tmp_path):
     course = tmp_path / "course"
     for name in ("ch1_rappel_gpt2", CHAPTER, "ch4"):

@@ -97,5 +97,5 @@ def progress_bar(items: Sequence[T], label: str) -> Iterable[T]:
     """Barre d'avancement autour de `items` ; absente quand l'auteur enregistre, pour ne rien laisser dans la page."""
     from tqdm.auto import tqdm
 
-    quiet = settings.recording() or settings.scale() == "essai"
+    quiet = settings.recording() or settings.given_scale() == "essai"
     return tqdm(items, desc=label, leave=False, disable=quiet)
