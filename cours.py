@@ -43,8 +43,9 @@ def too_old_message():
 
 
 def wheels(folder):
-    """Les roues d'atelier qui sont dans ce dossier."""
-    return sorted(name for name in os.listdir(folder) if name.startswith("atelier-") and name.endswith(".whl"))
+    """Les roues d'atelier qui sont dans ce dossier, la plus récente d'abord."""
+    found = [name for name in os.listdir(folder) if name.startswith("atelier-") and name.endswith(".whl")]
+    return sorted(found, reverse=True)
 
 
 if __name__ == "__main__":

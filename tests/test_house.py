@@ -374,6 +374,29 @@ def test_an_update_without_network_keeps_the_previous_installation(house):
     assert environment.read_stamp(house / ".venv") == before
 
 
+@pytest.mark.lent
+def test_a_new_publication_replaces_the_workshop_without_network(house, light_wheel, tmp_path):
+    """Du même numéro que l'ancienne ; les paquets, eux, sont déjà là."""
+    subprocess.run([sys.executable, "-m", "venv", ".venv"], cwd=house, check=True)
+    packages = environment.packages_of(house / ".venv")
+    (packages / "ici.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    for own in packages.glob("setuptools*"):  # celui de venv, sous Python 3.11, n'est pas celui du cours
+        shutil.rmtree(own)
+    (packages / "cours.pth").write_text("d'avant la roue", encoding="ascii")
+    zipfile.ZipFile(light_wheel).extractall(packages)
+    shutil.copytree(light_wheel.parent, renewed := tmp_path / "source")
+    with open(renewed / "course.toml", "a", encoding="utf-8") as course:
+        course.write("\nnouveau = true\n")
+    place.wheel(house).write_bytes(wheel.wheel(renewed)[1])
+    before = Stamp("l'ancienne roue", ("lab",), a_version(), str(house))
+    environment.write_stamp(house / ".venv", before)
+    done = cours("--no-open", cwd=house, **NO_NETWORK)
+    assert done.returncode == 0 and "intacte" not in done.stdout, done.stdout + done.stderr
+    assert "nouveau = true" in (packages / "atelier/course.toml").read_text(encoding="utf-8")
+    assert environment.read_stamp(house / ".venv").fingerprint == environment.fingerprint(house)
+    assert not (packages / "cours.pth").exists()
+
+
 def a_version() -> str:
     return f"{sys.version_info[0]}.{sys.version_info[1]}"
 
