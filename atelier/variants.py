@@ -106,7 +106,7 @@ def save_variant(
     }
     weights = {f"{name}.safetensors": _packed_weights(model)} if keep_weights else {}
     authors = _authors_rows()
-    if _authoring() and any(r["name"] == name and r.get("tokens", 0) > evaluation.tokens for r in authors):
+    if settings.recording() and any(r["name"] == name and r.get("tokens", 0) > evaluation.tokens for r in authors):
         note(f"La ligne «\u00a0{name}\u00a0» de l'auteur, mesurée sur plus de jetons, est gardée telle quelle.")
         return row | {"losses": evaluation.losses}
 

@@ -660,15 +660,20 @@ def test_the_lab_configuration_is_french_and_shipped():
 
 
 DRIVER = """
-import json, sys, nbformat
+import json, re, sys, nbformat
 from nbclient import NotebookClient
+
+def answered(notebook):  # à chaque exercice, une réponse qui ne rend rien
+    for cell in notebook.cells:
+        cell.source = re.sub(r"raise NotImplementedError\\(.*\\)", "pass", cell.source)
+    return notebook
 
 def run(notebook, folder):
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": folder}}).execute()
     return notebook
 
 path, folder = sys.argv[1:]
-nbformat.write(run(nbformat.read(path, as_version=4), folder), path)
+nbformat.write(run(answered(nbformat.read(path, as_version=4)), folder), path)
 code = '''import os
 os.chdir("/")
 from atelier import journal, paths, state

@@ -217,7 +217,7 @@ def covered(mounts: Sequence[tuple[Path, str]]) -> list[str]:
         for source, target in mounts
         if place.is_relative_to(source) and place != source
     }
-    return sorted(found)
+    return sorted(place for place in found if not found & {str(parent) for parent in Path(place).parents})
 
 
 def command(arguments: list[str], cgroup: Path | None = None) -> list[str]:
