@@ -293,7 +293,7 @@ def test_what_a_copy_says_never_stages_its_feedback(essai, name):
     drawn = next(d for d in draw(essai.chapter, 3) if d.id == "spread")
     report = Report({"a": CellReport()}, {"spread": TaskReport("done", [outcome] * len(drawn.cases))})
     answer = answer_of("spread", [CodeCell("a", NASTY, "solution", "spread")], report, {})
-    result = judge(essai.chapter, drawn, answer, 3.0)
+    result = judge(drawn, answer, 3.0)
     assert result.score == 0 and "\n" not in result.message
     clean(result.message)
     clean(result.feedback)
@@ -306,7 +306,7 @@ def test_what_a_cell_says_never_stages_its_feedback(essai):
     drawn = next(d for d in draw(essai.chapter, 3) if d.id == "spread")
     report = Report({"a": cell_report(loads(said))}, {"spread": TaskReport("undefined", [])})
     answer = answer_of("spread", [CodeCell("a", NASTY, "solution", "spread")], report, {})
-    result = judge(essai.chapter, drawn, answer, 3.0)
+    result = judge(drawn, answer, 3.0)
     for text in answer.telling.copy({"spread": "correct"}):
         clean(text)
     assert result.verdict == "error" and "\n" not in result.message
