@@ -1,6 +1,9 @@
 """Le côté de l'enseignant : construire les carnets, les publier, relever les copies, les corriger."""
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = str(Path(__file__).resolve().parent.parent)
@@ -14,6 +17,21 @@ sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
 
 class UserError(Exception):
     """Erreur que l'utilisateur peut réparer : montrée comme une phrase, sans trace d'exécution."""
+
+
+@contextmanager
+def variables(**wanted: str) -> Iterator[None]:
+    """Le temps du bloc, ces variables d'environnement, pour ce processus et ceux qu'il lance ; puis celles d'avant."""
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 PRELOADED = ("grader.classroom.nbglue", "grader.classroom.jobs")

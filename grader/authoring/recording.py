@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import ast
-import contextlib
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from atelier import paths
 from atelier.experiments import Experiment, fingerprint, load
 from atelier.measures import recorded_measures, save_measures
 from atelier.text import number
-from grader import UserError
+from grader import UserError, variables
 from grader.authoring.chapters import Cell, Chapter, load_chapter
 from grader.authoring.claims import result_state
 from grader.cli import FrenchParser
@@ -41,7 +39,7 @@ def main(argv: list[str]) -> int:
     if not names:
         print("Tous les résultats sont à jour ; pour en refaire un, nommez-le.")
         return 0
-    with authoring():
+    with variables(COURS_ENREGISTRER="1"):  # ce qu'une expérience inscrit au tableau l'est à celui de l'auteur
         space = prepared(chapter, names)
         for name in names:
             print(f"{name}…", flush=True)
@@ -53,20 +51,6 @@ def main(argv: list[str]) -> int:
             else:
                 print(f"  {path.relative_to(paths.root()).as_posix()} ({number(load(path).seconds, 3)} s)")
     return 0
-
-
-@contextlib.contextmanager
-def authoring() -> Iterator[None]:
-    """Ce qu'une expérience inscrit au tableau l'est à celui de l'auteur."""
-    before = os.environ.get("COURS_ENREGISTRER")
-    os.environ["COURS_ENREGISTRER"] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["COURS_ENREGISTRER"]
-        else:
-            os.environ["COURS_ENREGISTRER"] = before
 
 
 def prepared(chapter: Chapter, names: list[str]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from typing import Any
 from atelier import packs, paths
 from atelier.launch import environment
 from atelier.text import number
+from grader import variables
 from grader.authoring.publish import publish
 
 OUTPUT = ("results", "bench.json")
@@ -201,16 +202,8 @@ def median(run: Callable[[], object], repeats: int) -> float:
 @contextlib.contextmanager
 def state_elsewhere() -> Iterator[None]:
     """La progression du lecteur n'est pas touchée par les mesures."""
-    before = os.environ.get("COURS_ETAT")
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["COURS_ETAT"] = folder
-        try:
-            yield
-        finally:
-            if before is None:
-                del os.environ["COURS_ETAT"]
-            else:
-                os.environ["COURS_ETAT"] = before
+    with tempfile.TemporaryDirectory() as folder, variables(COURS_ETAT=folder):
+        yield
 
 
 def notebooks() -> Iterator[Measure]:

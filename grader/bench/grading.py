@@ -6,8 +6,8 @@ import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,6 +17,7 @@ from nbformat import NotebookNode
 
 from atelier import paths
 from atelier.text import number
+from grader import variables
 from grader.authoring.chapters import chapter_names, load_chapter
 from grader.classroom.course import CONFIG, Course, prepare
 from grader.classroom.jobs import Failed, Graded, Job, Pool, Processes, Setup
@@ -197,24 +198,10 @@ def stock_seconds(folder: Path, name: str, notebook: NotebookNode) -> float:
     return seconds
 
 
-@contextmanager
-def kernel_environment(folder: Path) -> Iterator[None]:
+def kernel_environment(folder: Path) -> AbstractContextManager[None]:
     """Les variables dont un noyau lancé par nbgrader a besoin pour trouver l'atelier, et un état à part."""
-    root = str(paths.root())
-    wanted = {
-        "COURS_ETAT": str(folder / "etat"),
-        "PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH")))),
-    }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+    found = os.pathsep.join(filter(None, (str(paths.root()), os.environ.get("PYTHONPATH"))))
+    return variables(COURS_ETAT=str(folder / "etat"), PYTHONPATH=found)
 
 
 def submit(course: Course, name: str, student: str, notebook: NotebookNode) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import atelier
 from atelier import paths
+from grader import variables
 from grader.jail import inside
 from grader.jail.outside import cgroups
 
@@ -69,14 +70,8 @@ def wanted() -> bool:
 def unsealed() -> Iterator[None]:
     """Le temps du bloc, ce processus et ceux qu'il lance exécutent les copies sans scellé, et le disent."""
     print(LOUD, file=sys.stderr)
-    before = os.environ.get(UNSEALED)
-    os.environ[UNSEALED] = "1"
-    try:
+    with variables(**{UNSEALED: "1"}):
         yield
-    finally:
-        os.environ.pop(UNSEALED)
-        if before is not None:
-            os.environ[UNSEALED] = before
 
 
 def missing() -> str:
