@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from atelier import settings
 from atelier.naming import exercise_of
 from atelier.paths import asset
-from atelier.text import column, graduation, grid, typeset
+from atelier.text import columns, drawn, graduation, typeset
 from atelier.text import number as number
 
 if TYPE_CHECKING:
@@ -111,9 +111,9 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str], caption: str = "
     rows : lignes (la première cellule de chaque ligne est son en-tête). Les nombres d'une
     colonne sont écrits à la française et partagent leurs décimales (`atelier.text.column`).
     """
-    columns = [column(cells) for cells in zip(*rows, strict=True)] or [([], False) for _ in header]
-    cells = list(zip(*(written for written, _ in columns), strict=True))
-    style = ["text-align:right" if right else "text-align:left" for _, right in columns]
+    written = columns(header, rows)
+    cells = list(zip(*(column for column, _ in written), strict=True))
+    style = ["text-align:right" if right else "text-align:left" for _, right in written]
     head = "".join(f'<th scope="col" style="{s}">{html.escape(h)}</th>' for h, s in zip(header, style, strict=True))
     body = "".join(
         "<tr>"
@@ -125,7 +125,7 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str], caption: str = "
     caption = typeset(caption)
     title = f'<caption style="text-align:left;caption-side:top">{html.escape(caption)}</caption>' if caption else ""
     markup = f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-    lines = grid(header, rows)
+    lines = drawn(header, written)
     text = "\n".join([caption, *lines] if caption else lines)
     if _recording is not None:
         _recording.append({"kind": "html", "html": markup, "text": text})

@@ -281,11 +281,24 @@ def _with_mantissa(cell: str, decimals: int) -> str:
     return cell.replace(natural, power_of_ten(cell.value, decimals=decimals))
 
 
+Columns = list[tuple[list[str], bool]]
+"""Les colonnes d'un tableau, comme `column` les rend."""
+
+
+def columns(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> Columns:
+    """Les colonnes de ces lignes, écrites ; vides, mais toutes là, s'il n'y a pas de ligne."""
+    return [column(cells) for cells in zip(*rows, strict=True)] or [([], False) for _ in header]
+
+
 def grid(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     """Un tableau de texte, en lignes : en-têtes, filet, colonnes alignées."""
-    columns = [column(cells) for cells in zip(*rows, strict=True)] or [([], False) for _ in header]
-    drawn = []
+    return drawn(header, columns(header, rows))
+
+
+def drawn(header: Sequence[str], columns: Columns) -> list[str]:
+    """Le même, de colonnes déjà écrites."""
+    lines = []
     for title, (cells, right) in zip(header, columns, strict=True):
         width = max(map(len, [title, *cells]))
-        drawn.append([c.rjust(width) if right else c.ljust(width) for c in (title, "─" * width, *cells)])
-    return ["  ".join(line).rstrip() for line in zip(*drawn, strict=True)]
+        lines.append([c.rjust(width) if right else c.ljust(width) for c in (title, "─" * width, *cells)])
+    return ["  ".join(line).rstrip() for line in zip(*lines, strict=True)]
