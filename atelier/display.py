@@ -17,7 +17,6 @@ from atelier import settings
 from atelier.naming import exercise_of
 from atelier.paths import asset
 from atelier.text import columns, drawn, graduation, typeset
-from atelier.text import number as number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -89,6 +89,8 @@ def _spaced(prose: str, after_code: bool, before_code: bool) -> str:
 
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _FRENCH = str.maketrans({",": THIN, ".": ",", "-": "−"})
+_FLAT = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+_POWER = re.compile("(?:(?P<mantissa>.+)·|(?P<sign>-?))10(?P<power>[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
 _HUGE_BITS = 200
 """Un entier plus long ne se lit plus, et s'écrit en un temps carré : on dit sa longueur."""
 
@@ -226,8 +228,14 @@ def long_date(day: date | str) -> str:
 
 
 def read_number(text: str) -> float:
-    """Le nombre qu'une personne a écrit, à virgule ou à point. Lève `ValueError` si ce n'en est pas un."""
-    return float(re.sub(r"\s", "", text).replace(",", ".").replace("−", "-"))
+    """Le nombre qu'une personne a écrit, à virgule ou à point, ou que `number` a écrit.
+
+    Lève `ValueError` si ce n'en est pas un.
+    """
+    plain = re.sub(r"\s", "", text).replace(",", ".").replace("−", "-")
+    if found := _POWER.fullmatch(plain):
+        plain = f"{found['mantissa'] or found['sign'] + '1'}e{found['power'].translate(_FLAT)}"
+    return float(plain)
 
 
 # --- Les tableaux -----------------------------------------------------------------------------------------------------

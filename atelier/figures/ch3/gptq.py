@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 
-from atelier.display import note, number, show, table
+from atelier.display import note, show, table
 from atelier.evidence import paired, perplexity_of
 from atelier.figures.ch3.models import Sweep
 from atelier.figures.common.layers import KINDS
-from atelier.figures.common.style import BLACK, BLUE, ORANGE, RED, canvas, french, percent
+from atelier.figures.common.style import BLACK, BLUE, ORANGE, RED, canvas, french
+from atelier.text import number, percent, power_of_ten, read_number
 
 # --- L'idée, avec deux poids --------------------------------------------------------------------------------------
 
@@ -93,7 +94,7 @@ def layer_errors_table(found: Mapping[tuple[str, str, str], float]) -> None:
 
 SOURCE = "Frantar et al., « GPTQ », ICLR 2023, arXiv 2210.17323"
 OPT = {
-    "taille": "125M 350M 1.3B 2.7B 6.7B 13B 30B 66B 175B".split(),
+    "taille": "125M 350M 1,3B 2,7B 6,7B 13B 30B 66B 175B".split(),
     "full": "27.65 22.00 14.63 12.47 10.86 10.13 9.56 9.34 8.34".split(),
     "RTN 4": "37.28 25.94 48.17 16.92 12.10 11.32 10.98 110 10.54".split(),
     "GPTQ 4": "31.12 24.24 15.47 12.87 11.39 10.31 9.63 9.55 8.37".split(),
@@ -102,7 +103,7 @@ OPT = {
 }
 """Tableau 3 de l'article : perplexité sur WikiText2 de la famille OPT."""
 BLOOM = {
-    "taille": "560M 1.1B 1.7B 3B 7.1B 176B".split(),
+    "taille": "560M 1,1B 1,7B 3B 7,1B 176B".split(),
     "full": "22.42 17.69 15.39 13.48 11.37 8.11".split(),
     "RTN 4": "25.90 22.00 16.97 14.76 12.10 8.37".split(),
     "GPTQ 4": "24.03 19.05 16.48 14.20 11.73 8.21".split(),
@@ -117,10 +118,17 @@ def paper_tables() -> None:
     for family, values, where in (("OPT", OPT, "tableau 3"), ("BLOOM", BLOOM, "tableau 4")):
         names = {"full": ("sans", "16"), **{k: tuple(k.split()) for k in values if k not in ("taille", "full")}}
         table(
-            [[method, bits, *(v.replace(".", ",") for v in values[k])] for k, (method, bits) in names.items()],
-            header=[family, "bits", *(s.replace(".", ",") for s in values["taille"])],
+            [[method, bits, *map(_as_printed, values[k])] for k, (method, bits) in names.items()],
+            header=[family, "bits", *values["taille"]],
             caption=f"{SOURCE}, {where} : perplexité sur WikiText2",
         )
+
+
+def _as_printed(value: str) -> str:
+    """Un nombre de l'article, avec les chiffres qu'il imprime : ceux de ses voisins ne lui en ajoutent pas."""
+    mantissa, power, _ = value.partition("e")
+    decimals = len(mantissa.partition(".")[2])
+    return power_of_ten(float(value), decimals=decimals) if power else f"{number(float(value), decimals=decimals)}"
 
 
 def _ratios(values: dict[str, list[str]], method: str, bits: int) -> list[float]:
@@ -129,7 +137,7 @@ def _ratios(values: dict[str, list[str]], method: str, bits: int) -> list[float]
 
 
 def _parameters(size: str) -> float:
-    return float(size[:-1]) * {"M": 1e6, "B": 1e9}[size[-1]]
+    return read_number(size[:-1]) * {"M": 1e6, "B": 1e9}[size[-1]]
 
 
 def _colibri(found: Sweep, method: str, bits: int) -> float | None:
@@ -193,7 +201,7 @@ def beside_the_paper(found: Sweep, n_parameters: int) -> None:
                 for size, u, v, before in zip(values["taille"], x, y, [None, *y], strict=False):
                     if method == "RTN" and before and v > 2 * before and (bits == 4 or family == "BLOOM"):
                         ax.annotate(
-                            size.replace(".", ","),
+                            size,
                             (u, v),
                             xytext=(0, 5),
                             textcoords="offset points",

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from atelier import passed
-from atelier.display import note, number, show, table
+from atelier.display import note, show, table
 from atelier.evidence import Gap, paired
 from atelier.figures.common.controls import Pick, Slider, explore
 from atelier.figures.common.layers import layer_label
-from atelier.figures.common.style import BLACK, BLUE, ORANGE, RED, SKY, canvas, french, middle, percent
+from atelier.figures.common.style import BLACK, BLUE, ORANGE, RED, SKY, canvas, french, middle
+from atelier.text import number, percent
 
 GREY = "#888888"
 
@@ -160,16 +161,14 @@ def _number_line(r_min: float, r_max: float, bits: int, signed: bool, scale: flo
     ax.vlines(values, -0.12, 0.12, color=BLUE, lw=1.2)
     ax.vlines(values, 0.12, 1, color=GREY, lw=0.4, alpha=0.6)
     ends = [
-        (low, f"q_min = {q_min}"),
-        (high, f"q_max = {q_max}"),
+        (low, f"q_min = {number(q_min)}"),
+        (high, f"q_max = {number(q_max)}"),
     ]
     for x, text in ends:
-        ax.annotate(
-            text.replace("-", "−"), (x, -0.14), xytext=(0, -3), textcoords="offset points", ha="center", va="top"
-        )
+        ax.annotate(text, (x, -0.14), xytext=(0, -3), textcoords="offset points", ha="center", va="top")
     if q_min < zero < q_max:
         ax.plot([0, 0], [-0.3, 1], color=RED, lw=1.5)
-        ax.annotate(f"Z = {zero}".replace("-", "−"), (0, -0.6), ha="center", va="top", color=RED, weight="bold")
+        ax.annotate(f"Z = {number(zero)}", (0, -0.6), ha="center", va="top", color=RED, weight="bold")
     for x, name in ((r_min, "r_min"), (r_max, "r_max")):
         ax.annotate(f"{name} = {number(float(x), 3)}", (x, 1.12), ha="center", va="bottom")
     half = scale / 2 * (1 + 1e-9)  # à moins d'un demi-pas du bord, l'arrondi suffit

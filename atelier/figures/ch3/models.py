@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, median, quantiles
 from typing import Any
 
-from atelier.display import note, number, show, table
+from atelier.display import note, show, table
 from atelier.evidence import paired, perplexity_of
 from atelier.figures.ch3.tools import GROUP
 from atelier.figures.common.layers import KINDS
-from atelier.figures.common.style import BLACK, SERIES, canvas, french, percent
+from atelier.figures.common.style import BLACK, SERIES, canvas, french
+from atelier.text import number, percent
 
 GRAINS = {"tenseur": "une échelle par tenseur", "canal": "une par canal", "groupe": f"une par groupe de {GROUP}"}
 Sweep = Mapping[Any, Sequence[float]]

@@ -11,11 +11,12 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from atelier.display import _display, note, number, show, table
+from atelier.display import _display, note, show, table
 from atelier.evidence import paired, perplexity_of
 from atelier.figures.common.controls import Shown, live, show_live
-from atelier.figures.common.style import BLACK, BLUE, SERIES, canvas, exponent, french, middle, percent
+from atelier.figures.common.style import BLACK, BLUE, SERIES, canvas, french, middle
 from atelier.hardware import for_float64
+from atelier.text import number, percent, read_number, superscript
 
 
 @dataclass(frozen=True)
@@ -94,14 +95,13 @@ def describe(f: Format, pattern: int) -> tuple[str, list[str]]:
         lines.append(f"exposant {written} : tout en 1, motif réservé")
         return ("nan (pas un nombre)" if math.isnan(value) else "−∞" if sign == "1" else "+∞"), lines
     if e == 0:
-        lines.append(f"exposant {written} = 0 : sous-normal, multiplié par 2{exponent(1 - f.bias)} (1 − {f.bias})")
+        lines.append(f"exposant {written} = 0 : sous-normal, multiplié par 2{superscript(1 - f.bias)} (1 − {f.bias})")
         lines.append(f"fraction {fraction} : 0 + {m}/{2**f.fraction_bits}, pas de 1 caché")
     else:
-        lines.append(f"exposant {written} = {e} : multiplié par 2{exponent(e - f.bias)} ({e} − {f.bias})")
+        lines.append(f"exposant {written} = {e} : multiplié par 2{superscript(e - f.bias)} ({e} − {f.bias})")
         lines.append(f"fraction {fraction} : 1 + {m}/{2**f.fraction_bits}, le 1 n'est pas écrit")
     lines.append(f"écart avec le nombre suivant : {number(f.spacing(value), 4)}")
-    shown = f"{value:.17g}" if f.bits == 32 else repr(value)
-    return shown.replace(".", ",").replace("-", "−"), lines
+    return number(value, 17), lines
 
 
 def _boxes(f: Format, pattern: int) -> str:
@@ -146,7 +146,7 @@ def explore_bits(value: float = 0.1, name: str = "FP16") -> None:
 
     state: _Chosen = {"format": FORMATS[name], "pattern": FORMATS[name].pattern(value)}
     chosen = w.Dropdown(value=name, options=list(FORMATS), description="Format", layout=w.Layout(width="14em"))
-    typed = w.Text(str(value).replace(".", ","), description="Nombre", continuous_update=False)
+    typed = w.Text(number(value, 15), description="Nombre", continuous_update=False)
     before, after = w.Button(description="◀ précédent"), w.Button(description="suivant ▶")
     bits, text = w.HBox(layout=w.Layout(flex_flow="row wrap")), w.HTML()
 
@@ -181,7 +181,7 @@ def explore_bits(value: float = 0.1, name: str = "FP16") -> None:
 
     def new_value(_: Any) -> None:
         try:
-            state["pattern"] = state["format"].pattern(float(typed.value.replace(",", ".").replace("−", "-")))
+            state["pattern"] = state["format"].pattern(read_number(typed.value))
         except ValueError:
             text.value = "<p>Écrivez un nombre : 0,1 ou 1e-7.</p>"
             return

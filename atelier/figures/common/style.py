@@ -6,11 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from atelier import settings
-from atelier.text import NBSP as NBSP
-from atelier.text import graduation, number, superscript
-from atelier.text import percent as percent
+from atelier.text import graduation, number
 
-exponent = superscript
 T = TypeVar("T")
 
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY, BLACK = (
