@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 import struct
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -315,6 +316,61 @@ def test_gptq_on_zero_activations_is_plain_rounding() -> None:
     torch.testing.assert_close(reference("gptq_quantize")(w, torch.zeros(5, 4)), torch.round(w / scale) * scale)
 
 
+# --- mx_quantize ----------------------------------------------------------------------------------------------------
+
+
+def mx_by_codes(x: torch.Tensor, block_size: int) -> torch.Tensor:
+    """Par la table des codes : le plus proche de ceux que lit decode_float, le code pair à égalité ; en rationnels.
+
+    Les deux plus grands, qui seraient un infini et un nan pour l'IEEE, sont 4 et 6.
+    """
+    levels = [Fraction(reference("decode_float")(code, 2, 1)) for code in range(6)] + [Fraction(4), Fraction(6)]
+    found = []
+    for block in x.double().reshape(-1, block_size).tolist():
+        peak = max(abs(Fraction(v)) for v in block)
+        scale = Fraction(1)
+        while peak and not 4 <= peak / scale < 8:
+            scale = scale / 2 if peak / scale < 4 else scale * 2
+        for v in block:
+            code = min(range(8), key=lambda k: (abs(abs(Fraction(v)) / scale - levels[k]), k % 2))
+            found.append(math.copysign(float(levels[code] * scale), v))
+    return torch.tensor(found, dtype=torch.float64).reshape(x.shape).to(x.dtype)
+
+
+@pytest.mark.parametrize(("shape", "block_size"), [((3, 64), 32), ((2, 3, 16), 4), ((8,), 8), ((0, 32), 32)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_mx_against_the_table_of_codes(shape: tuple[int, ...], block_size: int, dtype: torch.dtype) -> None:
+    x = (torch.randn(shape, generator=generator(7)) * torch.logspace(-2, 2, shape[-1])).to(dtype)
+    x[..., -block_size:] *= x.ndim == 1  # des blocs nuls
+    got = reference("mx_quantize")(x, block_size)
+    assert got.dtype == dtype and got.shape == x.shape and torch.equal(got, mx_by_codes(x, block_size))
+
+
+def test_mx_on_every_quarter_of_a_step() -> None:
+    """Toutes les valeurs, tous les milieux, tout ce qui dépasse, à plusieurs échelles ; et juste sous une puissance."""
+    for power in (-9, 0, 5):
+        quarters = torch.arange(-31, 32) / 4 * 2.0**power
+        x = torch.stack([torch.full_like(quarters, 4 * 2.0**power), quarters], dim=-1)
+        assert torch.equal(reference("mx_quantize")(x, 2), mx_by_codes(x, 2))
+    just_under = torch.nextafter(torch.tensor(8.0), torch.tensor(0.0))
+    assert reference("mx_quantize")(torch.stack([just_under, torch.tensor(3.4)]), 2).tolist() == [6.0, 3.0]
+
+
+def test_mx_against_torchao() -> None:
+    from torchao.prototype.mx_formats.config import ScaleCalculationMode
+    from torchao.prototype.mx_formats.mx_tensor import to_dtype, to_mx
+
+    x = torch.randn(16, 128, generator=generator(8)) * torch.logspace(-3, 3, 16)[:, None]
+    scale, data = to_mx(x, torch.float4_e2m1fn_x2, 32, ScaleCalculationMode.FLOOR)
+    expected = to_dtype(data, scale, torch.float4_e2m1fn_x2, 32, torch.float32)
+    torch.testing.assert_close(reference("mx_quantize")(x), expected, rtol=0, atol=0)
+
+
+def test_mx_refuses_what_its_blocks_do_not_cover() -> None:
+    with pytest.raises(ValueError):
+        reference("mx_quantize")(torch.ones(2, 48))
+
+
 # --- marges des cas tirés -------------------------------------------------------------------------------------------
 
 
@@ -356,11 +412,21 @@ def margin_gptq(group: str, c: Inputs) -> float:
     return closest
 
 
+def margin_mx(group: str, c: Inputs) -> float:
+    if group in ("bords", "refus") or len(c["x"]) == c.get("block_size"):  # les égalités y sont le sujet
+        return math.inf
+    blocks = c["x"].double().unflatten(-1, (-1, c.get("block_size", 32)))
+    exponent = torch.frexp(blocks.abs().amax(-1, keepdim=True)).exponent - 3
+    size = torch.ldexp(blocks, -exponent).abs()
+    return (size[..., None] - torch.tensor([0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0])).abs().min().item()
+
+
 MARGINS = {
     "affine_qparams": margin_qparams,
     "quantize_affine": margin_quantize,
     "int8_linear": margin_int8_linear,
     "gptq_quantize": margin_gptq,
+    "mx_quantize": margin_mx,
 }
 
 

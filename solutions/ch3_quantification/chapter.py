@@ -1377,7 +1377,63 @@ ch3.verdicts(all_results)
 # **rapports** de perplexité, jamais des perplexités.
 
 # %% [markdown]
-# ## 3.13 Où en est Colibri
+# ## 3.13 ★ Ce qui se fait aujourd'hui
+#
+# L'essentiel est derrière vous. Ce qui suit est facultatif : les idées que l'on rencontre aujourd'hui dans un modèle
+# téléchargé, dans un serveur, dans une puce. Chacune tient en une ou deux cellules, sur les mêmes poids et le même
+# extrait. Prenez celles qui vous tentent, dans l'ordre que vous voulez.
+
+# %% [markdown]
+# ### Des flottants de quatre bits
+#
+# Un bit de signe, deux d'exposant, un de fraction : c'est **E2M1**. Écrivez ses huit nombres positifs avec la règle de
+# la section 3.2, sans infini ni nan : un si petit format ne peut pas s'offrir de motif réservé. Vous devez en trouver
+# deux sous 1 et deux au-dessus de 3.
+
+# %% [markdown]
+# Ces nombres si serrés n'ont presque pas d'étendue : il leur faut une échelle, et une par petit bloc. Le standard
+# **MX** (*microscaling*) de l'Open Compute Project donne à 32 valeurs voisines une échelle commune, qui tient sur huit
+# bits : un exposant seul, donc **une puissance de deux**. Multiplier par elle, c'est ajouter un entier à un exposant.
+# MXFP4 coûte ainsi $4 + 8/32 = 4{,}25$ bits par poids.
+#
+# Quelle puissance de deux ? Celle qui amène la plus grande valeur du bloc dans le dernier intervalle d'E2M1, celui qui
+# commence à 4, sa plus grande puissance de deux. Que devient alors une valeur qui tombe à 7 ?
+
+# %% [markdown]
+# ### ✎ mx_quantize
+
+
+# %% exercise="mx_quantize"
+def mx_quantize(x: torch.Tensor, block_size: int = 32) -> torch.Tensor:
+    """Les valeurs de x, écrites en MXFP4 puis relues.
+
+    x : (…, n) flottant ; les blocs sont formés de block_size voisins le long du dernier axe.
+    Rend un tenseur de la forme et du type de x : dans chaque bloc, une valeur d'E2M1 multipliée par l'échelle du bloc.
+    L'échelle est une puissance de deux : la plus grande qui ne dépasse pas max|bloc|, divisée par 4 ; elle est juste
+        même quand max|bloc| frôle la puissance suivante. Un bloc nul reste nul.
+    Chaque valeur, divisée par l'échelle, va à la plus proche de 0, ±0,5, ±1, ±1,5, ±2, ±3, ±4, ±6 ; à mi-chemin, à
+        celle dont le bit de fraction est nul (0, ±1, ±2 ou ±4) ; au-delà de 6, à 6.
+    Lève ValueError si block_size ne divise pas n.
+
+    Source : Open Compute Project, « Microscaling Formats (MX) Specification », version 1.0, 2023, § 5.3 ; Rouhani et
+    al., « Microscaling Data Formats for Deep Learning », 2023, arXiv 2310.10537.
+    """
+    ### BEGIN SOLUTION
+    if x.shape[-1] % block_size:
+        raise ValueError(f"des blocs de {block_size} ne tiennent pas dans {x.shape[-1]} valeurs")
+    blocks = x.reshape(*x.shape[:-1], x.shape[-1] // block_size, block_size)
+    blocks = blocks.to(torch.promote_types(x.dtype, torch.float32))
+    peak = blocks.abs().amax(dim=-1, keepdim=True)
+    scale = torch.ldexp(torch.ones_like(peak), torch.frexp(peak).exponent - 3)  # mantisse de frexp : de 0,5 à 1
+    size = (blocks / scale).abs()
+    step = torch.where(size < 2, 0.5, torch.where(size < 4, 1.0, 2.0))
+    size = (torch.round(size / step) * step).clamp(max=6)
+    return (size.copysign(blocks) * scale).reshape(x.shape).to(x.dtype)
+    ### END SOLUTION
+
+
+# %% [markdown]
+# ## 3.14 Où en est Colibri
 #
 # Perplexité, octets, temps : qui gagne, et à quel prix ?
 
