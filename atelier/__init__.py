@@ -57,6 +57,8 @@ _HOME = {
     "paired": "evidence",
     "bet": "bets",
     "settle": "bets",
+    "glossary": "glossary",
+    "notations": "glossary",
 }
 
 __all__ = sorted(_HOME)

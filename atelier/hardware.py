@@ -217,8 +217,8 @@ def call_seconds(run: Callable[[], object], repeats: int = 7, warmup: int = 2) -
 def step_seconds(
     loss: Callable[[], torch.Tensor], optimizer: torch.optim.Optimizer, repeats: int, warmup: int = 1
 ) -> dict[str, float]:
-    """Secondes médianes d'un pas d'apprentissage : « aller », « retour », « optimiseur », et « pas », en tout."""
-    spent: dict[str, list[float]] = {"aller": [], "retour": [], "optimiseur": [], "pas": []}
+    """Secondes médianes d'un pas d'apprentissage : « avant », « arrière », « optimiseur », et « pas », en tout."""
+    spent: dict[str, list[float]] = {"avant": [], "arrière": [], "optimiseur": [], "pas": []}
     for i in range(warmup + repeats):
         optimizer.zero_grad(set_to_none=True)
         marks = [_now()]

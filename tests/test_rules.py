@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -18,9 +19,11 @@ from scratch_chapter import (
 )
 
 from atelier import paths
+from atelier.glossary import TERMS, _plain
 from grader import __main__ as command_line
 from grader.authoring import build
 from grader.authoring.chapters import load_chapter
+from grader.authoring.words import WORDS, misused, misused_in_code
 
 # --- Les défauts d'un chapitre ---------------------------------------------------------------------------------------
 
@@ -69,6 +72,10 @@ ILL_WRITTEN = [
     ("chapter.py", ("# La suite.", "# Une «suite»."), "# Une «", "il manque une espace"),
     ("chapter.py", ("# La suite.", "# La suite\u202f!"), "# La suite", "une espace insécable est tapée"),
     ("chapter.py", ("# La suite.", "# La suite" + " encore" * 20), "# La suite", "colonnes, 120 au plus"),
+    ("chapter.py", ("# La suite.", "# Un batch de plus."), "# Un batch", "écrivez « lot »"),
+    ("chapter.py", (END, 'print("au learning rate")'), "learning", "écrivez « taux d'apprentissage »"),
+    (DOUBLE_FILE, ('"Multipliez."', '"Multipliez chaque token."'), "(double)", "écrivez « jeton »"),
+    (QUIZ_FILE, ("Un seul suffit.", "Un seul prompt suffit."), "## steps (steps)", "écrivez « amorce »"),
     ("chapter.py", (END, "ch3.no_such_figure()"), "ch3.no", "`ch3.no_such_figure` n'existe pas"),
     ("chapter.py", ("import torch\n\n\ndef check", "import torche\n\n\ndef check"), "import torche", "torche"),
     (DOUBLE_FILE, ("points=1.5", "points=0"), "(double)", "vaut plus de 0 point"),
@@ -153,6 +160,32 @@ def test_unknown_and_undeclared_chapters(course: Path, monkeypatch, capsys) -> N
     (stray / "chapter.py").write_text("# %%\n1\n", encoding="utf-8")
     assert run(course, monkeypatch) == 2
     assert "solutions/ch10_moe/chapter.py" in capsys.readouterr().err
+
+
+# --- Un mot pour une chose ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "La **requête** $q$ (*query*), le *fine-tuning* et `loss` ; « batch », dit l'article.",
+        "Une question se pose. On va à la ligne, sans aller plus loin ; la droite est ajustée aux points.",
+    ],
+)
+def test_an_english_word_in_italics_or_a_quotation_is_allowed(text: str) -> None:
+    assert not list(misused(text))
+
+
+def test_each_word_to_write_is_in_the_glossary() -> None:
+    assert {word.write.partition(" (")[0] for word in WORDS} <= set(TERMS)
+    assert list(TERMS) == sorted(TERMS, key=_plain)
+    assert [rank for rank, _ in misused("Un mot.\n\nSa question,\ncomparée aux clés.")] == [2]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "atelier" / "figures").rglob("*.py")), ids=lambda path: path.stem)
+def test_a_figure_says_one_word_for_one_thing(path: Path) -> None:
+    found = list(misused_in_code(ast.parse(path.read_text(encoding="utf-8")), consignes=False))
+    assert not found, f"{path} : {found}"
 
 
 # --- La ligne de commande --------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from atelier.text import plural, prose
 from grader.authoring.chapters import BEGIN, END, Cell, Chapter, Problem, find_definition
 from grader.authoring.declarations import heading
+from grader.authoring.words import misused, misused_in_code
 
 STUB = 'raise NotImplementedError("Cet exercice reste à écrire : remplacez cette ligne par votre code.")'
 """Ce que l'étudiant trouve à la place de chaque région de solution ; la configuration nbgrader dit la même chose."""
@@ -66,7 +67,7 @@ def check_structure(chapter: Chapter) -> list[Problem]:
     """Défauts visibles sans rien exécuter."""
     rules = (
         *(_pairing, _declarations, _solutions, _headings, _code_cells, _experiments, _figures),
-        *(_images, _quizzes, _prose, _lines, _leaks),
+        *(_images, _quizzes, _prose, _words, _lines, _leaks),
     )
     return sorted(problem for rule in rules for problem in rule(chapter))
 
@@ -277,6 +278,25 @@ def _faults(text: str) -> Iterator[tuple[int, str]]:
 def _unfinished(text: str) -> Iterator[tuple[int, str]]:
     if not text.endswith((".", "?", "!")):
         yield 0, f"cette phrase n'a pas de point : {text[-60:]}"
+
+
+def _words(chapter: Chapter) -> Iterator[Problem]:
+    """Un mot pour une chose, dans tout ce que lit l'étudiant."""
+    for cell in chapter.cells:
+        if cell.kind == "markdown":
+            yield from (_at(chapter, cell, message, rank) for rank, message in misused(cell.source))
+        elif (tree := _parse(cell.source)) is not None:
+            yield from (_at(chapter, cell, message, line - 1) for line, message in misused_in_code(tree))
+    for id, exercise in chapter.exercises.items():
+        names = set(re.findall(r"\w+", chapter.sources.get(id, "")))
+        for text, name in [
+            *((hint, "") for hint in exercise.hints),
+            *((m.message, m.name) for m in exercise.misconceptions),
+        ]:
+            yield from (chapter.problem(id, message, name) for _, message in misused(text, names))
+    for name, (quiz, line) in chapter.asked.items():
+        for text in (quiz.question, *(c.text for c in quiz.choices), *(c.why for c in quiz.choices)):
+            yield from (Problem(chapter.quiz_file, line, name, message) for _, message in misused(text))
 
 
 def _lines(chapter: Chapter) -> Iterator[Problem]:

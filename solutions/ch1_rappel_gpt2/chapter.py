@@ -114,8 +114,8 @@ ch1.block_by_block(colibri, tokenizer, opening_words)
 #
 # ## 1.3 L'attention
 #
-# Dans un bloc, chaque jeton fabrique trois vecteurs : une **question** $q$ (*query*), une **clé** $k$ (*key*), une
-# **valeur** $v$ (*value*). Le jeton $t$ compare sa question à toutes les clés qu'il a le droit de voir, et fait une
+# Dans un bloc, chaque jeton fabrique trois vecteurs : une **requête** $q$ (*query*), une **clé** $k$ (*key*), une
+# **valeur** $v$ (*value*). Le jeton $t$ compare sa requête à toutes les clés qu'il a le droit de voir, et fait une
 # moyenne des valeurs, pondérée par ces comparaisons :
 #
 # $$ y_t = \sum_{s \le t} a_{ts}\, v_s, \qquad a_{ts} = \frac{e^{q_t \cdot k_s / \sqrt D}}{\sum_{r \le t} e^{q_t \cdot k_r / \sqrt D}} . $$

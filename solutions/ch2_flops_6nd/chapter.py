@@ -155,7 +155,7 @@ ch2.context_cost(colibri, context=1024)
 # ## 2.3 Le passage arrière : d'où vient le 4
 #
 # Apprendre, c'est refaire le chemin à l'envers pour savoir comment chaque poids influe sur la perte. **À votre avis,
-# combien coûte ce retour : autant que l'aller, deux fois plus, dix fois plus ?** Ne devinez plus, comptez.
+# combien coûte ce passage arrière : autant que l'autre, deux fois plus, dix fois plus ?** Ne devinez plus, comptez.
 
 # %%
 ch2.backward_ops(colibri)
@@ -169,7 +169,7 @@ ch2.backward_ops(colibri)
 #
 # Le premier sert à corriger les poids, le second à continuer plus bas.
 #
-# Un paramètre coûte donc, par jeton, 2 opérations à l'aller et 4 au retour. Si l'une des deux dérivées ne sert à
+# Un paramètre coûte donc, par jeton, 2 opérations en avant et 4 en arrière. Si l'une des deux dérivées ne sert à
 # personne, son produit disparaît. **Prédisez chaque ligne avant d'exécuter :**
 
 # %%
@@ -177,7 +177,7 @@ ch2.backward_cases()
 
 # %% [markdown]
 # Retenez la troisième et la quatrième ligne : elles reviendront aux chapitres 6 à 8, quand on ne voudra plus corriger
-# que quelques poids. Geler un modèle n'épargne pas tout le retour, tant qu'il faut le traverser.
+# que quelques poids. Geler un modèle n'épargne pas tout le passage arrière, tant qu'il faut le traverser.
 #
 # ??? q="backward_twice"
 
@@ -220,7 +220,7 @@ ch2.conventions(colibri, forward_flops_per_token)
 #
 # Un détail surprend. Pour le terme de l'attention, par jeton d'apprentissage :
 #
-# - Kaplan et al. (2020, tableau 1) comptent $2\,L\,T\,d$ à l'aller, donc $6\,L\,d\,T$ en tout ;
+# - Kaplan et al. (2020, tableau 1) comptent $2\,L\,T\,d$ en avant, donc $6\,L\,d\,T$ en tout ;
 # - PaLM (Chowdhery et al., 2022, annexe B) et nanoGPT comptent $12\,L\,d\,T$.
 #
 # **Qui se trompe ? Relisez votre propre formule avant de continuer.**
@@ -399,7 +399,7 @@ ch2.lifetime_cost()
 # %% [markdown]
 # C'est l'argument de Sardana et al. (2024) : au-delà d'un certain usage, il faut des modèles plus petits, entraînés
 # plus longtemps. Les courbes reposent sur la loi de Chinchilla, $L(N, D) = E + A/N^\alpha + B/D^\beta$, avec les
-# constantes réestimées par Besiroglu et al. (2024), qui ont montré que celles du premier article étaient mal ajustées.
+# constantes réestimées par Besiroglu et al. (2024), qui ont montré que celles du premier article étaient mal estimées.
 # Elles disent un sens, pas une promesse.
 #
 # ??? q="past_optimum"
@@ -520,8 +520,8 @@ ch2.bill_explorer(training_days)
 # %% [markdown]
 # ## 2.9 Ce que vous savez maintenant
 #
-# Un produit $(m \times k)(k \times n)$ coûte $2mkn$. Un jeton coûte à l'aller un peu plus de deux opérations par
-# paramètre, le double au retour ; d'où 6, à l'attention et à la tête près, et vous savez ce qu'elles pèsent. Les
+# Un produit $(m \times k)(k \times n)$ coûte $2mkn$. Un jeton coûte en avant un peu plus de deux opérations par
+# paramètre, le double en arrière ; d'où 6, à l'attention et à la tête près, et vous savez ce qu'elles pèsent. Les
 # secondes viennent ensuite : pointe, MFU, nombre de cartes. Un budget se partage entre $N$ et $D$ ; l'optimum
 # d'apprentissage n'est pas celui d'un modèle qui doit servir. Et une loi d'échelle est une droite tirée par quelques
 # points : on sait maintenant ce qu'elle vaut entre eux, et ce qu'elle vaut au-delà.

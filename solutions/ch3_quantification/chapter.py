@@ -44,7 +44,7 @@ atelier.bet(
 
 # %% [markdown]
 # Voici Colibri, et quelques fenêtres de texte pour regarder ce qui circule dans ses couches. Elles viennent de son
-# texte d'entraînement ; la perplexité, elle, sera toujours mesurée sur un extrait qu'il n'a jamais lu.
+# texte d'apprentissage ; la perplexité, elle, sera toujours mesurée sur un extrait qu'il n'a jamais lu.
 
 # %%
 colibri = atelier.load_model("colibri")
@@ -444,7 +444,7 @@ def quantize_affine(r: torch.Tensor, scale: float, zero_point: int, bits: int = 
 
 
 # %% [markdown]
-# Et le retour, qui n'est pas un inverse : l'arrondi est perdu.
+# Et le chemin inverse, qui ne défait pas tout : l'arrondi est perdu.
 
 # %% [markdown]
 # ### ✎ dequantize_affine
@@ -1060,7 +1060,7 @@ def pack_int4(q: torch.Tensor) -> torch.Tensor:
 
 
 # %% [markdown]
-# Au retour, une difficulté : comment savoir que 1111 valait −1, et non 15 ?
+# Pour relire, une difficulté : comment savoir que 1111 valait −1, et non 15 ?
 
 # %% [markdown]
 # ### ✎ unpack_int4

@@ -554,8 +554,8 @@ ch4.beside_the_papers(colibri)
 ch4.straight_through()
 
 # %% [markdown]
-# L'**estimateur direct** (*straight-through estimator*, Bengio et al., 2013) emploie l'escalier à l'aller et lui
-# prête une pente de 1 au retour. En PyTorch, une ligne : `w + (rounded(w) - w).detach()`. La valeur est celle de
+# L'**estimateur direct** (*straight-through estimator*, Bengio et al., 2013) emploie l'escalier en avant et lui
+# prête une pente de 1 en arrière. En PyTorch, une ligne : `w + (rounded(w) - w).detach()`. La valeur est celle de
 # l'arrondi, le gradient celui de `w`.
 #
 # **Pariez :** en quarante pas, un Colibri sur 3 bits retrouve-t-il la perplexité de GPTQ sur 4 bits ?

@@ -18,8 +18,8 @@
 # parler d'un bail ?
 #
 # Les chapitres précédents rendaient un modèle plus petit. Ceux-ci l'**adaptent** : reprendre un modèle déjà entraîné et
-# poursuivre son apprentissage sur une tâche à soi, c'est l'**ajuster** (*fine-tuning*). Vous le ferez sur quatre
-# tâches, vous comparerez l'ajustement de tout le modèle à celui de sa seule tête, et vous compterez ce que cela
+# poursuivre son apprentissage sur une tâche à soi, c'est le **fine-tuner** (*to fine-tune*). Vous le ferez sur quatre
+# tâches, vous comparerez le fine-tuning de tout le modèle à celui de sa seule tête, et vous compterez ce que cela
 # coûte. Deux heures.
 
 # %%
@@ -56,7 +56,7 @@ fantasy_tuning = ch6.new_voice("b", training_steps)
 verse_tuning = ch6.new_voice("bprime", training_steps)
 
 # %%
-tuned_models = {"Colibri": colibri, "ajusté sur la fantasy": fantasy_tuning, "ajusté sur les vers": verse_tuning}
+tuned_models = {"Colibri": colibri, "fine-tuné sur la fantasy": fantasy_tuning, "fine-tuné sur les vers": verse_tuning}
 ch6.side_by_side(
     tuned_models,
     tokenizer,
@@ -69,14 +69,14 @@ ch6.side_by_side(
 # d'apprentissage, là où Colibri lui-même a demandé plus d'une heure. Comptez ce qu'il a lu de vers : tant de pas de 8 ×
 # 96 jetons, à quelque 500 jetons la page, combien de pages ? Et rime-t-il ?
 #
-# **Maintenant, devinez** la perplexité du modèle ajusté, sur chacun des trois
+# **Maintenant, devinez** la perplexité du modèle fine-tuné, sur chacun des trois
 # textes : sur lequel a-t-elle baissé ? Sur lequel a-t-elle monté ?
 
 # %%
 ch6.perplexity_grid(tuned_models, max_tokens=extract_tokens)
 
 # %% [markdown]
-# Chaque modèle ajusté a gagné sur son texte, et perdu sur celui d'origine. (Et le troisième texte, qu'il n'a jamais
+# Chaque modèle fine-tuné a gagné sur son texte, et perdu sur celui d'origine. (Et le troisième texte, qu'il n'a jamais
 # lu ? Les deux lignes ne disent pas la même chose.) Perdre l'ancien en apprenant le nouveau, c'est l'**oubli
 # catastrophique** (*catastrophic forgetting*, McCloskey et Cohen, 1989) : les mêmes poids servent à tout, et rien, dans
 # la perte, ne rappelle plus ce qu'il fallait garder.
@@ -170,7 +170,7 @@ def pool_last_token(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch
 # test) :
 #
 # - **de zéro** : un modèle de la taille de Colibri, aux poids tirés au hasard ;
-# - **de Colibri** : le même, mais avec les poids de Colibri, tous ajustés ;
+# - **de Colibri** : le même, mais avec les poids de Colibri, tous entraînés ;
 # - **tête seule** : Colibri gelé, on n'apprend que la couche linéaire (section suivante) ;
 # - **TF-IDF et régression logistique** : l'outil ordinaire, sans réseau ; un texte y est la liste de ses mots, chacun
 #   pesé par sa rareté. Il ne sait rien du français d'avance, lui non plus.
@@ -193,7 +193,7 @@ ch6.transfer(
 #
 # Puis regardez la courbe de TF-IDF, que la diapositive n'a pas dessinée. Un sujet se reconnaît à ses mots (« loyer »,
 # « passeport »), et compter des mots est justement ce que TF-IDF sait faire. **Le transfert bat le réseau qui part de
-# zéro ; ajusté ainsi, il ne bat la méthode simple à aucune des quatre tailles.** La section suivante y ajoutera une
+# zéro ; fine-tuné ainsi, il ne bat la méthode simple à aucune des quatre tailles.** La section suivante y ajoutera une
 # nuance. Avec trois millions de paramètres, Colibri est un petit modèle : comparez toujours à cette ligne-là avant de
 # payer un grand modèle.
 #
@@ -202,7 +202,7 @@ ch6.transfer(
 # %% [markdown]
 # ## 6.4 Toute la maison, ou seulement le toit
 #
-# Les deux façons de la diapositive : ajuster **tout le modèle** (*whole-model tuning*) ou **la tête seule** (*head
+# Les deux façons de la diapositive : fine-tuner **tout le modèle** (*whole-model tuning*) ou **la tête seule** (*head
 # tuning*). Quand le corps est gelé, ce qu'il dit d'un texte ne change plus : on le calcule une fois, on le garde, et il
 # ne reste qu'une régression. Si petite que l'on peut en écrire le gradient à la main.
 #
@@ -267,8 +267,8 @@ ch6.head_alone(
 
 # %% [markdown]
 # Voilà une surprise. Le dernier jeton a bien lu tout le texte, mais Colibri ne l'a pas entraîné à le résumer : il y
-# prépare le jeton **suivant**. La moyenne garde un peu de chaque mot. Quand tout le modèle s'ajuste, en revanche, il
-# apprend lui-même à ranger le sujet là où la tête regarde.
+# prépare le jeton **suivant**. La moyenne garde un peu de chaque mot. Quand tout le modèle apprend, en revanche, il
+# se met lui-même à ranger le sujet là où la tête regarde.
 #
 # Voici la nuance promise : la figure de la section 6.3, avec cette tête-là. **Qui est devant avec 50 textes ?**
 
@@ -277,7 +277,7 @@ ch6.mean_against_words()
 
 # %% [markdown]
 # Avec le moins de textes, le corps **gelé**, bien lu, passe devant la méthode simple sur les trois graines, et devant
-# Colibri tout ajusté. Si peu d'exemples, pensons-nous, suffisent à régler quelques milliers de poids, pas trois
+# Colibri fine-tuné en entier. Si peu d'exemples, pensons-nous, suffisent à régler quelques milliers de poids, pas trois
 # millions. L'écart reste de l'ordre de ce que 427 textes permettent de voir. Puis les courbes se croisent : dès que les
 # exemples s'ajoutent, compter les mots reprend l'avantage et le garde.
 #
@@ -339,17 +339,18 @@ ch6.head_or_whole(colibri, pool_last_token, freeze_except)
 # %% [markdown]
 # La tête seule n'oublie rien, par construction : le corps n'a pas bougé. Elle ne coûte presque rien. Et elle plafonne
 # là où le corps ne sait pas déjà dire ce que l'on cherche : plus haut quand elle lit la moyenne, comme on vient de le
-# voir, mais sous le modèle tout ajusté dès que les textes sont nombreux.
+# voir, mais sous le modèle fine-tuné en entier dès que les textes sont nombreux.
 #
-# **Et le temps ?** Un paramètre gelé n'a plus de gradient, mais il faut toujours l'aller à travers tout le modèle, et
-# le retour jusqu'au premier bloc qui apprend. Devinez le gain pour « dernier bloc », puis pour « premier bloc ».
+# **Et le temps ?** Un paramètre gelé n'a plus de gradient, mais il faut toujours le passage avant à travers tout le
+# modèle, et le passage arrière jusqu'au premier bloc qui apprend. Devinez le gain pour « dernier bloc », puis pour
+# « premier bloc ».
 
 # %%
 ch6.step_times()
 
 # %% [markdown]
 # « Dernier bloc » et « premier bloc » entraînent presque autant de nombres, mais leurs pas ne durent pas le même
-# temps : pour l'un, le retour s'arrête aussitôt ; pour l'autre, il redescend tout le modèle.
+# temps : pour l'un, le passage arrière s'arrête aussitôt ; pour l'autre, il redescend tout le modèle.
 #
 # Un mot du **réglage**. Les deux méthodes sont-elles aussi sensibles l'une que l'autre au taux d'apprentissage ?
 
@@ -463,7 +464,7 @@ ch6.translation_sample(tokenizer)
 
 # %% exercise="lm_labels"
 def lm_labels(input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_lengths: torch.Tensor) -> torch.Tensor:
-    """Étiquettes d'un ajustement supervisé : ce que le modèle doit apprendre à écrire.
+    """Étiquettes d'un fine-tuning supervisé : ce que le modèle doit apprendre à écrire.
 
     input_ids : (B, T) entiers, amorce puis réponse ;
     attention_mask : (B, T) entiers, 1 sur un vrai jeton, 0 sur le remplissage, à gauche ou à droite selon les lignes ;
@@ -519,7 +520,7 @@ ch6.translation(
 # - une **copie en FP32**, où s'additionnent des mises à jour trop petites pour 16 bits (chapitre 3) : 4 octets ;
 # - les deux **moments d'Adam**, moyennes du gradient et de son carré : 4 octets chacun.
 #
-# Un paramètre gelé ne demande que le premier. S'y ajoutent les **activations**, gardées de l'aller pour le retour :
+# Un paramètre gelé ne demande que le premier. S'y ajoutent les **activations**, gardées d'un passage à l'autre :
 # elles dépendent du lot et de la longueur, pas du nombre de paramètres seul. Laissons-les de côté un instant.
 
 # %% [markdown]
@@ -554,9 +555,9 @@ def training_memory_bytes(n_params: int, n_trainable: int | None = None) -> int:
 ch6.formula_against_bytes(training_memory_bytes, freeze_except)
 
 # %% [markdown]
-# Et les activations ? PyTorch sait dire ce qu'il garde pour le retour : un crochet (*saved-tensor hook*) voit passer
-# chaque tenseur rangé. **Pariez :** pour un lot de 8 fenêtres de 128 jetons, Colibri garde-t-il plus d'octets de poids
-# ou d'activations ?
+# Et les activations ? PyTorch sait dire ce qu'il garde pour le passage arrière : un crochet (*saved-tensor hook*) voit
+# passer chaque tenseur rangé. **Pariez :** pour un lot de 8 fenêtres de 128 jetons, Colibri garde-t-il plus d'octets de
+# poids ou d'activations ?
 
 # %%
 ch6.activation_bytes(colibri, freeze_except)
@@ -589,7 +590,7 @@ ch6.memory_bars(training_memory_bytes)
 def finetuning_storage_bytes(
     n_params: int, n_tasks: int, bytes_per_param: int = 2, n_task_params: int | None = None
 ) -> int:
-    """Octets à ranger pour servir n_tasks tâches ajustées à partir d'un même modèle.
+    """Octets à ranger pour servir n_tasks tâches apprises à partir d'un même modèle.
 
     n_params : paramètres du modèle ; n_tasks : nombre de tâches (0 est permis) ;
     bytes_per_param : octets par paramètre ;
@@ -614,8 +615,8 @@ ch6.storage(finetuning_storage_bytes)
 # %% [markdown]
 # Voilà le problème, posé en octets : **une tâche, un modèle entier**. Reste à savoir si 1 % des paramètres, ou moins,
 # suffit à bien apprendre. La tête seule ne suffit pas toujours ; il faut des paramètres peu nombreux **et bien
-# placés**. Ce sont les adapters (chapitre 7) et LoRA (chapitre 8), que l'on réunit sous le nom d'ajustement économe en
-# paramètres (*parameter-efficient fine-tuning*, PEFT).
+# placés**. Ce sont les adaptateurs (chapitre 7) et LoRA (chapitre 8), que l'on réunit sous le nom de fine-tuning
+# économe en paramètres (*parameter-efficient fine-tuning*, PEFT).
 #
 # ## 6.9 Où en est Colibri
 #
@@ -632,8 +633,8 @@ atelier.board()
 # **Ce que vous savez maintenant.** Un modèle déjà entraîné apprend une tâche nouvelle en quelques pas, là où le même
 # modèle, tiré au hasard, reste loin derrière ; une méthode simple peut pourtant faire mieux, selon la tâche, le nombre
 # d'exemples et la façon de lire. Toutes les tâches deviennent du texte à continuer ou une tête à lire, et −100 dit à la
-# perte ce qui ne compte pas. Tout ajuster apprend le plus et oublie le plus. Entraîner coûte 16 octets par paramètre,
-# en garder une copie par tâche 2, et cent tâches cent fois.
+# perte ce qui ne compte pas. Tout fine-tuner apprend le plus et oublie le plus. Entraîner coûte 16 octets par
+# paramètre, en garder une copie par tâche 2, et cent tâches cent fois.
 
 # %%
 atelier.progress()

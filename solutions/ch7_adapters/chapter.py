@@ -11,7 +11,7 @@
 # ---
 
 # %% [markdown]
-# # Chapitre 7 · Adapters
+# # Chapitre 7 · Adaptateurs
 #
 # Vous voulez que Colibri raconte des histoires de dragons, et qu'il parle aussi comme Corneille. Faut-il deux
 # Colibri ? **Avant d'aller plus loin :** sur ses trois millions de nombres, combien devraient changer pour chaque
@@ -329,8 +329,8 @@ ch7.repair(colibri, insert_adapters, steps=atelier.scale().pick(essai=2, cpu=40,
 # ??? q="limit_of_speed"
 
 # %% [markdown]
-# Revenons au 6 de $6ND$ (chapitre 2). Pour une couche $Y = XW$, un pas fait trois produits de même taille : l'aller
-# $XW$ ; au retour, le gradient $G$ de $Y$ donne celui de l'entrée, $GW^\top$, et celui du poids, $X^\top G$.
+# Revenons au 6 de $6ND$ (chapitre 2). Pour une couche $Y = XW$, un pas fait trois produits de même taille : en avant,
+# $XW$ ; en arrière, le gradient $G$ de $Y$ donne celui de l'entrée, $GW^\top$, et celui du poids, $X^\top G$.
 #
 # ??? q="which_product"
 
@@ -346,7 +346,7 @@ def peft_training_flops(n_frozen: int, n_trainable: int, n_tokens: int) -> int:
     """FLOP d'un apprentissage sur n_tokens jetons, dont une partie des paramètres est gelée.
 
     n_frozen, n_trainable : nombres de paramètres gelés et entraînés ; n_tokens : jetons lus.
-    Rend un int : par paramètre et par jeton, 2 FLOP pour l'aller, 2 pour le gradient des activations, qui doit
+    Rend un int : par paramètre et par jeton, 2 FLOP pour le passage avant, 2 pour le gradient des activations, qui doit
     traverser toutes les couches, gelées ou non, et 2 pour le gradient du poids lui-même, s'il apprend.
     L'attention, qui n'a pas de poids, est laissée de côté, comme dans 6ND ; et l'on suppose que le gradient descend
     jusqu'en bas du modèle.
@@ -364,19 +364,20 @@ def peft_training_flops(n_frozen: int, n_trainable: int, n_tokens: int) -> int:
 
 
 # %% [markdown]
-# Comptons maintenant, sur un vrai aller et un vrai retour de Colibri, chaque produit que torch effectue. La dernière
-# ligne n'entraîne que les adaptateurs du dernier tiers du modèle : **que devient alors votre formule ?**
+# Comptons maintenant, sur un vrai passage avant et un vrai passage arrière de Colibri, chaque produit que torch
+# effectue. La dernière ligne n'entraîne que les adaptateurs du dernier tiers du modèle : **que devient alors votre
+# formule ?**
 
 # %%
 ch7.counted(colibri, insert_adapters, peft_training_flops)
 
 # %% [markdown]
-# Le retour n'est donc pas « entire ». Avec des adaptateurs partout, il coûte un aller et non deux : $4N$ au lieu de
-# $6N$, à l'attention près, qui n'a pas de poids et ne gagne donc rien. Sous le premier adaptateur qui apprend, le
-# gradient n'a plus aucune raison de descendre : ces couches ne coûtent que leur aller, et la formule, qui suppose
-# qu'il va jusqu'en bas, compte trop. C'est déjà un peu le cas à la deuxième ligne : l'attention du premier bloc est
-# sous son adaptateur. Le gain possible est donc borné : au plus 1,5 quand on entraîne partout, au plus 3 quand on
-# n'entraîne que tout en haut.
+# Le passage arrière n'est donc pas « entire ». Avec des adaptateurs partout, il coûte un passage avant et non deux :
+# $4N$ au lieu de $6N$, à l'attention près, qui n'a pas de poids et ne gagne donc rien. Sous le premier adaptateur qui
+# apprend, le gradient n'a plus aucune raison de descendre : ces couches ne coûtent que leur passage avant, et la
+# formule, qui suppose qu'il va jusqu'en bas, compte trop. C'est déjà un peu le cas à la deuxième ligne : l'attention du
+# premier bloc est sous son adaptateur. Le gain possible est donc borné : au plus 1,5 quand on entraîne partout, au plus
+# 3 quand on n'entraîne que tout en haut.
 #
 # ## 7.9 Est-ce plus rapide ? Mesurer
 #
@@ -412,8 +413,8 @@ ch7.memory(colibri, insert_adapters, optimizer_state_bytes)
 
 # %% [markdown]
 # Gradients et moments fondent : « you only need to keep the optimizer state for parameters that you are
-# fine-tuning », dit la diapositive, et c'est exact. Les **activations**, ce que chaque couche a calculé à l'aller et
-# qui doit servir au retour, restent pour la plupart : le gradient traverse aussi les couches gelées. Elles ne s'en
+# fine-tuning », dit la diapositive, et c'est exact. Les **activations**, ce que chaque couche a calculé en avant et
+# qui doit servir en arrière, restent pour la plupart : le gradient traverse aussi les couches gelées. Elles ne s'en
 # vont vraiment que là où il ne descend pas, comme à la troisième ligne. Pour un petit modèle et un grand lot, ce sont
 # elles qui dominent ; pour un grand modèle et un petit lot, ce sont les poids et leur suite. « Memory-efficient »
 # dépend donc de qui remplit la mémoire.
@@ -429,13 +430,12 @@ ch7.step_time(
 )
 
 # %% [markdown]
-# Comparez la dernière colonne à la borne : 1,5 avec des adaptateurs partout, 3 en haut seulement. L'aller ne gagne
-# rien ; le retour gagne. Si la borne est dépassée, cherchez ce que le compte d'opérations ne voit pas : écrire le
-# gradient de chaque poids en mémoire prend du temps aussi. Et l'optimiseur disparaît presque : il relit et réécrit
-# tous les poids à chaque pas, quel que soit le lot, et pèse donc d'autant plus que le lot est petit, comme les 128
-# jetons de la mesure sur GPT-2. Avec un grand lot, il ne compterait plus guère. Rücklé et ses coauteurs
-# (*AdapterDrop*, 2021) mesurent sur carte des pas d'adaptateurs jusqu'à 60 % plus rapides que l'apprentissage
-# complet.
+# Comparez la dernière colonne à la borne : 1,5 avec des adaptateurs partout, 3 en haut seulement. Le passage avant ne
+# gagne rien ; le passage arrière gagne. Si la borne est dépassée, cherchez ce que le compte d'opérations ne voit pas :
+# écrire le gradient de chaque poids en mémoire prend du temps aussi. Et l'optimiseur disparaît presque : il relit et
+# réécrit tous les poids à chaque pas, quel que soit le lot, et pèse donc d'autant plus que le lot est petit, comme les
+# 128 jetons de la mesure sur GPT-2. Avec un grand lot, il ne compterait plus guère. Rücklé et ses coauteurs
+# (*AdapterDrop*, 2021) mesurent sur carte des pas d'adaptateurs jusqu'à 60 % plus rapides que l'apprentissage complet.
 
 # %%
 ch7.verdict()

@@ -111,7 +111,7 @@ def bytes_per_token(tokenizer: Any, others: dict[str, str] | None = None, n_byte
     others : nom → texte, en plus des trois extraits livrés.
     """
     texts = {
-        "prose d'entraînement (A)": extract("a_validation"),
+        "prose d'apprentissage (A)": extract("a_validation"),
         "récit de fantasy (B)": extract("b_validation"),
         "vers classiques (B′)": extract("bprime_validation"),
     }

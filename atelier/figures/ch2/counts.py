@@ -225,7 +225,7 @@ def _context_cost(model: GPT2LMHeadModel, context: int, name: str) -> tuple[Any,
     ax.set_xticks(ticks, [number(n) for n in ticks], fontsize=8)
     french(ax, x=False)
     ax.set_xlabel("contexte T (jetons, échelle logarithmique)")
-    ax.set_ylabel("FLOP par jeton, à l'aller")
+    ax.set_ylabel("FLOP par jeton, passage avant")
     ax.set_title(
         f"{name}, contexte de {number(context)} jetons{NBSP}: l'attention fait {number(share, 3, unit='%')} du passage",
         fontsize=10,
@@ -268,7 +268,7 @@ def backward_ops(model: GPT2LMHeadModel) -> None:
     lines.append(("total", sum(forward.values()), sum(backward.values())))
     table(
         [[term, round(there), round(back), number(back / there, 6)] for term, there, back in lines],
-        header=["poste", "aller, FLOP par jeton", "retour, FLOP par jeton", "retour / aller"],
+        header=["poste", "avant, FLOP par jeton", "arrière, FLOP par jeton", "arrière / avant"],
         caption=f"Colibri, fenêtre de {model.config.n_positions} jetons, compté par FlopCounterMode",
     )
 
@@ -298,7 +298,7 @@ def backward_cases(n_tokens: int = 64, width: int = 32) -> None:
         rows.append([name, round(there / one), round(back / one), number(back / there, 3)])
     table(
         rows,
-        header=["trois couches linéaires", "produits à l'aller", "produits au retour", "retour / aller"],
+        header=["trois couches linéaires", "produits en avant", "produits en arrière", "arrière / avant"],
         caption="Compté par FlopCounterMode ; tous ces produits ont le même prix",
     )
 

@@ -143,8 +143,8 @@ def power_law(fit: Any) -> None:
     reach = [compute.min().item() / 2, 2 * max(p["flops"] for _, p, _ in predicted)]
     line = [reach[0] * (reach[1] / reach[0]) ** (i / 50) for i in range(51)]
     for (a, b), label, look in (
-        (before, f"ajustée sur {len(bests) - 1} budgets", {"color": BLUE, "ls": ":", "lw": 2.4}),
-        (after, f"ajustée sur {len(bests)} budgets", {"color": RED, "ls": "-", "lw": 1.4}),
+        (before, f"loi ajustée sur {len(bests) - 1} budgets", {"color": BLUE, "ls": ":", "lw": 2.4}),
+        (after, f"loi ajustée sur {len(bests)} budgets", {"color": RED, "ls": "-", "lw": 1.4}),
     ):
         ax.plot(line, [a * c**-b for c in line], label=label, **look)
     for points, style in zip(curves.values(), SERIES, strict=False):
@@ -160,7 +160,7 @@ def power_law(fit: Any) -> None:
     ax.set_ylabel("perte (nats par jeton)")
     french(ax, x=False)
     ax.legend(frameon=False, fontsize=8.5, loc="lower left")
-    rows = [_law_row(f"{label}, ajusté", point, after) for label, point in zip(labels, bests, strict=True)] + [
+    rows = [_law_row(f"{label}, loi ajustée", point, after) for label, point in zip(labels, bests, strict=True)] + [
         _law_row(*known) for known in predicted
     ]
     told = f"{NBSP}; ".join(f"{r[0]}{NBSP}: {r[4]} mesuré, {r[5]} par la loi" for r in rows)

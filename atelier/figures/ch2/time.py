@@ -209,7 +209,7 @@ def training_step(
     if card.peak is not None:
         note(f"Mémoire de la carte, au plus haut, en {name}{NBSP}: {number(card.peak / 2**30, 3, unit='Gio')}.")
     fig, ax = canvas(8.0, 0.9 + 0.6 * len(bars))
-    parts = {"aller": (BLUE, ""), "retour": (ORANGE, "//"), "optimiseur": (GREEN, "..")}
+    parts = {"avant": (BLUE, ""), "arrière": (ORANGE, "//"), "optimiseur": (GREEN, "..")}
     for i, times in enumerate(bars.values()):
         left = 0.0
         for part, (color, hatch) in parts.items():
@@ -224,7 +224,7 @@ def training_step(
         f"{name}{NBSP}: " + ", ".join(f"{part} {number(1000 * times[part], 3, unit='ms')}" for part in parts)
         for name, times in bars.items()
     )
-    show(fig, alt=f"Durée d'un pas d'apprentissage, découpée en aller, retour et optimiseur. {told}.")
+    show(fig, alt=f"Durée d'un pas d'apprentissage, découpée en passage avant, passage arrière et optimiseur. {told}.")
 
 
 # --- Le journal de Colibri -------------------------------------------------------------------------------------------

@@ -58,14 +58,14 @@ def methods_map() -> None:
         [
             [
                 "Quand ?",
-                "après l'entraînement (PTQ)",
+                "après l'apprentissage (PTQ)",
                 "on arrondit un modèle fini, avec au plus quelques textes pour régler les échelles",
                 "Nagel et al., 2021, arXiv 2106.08295",
                 "tout ce chapitre",
             ],
             [
                 "Quand ?",
-                "pendant l'entraînement (QAT)",
+                "pendant l'apprentissage (QAT)",
                 "l'arrondi est simulé à chaque pas, et les poids apprennent à le supporter",
                 "Jacob et al., 2018, arXiv 1712.05877",
                 "pas ici : il faut réentraîner",

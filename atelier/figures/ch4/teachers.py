@@ -158,7 +158,7 @@ def beside_the_papers(teacher: GPT2LMHeadModel) -> None:
         rows,
         header=["élève", "paramètres", "part gardée", "qualité", "rapport", "temps"],
         caption="Articles : Sanh et al., 2019, tableaux 1 et 3 (GLUE : plus haut, c'est mieux ; temps d'un passage sur "
-        "STS-B, CPU) ; fiche de distilgpt2 (après ajustement sur WikiText-103). "
+        "STS-B, CPU) ; fiche de distilgpt2 (après fine-tuning sur WikiText-103). "
         f"Colibri : {st.SHORT} pas, {source()} (une graine hors de 2 blocs)",
     )
     fig, ax = canvas(6.8, 3.2)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WAYS = {
     "tfidf": "TF-IDF + régression logistique",
-    "colibri": "de Colibri, tout ajusté",
+    "colibri": "de Colibri, fine-tuné en entier",
     "tete_dernier": "Colibri gelé, tête seule",
     "zéro": "de zéro",
 }
@@ -61,8 +61,9 @@ def subjects_sample(tokenizer: Any) -> None:
     share = examples.labels.bincount().max().item() / len(examples)
     sizes = {part: len(tasks.rows("classification", part)) for part in ("train", "validation", "test")}
     note(
-        f"{number(sizes['train'])} textes d'entraînement, {sizes['validation']} de validation, {sizes['test']} de test."
-        f" Répondre toujours le sujet le plus fréquent donne {percent(share, 2)} : voilà le plancher."
+        f"{number(sizes['train'])} textes d'apprentissage, {sizes['validation']} de validation, "
+        f"{sizes['test']} de test. Répondre toujours le sujet le plus fréquent "
+        f"donne {percent(share, 2)} : voilà le plancher."
     )
 
 

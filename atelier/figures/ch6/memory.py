@@ -257,5 +257,5 @@ def board_row(model: GPT2LMHeadModel, steps: int) -> None:
     from safetensors.torch import save
 
     n_bytes = len(save({name: p.detach().cpu().contiguous() for name, p in model.named_parameters()}))
-    row = save_variant("fantasy", model, n_bytes, CHAPTER, f"tout ajusté sur la fantasy (B), {steps} pas")
+    row = save_variant("fantasy", model, n_bytes, CHAPTER, f"fine-tuné en entier sur la fantasy (B), {steps} pas")
     note(f"Perplexité sur A : {number(row['perplexity'], 4)} ; {number(row['bytes'], unit='octets')}, ceux de Colibri.")

@@ -66,7 +66,7 @@ def three_texts(model: GPT2LMHeadModel, tokenizer: Any, max_tokens: int) -> None
     table(
         rows,
         header=["texte", "un début", "perplexité de Colibri", "bits par octet"],
-        caption="Trois voix, jamais lues par Colibri pendant son entraînement (extraits de validation)",
+        caption="Trois voix, jamais lues par Colibri pendant son apprentissage (extraits de validation)",
     )
 
 
@@ -135,7 +135,7 @@ def forgetting_curves() -> None:
             f"de {number(old[0], 3)} à {number(old[-1], 3)} sur A"
         )
     for ax, title in zip(axes, ("sur la voix apprise", "sur la langue d'origine (A)"), strict=True):
-        ax.set(title=title, xlabel="pas d'ajustement", ylabel="perplexité")
+        ax.set(title=title, xlabel="pas de fine-tuning", ylabel="perplexité")
         ax.set_yscale("log")
         _plain_log(ax)
         ax.legend(frameon=False)
@@ -215,7 +215,7 @@ def depths(freeze: Any) -> None:
     table(
         rows,
         header=["ce qui apprend", "paramètres", *(["perplexité sur B", "perplexité sur A"] if ends else [])],
-        caption="Colibri ajusté sur la fantasy, dégelé par étages",
+        caption="Colibri fine-tuné sur la fantasy, dégelé par étages",
     )
     if found is None:
         return
@@ -260,7 +260,7 @@ def step_times() -> None:
             for name in ("tout", "3 derniers", "dernier bloc", "ln_f", "table seule", "premier bloc")
         ],
         header=["ce qui apprend", "Colibri, un pas (ms)", "GPT-2 small, un pas (ms)"],
-        caption=f"Aller, retour et AdamW : {' × '.join(map(str, colibri['lot']))} jetons pour Colibri, "
+        caption=f"Passages avant et arrière, AdamW : {' × '.join(map(str, colibri['lot']))} jetons pour Colibri, "
         f"{' × '.join(map(str, small['lot']))} pour GPT-2 small (poids au hasard)",
     )
     note(source(found, "durées médianes"))

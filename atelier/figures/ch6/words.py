@@ -88,7 +88,7 @@ def tagging(align: Any, n: int, steps: int, n_test: int) -> None:
     table(
         [[label, _percents(measured[key])] for key, label in labels.items()],
         header=["façon d'étiqueter", "mots d'accord avec l'étiquette d'argent"],
-        caption="2 400 phrases d'entraînement, 200 pas, 300 phrases de test",
+        caption="2 400 phrases d'apprentissage, 200 pas, 300 phrases de test",
     )
     note(source(found, "trois graines pour Colibri, une de zéro"))
 
@@ -122,7 +122,7 @@ def littre_categories() -> None:
     french(ax, y=False)
     told = " ; ".join(f"{label}, {_percents(values[key])}" for key, label in ways.items())
     show(fig, alt=f"Barres, catégorie grammaticale devinée : {told}.")
-    note(source(found, "4 000 mots d'entraînement, 250 pas ; trois graines pour Colibri, une de zéro"))
+    note(source(found, "4 000 mots d'apprentissage, 250 pas ; trois graines pour Colibri, une de zéro"))
 
 
 def translation_sample(tokenizer: Any) -> None:
@@ -184,7 +184,7 @@ def translation(labels: Any, n: int | None, steps: int, n_test: int) -> None:
     table(
         [[label, round(measured[k]["chrf"], 1), round(100 * measured[k]["exact"], 1)] for k, label in ways.items()],
         header=["façon de traduire", "chrF (0 à 100)", "traductions exactes (%)"],
-        caption=f"{number(measured['couples'][0])} couples d'entraînement, {measured['couples'][1]} phrases de test",
+        caption=f"{number(measured['couples'][0])} couples d'apprentissage, {measured['couples'][1]} phrases de test",
     )
     table(
         measured["exemples"][6:],

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
 
 FULL, EVERYWHERE, TOP = "tous les poids", "adaptateurs dans tous les blocs", "adaptateurs dans le dernier tiers"
-PARTS = {"aller": ("aller", BLUE, ""), "retour": ("retour", ORANGE, "//"), "optimiseur": ("optimiseur", GREEN, "..")}
+PARTS = {
+    "avant": ("passage avant", BLUE, ""),
+    "arrière": ("passage arrière", ORANGE, "//"),
+    "optimiseur": ("optimiseur", GREEN, ".."),
+}
 
 
 def cases(model: GPT2LMHeadModel, insert: Insert, bottleneck: int = WIDTH) -> Iterator[tuple[str, GPT2LMHeadModel]]:
@@ -143,8 +147,8 @@ def counted(
         rows,
         header=[
             "ce qui apprend",
-            "aller ÷ N·D",
-            "retour ÷ N·D",
+            "passage avant ÷ N·D",
+            "passage arrière ÷ N·D",
             "GFLOP mesurés",
             "votre formule",
             "attention (à part)",
@@ -331,16 +335,16 @@ def step_time(model: GPT2LMHeadModel, insert: Insert, repeats: int, size: str | 
     rows = []
     for where, group in groups.items():
         for name, t in group.items():
-            both = [g["aller"] + g["retour"] for g in (group[FULL], t)]
-            spans = [number(t[k], 3) for k in ("aller", "retour", "optimiseur", "pas")]
+            both = [g["avant"] + g["arrière"] for g in (group[FULL], t)]
+            spans = [number(t[k], 3) for k in ("avant", "arrière", "optimiseur", "pas")]
             gains = [number(r, 3, before="×") for r in (group[FULL]["pas"] / t["pas"], both[0] / both[1])]
             rows.append([f"{where}, {name}", *spans, *gains])
     table(
         rows,
         header=[
             "ce qui apprend",
-            "aller (ms)",
-            "retour (ms)",
+            "avant (ms)",
+            "arrière (ms)",
             "optimiseur (ms)",
             "pas entier (ms)",
             "gain sur le pas",
@@ -374,7 +378,7 @@ def _time_bars(groups: dict[str, dict[str, dict[str, float]]]) -> None:
         fontsize=9,
         loc="outside lower center",
     )
-    show(fig, alt=f"Barres empilées, aller, retour et optimiseur d'un pas. {' ; '.join(told)}.")
+    show(fig, alt=f"Barres empilées, passage avant, passage arrière et optimiseur d'un pas. {' ; '.join(told)}.")
 
 
 @recorded("ch7/serving_time", needs=("insert",))

@@ -105,8 +105,8 @@ def step_times(model: nn.Module, batch: Any, loss: Callable[[nn.Module, Any], Te
     peak = {} if card.peak is None else {"pic": card.peak}
     n = sum(p.numel() for p in trained)
     return {
-        "avant": round(1000 * spent["aller"], 2),
-        "arrière": round(1000 * spent["retour"], 2),
+        "avant": round(1000 * spent["avant"], 2),
+        "arrière": round(1000 * spent["arrière"], 2),
         "optimiseur": round(1000 * spent["optimiseur"], 2),
         "entraînés": n,
         "octets gardés": saved_bytes(lambda: loss(model, batch), model),

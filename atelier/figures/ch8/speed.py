@@ -317,7 +317,7 @@ def paper_arithmetic() -> None:
             "l'article ne dit pas s'il le fait : coïncidence, peut-être",
         ],
         [
-            "« 1.2TB to 350GB » à l'entraînement",
+            "« 1.2TB to 350GB » à l'apprentissage",
             f"3 × 350,5 = {number(3 * 2 * total / 1e12, 3, unit='To')} avec deux moments en FP16",
             "« by up to 2/3 » : un modèle au lieu de trois ; c'est notre lecture",
         ],

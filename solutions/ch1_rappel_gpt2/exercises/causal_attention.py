@@ -99,7 +99,7 @@ mask_after_softmax   torch.softmax(scores.masked_fill(future, -math.inf), dim=-1
     Vos poids ne somment plus à 1 sur les premières lignes : à quel moment le futur doit-il être exclu ?
 
 softmax_axis   -math.inf), dim=-1) → -math.inf), dim=-2)
-    Vérifiez sur quel axe vos poids somment à 1 : celui des questions ou celui des clés ?
+    Vérifiez sur quel axe vos poids somment à 1 : celui des requêtes ou celui des clés ?
 
 softmax_heads   -math.inf), dim=-1) → -math.inf), dim=1)
     Vos poids somment à 1 sur les têtes : chaque tête doit répartir, à elle seule, toute son attention.

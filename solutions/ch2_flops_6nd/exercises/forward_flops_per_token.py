@@ -40,7 +40,7 @@ exercise = Exercise(
         "Suivez un jeton dans un bloc : par quelles matrices passe-t-il, et de quelles dimensions ?",
         "Quatre couches linéaires par bloc : d → 3d, d → d, d → 4d, 4d → d. Et l'attention fait deux produits de plus, "
         "sans aucun paramètre : lesquels ?",
-        "Pour un jeton, comparer sa question à n_ctx clés, puis mélanger n_ctx valeurs, coûte deux fois 2·n_ctx·d.",
+        "Pour un jeton, comparer sa requête à n_ctx clés, puis mélanger n_ctx valeurs, coûte deux fois 2·n_ctx·d.",
         "L·(24·d² + 4·n_ctx·d) + 2·d·V.",
     ],
     groups={"courant": 0.6, "bords": 0.2, "refus": 0.2},
@@ -96,7 +96,7 @@ no_output_projection   projections = 2 * d_model * (3 * d_model + d_model) → p
     Quand les têtes ont fait leurs moyennes, quelle couche remet leurs résultats dans le flux ?
 
 no_qkv   projections = 2 * d_model * (3 * d_model + d_model) → projections = 2 * d_model * d_model
-    D'où viennent les questions, les clés et les valeurs ? Les fabriquer est aussi un produit.
+    D'où viennent les requêtes, les clés et les valeurs ? Les fabriquer est aussi un produit.
 
 one_mlp_layer   mlp = 2 * d_model * 4 * d_model + 2 * 4 * d_model * d_model → mlp = 2 * d_model * 4 * d_model
     Le MLP élargit puis resserre : combien de matrices ?

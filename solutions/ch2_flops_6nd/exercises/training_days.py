@@ -45,7 +45,7 @@ exercise = Exercise(
 
 misconceptions = """\
 mfu_multiplied   return flops / rate / 86400 → return flops * mfu / (n_gpus * peak_flops) / 86400
-    Une moins bonne utilisation des cartes raccourcit votre entraînement ?
+    Une moins bonne utilisation des cartes raccourcit votre apprentissage ?
 
 mfu_ignored   rate = n_gpus * peak_flops * mfu → rate = n_gpus * peak_flops
     Vos cartes tournent toujours à leur vitesse de pointe : à quoi sert mfu ?
@@ -63,7 +63,7 @@ gpus_ignored   rate = n_gpus * peak_flops * mfu → rate = peak_flops * mfu
     Avec mille cartes ou une seule, votre durée est la même.
 
 gpus_multiplied   return flops / rate / 86400 → return flops * n_gpus / (peak_flops * mfu) / 86400
-    Chez vous, ajouter des cartes allonge l'entraînement : c'est la durée, ou le total des heures de carte ?
+    Chez vous, ajouter des cartes allonge l'apprentissage : c'est la durée, ou le total des heures de carte ?
 
 percent   rate = n_gpus * peak_flops * mfu → rate = n_gpus * peak_flops * mfu / 100
     mfu est une fraction, pas un pourcentage.
@@ -78,7 +78,7 @@ no_upper_check   if not 0 < mfu <= 1: → if not 0 < mfu:
     Une carte ne dépasse pas sa vitesse de pointe : qui vous donne 40 pense sans doute à un pourcentage.
 
 no_lower_check   if not 0 < mfu <= 1: → if mfu > 1:
-    À utilisation nulle ou négative, l'entraînement ne finit jamais : l'énoncé demande de la refuser.
+    À utilisation nulle ou négative, l'apprentissage ne finit jamais : l'énoncé demande de la refuser.
 
 one_refused   if not 0 < mfu <= 1: → if not 0 < mfu < 1:
     Une utilisation de 1 est un idéal, mais elle est permise.

@@ -21,7 +21,7 @@ exercise = Exercise(
     hints=[
         "Un paramètre sert une fois par jeton, à une multiplication et à une addition. Combien de fois dans le passage "
         "arrière ?",
-        "Deux opérations à l'aller, quatre au retour, par paramètre et par jeton.",
+        "Deux opérations en avant, quatre en arrière, par paramètre et par jeton.",
         "C ≈ 6·N·D, gardé en entier.",
     ],
     groups={"courant": 0.7, "bords": 0.2, "refus": 0.1},

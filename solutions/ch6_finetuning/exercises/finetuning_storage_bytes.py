@@ -34,7 +34,7 @@ exercise = Exercise(
     minutes=5,
     stars=1,
     hints=[
-        "Ajuster tout le modèle change tous ses poids : combien de fichiers complets faut-il pour T tâches ?",
+        "Fine-tuner tout le modèle change tous ses poids : combien de fichiers complets faut-il pour T tâches ?",
         "Si les tâches partagent une base, combien de fois est-elle sur le disque ?",
         "Copies : N·T poids. Base partagée : N + T·n poids. Le tout en octets.",
     ],

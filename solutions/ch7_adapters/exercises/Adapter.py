@@ -87,7 +87,7 @@ relu   return x + self.up(F.gelu(self.down(x))) → return x + self.up(F.relu(se
     Votre non-linéarité coupe net les valeurs négatives : l'énoncé en demande une autre, celle de GPT-2.
 
 up_random   in self.up.parameters(): → in ():
-    Avant tout entraînement, le modèle a déjà changé.
+    Avant tout apprentissage, le modèle a déjà changé.
 
 bias_random   in self.up.parameters(): → in [self.up.weight]:
     La matrice de remontée part de zéro, mais la sortie de départ n'est pas encore l'entrée : que reste-t-il ?

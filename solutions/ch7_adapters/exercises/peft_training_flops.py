@@ -68,7 +68,7 @@ in_macs   forward, through_activations, for_weights = 2, 2, 2 → forward, throu
 
 inference_only   return n_tokens * (crossed * n_frozen + (crossed + for_weights) * n_trainable)
     → return 2 * n_tokens * (n_frozen + n_trainable)
-    Vous ne comptez que l'aller : un apprentissage revient aussi sur ses pas.
+    Vous ne comptez que le passage avant : un apprentissage revient aussi sur ses pas.
 
 tokens_ignored   return n_tokens * (crossed * n_frozen + (crossed + for_weights) * n_trainable)
     → return (crossed * n_frozen + (crossed + for_weights) * n_trainable)
