@@ -83,8 +83,10 @@ def written_names(cell: Cell) -> set[str]:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             found.add(node.name)
             continue
+        loops = [part.target for part in ast.walk(node) if isinstance(part, ast.comprehension)]
+        own = {id(name) for target in loops for name in ast.walk(target)}  # ceux d'une compréhension n'en sortent pas
         for inner in ast.walk(node):
-            if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
+            if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store) and id(inner) not in own:
                 found.add(inner.id)
             elif isinstance(inner, ast.alias):
                 found.add((inner.asname or inner.name).partition(".")[0])
