@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "report": ("grader.commands", "report", "bilan de la classe et notes à exporter"),
     "corpus": ("colibri.corpus", "main", "reconstruire les textes de assets/corpora"),
     "colibri": ("colibri.train", "main", "entraîner Colibri"),
+    "etude": ("colibri.study", "main", "refaire l'étude d'échelle du chapitre 2"),
 }
 """Commande → (module, fonction qui reçoit les arguments, ce qu'elle fait)."""
 

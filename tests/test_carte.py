@@ -305,14 +305,16 @@ def test_the_asked_device_is_taken_or_refused_in_french(asked) -> None:
 def test_a_card_is_asked_only_what_its_generation_knows(monkeypatch, name, capability, formats, kernels) -> None:
     """Une carte décrite à torch, sans calcul : ce que les chapitres 2 et 3 lui demanderaient."""
     from atelier.figures.ch2 import time
+    from atelier.figures.ch2 import tools as ch2_tools
     from atelier.figures.ch3 import tools
 
     monkeypatch.setattr(hardware, "device", lambda: torch.device("cuda"))
-    monkeypatch.setattr(time, "device", lambda: torch.device("cuda"))
+    for module in (time, ch2_tools):
+        monkeypatch.setattr(module, "device", lambda: torch.device("cuda"))
     monkeypatch.setattr(tools, "device", lambda: torch.device("cpu"))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: name)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: capability)
-    assert set(time.formats()) == formats == set(time._announced())
+    assert set(ch2_tools.formats()) == formats == set(time._announced())
     asked = {n: set(tools._card_kernels(nn.Linear(16, 32), torch.randn(n, 16))) for n in (1, 17)}
     assert asked[17] == kernels
     assert asked[1] == {k for k in kernels if "produit nu" not in k}, "_int_mm veut plus de seize lignes"

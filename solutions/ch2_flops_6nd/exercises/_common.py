@@ -5,8 +5,3 @@ from __future__ import annotations
 from atelier.judging.exercise import Tolerance
 
 ROUNDING = Tolerance(rtol=1e-6, why="quelques multiplications et divisions en double précision")
-
-
-def refuse_sizes(*sizes):
-    if any(size < 1 for size in sizes):
-        raise ValueError("tailles")

@@ -10,7 +10,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from atelier.judging.exercise import Draw, Exercise, Inputs, Tolerance
 
-from ._common import refuse_sizes
 from .matmul_flops import matmul_one_line
 
 
@@ -21,9 +20,6 @@ def draw_forward(d: Draw, group: str) -> Inputs:
         "n_ctx": d.integer(33, 999),
         "n_vocab": d.integer(1001, 9999),
     }
-    if group == "refus":
-        bad = d.turn([{"n_layer": -1}, {"d_model": 0}, {"n_ctx": 0}, {"n_vocab": -d.integer(1, 9)}])
-        return inputs | bad
     if group == "bords":
         return inputs | d.turn([{"n_layer": 0}, {"n_ctx": 1}, {"d_model": 1}, {"n_vocab": 1, "n_layer": 1}])
     if d.index % 2:
@@ -34,16 +30,16 @@ def draw_forward(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=3,
-    minutes=25,
+    minutes=20,
     stars=2,
     hints=[
         "Suivez un jeton dans un bloc : par quelles matrices passe-t-il, et de quelles dimensions ?",
         "Quatre couches linéaires par bloc : d → 3d, d → d, d → 4d, 4d → d. Et l'attention fait deux produits de plus, "
         "sans aucun paramètre : lesquels ?",
         "Pour un jeton, comparer sa requête à n_ctx clés, puis mélanger n_ctx valeurs, coûte deux fois 2·n_ctx·d.",
-        "L·(24·d² + 4·n_ctx·d) + 2·d·V.",
+        "Vérifiez morceau par morceau : sans bloc, il reste la tête ; en doublant n_ctx, seule l'attention bouge.",
     ],
-    groups={"courant": 0.6, "bords": 0.2, "refus": 0.2},
+    groups={"courant": 0.75, "bords": 0.25},
     draw=draw_forward,
     visible=4,
     probe="call_float",
@@ -111,33 +107,18 @@ biases_counted   return float(n_layer * (projections + scores + mixing + mlp) + 
 with_backward   return float(n_layer * (projections + scores + mixing + mlp) + head)
     → return 3 * float(n_layer * (projections + scores + mixing + mlp) + head)
     Vous êtes au triple : c'est le prix d'un jeton d'apprentissage, passage arrière compris.
-
-no_check   if n_layer < 0 or min(d_model, n_ctx, n_vocab) < 1: → if False:
-    Un modèle de taille négative, ou de largeur nulle, n'existe pas : l'énoncé demande de le refuser.
-
-zero_layers_refused   if n_layer < 0 or min(d_model, n_ctx, n_vocab) < 1:
-    → if min(n_layer, d_model, n_ctx, n_vocab) < 1:
-    Zéro bloc est permis : il reste la tête.
 """
 
 
 # --- Autres réponses justes -------------------------------------------------------------------------------------------
 
 
-def _refuse_model(n_layer, *sizes):
-    if n_layer < 0:
-        raise ValueError("blocs")
-    refuse_sizes(*sizes)
-
-
 def forward_formula(n_layer, d_model, n_ctx, n_vocab):
-    _refuse_model(n_layer, d_model, n_ctx, n_vocab)
     return float(n_layer * (24 * d_model**2 + 4 * n_ctx * d_model) + 2 * d_model * n_vocab)
 
 
 def forward_window_then_divide(n_layer, d_model, n_ctx, n_vocab):
     """Toute la fenêtre, produit par produit, puis la division."""
-    _refuse_model(n_layer, d_model, n_ctx, n_vocab)
     d, t = d_model, n_ctx
     total = 0
     for _ in range(n_layer):
@@ -149,19 +130,16 @@ def forward_window_then_divide(n_layer, d_model, n_ctx, n_vocab):
 
 def forward_exact_integer(n_layer, d_model, n_ctx, n_vocab):
     """Un entier, puisque le quotient tombe juste."""
-    _refuse_model(n_layer, d_model, n_ctx, n_vocab)
     weights = 12 * n_layer * d_model**2 + d_model * n_vocab
     return 2 * weights + 2 * 2 * n_layer * n_ctx * d_model
 
 
 def forward_fraction(n_layer, d_model, n_ctx, n_vocab):
-    _refuse_model(n_layer, d_model, n_ctx, n_vocab)
     block = 2 * n_ctx * 12 * d_model * d_model + 2 * 2 * n_ctx * n_ctx * d_model
     return float(Fraction(n_layer * block + 2 * n_ctx * d_model * n_vocab, n_ctx))
 
 
 def forward_tensor(n_layer, d_model, n_ctx, n_vocab):
-    _refuse_model(n_layer, d_model, n_ctx, n_vocab)
     d = torch.tensor(d_model, dtype=torch.float64)
     per_block = 24 * d.square() + 4 * n_ctx * d
     return n_layer * per_block + 2 * n_vocab * d
@@ -169,7 +147,6 @@ def forward_tensor(n_layer, d_model, n_ctx, n_vocab):
 
 def forward_counter(n_layer, d_model, n_ctx, n_vocab):
     """Compté par PyTorch sur des couches sans biais, sur l'appareil « meta »."""
-    _refuse_model(n_layer, d_model, n_ctx, n_vocab)
     with torch.device("meta"), FlopCounterMode(display=False) as counter:
         x = torch.zeros(n_ctx, d_model)
         for _ in range(n_layer):

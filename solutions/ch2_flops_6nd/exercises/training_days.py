@@ -27,14 +27,14 @@ def draw_days(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=1,
-    minutes=10,
+    minutes=5,
     stars=1,
     hints=[
         "Une durée est un travail divisé par une vitesse. Quel est le travail ?",
         "La vitesse réelle : toutes les cartes, chacune à sa vitesse de pointe, et de celle-ci la part mfu seulement.",
-        "6·N·D / (cartes · pointe · mfu) est en secondes ; un jour en compte 86 400.",
+        "Ce quotient est en secondes. Combien un jour en compte-t-il ?",
     ],
-    groups={"courant": 0.6, "bords": 0.2, "refus": 0.2},
+    groups={"courant": 0.7, "bords": 0.2, "refus": 0.1},
     draw=draw_days,
     visible=4,
     probe="call_float",

@@ -7,8 +7,6 @@ from atelier.judging.exercise import Draw, Exercise, Inputs
 
 def draw_training(d: Draw, group: str) -> Inputs:
     inputs = {"n_params": d.integer(10**6, 10**12) | 1, "n_tokens": d.integer(10**9, 10**13) | 1}
-    if group == "refus":
-        return inputs | {"n_tokens": -d.integer(1, 10**9)}
     if group == "bords":
         return inputs | d.turn([{"n_tokens": 0}, {"n_tokens": 1}, {"n_params": 0}, {"n_params": 1}])
     return inputs
@@ -21,10 +19,10 @@ exercise = Exercise(
     hints=[
         "Un paramètre sert une fois par jeton, à une multiplication et à une addition. Combien de fois dans le passage "
         "arrière ?",
-        "Deux opérations en avant, quatre en arrière, par paramètre et par jeton.",
-        "C ≈ 6·N·D, gardé en entier.",
+        "Le passage arrière fait deux produits là où le passage avant en fait un : combien d'opérations en tout, par "
+        "paramètre et par jeton ?",
     ],
-    groups={"courant": 0.7, "bords": 0.2, "refus": 0.1},
+    groups={"courant": 0.75, "bords": 0.25},
     draw=draw_training,
     visible=4,
     examples=[{"n_params": 10, "n_tokens": 100}],
@@ -49,12 +47,6 @@ misconceptions = """\
 
 float_path   return 6 * n_params * n_tokens → return int(6.0 * n_params * n_tokens)
     Vos derniers chiffres sont faux : le calcul est passé par un flottant, qui n'a que 53 bits pour eux.
-
-no_check   if n_tokens < 0: → if False:
-    Un nombre négatif de jetons ne veut rien dire : l'énoncé demande de le refuser.
-
-zero_refused   if n_tokens < 0: → if n_tokens < 1:
-    Ne rien apprendre ne coûte rien : 0 est une réponse, pas une erreur.
 """
 
 
@@ -62,24 +54,16 @@ zero_refused   if n_tokens < 0: → if n_tokens < 1:
 
 
 def training_forward_backward(n_params, n_tokens):
-    if min(n_params, n_tokens) < 0:
-        raise ValueError("négatif")
     forward = 2 * n_params * n_tokens
     backward = 2 * forward
     return forward + backward
 
 
 def training_parenthesis(n_params, n_tokens):
-    if n_tokens < 0:
-        raise ValueError("jetons")
-    if n_params < 0:
-        raise ValueError("paramètres")
     return n_tokens * (6 * n_params)
 
 
 def training_sum(n_params, n_tokens):
-    if not (n_params >= 0 <= n_tokens):
-        raise ValueError
     return sum(ops * n_params * n_tokens for ops in (2, 2, 2))
 
 
