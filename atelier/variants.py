@@ -190,9 +190,15 @@ def _loaded(content: bytes) -> GPT2LMHeadModel:
     return model
 
 
-def board() -> None:
-    """Affiche le tableau du cours, puis la figure perplexité contre octets."""
-    lines = rows()
+def board(until: str = "") -> None:
+    """Affiche le tableau du cours, puis la figure perplexité contre octets.
+
+    until : le chapitre où l'on est ; ce que l'auteur a construit dans les suivants n'est pas encore montré.
+    """
+    order = list(chapter_titles())
+    reached = set(order[: order.index(until) + 1] if until in order else order)
+    everything = rows()
+    lines = [r for r in everything if r["by"] == YOURS or r["chapter"] in reached or not until]
     if not lines:
         note("Le tableau est vide : la première variante s'y inscrira au chapitre 3.")
         return
@@ -201,6 +207,9 @@ def board() -> None:
         header=["variante", "perplexité", "octets", "ms par fenêtre", "par", "ce que c'est"],
         caption="Colibri et ses variantes (même extrait, même protocole ; une fenêtre fait 256 jetons)",
     )
+    if later := len(everything) - len(lines):
+        said = f"{number(later)} autres viendront" if later > 1 else "Une autre viendra"
+        note(f"{said} s'y ajouter, aux chapitres suivants.")
     drawn = [r for r in lines if all(math.isfinite(r[key]) and r[key] > 0 for key in ("perplexity", "bytes"))]
     if drawn:
         show(figure(drawn), alt=_alt(drawn))

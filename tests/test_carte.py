@@ -27,6 +27,7 @@ from atelier.training import lm_loss, train
 
 CARD = carte.install()
 BUILDS = ("module", "train_steps", "gpt2_transform", "gpt2_new_model", "gpt2_call", "generate", "freeze")
+BUILDS += ("gpt2_observe", "gpt2_rounded")
 """Les sondes qui bâtissent un module ou un modèle : l'entrée `device` leur dit où."""
 
 NUMPY = "to numpy"

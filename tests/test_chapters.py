@@ -22,7 +22,6 @@ A_VENIR: dict[str, frozenset[str]] = {
     name: frozenset(ids.split())
     for name, ids in {
         "ch1_rappel_gpt2": "sampling_probs",
-        "ch3_quantification": "gptq_quantize mse_scale layer_inputs quantize_linears",
         "ch4_distillation": "distill_step topk_kl",
         "ch5_elagage": "fisher_importance block_influence",
         "ch6_finetuning": "train_step chat_labels",

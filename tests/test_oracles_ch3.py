@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import math
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch.ao.quantization import MinMaxObserver, PerChannelMinMaxObserver
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from atelier.judging.exercise import Inputs
 from grader.authoring.chapters import load_chapter
@@ -267,14 +269,20 @@ def test_pack_refuses(value: int) -> None:
 # --- gptq_quantize --------------------------------------------------------------------------------------------------
 
 
-def optimal_brain_quantizer(w: torch.Tensor, x: torch.Tensor, bits: int, damp: float) -> torch.Tensor:
+def row_scale(w: torch.Tensor, bits: int, longer: float = 1.0) -> torch.Tensor:
+    """Le pas prudent de chaque ligne, forme restreinte, allongé d'un facteur ; 1 pour une ligne nulle."""
+    peak = w.abs().amax(dim=1, keepdim=True)
+    return torch.where(peak > 0, longer * peak / (2 ** (bits - 1) - 1), torch.ones_like(peak))
+
+
+def optimal_brain_quantizer(
+    w: torch.Tensor, x: torch.Tensor, scale: torch.Tensor, bits: int, damp: float
+) -> torch.Tensor:
     """Définition directe : après chaque arrondi, les colonnes libres minimisent l'erreur, les autres étant fixées.
 
     (w′ − w)ᵀ H (w′ − w) est minimal, colonnes F libres et Q fixées, en w′_F = w_F − H_FF⁻¹ H_FQ (ŵ_Q − w_Q).
     """
-    w, x, top = w.double(), x.double(), 2 ** (bits - 1) - 1
-    scale = w.abs().amax(dim=1) / top
-    scale[scale == 0] = 1
+    w, x, scale, top = w.double(), x.double(), scale[:, 0].double(), 2 ** (bits - 1) - 1
     h = 2 * x.T @ x
     h += damp * h.diagonal().mean() * torch.eye(len(h))
     w_hat = w.clone()
@@ -293,8 +301,10 @@ def test_gptq_against_direct_obq(n: int, bits: int, damp: float) -> None:
         x = torch.randn(n, 9, generator=g) @ torch.randn(9, 9, generator=g)
         w = torch.randn(6, 9, generator=g)
         w[2], x[:, 4] = 0.0, x[:, 4] * (damp == 0)
-        got = reference("gptq_quantize")(w, x, bits, damp)
-        torch.testing.assert_close(got.double(), optimal_brain_quantizer(w, x, bits, damp), rtol=1e-6, atol=1e-6)
+        scale = row_scale(w, bits, 0.7 + seed / 5)
+        got = reference("gptq_quantize")(w, x, scale, bits, damp)
+        expected = optimal_brain_quantizer(w, x, scale, bits, damp)
+        torch.testing.assert_close(got.double(), expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("bits", [4, 3, 2])
@@ -305,7 +315,7 @@ def test_gptq_beats_plain_rounding_on_the_outputs(bits: int) -> None:
         w = torch.randn(64, 16, generator=g)
         scale = reference("absmax_per_channel")(w, bits)
         rtn = torch.round(w / scale) * scale
-        gptq = reference("gptq_quantize")(w, x, bits)
+        gptq = reference("gptq_quantize")(w, x, scale, bits)
         assert (x @ (gptq - w).T).norm() < 0.9 * (x @ (rtn - w).T).norm()
         assert (gptq - w).norm() > (rtn - w).norm()
 
@@ -313,7 +323,83 @@ def test_gptq_beats_plain_rounding_on_the_outputs(bits: int) -> None:
 def test_gptq_on_zero_activations_is_plain_rounding() -> None:
     w = torch.randn(3, 4, generator=generator(6))
     scale = reference("absmax_per_channel")(w, 4)
-    torch.testing.assert_close(reference("gptq_quantize")(w, torch.zeros(5, 4)), torch.round(w / scale) * scale)
+    torch.testing.assert_close(reference("gptq_quantize")(w, torch.zeros(5, 4), scale), torch.round(w / scale) * scale)
+
+
+def test_gptq_shifted_weights_make_an_affine_grid() -> None:
+    """Décaler une ligne d'un nombre entier de pas revient à décaler ses codes : le chapitre s'en sert."""
+    g = generator(8)
+    w, x = torch.randn(6, 9, generator=g), torch.randn(40, 9, generator=g) @ torch.randn(9, 9, generator=g)
+    scale, zero = row_scale(w, 4), torch.tensor([[3.0], [-2.0], [0.0], [1.0], [-4.0], [2.0]])
+    got = reference("gptq_quantize")(w + scale * zero, x, scale, 4) / scale - zero
+    assert torch.allclose(got, got.round(), atol=1e-4)
+    assert ((got.round() >= -8 - zero) & (got.round() <= 7 - zero)).all()
+
+
+# --- mse_scale ------------------------------------------------------------------------------------------------------
+
+
+def best_step(row: list[float], bits: int, ratios: list[float]) -> float:
+    """Tous les candidats, l'un après l'autre, en nombres rationnels."""
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    values = [Fraction(v) for v in row]
+    widest = max(map(abs, values)) / -low
+    if not widest:
+        return 1.0
+    tried = {}
+    for step in (widest * Fraction(r) for r in ratios):
+        tried[step] = sum((max(low, min(high, round(v / step))) * step - v) ** 2 for v in values)
+    return float(max(step for step, error in tried.items() if error == min(tried.values())))
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_mse_scale_against_brute_force(bits: int) -> None:
+    for seed in range(5):
+        w = torch.randn(5, 12, generator=generator(seed), dtype=torch.float64)
+        w[1] = 0
+        ratios = torch.rand(6, generator=generator(seed + 9), dtype=torch.float64) * 0.8 + 0.2
+        got = reference("mse_scale")(w, bits, ratios)
+        expected = [[best_step(row, bits, ratios.tolist())] for row in w.tolist()]
+        torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64))
+
+
+def test_mse_scale_keeps_the_larger_of_two_equals() -> None:
+    for seed in range(200):
+        w = torch.randint(-16, 17, (3, 4), generator=generator(seed)).float() / 8
+        got = reference("mse_scale")(w, 2, torch.tensor([0.25, 1.0, 0.5, 0.75]))
+        assert got.flatten().tolist() == [best_step(row, 2, [0.25, 0.5, 0.75, 1.0]) for row in w.tolist()]
+
+
+# --- layer_inputs, quantize_linears ---------------------------------------------------------------------------------
+
+
+def small_gpt2() -> GPT2LMHeadModel:
+    torch.manual_seed(3)
+    return GPT2LMHeadModel(GPT2Config(n_layer=2, n_head=2, n_embd=8, vocab_size=23, n_positions=16)).eval()
+
+
+def test_layer_inputs_against_hidden_states() -> None:
+    """Ce qui entre dans Q, K, V est le flux d'avant le bloc, normalisé : la bibliothèque rend ce flux."""
+    model, ids = small_gpt2(), torch.randint(0, 23, (3, 7), generator=generator(1))
+    names = [f"transformer.h.{i}.attn.c_attn" for i in range(2)]
+    got = reference("layer_inputs")(model, ids, names)
+    with torch.no_grad():
+        states = model(ids, output_hidden_states=True).hidden_states
+        for i, name in enumerate(names):
+            torch.testing.assert_close(got[name], model.transformer.h[i].ln_1(states[i]).reshape(21, 8))
+
+
+def test_quantize_linears_by_hand() -> None:
+    model, ids = small_gpt2(), torch.randint(0, 23, (2, 6), generator=generator(2))
+    by_hand = copy.deepcopy(model)
+    for i, block in enumerate(by_hand.transformer.h):
+        for layer in (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj):
+            layer.weight.data = layer.weight.data * (1 + i) + torch.arange(layer.nf)
+    rounded = reference("quantize_linears")(
+        model, lambda name, w: w * (1 + int(name.split(".")[2])) + torch.arange(len(w))[:, None]
+    )
+    assert torch.equal(rounded(ids).logits, by_hand(ids).logits)
+    assert rounded.lm_head.weight is rounded.transformer.wte.weight
 
 
 # --- mx_quantize ----------------------------------------------------------------------------------------------------
@@ -398,13 +484,11 @@ def margin_int8_linear(group: str, c: Inputs) -> float:
 def margin_gptq(group: str, c: Inputs) -> float:
     """Ce qu'il manque à un arrondi pour basculer : on le mesure en déplaçant chaque colonne de la marge."""
     w, x, bits, damp = c["w"].double(), c["x"].double(), c.get("bits", 4), c.get("damp", 0.01)
-    top = 2 ** (bits - 1) - 1
-    scale = w.abs().amax(dim=1) / top
-    scale[scale == 0] = 1
+    scale = c["scale"][:, 0].double()
     h = 2 * x.T @ x
     h += damp * h.diagonal().mean() * torch.eye(len(h))
     h = h if x.any() else torch.eye(len(h)).double()
-    w_hat = reference("gptq_quantize")(w, x, bits, damp)
+    w_hat = reference("gptq_quantize")(w, x, c["scale"], bits, damp)
     closest = math.inf
     for j in range(len(h)):
         push = torch.linalg.solve(h[j:, j:], h[j:, :j] @ (w_hat[:, :j] - w[:, :j]).T).T[:, 0]
@@ -448,7 +532,6 @@ def test_typical_gptq_cases_have_an_effect() -> None:
     """Chaque cas courant distingue GPTQ de l'arrondi simple : sinon il ne prouverait rien."""
     for group, c in drawn("gptq_quantize"):
         if group != "bords":
-            w = c["w"].double()
-            scale = reference("absmax_per_channel")(w, c.get("bits", 4))
+            w, scale = c["w"].double(), c["scale"].double()
             rtn = torch.round(w / scale) * scale
             assert not torch.allclose(reference("gptq_quantize")(**c).double(), rtn, atol=1e-4)

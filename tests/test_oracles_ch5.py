@@ -236,8 +236,9 @@ def measures() -> ModuleType:
 
 def test_sparsegpt_without_pruning_is_gptq(measures: ModuleType) -> None:
     w, x = _random(5, 20), _random(60, 20, seed=1)
-    gptq = load_chapter("ch3_quantification").reference("gptq_quantize")
-    torch.testing.assert_close(measures.sparsegpt(w, x, 0.0, bits=4, block=7), gptq(w, x, 4))
+    ch3 = load_chapter("ch3_quantification")
+    gptq, scale = ch3.reference("gptq_quantize"), ch3.reference("absmax_per_channel")(w, 4)
+    torch.testing.assert_close(measures.sparsegpt(w, x, 0.0, bits=4, block=7), gptq(w, x, scale, 4))
 
 
 def test_sparsegpt_compensates(measures: ModuleType, reference: Any) -> None:

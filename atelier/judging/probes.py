@@ -21,6 +21,8 @@ Sondes et entrées (les noms en capitales sont ceux du chapitre, dans l'ordre de
 | `gpt2_call` | `config`, `seed`, `args` | `fn(model, *args)`, le modèle ayant des paramètres gelés |
 | `generate` | `config`, `seed`, `input_ids`, `n_new` | jetons produits, jetons lus en trop |
 | `freeze` | `config`, `seed`, `args` | valeur rendue, noms des paramètres qui apprennent |
+| `gpt2_observe` | `config`, `seed`, `input_ids`, `names`, `training`, `unknown` | voir `gpt2_observe` |
+| `gpt2_rounded` | `config`, `seed`, `input_ids` | voir `gpt2_rounded` |
 
 Là où une sonde bâtit un module ou un modèle, une entrée de plus, `device`, peut dire sur quel appareil.
 """
@@ -40,6 +42,7 @@ import torch
 from atelier.judging.compare import unchanged
 from atelier.judging.data import NotData, name_of, to_data
 from atelier.judging.frames import raised_by_statement, source_line
+from atelier.judging.probes_layers import gpt2_observe, gpt2_rounded
 from atelier.judging.probes_models import (
     freeze,
     generate,
@@ -266,5 +269,7 @@ PROBES: dict[str, Callable[[Callable[..., Any], dict[str, Any]], Any]] = {
         gpt2_call,
         generate,
         freeze,
+        gpt2_observe,
+        gpt2_rounded,
     )
 }

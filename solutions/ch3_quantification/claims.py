@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log
 from statistics import mean, median
 
 from atelier.evidence import paired, perplexity_of
@@ -33,19 +34,19 @@ def fp16_zeroes_some_gradients(results):
 
 
 def sixteen_bits_are_enough(results):
-    found = results("float_formats")
+    found = results("float_formats")["pertes"]
     gaps = [paired(found[name], found["FP32"]) for name in ("FP16", "BF16")]
     return all(-0.001 < gap.low and gap.high < 0.001 or not gap.told_apart for gap in gaps)
 
 
 def eight_float_bits_cost_a_few_percent(results):
-    found = results("float_formats")
+    found = results("float_formats")["pertes"]
     gaps = [paired(found[name], found["FP32"]) for name in ("E4M3, tel quel", "E4M3, étiré à 448")]
     return all(0.01 < gap.low and gap.high < 0.06 for gap in gaps)
 
 
 def stretching_e4m3_cannot_be_told_apart(results):
-    found = results("float_formats")
+    found = results("float_formats")["pertes"]
     return not paired(found["E4M3, étiré à 448"], found["E4M3, tel quel"]).told_apart
 
 
@@ -70,34 +71,94 @@ def full_range_pays_when_codes_are_few(results):
     return gaps[8].high < 0.1 and all(gaps[b].low > 0.9 and gaps[b].high < 2.4 for b in (4, 3, 2))
 
 
-def six_decibels_a_bit(results):
-    """À partir de 5 bits, de 5,9 à 6,7 dB par bit ; à 3 et 4 bits, la moyenne est sous la droite calée sur 12 bits."""
-    found = {b: mean(values) for b, values in results("six_db_per_bit").items()}
-    below = {b: found[12] - 6.0206 * (12 - b) - found[b] for b in (3, 4)}
-    return all(5.9 < found[b + 1] - found[b] < 6.7 for b in range(5, 12)) and all(0.5 < v < 3 for v in below.values())
+def _from_the_line(results, form):
+    """Écart du SQNR moyen à la droite des 6,02 dB par bit, calée sur 12 bits, forme de la diapositive : bits → dB."""
+    found = results("six_db_per_bit")
+    top = mean(found["diapositive", 12])
+    return {b: mean(found[form, b]) - (top - 6.0206 * (12 - b)) for b in range(2, 13)}
+
+
+def six_decibels_a_bit_down_to_3(results):
+    """Forme de la diapositive : à 0,1 dB de la droite dès 4 bits, à 0,5 dB à 3 bits, où le pas vaut 2,2 à 2,8 σ."""
+    off, wide = _from_the_line(results, "diapositive"), results("six_db_per_bit")["pas / écart-type", 3]
+    return all(abs(off[b]) < 0.1 for b in range(4, 13)) and abs(off[3]) < 0.5 and mean(wide) * 3 / 4 > 1.8
+
+
+def the_missing_code_costs_the_gap(results):
+    """Restreinte contre diapositive : 20·log10(8/7) = 1,16 dB à 4 bits ; 20·log10(4/3) = 2,5 dB à 3 bits, à 0,5."""
+    found = results("six_db_per_bit")
+    gap = {b: paired(found["diapositive", b], found["restreinte", b]) for b in (4, 3)}
+    below = _from_the_line(results, "restreinte")
+    return abs(gap[4].mean - 1.16) < 0.1 and abs(gap[3].mean - 2.5) < 0.5 and below[4] < -1 and below[3] < -1
+
+
+def error_is_bounded_by_the_signal(results):
+    found = results("six_db_per_bit")
+    return paired(found["restreinte", 2], found["S²/12", 2]).low > 3
 
 
 def some_components_stand_out(results):
     return all(peaks[0] > 2 * peaks.median() for peaks in results("component_peaks").values())
 
 
-# --- 3.7 : une échelle pour combien de poids --------------------------------------------------------------------------
+# --- 3.8 et 3.9 : le pas, le grain --------------------------------------------------------------------------
+
+
+def most_channels_need_a_smaller_step(results):
+    found = results("channel_scales")
+    return (found["canaux"] < found["couche"] / 2).double().mean().item() > 0.9
+
+
+def the_best_step_clips(results):
+    errors = {ratio: row["écrêtés"] + row["autres"] for ratio, row in results("clipping").items()}
+    best = min(errors, key=errors.get)
+    return 0.35 < best < 0.9 and errors[best] < 0.95 * errors[1.0] and results("clipping")[best]["écrêtés"] > 0
+
+
+def _chosen_against(results, grid, experiment="rtn_grids"):
+    """Bits → perte au pas choisi moins perte sur cette grille."""
+    found = results(experiment)["pertes"]
+    return {b: paired(found["choisie", b], found[grid, b]) for b in (4, 3, 2)}
+
+
+def the_restricted_grid_is_the_worst(results):
+    found = results("rtn_grids")["pertes"]
+    others = ("diapositive", "affine", "choisie")
+    return all(paired(found["restreinte", b], found[grid, b]).low > 0 for grid in others for b in (4, 3, 2))
+
+
+def grids_tie_at_4_bits(results):
+    return not any(_chosen_against(results, grid)[4].told_apart for grid in ("diapositive", "affine"))
+
+
+def the_chosen_step_wins_below_4_bits(results):
+    """À 3 bits, un dixième de perplexité en moins, et davantage, que sur chacune des trois autres ; à 2 bits aussi."""
+    gaps = [_chosen_against(results, grid)[b] for grid in ("restreinte", "diapositive", "affine") for b in (3, 2)]
+    return all(gap.high < log(0.9) for gap in gaps)
+
+
+def worse_than_chance(results):
+    return perplexity_of(results("rtn_grids")["pertes"]["restreinte", 2]) > 4096
 
 
 def eight_bits_cost_less_than_one_percent(results):
-    found = results("rtn_sweep")
+    found = results("rtn_sweep")["pertes"]
     return all(paired(found["RTN", g, 8], found["FP32"]).high < ONE_PERCENT for g in ("tenseur", "canal", "groupe"))
 
 
 def grain_matters_when_bits_are_few(results):
-    """À 4, 3 et 2 bits, plus l'échelle est fine, plus la perte est basse ; par tenseur, à 4 bits, plus de dix fois."""
-    found = results("rtn_sweep")
-    finer = [("tenseur", "canal"), ("canal", "groupe")]
-    ordered = all(paired(found["RTN", a, b], found["RTN", c, b]).low > 0 for a, c in finer for b in (4, 3, 2))
-    return ordered and perplexity_of(found["RTN", "tenseur", 4]) > 10 * perplexity_of(found["FP32"])
+    """À 4, 3 et 2 bits, plus le grain est fin, plus la perte est basse ; du tenseur au canal, de plus en plus."""
+    found = results("rtn_sweep")["pertes"]
+    gaps = {
+        (a, c, b): paired(found["RTN", c, b], found["RTN", a, b])
+        for a, c in (("tenseur", "canal"), ("canal", "groupe"))
+        for b in (4, 3, 2)
+    }
+    growing = all(gaps["tenseur", "canal", b - 1].high < gaps["tenseur", "canal", b].low for b in (4, 3))
+    return growing and all(gap.high < 0 for gap in gaps.values())
 
 
-# --- 3.8 : les bibliothèques ------------------------------------------------------------------------------------------
+# --- 3.10 : les bibliothèques -----------------------------------------------------------------------------------------
 
 
 def libraries_use_three_scales(results):
@@ -105,10 +166,11 @@ def libraries_use_three_scales(results):
     divisors = {round(row["max|w| / S"], 1) for row in found.values()}
     changed = [row["autres codes que la forme restreinte"] for row in found.values()]
     libraries = {name.partition(",")[0] for name in found} - {"vous"}
-    return divisors == {127, 127.5, 128} and max(changed) > 0 and libraries == {"torch.ao", "torchao", "onnxruntime"}
+    known = {"torch.ao (ancien)", "torchao", "onnxruntime"}
+    return divisors == {127, 127.5, 128} and max(changed) > 0 and libraries == known
 
 
-# --- 3.9 : un produit entre entiers -----------------------------------------------------------------------------------
+# --- 3.11 : un produit entre entiers ----------------------------------------------------------------------------------
 
 
 def activations_cost_more_than_weights(results):
@@ -130,7 +192,7 @@ def own_product_is_slower_than_fp32(results):
     return min(own["vous"]) > max(own["fp32"]) and kernel < median(times["small", 512, "fp32"])
 
 
-# --- 3.10 : les octets ------------------------------------------------------------------------------------------------
+# --- 3.12 : les octets ------------------------------------------------------------------------------------------------
 
 
 def the_file_is_less_than_eight_times_smaller(results):
@@ -146,7 +208,22 @@ def tables_weigh_little_in_gpt3(results):
     return found["linéaires"] < found["octets"] / 2 and 2 * tables < 0.02 * (2 * tables + linear / 2)
 
 
-# --- 3.11 et 3.12 : GPTQ ----------------------------------------------------------------------------------------------
+# --- 3.13 et 3.14 : GPTQ ----------------------------------------------------------------------------------------------
+
+
+def opposed_inputs_move_together(results):
+    """Les deux entrées s'opposent ; là où le second poids change de code, il bouge du même côté que le premier."""
+    found = results("two_weights")
+    first, second = (found["près"] - found["poids"])[:, 0], found["déplacé"] - found["poids"][:, 1]
+    return found["corrélation"] < -0.9 and bool((first * second >= 0).all())
+
+
+def the_gain_is_very_uneven(results):
+    """L'arrondi change pour 15 à 25 % des lignes ; le plus grand gain vaut plus de dix fois le gain médian."""
+    found = results("two_weights")
+    changes = (found["près"] != found["rattrapé"]).any(1)
+    gains = (found["erreurs"]["près"] / found["erreurs"]["rattrapé"])[changes]
+    return 0.15 < changes.double().mean() < 0.25 and (gains.max() > 10 * gains.median()).item()
 
 
 def the_second_weight_makes_up(results):
@@ -155,18 +232,46 @@ def the_second_weight_makes_up(results):
 
 
 def gptq_trades_weights_for_outputs(results):
-    """Sur les poids, GPTQ perd partout ; sur la sortie, il gagne, sauf à la sortie du MLP des blocs 1 à 4."""
+    """Sur les poids, GPTQ perd partout ; sur la sortie, il gagne, sauf à la sortie du MLP des blocs 1 à 3."""
     found = results("gptq_layer_errors")
     layers = {name for name, _, _ in found}
     lost = {name for name in layers if found[name, "GPTQ", "sortie"] > found[name, "RTN", "sortie"]}
     weights = all(found[name, "GPTQ", "poids"] > found[name, "RTN", "poids"] for name in layers)
-    return len(layers) == 20 and weights and lost == {f"{block}.mlp.c_proj" for block in (1, 2, 3, 4)}
+    exceptions = {f"transformer.h.{block}.mlp.c_proj" for block in (1, 2, 3)}
+    return len(layers) == 20 and weights and lost == exceptions
 
 
-def gptq_beats_rtn_below_8_bits(results):
-    rtn, gptq = results("rtn_sweep"), results("gptq_sweep")
-    gaps = {(g, b): paired(gptq["GPTQ", g, b], rtn["RTN", g, b]) for g in ("canal", "groupe") for b in (8, 4, 3, 2)}
-    return all(gap.high < 0 if b < 8 else abs(gap.mean) < 0.001 for (_, b), gap in gaps.items())
+def _gptq_against_rtn(results):
+    """(grille, bits) → perte par GPTQ moins perte par RTN."""
+    gptq, grids, sweep = (results(name)["pertes"] for name in ("gptq_sweep", "rtn_grids", "rtn_sweep"))
+    found = {key: paired(gptq[key], grids[key]) for key in grids if key != "FP32"}
+    groups = {
+        ("choisie, par groupe", b): paired(gptq["choisie, par groupe", b], sweep["RTN", "groupe", b]) for b in (4, 3, 2)
+    }
+    return found | groups
+
+
+def gptq_beats_rtn_on_every_grid(results):
+    """Et, par GPTQ, un pas par groupe fait mieux qu'un par canal."""
+    gptq = results("gptq_sweep")["pertes"]
+    groups = [paired(gptq["choisie, par groupe", b], gptq["choisie", b]) for b in (4, 3, 2)]
+    return all(gap.high < 0 for gap in (*_gptq_against_rtn(results).values(), *groups))
+
+
+def a_bad_grid_flatters_gptq(results):
+    gaps = _gptq_against_rtn(results)
+    return gaps["restreinte", 3].high < -log(3) and gaps["choisie", 3].low > -log(1.5)
+
+
+def compensation_levels_the_grids(results):
+    close = [_chosen_against(results, grid, "gptq_sweep")[b] for grid in ("diapositive", "affine") for b in (4, 3)]
+    behind = [_chosen_against(results, "restreinte", "gptq_sweep")[b] for b in (4, 3)]
+    return not any(gap.told_apart for gap in close) and all(gap.high < 0 for gap in behind)
+
+
+def weight_error_is_not_the_goal(results):
+    gap = _chosen_against(results, "diapositive", "gptq_sweep")[2]
+    return 0 < gap.low and gap.high < log(1.15)
 
 
 def rtn_collapses_in_opt_only(results):
@@ -175,6 +280,17 @@ def rtn_collapses_in_opt_only(results):
     def ratios(family):
         return [float(q) / float(full) for q, full in zip(family["RTN 3"], family["full"], strict=True)]
 
-    found = results("rtn_sweep")
-    ours = perplexity_of(found["RTN", "canal", 3]) / perplexity_of(found["FP32"])
+    found = results("rtn_grids")["pertes"]
+    ours = perplexity_of(found["affine", 3]) / perplexity_of(found["FP32"])
     return sum(r > 10 for r in ratios(OPT)) == 8 and max(ratios(BLOOM)[:-1]) < 10 < ratios(BLOOM)[-1] and ours < 10
+
+
+# --- 3.15 : un autre modèle -------------------------------------------------------------------------------------------
+
+
+def the_same_gestures_serve_another_model(results):
+    """GPTQ contre RTN, et chacun contre le modèle d'origine ; relu, exactement les mêmes pertes."""
+    found = results("other_model")["pertes"]
+    plain = {method: paired(found[method], found["tel quel"]).mean for method in ("RTN", "GPTQ")}
+    gain = paired(found["GPTQ"], found["RTN"])
+    return gain.high < 0 and plain["GPTQ"] < plain["RTN"] / 3 < log(1.05) and found["GPTQ, relu"] == found["GPTQ"]

@@ -178,14 +178,15 @@ def patterns(results: Results) -> None:
 
 def orders(results: Results) -> None:
     """Élaguer la moitié des poids et les écrire sur quatre bits, dans les deux ordres ; et trois bits sans élaguer."""
-    gptq = load_chapter("ch3_quantification").reference("gptq_quantize")
+    ch3 = load_chapter("ch3_quantification")
+    gptq, scale = ch3.reference("gptq_quantize"), ch3.reference("absmax_per_channel")
     wanda_mask, ids, amount = reference("wanda_mask"), calibration(0), 0.5
 
     def rounded(m: Any, bits: int) -> Any:
         return replace_weights(m, lambda _, w: round_to_grid(w, bits))
 
     def compensated(m: Any, bits: int, keep: bool = False) -> Any:
-        return by_blocks(m, ids, lambda _, w, x: gptq(w, x, bits) * ((w != 0) if keep else 1.0))
+        return by_blocks(m, ids, lambda _, w, x: gptq(w, x, scale(w, bits), bits) * ((w != 0) if keep else 1.0))
 
     def pruned(m: Any) -> Any:
         return wanda_model(m, ids, wanda_mask, amount)

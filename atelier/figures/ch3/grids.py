@@ -15,7 +15,7 @@ from atelier.display import note, show, table
 from atelier.evidence import Gap, paired
 from atelier.figures.common.controls import Pick, Slider, explore
 from atelier.figures.common.layers import layer_label
-from atelier.figures.common.style import BLACK, BLUE, ORANGE, RED, SKY, canvas, french, middle
+from atelier.figures.common.style import BLACK, BLUE, ORANGE, RED, SERIES, SKY, canvas, french, middle
 from atelier.text import number, percent
 
 GREY = "#888888"
@@ -25,12 +25,12 @@ GREY = "#888888"
 
 
 def staircase(bits: int = 3) -> None:
-    """La quantification est un escalier : 2^bits valeurs permises entre −1 et 1. `bits` se règle au curseur."""
+    """La quantification est un escalier : 2^bits valeurs permises à partir de −1, zéro compris. `bits` : un curseur."""
     explore(_staircase, bits=Slider(bits, 1, 8, 1, "bits"))
 
 
 def _staircase(bits: int) -> tuple[Any, str]:
-    levels = torch.linspace(-1, 1, 2**bits)
+    levels = torch.arange(-(2 ** (bits - 1)), 2 ** (bits - 1)) / 2 ** (bits - 1)
     x = torch.linspace(-1.25, 1.25, 2001)
     nearest = levels[(x[:, None] - levels).abs().argmin(1)]
     fig, (ax, below) = canvas(7.2, 4.4, rows=2, sharex=True, height_ratios=(2, 1))
@@ -44,10 +44,11 @@ def _staircase(bits: int) -> tuple[Any, str]:
     for a in (ax, below):
         french(a)
     step = (levels[1] - levels[0]).item()
-    inside = (nearest - x)[(x >= -1) & (x <= 1)].abs().max().item()
+    inside = (nearest - x)[(x >= -1) & (x <= levels[-1])].abs().max().item()
     alt = (
-        f"Un escalier de {2**bits} marches, hautes de {number(step, 3)}, suit la diagonale entre −1 et 1 puis reste "
-        f"plat ; dessous, l'erreur en dents de scie, au plus {number(inside, 3)} dedans, grandit sans limite au-dehors."
+        f"Un escalier de {2**bits} marches, hautes de {number(step, 3)}, suit la diagonale de −1 à "
+        f"{number(levels[-1].item(), 3)} en passant par zéro, puis reste plat ; dessous, l'erreur en dents de scie, au "
+        f"plus {number(inside, 3)} dedans, grandit sans limite au-dehors."
     )
     return fig, alt
 
@@ -75,28 +76,28 @@ def methods_map() -> None:
                 "les poids seuls",
                 "moins d'octets à garder et à lire ; le calcul reste en flottants",
                 "GPTQ, Frantar et al., 2023, arXiv 2210.17323",
-                "3.10 et 3.11",
+                "3.8, 3.12 et 3.13",
             ],
             [
                 "Quoi ?",
                 "poids et activations",
                 "le produit lui-même se fait entre entiers",
                 "LLM.int8(), Dettmers et al., 2022, arXiv 2208.07339",
-                "3.9",
+                "3.11",
             ],
             [
                 "Échelle des activations ?",
                 "statique",
                 "fixée d'avance sur des textes d'étalonnage : rien à calculer ensuite, mais gare aux surprises",
-                "SmoothQuant, Xiao et al., 2023, arXiv 2211.10438",
-                "comparée en 3.9",
+                "SmoothQuant (réglage O3), Xiao et al., 2023, arXiv 2211.10438",
+                "comparée en 3.11",
             ],
             [
                 "Échelle des activations ?",
                 "dynamique",
                 "recalculée à chaque passage, souvent par jeton : plus juste, un peu plus cher",
                 "ZeroQuant, Yao et al., 2022, arXiv 2206.01861",
-                "3.9",
+                "3.11",
             ],
         ],
         header=["question", "réponse", "en une phrase", "référence", "dans ce chapitre"],
@@ -293,35 +294,73 @@ def forms_table(found: Mapping[tuple[str, int], Sequence[float]]) -> None:
     )
 
 
-def plot_bits_and_decibels(found: Mapping[int, Sequence[float]]) -> float:
-    """SQNR de chaque couche contre le nombre de bits, avec la règle des 6 dB par bit. found : bits → SQNR par couche.
+def plot_bits_and_decibels(found: Mapping[tuple[str, int], Sequence[float]]) -> None:
+    """SQNR moyen des couches contre le nombre de bits : deux formes, la droite des 6 dB, et ce qu'annonce S²/12.
 
-    Rend ce que rapporte un bit, en moyenne, sur la seconde moitié de la courbe.
+    found : (quoi, bits) → une valeur par couche ; quoi : « diapositive », « restreinte », « S²/12 » (en décibels), et
+    « pas / écart-type ».
     """
-    bits = list(found)
-    fig, ax = canvas(7.2, 3.4)
-    curves = list(zip(*found.values(), strict=True))
-    for k, curve in enumerate(curves):
-        ax.plot(bits, curve, color=BLUE, lw=1, alpha=0.5, label="chaque couche" if k == 0 else None)
-    means = [mean(found[b]) for b in bits]
-    ax.plot(bits, means, "o-", color=BLUE, lw=2.5, label="moyenne des couches")
+    bits = list(dict.fromkeys(b for _, b in found))
+    means = {what: [mean(found[what, b]) for b in bits] for what in dict.fromkeys(what for what, _ in found)}
+    shapes = {
+        "diapositive": "diapositive",
+        "restreinte": "restreinte",
+        "S²/12": "restreinte, si l'erreur valait S²/12",
+    }
     slope = 20 * math.log10(2)
-    rule = [means[-1] + slope * (b - bits[-1]) for b in bits]
-    ax.plot(bits, rule, "--", color=BLACK, label=f"{number(slope, 3)} dB par bit")
+    rule = [means["diapositive"][-1] + slope * (b - bits[-1]) for b in bits]
+    fig, ax = canvas(7.2, 3.8)
+    ax.plot(bits, rule, "--", color=BLACK, lw=1.2, label=f"{number(slope, 3)} dB par bit")
+    for (what, label), look in zip(shapes.items(), SERIES, strict=False):
+        ax.plot(bits, means[what], lw=1.8, ms=6, label=label, **look)
     ax.set_xlabel("bits par poids")
     ax.set_ylabel("SQNR (dB)")
     ax.legend(frameon=False, fontsize=9)
     french(ax)
-    half = len(bits) // 2
-    gained = (means[-1] - means[half]) / (bits[-1] - bits[half])
+    shown = ", ".join(f"{number(v, decimals=1)} dB à {b} bits" for b, v in zip(bits, means["diapositive"], strict=True))
+    show(fig, alt=f"Le SQNR moyen des couches suit une droite. Forme de la diapositive : {shown}.")
+    table(
+        [
+            [
+                b,
+                number(means["pas / écart-type"][k], decimals=2),
+                *(number(means[what][k] - rule[k], decimals=2) for what in shapes),
+            ]
+            for k, b in enumerate(bits)
+            if b <= 6
+        ],
+        header=["bits", "pas / écart-type", *(f"{what} − droite" for what in shapes)],
+        caption="Écart à la droite des 6 dB, calée sur le plus grand nombre de bits (décibels, moyenne des couches)",
+    )
+
+
+# --- Choisir le pas -----------------------------------------------------------------------------------------------
+
+
+def plot_clipping(found: Mapping[float, Mapping[str, float]]) -> None:
+    """L'erreur d'une ligne contre son pas. found : part du pas le plus prudent → erreurs « écrêtés » et « autres »."""
+    ratios = list(found)
+    sums = [row["écrêtés"] + row["autres"] for row in found.values()]
+    best = min(range(len(sums)), key=sums.__getitem__)
+    fig, ax = canvas(7.2, 3.4)
+    for name, look in zip(("écrêtés", "autres"), SERIES[1:], strict=False):
+        label = f"{'poids' if name == 'écrêtés' else 'tous les'} {name}"
+        ax.plot(
+            ratios, [row[name] for row in found.values()], color=look["color"], linestyle=look["linestyle"], label=label
+        )
+    ax.plot(ratios, sums, color=BLUE, lw=2.4, label="leur somme")
+    ax.plot(ratios[best], sums[best], "o", color=BLACK, ms=7, label="le creux")
+    ax.set_xlabel("pas, en parts du plus prudent")
+    ax.set_ylabel("erreur quadratique de la ligne")
+    ax.set_ylim(0, 1.15 * max(sums[-1], min(sums) * 3))
+    ax.legend(frameon=False, fontsize=9)
+    french(ax)
     show(
         fig,
-        alt=f"{len(curves)} courbes presque droites : le SQNR moyen monte de {number(means[0], 3)} dB à {bits[0]} bits "
-        f"à {number(means[-1], 3)} dB à {bits[-1]} bits, et de {number(gained, 3)} dB par bit à partir de {bits[half]} "
-        f"bits. Écart à la règle : "
-        + ", ".join(f"{number(m - r, 2)} dB à {b} bits" for m, r, b in zip(means, rule, bits, strict=True)),
+        alt="Trois courbes contre le pas : celle des poids écrêtés descend, celle des autres monte, leur somme a un "
+        f"creux à {number(ratios[best], 2)} fois le pas le plus prudent, où elle vaut "
+        f"{number(sums[best] / sums[-1], 2)} fois ce qu'elle vaut au bout.",
     )
-    return gained
 
 
 # --- Une échelle pour combien de poids ? --------------------------------------------------------------------------

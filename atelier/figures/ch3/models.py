@@ -10,12 +10,18 @@ from atelier.display import note, show, table
 from atelier.evidence import paired, perplexity_of
 from atelier.figures.ch3.tools import GROUP
 from atelier.figures.common.layers import KINDS
-from atelier.figures.common.style import BLACK, SERIES, canvas, french
+from atelier.figures.common.style import SERIES, canvas, french
 from atelier.text import number, percent
 
-GRAINS = {"tenseur": "une échelle par tenseur", "canal": "une par canal", "groupe": f"une par groupe de {GROUP}"}
-Sweep = Mapping[Any, Sequence[float]]
-"""(méthode, grain, bits) → pertes, part à part ; et « FP32 » → celles du modèle d'origine."""
+GRAINS = {"tenseur": "un par tenseur", "canal": "un par canal", "groupe": f"un par groupe de {GROUP}"}
+Measured = Mapping[str, Any]
+"""« jetons » : ceux de l'extrait ; « pertes » : version de Colibri (ou « FP32 ») → pertes, part à part."""
+GRIDS = {
+    "restreinte": "restreinte : max|ligne| ÷ (2^(b−1) − 1)",
+    "diapositive": "diapositive : max|ligne| ÷ 2^(b−1)",
+    "affine": "affine, de min à max",
+    "choisie": "symétrique, pas choisi",
+}
 
 
 def portrait(config: Any, total: int, linear: int) -> None:
@@ -27,67 +33,62 @@ def portrait(config: Any, total: int, linear: int) -> None:
     )
 
 
-# --- Perplexités --------------------------------------------------------------------------------------------------
-
-
-def lines_of(found: Sweep) -> dict[str, dict[int, Sequence[float]]]:
-    """Les mêmes pertes, une ligne par méthode et par grain : « RTN, une par canal » → bits → pertes."""
-    lines: dict[str, dict[int, Sequence[float]]] = {}
-    for key, losses in found.items():
-        if key != "FP32":
-            method, grain, bits = key
-            lines.setdefault(f"{method}, {GRAINS[grain]}", {})[bits] = losses
-    return lines
-
-
-def sweep_table(found: Sweep) -> None:
-    """Perplexité de Colibri, une ligne par méthode, une colonne par nombre de bits."""
-    lines = lines_of(found)
-    bits = list(next(iter(lines.values())))
-    full = number(perplexity_of(found["FP32"]), 4)
+def layers_table(shapes: Mapping[str, tuple[int, int]]) -> None:
+    """Les couches linéaires d'un bloc. shapes : chemin → (sortie, entrée), de tout le modèle."""
+    rows = [
+        [path, KINDS[path.split(".", 3)[-1]], outputs, inputs, outputs * inputs]
+        for path, (outputs, inputs) in list(shapes.items())[: len(KINDS)]
+    ]
     table(
-        [[name, *(number(perplexity_of(line[b]), 4) for b in bits)] for name, line in lines.items()],
-        header=["poids arrondis", *(f"{b} bits" for b in bits)],
-        caption=f"Perplexité de Colibri (FP32 : {full}), couches linéaires seules quantifiées",
+        rows,
+        header=["chemin", "ce qu'elle calcule", "sorties", "entrées", "poids"],
+        caption=f"Les couches linéaires du bloc 0 ; il y en a {number(len(shapes))} en tout",
     )
 
 
-def gaps_table(found: Sweep) -> None:
-    """Par combien GPTQ multiplie la perplexité de l'arrondi au plus proche, à grain égal, avec son intervalle."""
-    cells = [key for key in found if key[0] == "GPTQ"]
-    bits = list(dict.fromkeys(b for _, _, b in cells))
+# --- Perplexités ------------------------------------------------------------------------------------------------------
+
+
+def _about(measured: Measured) -> str:
+    """« FP32 : 11,6 ; 8 192 jetons » : à quoi comparer, et sur quel extrait."""
+    full = number(perplexity_of(measured["pertes"]["FP32"]), 4)
+    return f"FP32 : {full} ; {number(measured['jetons'])} jetons"
+
+
+def grids_table(measured: Measured, chosen: str) -> None:
+    """Perplexité de Colibri sur chaque grille, puis ce que vaut `chosen` face aux autres. pertes : (grille, bits)."""
+    found = measured["pertes"]
+    bits = list(dict.fromkeys(key[1] for key in found if key != "FP32"))
+    names = list(dict.fromkeys(key[0] for key in found if key != "FP32"))
+    table(
+        [[GRIDS[grid], *(number(perplexity_of(found[grid, b]), 4) for b in bits)] for grid in names],
+        header=["grille de chaque canal", *(f"{b} bits" for b in bits)],
+        caption=f"Perplexité de Colibri arrondi au plus proche ({_about(measured)})",
+    )
     table(
         [
-            [GRAINS[grain], *(paired(found["GPTQ", grain, b], found["RTN", grain, b]).as_ratio() for b in bits)]
+            [GRIDS[grid], *(paired(found[chosen, b], found[grid, b]).as_ratio() for b in bits)]
+            for grid in names
+            if grid != chosen
+        ],
+        header=["face à", *(f"{b} bits" for b in bits)],
+        caption="Perplexité au pas choisi ÷ perplexité sur l'autre grille [intervalle à 95 %]",
+    )
+
+
+def sweep_table(measured: Measured) -> None:
+    """Perplexité de Colibri, une ligne par grain, une colonne par nombre de bits. pertes : (méthode, grain, bits)."""
+    found = measured["pertes"]
+    cells = [key for key in found if key != "FP32"]
+    bits = list(dict.fromkeys(b for *_, b in cells))
+    table(
+        [
+            [GRAINS[grain], *(number(perplexity_of(found["RTN", grain, b]), 4) for b in bits)]
             for grain in dict.fromkeys(grain for _, grain, _ in cells)
         ],
-        header=["grain", *(f"{b} bits" for b in bits)],
-        caption="Perplexité par GPTQ ÷ perplexité par RTN [intervalle à 95 %]",
+        header=["pas", *(f"{b} bits" for b in bits)],
+        caption=f"Perplexité de Colibri arrondi au plus proche ({_about(measured)})",
     )
-
-
-def plot_sweep(found: Sweep) -> None:
-    """Perplexité contre nombre de bits, une courbe par méthode et par grain."""
-    from matplotlib.ticker import LogLocator
-
-    lines = {name: {b: perplexity_of(v) for b, v in line.items()} for name, line in lines_of(found).items()}
-    full = perplexity_of(found["FP32"])
-    bits = list(next(iter(lines.values())))
-    fig, ax = canvas(7.6, 4.0)
-    for (name, line), look in zip(lines.items(), SERIES, strict=False):
-        ax.plot(range(len(bits)), [line[b] for b in bits], label=name, lw=1.8, ms=7, **look)
-    ax.axhline(full, color=BLACK, lw=1, linestyle=":", label="FP32")
-    ax.set_xticks(range(len(bits)), [f"{b} bits" for b in bits])
-    ax.set_yscale("log")
-    ax.set_ylabel("perplexité (échelle logarithmique)")
-    ax.legend(frameon=False, fontsize=8.5, loc="upper left")
-    few = max(max(line.values()) for line in lines.values()) < 1000 * full
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
-    french(ax, x=False)
-    told = " ; ".join(
-        f"{name} : " + ", ".join(f"{number(p, 4)} à {b} bits" for b, p in line.items()) for name, line in lines.items()
-    )
-    show(fig, alt=f"Perplexité contre nombre de bits ; FP32 : {number(full, 4)}. {told}.")
 
 
 def sentences_table(found: Mapping[str, Any]) -> None:
@@ -124,7 +125,14 @@ def plot_w8a8_errors(found: Mapping[str, Mapping[str, float]]) -> str:
     fig, ax = canvas(8.4, 3.6)
     for (how, label), look in zip(labels.items(), SERIES, strict=False):
         ax.plot([row[how] for row in found.values()], label=label, lw=1.6, **look)
-    ax.set_xticks(range(len(found)), list(found), rotation=60, fontsize=7.5, ha="right", rotation_mode="anchor")
+    ax.set_xticks(
+        range(len(found)),
+        [name.removeprefix("transformer.h.") for name in found],
+        rotation=60,
+        fontsize=7.5,
+        ha="right",
+        rotation_mode="anchor",
+    )
     ax.set_ylabel("SQNR de la sortie (dB)")
     ax.set_xlabel("couche (bloc.nom)")
     ax.legend(frameon=False, fontsize=8.5)
@@ -211,6 +219,18 @@ def _explain_times(middle: Mapping[tuple[str, int, str], float], cases: Sequence
         if gains:
             said = f"de {number(min(gains), 2)} à {number(max(gains), 2)}" if len(gains) > 1 else number(gains[0], 2)
             note(f"Avec {_tokens(n)} à la fois, le meilleur int8 va {said} fois aussi vite que fp32 sur cette machine.")
+
+    slower = {
+        size: middle[size, 1, "bf16"] / middle[size, 1, "fp32"]
+        for size, n in cases
+        if n == 1 and (size, 1, "bf16") in middle
+    }
+    if slower and min(slower.values()) > 1:
+        said = " et ".join(f"{number(ratio, 2)} fois ({size})" for size, ratio in slower.items())
+        note(
+            f"Avec un jeton, bf16 lit deux fois moins d'octets que fp32, et met pourtant {said} son temps : moins "
+            "d'octets ne suffisent pas, il faut un noyau qui en profite."
+        )
 
 
 def _is_int8(key: tuple[str, int, str], size: str, n: int) -> bool:

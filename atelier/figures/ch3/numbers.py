@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
@@ -363,7 +363,7 @@ def magnitudes(values: dict[str, Tensor], names: tuple[str, ...]) -> None:
         "plus grand": f.largest,
     }
     top = ax.get_ylim()[1]
-    ax.axvspan(2.0**-50, f.smallest_subnormal, color="#999999", alpha=0.25, lw=0)
+    ax.axvspan(2.0**-50, f.smallest_subnormal / 2, color="#999999", alpha=0.25, lw=0)
     for label, x in marks.items():
         ax.axvline(x, color=BLACK, lw=1, linestyle=":")
         ax.annotate(label, (x, top), xytext=(3, -2), textcoords="offset points", va="top", fontsize=8)
@@ -388,8 +388,12 @@ def to_e4m3(x: Tensor, scaled: bool = False) -> Tensor:
     return (x / factor).clamp(-limit, limit).to(torch.float8_e4m3fn).float() * factor
 
 
-def formats_losses(found: Mapping[str, Sequence[float]]) -> None:
-    """Perplexité de Colibri dans chaque format, et son rapport à FP32. found : format → pertes, part à part."""
+def formats_losses(measured: Mapping[str, Any]) -> None:
+    """Perplexité de Colibri dans chaque format, et son rapport à FP32.
+
+    measured : « jetons » de l'extrait, et « pertes » : format → pertes, part à part.
+    """
+    found = measured["pertes"]
     table(
         [
             [
@@ -400,5 +404,5 @@ def formats_losses(found: Mapping[str, Sequence[float]]) -> None:
             for name, losses in found.items()
         ],
         header=["format", "perplexité", "rapport à FP32 [intervalle à 95 %]"],
-        caption="Poids et activations arrondis, produits en FP32",
+        caption=f"Poids et activations arrondis, produits en FP32 ; {number(measured['jetons'])} jetons",
     )

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from atelier.hardware import beside, card_capability, card_name, device
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
+    from transformers.pytorch_utils import Conv1D
 
 GROUP = 64
 """Poids d'une ligne qui partagent une échelle, quand on quantifie par groupes."""
@@ -64,12 +65,15 @@ def continuation(model: GPT2LMHeadModel, tokenizer: Any, prompt: str, n_new: int
 # --- GPTQ par groupes -------------------------------------------------------------------------------------------------
 
 
-def gptq_in_groups(w: Tensor, x: Tensor, bits: int, gptq: Callable[..., Tensor], damp: float = 0.01) -> Tensor:
-    """GPTQ avec une échelle par groupe de colonnes, bâti sur le GPTQ par ligne de l'étudiant.
+def gptq_in_groups(
+    w: Tensor, x: Tensor, bits: int, gptq: Callable[..., Tensor], step: Callable[[Tensor], Tensor], damp: float = 0.01
+) -> Tensor:
+    """GPTQ avec un pas par groupe de colonnes, bâti sur le GPTQ par ligne de l'étudiant.
 
     Les groupes passent de gauche à droite. Ce que les colonnes encore libres peuvent rattraper est retiré de la
     hessienne du groupe (complément de Schur) : des activations fictives, de même hessienne, sont données à `gptq`.
-    Puis les colonnes libres rattrapent, au mieux, ce que le groupe a perdu. w : (sortie, entrée) ; x : (n, entrée).
+    Puis les colonnes libres rattrapent, au mieux, ce que le groupe a perdu. w : (sortie, entrée) ; x : (n, entrée) ;
+    step : les poids d'un groupe, tels qu'ils sont au moment de l'arrondir → le pas de chaque ligne.
     """
     x, free, done = x.double(), w.double(), []
     h = 2 * x.T @ x
@@ -79,7 +83,7 @@ def gptq_in_groups(w: Tensor, x: Tensor, bits: int, gptq: Callable[..., Tensor],
         own, cross, rest = h[:g, :g], h[:g, g:], h[g:, g:]
         catch_up = torch.linalg.solve(rest, cross.T).T if g < free.shape[1] else cross
         pseudo = torch.linalg.cholesky((own - catch_up @ cross.T) / 2, upper=True)
-        rounded = gptq(free[:, :g], pseudo, bits, 0.0)
+        rounded = gptq(free[:, :g], pseudo, step(free[:, :g]), bits, 0.0)
         free = free[:, g:] + (free[:, :g] - rounded) @ catch_up
         done.append(rounded)
         h = rest
@@ -103,16 +107,21 @@ def one_thread() -> Iterator[None]:
 def code_tensors(model: GPT2LMHeadModel, codes: Callable[[str, Tensor], tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
     """Ce que contient le fichier d'un modèle quantifié.
 
-    codes : nom et poids (sortie, entrée) d'une couche linéaire → ses codes et ses échelles. Les échelles, et tout ce
+    codes : chemin et poids (sortie, entrée) d'une couche linéaire → ses codes et ses échelles. Les échelles, et tout ce
     qui n'est pas un poids de couche linéaire (tables, biais, normalisations), sont écrits en FP16.
     """
-    layers = linear_layers(model)
-    linear = {f"transformer.h.{name}.weight" for name in layers}
+    layers = _by_path(model)
+    linear = {f"{path}.weight" for path in layers}
     stored = {k: p.detach().to("cpu", torch.float16) for k, p in model.named_parameters() if k not in linear}
     for name, layer in layers.items():
         q, s = codes(name, weight_of(layer))
         stored[f"{name}.q"], stored[f"{name}.s"] = q.cpu(), s.to("cpu", torch.float16)
     return {k: v.contiguous() for k, v in stored.items()}
+
+
+def _by_path(model: GPT2LMHeadModel) -> dict[str, Conv1D]:
+    """Le chemin de chaque couche linéaire, comme `named_modules` le donne."""
+    return {f"transformer.h.{name}": layer for name, layer in linear_layers(model).items()}
 
 
 def linear_bytes(stored: dict[str, Tensor]) -> int:
@@ -139,44 +148,60 @@ def from_codes(
 
     weights : (codes, échelles (sortie, 1)) d'une couche → ses poids (sortie, entrée).
     """
-    rounded = copy.deepcopy(model)
-    own = dict(rounded.named_parameters())
+    restored = copy.deepcopy(model)
+    own = dict(restored.named_parameters())
     with torch.no_grad():
         for key, value in stored.items():
             if not _is_linear(key):
                 own[key].copy_(value)
-        for name, layer in linear_layers(rounded).items():
+        for name, layer in _by_path(restored).items():
             layer.weight.copy_(weights(stored[f"{name}.q"], stored[f"{name}.s"].float()).T)
-    return rounded
+    return restored
 
 
 # --- Les bibliothèques ------------------------------------------------------------------------------------------------
 
 
 def library_codes(w: Tensor) -> dict[str, tuple[float, Tensor]]:
-    """8 bits symétriques, une échelle pour tout w, par torch.ao, torchao et onnxruntime : nom → (échelle, codes).
+    """8 bits symétriques, une échelle pour tout w, par torchao, onnxruntime et torch.ao : nom → (échelle, codes).
 
     Une bibliothèque absente de la machine manque au résultat, et c'est dit.
     """
     w = w.detach().float().cpu().contiguous()
-    return {**_torch_ao(w), **_torchao(w), **_onnxruntime(w)}
+    return {**_torchao(w), **_onnxruntime(w), **_torch_ao(w)}
 
 
 def _torch_ao(w: Tensor) -> dict[str, tuple[float, Tensor]]:
-    from torch.ao.quantization.observer import MinMaxObserver
-
-    warnings.filterwarnings("ignore", message=".*quantize_per_tensor.*deprecated")
-    warnings.filterwarnings("ignore", message=".*quantized tensor creation.*")
-    found = {}
-    for name, bounds in (
-        ("torch.ao, par défaut", {}),
-        ("torch.ao, quant_min=−127", {"quant_min": -127, "quant_max": 127}),
-    ):
-        observer = MinMaxObserver(dtype=torch.qint8, qscheme=torch.per_tensor_symmetric, **bounds)
-        observer(w)
-        s, zero = observer.calculate_qparams()
-        found[name] = s.item(), torch.quantize_per_tensor(w, s.item(), int(zero), torch.qint8).int_repr()
+    """L'ancien module de PyTorch, et ce qu'il dit de lui-même ; rien, le jour où il n'est plus là."""
+    found: dict[str, tuple[float, Tensor]] = {}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        try:
+            from torch.ao.quantization.observer import MinMaxObserver
+        except ImportError:
+            note("torch.ao.quantization n'existe plus dans cette version de PyTorch : ses lignes manquent.")
+            return found
+        for name, bounds in (
+            ("torch.ao (ancien), par défaut", {}),
+            ("torch.ao (ancien), quant_min=−127", {"quant_min": -127, "quant_max": 127}),
+        ):
+            observer = MinMaxObserver(dtype=torch.qint8, qscheme=torch.per_tensor_symmetric, **bounds)
+            observer(w)
+            s, zero = observer.calculate_qparams()
+            found[name] = s.item(), torch.quantize_per_tensor(w, s.item(), int(zero), torch.qint8).int_repr()
+    _say_once(str(one.message) for one in told)
     return found
+
+
+_said: set[str] = set()
+
+
+def _say_once(messages: Iterable[str]) -> None:
+    """Les avertissements d'une bibliothèque sur elle-même, chacun une fois, sa première phrase."""
+    for said in (message.splitlines()[0].partition(". ")[0].strip(" .") for message in messages):
+        if "deprecat" in said and said not in _said:
+            _said.add(said)
+            note(f"PyTorch prévient : « {said} ».")
 
 
 def _torchao(w: Tensor) -> dict[str, tuple[float, Tensor]]:
@@ -219,11 +244,12 @@ def _cpu_kernels(layer: nn.Linear, x: Tensor) -> dict[str, Callable[[], Any]]:
     brain = copy.deepcopy(layer).bfloat16()
     xb, a = x.bfloat16(), _random_int8(*x.shape)
     b = _random_int8(*layer.weight.shape).T
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
         engines = torch.backends.quantized.supported_engines
         torch.backends.quantized.engine = "onednn" if "onednn" in engines else "qnnpack"
         dynamic = torch.ao.quantization.quantize_dynamic(nn.Sequential(layer), {nn.Linear}, dtype=torch.qint8)
+    _say_once(str(one.message) for one in told)
     found: dict[str, Callable[[], Any]] = {
         "fp32": lambda: layer(x),
         "bf16": lambda: brain(xb),

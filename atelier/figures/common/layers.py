@@ -27,8 +27,8 @@ KINDS = {
 
 
 def layer_label(name: str) -> str:
-    """« 0.attn.c_proj » dit au lecteur : « bloc 0, sortie de l'attention »."""
-    block, kind = name.split(".", 1)
+    """« 0.attn.c_proj », ou son chemin entier, dit au lecteur : « bloc 0, sortie de l'attention »."""
+    block, kind = name.removeprefix("transformer.h.").split(".", 1)
     return f"bloc {block}, {KINDS[kind]}"
 
 

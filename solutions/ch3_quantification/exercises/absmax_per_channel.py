@@ -36,12 +36,12 @@ def draw_per_channel(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=2,
-    minutes=10,
+    minutes=8,
     stars=2,
     hints=[
         "Combien d'échelles voulez-vous ? Quels axes doivent donc disparaître dans le maximum ?",
         "Un maximum peut porter sur plusieurs axes à la fois et les garder avec la taille 1.",
-        "max|w| sur tous les axes sauf `axis`, divisé par 2^(b−1) − 1 ; une tranche nulle reçoit 1.",
+        "Une tranche nulle n'a pas de maximum dont on puisse faire un pas ; et un axe peut se compter depuis la fin.",
     ],
     groups={"courant": 0.4, "formes": 0.35, "bords": 0.25},
     draw=draw_per_channel,

@@ -34,11 +34,11 @@ def draw_absmax(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=2,
-    minutes=10,
+    minutes=6,
     hints=[
         "Combien de crans y a-t-il entre 0 et le plus grand code positif ?",
         "Sur b bits signés, les codes vont de −2^(b−1) à 2^(b−1) − 1. Lesquels sont symétriques ?",
-        "S est l'écart à zéro le plus grand, divisé par le nombre de crans d'un seul côté ; un tenseur nul est à part.",
+        "Quel élément doit tomber au bout de la grille, et à quel bout ? Un tenseur nul, lui, est à part.",
     ],
     groups={"courant": 0.5, "bords": 0.3, "types": 0.2},
     draw=draw_absmax,

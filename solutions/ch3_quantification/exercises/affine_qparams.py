@@ -51,15 +51,14 @@ def draw_qparams(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=3,
-    minutes=15,
+    minutes=10,
     stars=2,
     hints=[
         "Deux inconnues, deux conditions : sur quels codes doivent tomber r_min et r_max ?",
         "Retranchez les deux équations r = S·(q − Z) écrites aux deux bouts : Z disparaît, il reste S.",
-        "S = (r_max − r_min)/(q_max − q_min), puis Z = q_min − r_min/S, arrondi puis gardé parmi les codes. "
-        "Si 0 n'est pas dans l'intervalle, élargissez celui-ci avant.",
+        "Que devient Z si l'intervalle ne contient pas 0 ? Et si r_min / S n'est pas un entier ?",
     ],
-    groups={"courant": 0.4, "un seul côté": 0.3, "refus": 0.3},
+    groups={"courant": 0.5, "un seul côté": 0.4, "refus": 0.1},
     draw=draw_qparams,
     cases=9,
     visible=3,

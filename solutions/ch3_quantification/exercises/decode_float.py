@@ -37,7 +37,7 @@ def draw_decode(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=3,
-    minutes=20,
+    minutes=15,
     stars=2,
     hints=[
         "Écrivez le motif de 1,0 en FP16 : que valent son exposant écrit et sa fraction ?",

@@ -29,10 +29,10 @@ def draw_dequantize(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=1,
-    minutes=5,
+    minutes=3,
     hints=[
         "Quel réel doit rendre le code Z ? Et le code Z + 1 ?",
-        "r = S·(q − Z) ; demandez-vous dans quel type la soustraction se fait.",
+        "Un code et Z peuvent être aux deux bouts de leur type : dans lequel la soustraction se fait-elle ?",
     ],
     groups={"courant": 0.5, "extrêmes": 0.25, "types": 0.25},
     draw=draw_dequantize,

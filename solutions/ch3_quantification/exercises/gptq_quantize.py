@@ -9,31 +9,39 @@ from atelier.judging.exercise import Draw, Exercise, Inputs, Tolerance
 
 
 def _gptq_positions(
-    w: torch.Tensor, x: torch.Tensor, bits: int, damp: float, mistake: str = "", absolute: bool = False
+    w: torch.Tensor,
+    x: torch.Tensor,
+    scale: torch.Tensor,
+    bits: int,
+    damp: float,
+    mistake: str = "",
+    absolute: bool = False,
 ) -> np.ndarray:
     """Ce que chaque poids, corrigé, vaut en pas au moment d'être arrondi (mise à jour OBQ).
 
     mistake : « inverse » pour qui ne met pas H⁻¹ à jour, « erreur » pour qui mesure celle-ci sur w.
     En NumPy : sur d'aussi petites matrices, dix fois plus vite qu'en torch, et un tirage en demande des dizaines.
     """
-    plain, q_max = w.double().numpy(), 2 ** (bits - 1) - 1
-    rest, scale = plain.copy(), _row_scale(plain, q_max)
+    plain, q_max, step = w.double().numpy(), 2 ** (bits - 1) - 1, scale.double().numpy()
+    rest = plain.copy()
     activations = x.double().numpy()
     hessian = 2 * activations.T @ activations
     hessian += damp * (1.0 if absolute else hessian.diagonal().mean()) * np.eye(len(hessian))
     inverse = np.linalg.inv(hessian if hessian.any() else np.eye(len(hessian)))
     for j in range(w.shape[1]):
-        codes = np.clip(np.rint(rest[:, j] / scale[:, 0]), -q_max - 1, q_max)
-        error = (plain if mistake == "erreur" else rest)[:, j] - codes * scale[:, 0]
+        codes = np.clip(np.rint(rest[:, j] / step[:, 0]), -q_max - 1, q_max)
+        error = (plain if mistake == "erreur" else rest)[:, j] - codes * step[:, 0]
         rest[:, j + 1 :] -= np.outer(error / inverse[j, j], inverse[j, j + 1 :])
         if mistake != "inverse":
             inverse = inverse - np.outer(inverse[:, j], inverse[j]) / inverse[j, j]
-    return rest / scale
+    return rest / step
 
 
-def _row_scale(w: np.ndarray, q_max: int) -> np.ndarray:
-    peak = np.abs(w).max(axis=1, keepdims=True)
-    return np.where(peak > 0, peak / q_max, 1.0)
+def _given_scale(d: Draw, w: torch.Tensor, q_max: int) -> torch.Tensor:
+    """Le pas de chaque ligne : un peu plus long que max|ligne| / q_max, d'une part que rien ne laisse deviner."""
+    peak = w.float().abs().amax(dim=1, keepdim=True)
+    longer = torch.tensor([[d.uniform(1.02, 1.4)] for _ in range(len(w))])
+    return torch.where(peak > 0, longer * peak / q_max, torch.ones_like(peak)).to(w.dtype)
 
 
 def _correlated(d: Draw, n: int, width: int) -> torch.Tensor:
@@ -66,12 +74,14 @@ def draw_gptq(d: Draw, group: str) -> Inputs:
             w = w.half() if edge == "float16" else d.strided(w)
         elif d.index % 2:
             w, x = w.double(), 0.02 * x.double()  # l'échelle de x ne change rien à ŵ, sauf à qui oublie un diviseur
-        position = _gptq_positions(w, x, bits, damp)
+        q_max = 2 ** (bits - 1) - 1
+        scale = w.abs().amax(1, keepdim=True) / q_max if edge == "deux bits" else _given_scale(d, w, q_max)
+        position = _gptq_positions(w, x, scale, bits, damp)
         if (np.abs(position - np.floor(position) - 0.5) <= 0.015).any():
             continue
-        if _tells(w, x, bits, damp, position, few, edge):
+        if _tells(w, x, scale, bits, damp, position, few, edge):
             break
-    inputs = {"w": w, "x": x, "bits": bits, "damp": damp}
+    inputs = {"w": w, "x": x, "scale": scale, "bits": bits, "damp": damp}
     if damp == 0.01:
         del inputs["damp"]
         if group == "courant" and bits == 4:
@@ -80,7 +90,14 @@ def draw_gptq(d: Draw, group: str) -> Inputs:
 
 
 def _tells(
-    w: torch.Tensor, x: torch.Tensor, bits: int, damp: float, position: np.ndarray, few: bool, edge: str
+    w: torch.Tensor,
+    x: torch.Tensor,
+    scale: torch.Tensor,
+    bits: int,
+    damp: float,
+    position: np.ndarray,
+    few: bool,
+    edge: str,
 ) -> bool:
     """Ce cas sépare-t-il les fautes que son groupe doit séparer, et elles seules ?"""
     q_max = 2 ** (bits - 1) - 1
@@ -93,19 +110,19 @@ def _tells(
     if edge != "deux bits" and not (np.abs(position) < q_max + 0.4).all():
         return False
     if not edge or edge == "float16":
-        plain = w.double().numpy()
-        wrong = [plain / _row_scale(plain, q_max)]
-        wrong += [_gptq_positions(w, x, bits, damp, mistake) for mistake in ("inverse", "erreur")]
+        wrong = [w.double().numpy() / scale.double().numpy()]
+        wrong += [_gptq_positions(w, x, scale, bits, damp, mistake) for mistake in ("inverse", "erreur")]
         if any(same(p) for p in wrong):
             return False
     if edge == "x nul":
         return True
-    damped = [_gptq_positions(w, x, bits, w.shape[1] * damp), _gptq_positions(w, x, bits, damp, absolute=True)]
+    damped = [_gptq_positions(w, x, scale, bits, w.shape[1] * damp)]
+    damped += [_gptq_positions(w, x, scale, bits, damp, absolute=True)]
     if few:
-        damped += [_gptq_positions(w, x, bits, 0.01)] if damp != 0.01 else []
+        damped += [_gptq_positions(w, x, scale, bits, 0.01)] if damp != 0.01 else []
         return not any(same(p) for p in damped)
     if edge != "ligne et colonne nulles":  # sans amortissement, H n'y est pas inversible
-        damped.append(_gptq_positions(w, x, bits, 0.0))
+        damped.append(_gptq_positions(w, x, scale, bits, 0.0))
     return all(same(p) for p in damped)
 
 
@@ -123,7 +140,7 @@ exercise = Exercise(
         "Ce qui compte n'est pas l'erreur sur w mais l'erreur sur x·wᵀ : sa dérivée seconde par rapport aux poids "
         "d'une ligne est H, la même pour toutes les lignes.",
         "Avec H⁻¹ = UᵀU, la ligne j de U décrit l'inverse restreint aux colonnes encore libres : rien à recalculer.",
-        "e = (w_j − ŵ_j) / U[j, j], puis w_k ← w_k − e · U[j, k] pour tout k > j.",
+        "Reprenez δ, et mettez-y la ligne d'inverse que la cellule de vérification lit dans U : que reste-t-il ?",
     ],
     groups={"courant": 0.5, "peu d'exemples": 0.25, "bords": 0.25},
     draw=draw_gptq,
@@ -132,6 +149,7 @@ exercise = Exercise(
         {
             "w": torch.tensor([[0.34, 0.32, 0.70], [-0.21, 0.70, 0.13]]),
             "x": torch.tensor([[1.0, 0.9, 0.2], [0.5, 0.6, -1.0], [-1.0, -1.1, 0.3], [0.2, 0.1, 0.8]]),
+            "scale": torch.tensor([[0.125], [0.1]]),
         }
     ],
     tolerance=Tolerance(rtol=1e-5, atol=1e-6, why="chaque valeur est un entier exact fois une échelle de float32"),
@@ -190,14 +208,9 @@ damp_ignored   damp * hessian.diagonal().mean() → 0.01 * hessian.diagonal().me
     Changez `damp` : votre réponse ne bouge pas.
 
 scale_recomputed
-    - w_hat[:, j] = torch.round(column / scale).clamp(-q_max - 1, q_max) * scale
-    + peak = w_hat.abs().amax(dim=1)
-    + scale = torch.where(peak > 0, peak / q_max, torch.ones_like(peak))
-    + w_hat[:, j] = torch.round(column / scale).clamp(-q_max - 1, q_max) * scale
-    L'échelle doit être choisie une fois, avant de corriger les colonnes.
-
-one_scale   peak = w_hat.abs().amax(dim=1) → peak = w_hat.abs().amax().expand(len(w))
-    Toutes vos lignes ont la même échelle : chaque sortie devait avoir la sienne.
+    - scale = scale.to(torch.float64)
+    + scale = w_hat.abs().amax(dim=1, keepdim=True) / q_max
+    Le pas vous est donné : vous en choisissez un autre, d'après les poids.
 
 symmetric_clamp   clamp(-q_max - 1, q_max) → clamp(-q_max, q_max)
     Une valeur corrigée peut descendre sous −q_max : vous vous privez du plus petit code.
@@ -205,11 +218,8 @@ symmetric_clamp   clamp(-q_max - 1, q_max) → clamp(-q_max, q_max)
 no_clamp   .clamp(-q_max - 1, q_max) → ∅
     Corrigé, un poids peut sortir de la grille : aucun code ne lui correspond plus.
 
-truncation   torch.round(column / scale) → torch.trunc(column / scale)
+truncation   torch.round(column / scale[:, 0]) → torch.trunc(column / scale[:, 0])
     Vous tirez chaque poids vers zéro : la correction se bat ensuite contre vous. Couper n'est pas arrondir.
-
-zero_row   torch.where(peak > 0, peak / q_max, torch.ones_like(peak)) → peak / q_max
-    Une ligne nulle vous donne une échelle nulle, par laquelle vous divisez ensuite.
 
 zero_x
     - if not hessian.any():  # x nul : aucune erreur à compenser
@@ -221,11 +231,9 @@ zero_x
 # --- Autres réponses justes -------------------------------------------------------------------------------------------
 
 
-def gptq_reduced_hessians(w, x, bits=4, damp=0.01):
+def gptq_reduced_hessians(w, x, scale, bits=4, damp=0.01):
     """OBQ : à chaque pas, l'inverse de la hessienne des colonnes encore libres, recalculé."""
-    rest, x, top = w.double().clone(), x.double(), 2 ** (bits - 1) - 1
-    scale = rest.abs().amax(1, keepdim=True) / top
-    scale[scale == 0] = 1
+    rest, x, top, scale = w.double().clone(), x.double(), 2 ** (bits - 1) - 1, scale.double()
     h = 2 * x.T @ x
     one = torch.eye(len(h)).to(h)
     h = h + damp * torch.diag(h).mean() * one
@@ -237,7 +245,7 @@ def gptq_reduced_hessians(w, x, bits=4, damp=0.01):
     return torch.cat(done, dim=1).to(w.dtype)
 
 
-def gptq_loops(w, x, bits=4, damp=0.01):
+def gptq_loops(w, x, scale, bits=4, damp=0.01):
     n_out, n_in = w.shape
     rows, samples, top = w.double().tolist(), x.double().tolist(), 2 ** (bits - 1) - 1
     h = [[sum(s[a] * s[b] for s in samples) for b in range(n_in)] for a in range(n_in)]
@@ -245,49 +253,63 @@ def gptq_loops(w, x, bits=4, damp=0.01):
     for a in range(n_in):
         h[a][a] += damp * mean if mean else 1.0
     upper = torch.linalg.cholesky(torch.linalg.inv(torch.tensor(h, dtype=torch.float64))).T.tolist()
-    for row in rows:
-        scale = max(abs(v) for v in row) / top or 1.0
+    for row, (step,) in zip(rows, scale.double().tolist(), strict=True):
         for j in range(n_in):
-            rounded = scale * max(-top - 1, min(top, round(row[j] / scale)))
+            rounded = step * max(-top - 1, min(top, round(row[j] / step)))
             error, row[j] = (row[j] - rounded) / upper[j][j], rounded
             for k in range(j + 1, n_in):
                 row[k] -= error * upper[j][k]
-    return torch.tensor(rows, dtype=torch.float64).to(w.dtype)
+    return torch.tensor(rows, dtype=torch.float64).to(w)
 
 
-def gptq_elimination(w, x, bits=4, damp=0.01):
+def gptq_elimination(w, x, scale, bits=4, damp=0.01):
     """L'inverse est réduit par élimination après chaque colonne, sans Cholesky ; H sans son facteur 2."""
-    rest, top = w.to(torch.float64, copy=True), 2 ** (bits - 1) - 1
-    scale = rest.abs().amax(dim=1) / top
-    scale = torch.where(scale == 0, torch.ones_like(scale), scale)
+    rest, top, step = w.to(torch.float64, copy=True), 2 ** (bits - 1) - 1, scale.double().flatten()
     h = x.double().T @ x.double()
     mean = h.diagonal().mean()
     one = torch.eye(len(h), dtype=h.dtype, device=h.device)
     inverse = torch.linalg.inv(h + damp * mean * one) if mean > 0 else one
     for j in range(len(h)):
-        rounded = torch.clamp(torch.round(rest[:, j] / scale), -top - 1, top) * scale
-        step = (rest[:, j] - rounded) / inverse[j, j]
-        rest[:, j + 1 :] -= step[:, None] * inverse[j, j + 1 :]
+        rounded = torch.clamp(torch.round(rest[:, j] / step), -top - 1, top) * step
+        push = (rest[:, j] - rounded) / inverse[j, j]
+        rest[:, j + 1 :] -= push[:, None] * inverse[j, j + 1 :]
         rest[:, j] = rounded
         inverse = inverse - torch.outer(inverse[:, j], inverse[j]) / inverse[j, j]
     return rest.to(w.dtype)
 
 
-def gptq_numpy(w, x, bits=4, damp=0.01):
+def gptq_numpy(w, x, scale, bits=4, damp=0.01):
     a, s, top = w.double().numpy().copy(), x.double().numpy(), 2 ** (bits - 1) - 1
-    scale = np.abs(a).max(axis=1) / top
-    scale[scale == 0] = 1.0
+    step = scale.double().numpy()[:, 0]
     h = 2 * s.T @ s
     if not s.any():
-        return torch.tensor(np.rint(a / scale[:, None]).clip(-top - 1, top) * scale[:, None]).to(w.dtype)
+        return torch.tensor(np.rint(a / step[:, None]).clip(-top - 1, top) * step[:, None]).to(w.dtype)
     h += damp * np.trace(h) / len(h) * np.eye(len(h))
     upper = np.linalg.cholesky(np.linalg.solve(h, np.eye(len(h)))).T
     for j in range(len(h)):
         column = a[:, j].copy()
-        a[:, j] = np.clip(np.rint(column / scale), -top - 1, top) * scale
+        a[:, j] = np.clip(np.rint(column / step), -top - 1, top) * step
         later = slice(j + 1, None)
         a[:, later] -= np.outer((column - a[:, j]) / upper[j, j], upper[j, later])
     return torch.tensor(a).to(w.dtype)
 
 
-styles = [gptq_reduced_hessians, gptq_loops, gptq_elimination, gptq_numpy]
+def gptq_lazy_blocks(w, x, scale, bits=4, damp=0.01):
+    """L'algorithme 1 de l'article, ses blocs compris : les colonnes lointaines attendent la fin d'un bloc."""
+    rest, x, step, top = w.double().clone(), x.double(), scale.double()[:, 0], 2 ** (bits - 1) - 1
+    h = 2 * x.T @ x
+    h = h + damp * h.diagonal().mean() * torch.eye(len(h)).to(h)
+    upper = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(h)), upper=True) if h.any() else h
+    for start in range(0, len(h), 2):
+        stop = min(start + 2, len(h))
+        errors = torch.zeros(len(w), stop - start).to(h)
+        for j in range(start, stop):
+            column = rest[:, j].clone()
+            rest[:, j] = (column / step).round().clamp(-top - 1, top) * step
+            errors[:, j - start] = (column - rest[:, j]) / upper[j, j] if h.any() else 0.0
+            rest[:, j + 1 : stop] -= errors[:, j - start, None] * upper[j, j + 1 : stop]
+        rest[:, stop:] -= errors @ upper[start:stop, stop:]
+    return rest.to(w.dtype)
+
+
+styles = [gptq_reduced_hessians, gptq_loops, gptq_elimination, gptq_numpy, gptq_lazy_blocks]

@@ -69,7 +69,8 @@ exercise = Exercise(
         "sort de la somme ?",
         "Une échelle par ligne de x, une par ligne de w_q : la case (i, o) du résultat a besoin des deux.",
         "Le produit de deux int8 va jusqu'à 16 129, et l'on en ajoute `in` : dans quel type ?",
-        "y[i, o] = s_x[i] · s_w[o] · Σ a[i, k]·b[o, k] + biais[o], où a = round(x / s_x) et s_x[i] = max|x[i]| / 127.",
+        "Écrivez la version en réels, où chaque facteur est une échelle fois un code : qu'est-ce qui dépend de k ? "
+        "Le biais, lui, n'a pas d'échelle.",
     ],
     groups={"courant": 0.5, "lignes": 0.25, "types": 0.25},
     draw=draw_int8_linear,

@@ -31,13 +31,13 @@ def draw_pack(d: Draw, group: str) -> Inputs:
 exercise = Exercise(
     points=2,
     minutes=15,
-    stars=2,
+    stars=3,
     hints=[
         "Écrivez −1 et 3 sur quatre bits, en complément à deux. Quel octet font-ils ensemble ?",
         "De quels bits d'un entier négatif plus large avez-vous besoin ? Que faire des autres ?",
-        "octet = (q₀ modulo 16) + 16 · (q₁ modulo 16), pour chaque couple de voisins (q₀, q₁) ; q₁ = 0 s'il manque.",
+        "Un ET binaire garde quatre bits, un décalage les monte dans l'octet. Que faire du dernier, s'il est seul ?",
     ],
-    groups={"paires": 0.45, "impairs et formes": 0.3, "refus": 0.25},
+    groups={"paires": 0.55, "impairs et formes": 0.35, "refus": 0.1},
     draw=draw_pack,
     cases=6,
     examples=[

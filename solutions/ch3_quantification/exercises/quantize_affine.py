@@ -46,13 +46,14 @@ def draw_quantize(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=2,
-    minutes=10,
+    minutes=8,
     stars=2,
     hints=[
         "Combien de pas y a-t-il de 0 à r, et sur quel code tombe le réel 0 ?",
         "Trois gestes, dans cet ordre : arrondir, décaler, ramener dans les bornes. Le changement de type vient en "
         "dernier.",
-        "q = borne(round(r/S) + Z, q_min, q_max), où round choisit le pair le plus proche sur un demi exact.",
+        "Un entier trop grand pour son type y revient par l'autre bout. Et de quel côté va un demi exact, avant et "
+        "après le décalage ?",
     ],
     groups={"courant": 0.35, "bornes": 0.25, "demis": 0.15, "formes et types": 0.25},
     draw=draw_quantize,

@@ -26,7 +26,7 @@ def draw_sqnr(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=1,
-    minutes=5,
+    minutes=4,
     hints=[
         "Qu'est-ce qui est le signal, qu'est-ce qui est le bruit ? Une puissance est une somme de carrés.",
         "Le décibel est dix fois le logarithme, en base dix, d'un rapport de puissances. Et si le bruit est nul ?",

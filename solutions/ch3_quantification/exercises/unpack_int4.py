@@ -22,11 +22,12 @@ def draw_unpack(d: Draw, group: str) -> Inputs:
 exercise = Exercise(
     points=2,
     minutes=10,
-    stars=2,
+    stars=3,
     hints=[
         "Un octet vaut 0x3F : quelles sont ses deux moitiés, et dans quel ordre les rendez-vous ?",
         "Sur quatre bits en complément à deux, quels motifs représentent des négatifs ?",
-        "Une moitié m de 0 à 15 vaut m si m < 8, m − 16 sinon ; on ne garde que les n premières.",
+        "De combien faut-il reculer pour retrouver le négatif qu'une moitié représentait ? Et que devient la valeur de "
+        "remplissage ?",
     ],
     groups={"octets": 0.6, "impairs et formes": 0.4},
     draw=draw_unpack,
