@@ -457,6 +457,29 @@ def test_mx_refuses_what_its_blocks_do_not_cover() -> None:
         reference("mx_quantize")(torch.ones(2, 48))
 
 
+# --- les noyaux d'un jeton (atelier) --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16", "int4, torch", "int8, onnxruntime", "int4, onnxruntime"])
+def test_a_kernel_of_one_token_computes_the_layer(name: str) -> None:
+    """Chaque noyau chronométré calcule bien x·Wᵀ, à l'arrondi de ses poids près ; ceux d'ONNX, sans le biais."""
+    from atelier.figures.ch3.one_token import token_kernels
+
+    kernels = token_kernels()
+    if name not in kernels:
+        pytest.skip(f"« {name} » n'existe pas sur cette machine")
+    torch.manual_seed(0)
+    layer = torch.nn.Linear(256, 128)
+    torch.manual_seed(1)
+    out = kernels[name]([layer, layer])()
+    torch.manual_seed(1)
+    x = torch.randn(1, 256)
+    assert len(out) == 2, "une couche répétée est calculée chaque fois"
+    y = torch.as_tensor(out[0][0] if isinstance(out[0], list) else out[0]).float()
+    expected = (layer(x) - ("onnx" in name) * layer.bias).detach()
+    assert y.shape == expected.shape and reference("sqnr_db")(expected, y) > (18 if "int4" in name else 30)
+
+
 # --- marges des cas tirés -------------------------------------------------------------------------------------------
 
 

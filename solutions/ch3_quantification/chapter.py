@@ -1926,6 +1926,584 @@ def mx_quantize(x: torch.Tensor, block_size: int = 32) -> torch.Tensor:
 
 
 # %% [markdown]
+# Int4 en groupes a lui aussi une échelle par bloc, mais en FP16, et seize codes à égale distance. **NVFP4**, le format
+# de NVIDIA, garde E2M1, prend des blocs de 16 et une échelle E4M3, elle-même étirée par un nombre FP32 pour tout le
+# tenseur. À $4 + 8/16$ bits, il coûte autant qu'int4 en groupes de 32 ; MXFP4, autant qu'int4 en groupes de 64.
+
+# %%
+ch3.four_bit_rulers()
+
+# %%
+atelier.bet(
+    "four_bits",
+    "À 4,25 bits par poids tout compris, lequel garde le mieux Colibri ?",
+    options=("int4, groupes de 64", "MXFP4", "on ne peut pas les départager"),
+)
+
+# %% [markdown]
+# Pour être juste, chacun a droit au pas qui lui va : int4, à votre `mse_scale` ; les deux autres, à quelques échelles
+# essayées bloc par bloc, en plus de celle du standard.
+
+# %%
+shorter_steps = torch.linspace(0.6, 1, atelier.scale().pick(essai=3, cpu=9, gpu=9))
+
+
+def by_groups(w, bits, size, ratios=shorter_steps):
+    """w arrondi par groupes de `size` poids voisins, chacun au meilleur des pas proposés, gardé en FP16."""
+    pieces = w.reshape(-1, size)
+    return nearest(pieces, mse_scale(pieces, bits, ratios).half().float(), bits).reshape(w.shape)
+
+
+def e2m1(x):
+    """Les lignes de x aux valeurs d'E2M1 : un 6 glissé au bout de chacune donne à mx_quantize une échelle de 1."""
+    longer = torch.nn.functional.pad(x.clamp(-7, 7), (0, 1), value=6.0)
+    return mx_quantize(longer, longer.shape[-1])[:, :-1]
+
+
+def best_blocks(w, size, shares):
+    """w en blocs de `size` nombres E2M1 : de plusieurs échelles, chaque bloc garde celle qui le change le moins."""
+    pieces = w.reshape(-1, size)
+    versions = torch.stack([e2m1(pieces / s) * s for s in shares(pieces.abs().amax(1, keepdim=True))])
+    closest = (versions - pieces).square().sum(-1, keepdim=True).argmin(0, keepdim=True)
+    return versions.take_along_dim(closest, 0).reshape(w.shape)
+
+
+def losses_by_recipe(recipes, tokens):
+    """La perte de Colibri, part à part, tel quel puis arrondi. recipes : nom → (bits par poids, ce qui arrondit w)."""
+    found = {"FP32": losses_of(colibri, tokens)}
+    for name, (_, change) in recipes.items():
+        found[name] = losses_of(quantize_linears(colibri, lambda _, w: change(w)), tokens)
+    return {"jetons": tokens, "bits": {name: cost for name, (cost, _) in recipes.items()}, "pertes": found}
+
+
+def powers_of_two(peaks):
+    """Pour MXFP4 : l'échelle du standard, et la suivante."""
+    low = torch.exp2(torch.log2(peaks).floor() - 2)
+    return [low, 2 * low]
+
+
+def fp8_shares(peaks, ratios=(1.5, 1.0, 0.9, 0.8)):
+    """Pour NVFP4 : des échelles E4M3, à une échelle FP32 près, qui amènent le plus grand poids à 4, 6, un peu plus."""
+    whole = peaks.max() / (6 * 448)
+    return [ch3.to_e4m3(peaks * r / 6 / whole).clamp(min=2**-9) * whole for r in ratios]
+
+
+# %% experiment="four_bit_formats"
+@atelier.experiment(
+    needs=[mx_quantize, mse_scale, quantize_linears, quantize_affine, dequantize_affine], full=long_extract
+)
+def four_bit_formats(tokens=extract_tokens):
+    """Perte de Colibri, part à part, poids sur quatre bits ; et les bits par poids, échelles comptées."""
+    formats = {
+        "int4, groupes de 64": (4 + 16 / 64, lambda w: by_groups(w, 4, 64)),
+        "int4, groupes de 32": (4 + 16 / 32, lambda w: by_groups(w, 4, 32)),
+        "MXFP4": (4 + 8 / 32, mx_quantize),
+        "MXFP4, échelle choisie": (4 + 8 / 32, lambda w: best_blocks(w, 32, powers_of_two)),
+        "NVFP4": (4 + 8 / 16, lambda w: best_blocks(w, 16, lambda peaks: fp8_shares(peaks, [1.0]))),
+        "NVFP4, échelle choisie": (4 + 8 / 16, lambda w: best_blocks(w, 16, fp8_shares)),
+    }
+    return losses_by_recipe(formats, tokens)
+
+
+# %%
+four_bits_found = four_bit_formats()
+ch3.recipes_table(four_bits_found)
+atelier.settle("four_bits", ch3.better_of(four_bits_found, "int4, groupes de 64", "MXFP4"))
+
+# %% [markdown]
+# À 4,25 bits, int4 garde mieux Colibri que MXFP4, même quand celui-ci choisit son exposant : une puissance de deux
+# tombe parfois loin du meilleur pas.
+# <!-- claim: int4_beats_mxfp4_at_equal_bits -->
+# À 4,5 bits, NVFP4 vaut int4 ; quand il choisit son échelle, il passe devant.
+# <!-- claim: nvfp4_with_its_scale_beats_int4 -->
+
+# %% [markdown]
+# Pourquoi donc MXFP4 ? Parce qu'un format n'est pas choisi pour la seule erreur. Les cartes Blackwell de NVIDIA
+# multiplient directement des blocs MXFP4 et NVFP4, échelles comprises (documentation de Triton, `tcgen05_mma_scaled`) ;
+# gpt-oss (OpenAI, 2025, arXiv 2508.10925) a été publié avec ses experts en MXFP4, ce qui fait tenir le grand modèle sur
+# une carte de 80 Go. On commence même à *entraîner* ainsi : NVIDIA a préentraîné en NVFP4 un modèle de 12 milliards de
+# paramètres (2025, arXiv 2509.25149).
+
+# %% [markdown]
+# ### E5M2, et apprendre sur huit bits
+#
+# E4M3 a un frère, **E5M2** : un bit de fraction de moins, un d'exposant de plus. Micikevicius et al. (2022, arXiv
+# 2209.05433) le proposent pour les gradients, qui ont besoin d'étendue, et gardent E4M3 pour les poids et les
+# activations. Voyons sur les gradients de Colibri, avec votre `decode_float` : tous les nombres d'un format font une
+# table, et l'on prend le plus proche.
+
+
+# %%
+def to_table(x, table):
+    """x, chaque valeur remplacée par la plus proche de la table ; au-delà du bout, le bout."""
+    return table[torch.bucketize(x, (table[1:] + table[:-1]) / 2)]
+
+
+# %% experiment="fp8_gradients"
+@atelier.experiment(needs=[decode_float, sqnr_db])
+def fp8_gradients():
+    """Ce que E4M3 et E5M2 font des gradients de Colibri, tels quels puis étirés jusqu'au bout du format."""
+    grads = seen_values["gradients des poids"].cpu()
+    found = {}
+    for name, sizes in {"E4M3": (4, 3), "E5M2": (5, 2)}.items():
+        read = torch.tensor([decode_float(pattern, *sizes) for pattern in range(256)])
+        table = read[read.isfinite()].unique()
+        for how, stretch in {"tels quels": 1.0, "étirés": (table.max() / grads.abs().max()).item()}.items():
+            back = to_table(grads * stretch, table) / stretch
+            found[name, how] = {
+                "annulés": (back == 0).float().mean().item(),
+                "sqnr": sqnr_db(grads, back),
+                "erreur": ((back - grads) / grads).abs().median().item(),
+            }
+    return found
+
+
+# %%
+ch3.fp8_table(fp8_gradients())
+
+# %% [markdown]
+# Tels quels, E4M3 annule la plupart des gradients, E5M2 bien moins. Étirés, presque plus aucun n'est annulé par E5M2,
+# et c'est E4M3 qui écrit le plus juste.
+# <!-- claim: e5m2_keeps_small_gradients_e4m3_writes_finer -->
+# D'où l'usage d'aujourd'hui : des échelles fines plutôt qu'un format plus étendu. DeepSeek-V3 (2024, arXiv 2412.19437,
+# § 3.3) a été entraîné avec E4M3 partout, une échelle par tuile de 128 activations et par bloc de 128 × 128 poids.
+
+# %% [markdown]
+# ### Toutes les entrées ne se valent pas : AWQ et SmoothQuant
+#
+# Dans $y = Wx$, l'erreur sur une colonne de $W$ est multipliée par l'entrée qui la lit. Une entrée toujours grande
+# mérite donc des poids plus justes. **AWQ** (Lin et al., 2024, arXiv 2306.00978) les lui donne sans un bit de plus :
+# pour tout vecteur $s$ positif,
+#
+# $$ W x = \left(W \operatorname{diag}(s)\right)\left(\operatorname{diag}(s)^{-1} x\right). $$
+#
+# On arrondit $W \operatorname{diag}(s)$ : une colonne multipliée par 2 est arrondie deux fois plus finement, tant que
+# le pas de son groupe ne grandit pas. Ensuite, $\operatorname{diag}(s)^{-1}$ se fond dans ce qui précède, un LayerNorm
+# par exemple, et ne coûte rien. AWQ prend $s_j = m_j^{\alpha}$, où $m_j$ est la moyenne de $|x_j|$ sur un texte
+# d'étalonnage, et cherche $\alpha$ couche par couche.
+
+# %%
+atelier.bet(
+    "best_alpha",
+    "Quel α, le même pour toutes les couches, abîme le moins leurs sorties (0 : AWQ ne fait rien) ?",
+)
+
+
+# %%
+alphas_tried = atelier.scale().pick(
+    essai=(0.0, 0.2), cpu=(-0.2, 0.0, 0.1, 0.2, 0.4, 0.6), gpu=(-0.2, 0.0, 0.1, 0.2, 0.4, 0.6)
+)
+
+
+def stretched(w, x, alpha, rounded):
+    """w arrondi par `rounded` une fois ses colonnes étirées d'après ce qui y entre, x (jetons, entrée)."""
+    sizes = x.abs().mean(0).clamp(min=1e-5) ** alpha
+    sizes = sizes / (sizes.max() * sizes.min()).sqrt()
+    return rounded(w * sizes) / sizes
+
+
+# %% experiment="awq_search"
+@atelier.experiment(
+    needs=[mse_scale, layer_inputs, quantize_linears, quantize_affine, dequantize_affine], full=long_extract
+)
+def awq_search(bits=3, alphas=alphas_tried, tokens=extract_tokens):
+    """Erreur en sortie selon α, sur l'étalonnage ; perte de Colibri, part à part, sans AWQ puis un α par couche."""
+    entering, found, every = inputs_of(calibration), {}, {}
+    for step, ratios in {"prudent": shorter_steps[-1:], "choisi": shorter_steps}.items():
+        every[step] = errors = {}
+
+        def best_stretch(name, w, ratios=ratios, errors=errors):
+            x = entering[name].to(w.device)
+            tried = [stretched(w, x, alpha, lambda v: by_groups(v, bits, 64, ratios)) for alpha in alphas]
+            errors[name] = [(x @ (v - w).T).square().sum().item() for v in tried]
+            return tried[errors[name].index(min(errors[name]))]
+
+        found[step, "sans"] = losses_of(quantize_linears(colibri, lambda _, w: by_groups(w, bits, 64, ratios)), tokens)
+        found[step, "AWQ"] = losses_of(quantize_linears(colibri, best_stretch), tokens)
+    return {"jetons": tokens, "alphas": list(alphas), "erreurs": every, "pertes": found}
+
+
+# %%
+atelier.settle("best_alpha", ch3.plot_alphas(awq_search()))
+
+# %% [markdown]
+# Le meilleur $\alpha$ commun est un peu au-dessus de zéro ; dès 0,6, étirer est pire que ne rien faire.
+# <!-- claim: the_best_alpha_is_small_and_inside -->
+# Avec le pas prudent, AWQ baisse la perplexité. Avec le pas choisi, celui que vous auriez pris de toute façon, on ne
+# peut plus les départager.
+# <!-- claim: awq_pays_with_the_careful_step_only -->
+# Un gain dépend de ce à quoi on le compare. AWQ a été écrit pour de grands modèles, où quelques entrées dépassent
+# toutes les autres de très loin (section 3.6) ; Colibri n'en a pas de telles.
+
+# %% [markdown]
+# **SmoothQuant** (Xiao et al., 2023, arXiv 2211.10438) écrit la même identité, pour une autre raison. En W8A8, les
+# poids sont faciles à quantifier, les activations difficiles : quelques composantes y écrasent les autres. On divise
+# donc les activations par $s$ et l'on multiplie les poids : la difficulté passe de l'une aux autres, par moitié si $s_j
+# = \sqrt{\max|x_j| / \max|w_j|}$. C'est ce qui rend possible une échelle **statique**, fixée d'avance pour toute la
+# couche.
+
+
+# %% experiment="smoothed_layers"
+@atelier.experiment(needs=[layer_inputs, absmax_scale, absmax_per_channel, quantize_affine, dequantize_affine, sqnr_db])
+def smoothed_layers():
+    """SQNR des sorties en W8A8 statique, sans et avec SmoothQuant ; la moitié des fenêtres règle les échelles."""
+    known, fresh = (inputs_of(ids) for ids in calibration.chunk(2))
+    found = {"sans": [], "avec": []}
+    for name in (name for name in known if not name.endswith("c_proj")):  # les couches qui suivent un LayerNorm
+        w, x, seen = layer_weights[name], fresh[name], known[name]
+        smooth = (seen.abs().amax(0) / w.abs().amax(0)).clamp(min=1e-5).sqrt()
+        for how, s in {"sans": torch.ones_like(smooth), "avec": smooth}.items():
+            rounded_x = nearest(x / s, absmax_scale(seen / s), 8)
+            rounded_w = nearest(w * s, absmax_per_channel(w * s), 8)
+            found[how].append(sqnr_db(x @ w.T, rounded_x @ rounded_w.T))
+    return found
+
+
+# %%
+ch3.smoothing_note(smoothed_layers())
+
+# %% [markdown]
+# À bits égaux et texte d'étalonnage égal, répartir ainsi la difficulté rapporte plus d'un décibel.
+# <!-- claim: smoothing_helps_static_activations -->
+
+# %% [markdown]
+# ### Tourner avant d'arrondir
+#
+# Un poids extrême décide du pas de tous les autres. Et si on le **répandait** sur ses voisins ? Une matrice orthogonale
+# $R$ le fait sans rien changer au résultat, car $R R^\top = I$ :
+#
+# $$ x W^\top = (xR)\,(WR)^\top. $$
+#
+# Une matrice de **Hadamard** n'a que des $\pm 1$, à un facteur près : chaque composante de $xR$ est une somme et
+# différence de toutes les autres, et se calcule vite. Les nôtres mélangent les entrées par paquets de 64.
+
+# %%
+hadamard = torch.ones(1, 1, device=colibri.device)
+for _ in range(6):
+    hadamard = torch.cat([torch.cat([hadamard, hadamard], 1), torch.cat([hadamard, -hadamard], 1)]) / 2**0.5
+
+
+def turned(x):
+    """x, ses dernières composantes tournées par paquets de 64 ; deux fois de suite, on revient au départ."""
+    return (x.reshape(-1, 64) @ hadamard.to(x.device)).reshape(x.shape)
+
+
+def untouched(x):
+    return x
+
+
+wide_steps = torch.linspace(0.1, 1, atelier.scale().pick(essai=7, cpu=19, gpu=19))
+
+
+# %%
+atelier.bet(
+    "who_turns",
+    "Sur 4 bits, qui gagne le plus à être tourné avant d'être arrondi ?",
+    options=("les poids, un pas par tenseur", "les poids, un pas par canal", "les activations, un pas par jeton"),
+)
+
+
+# %% experiment="rotations"
+@atelier.experiment(
+    needs=[mse_scale, quantize_linears, absmax_scale, quantize_affine, dequantize_affine], full=long_extract
+)
+def rotations(bits=4, tokens=extract_tokens):
+    """Perte de Colibri, part à part : poids arrondis tels quels, ou tournés, arrondis, puis tournés en sens inverse."""
+    grains = {
+        "un pas par tenseur, prudent": lambda w: absmax_scale(w, bits, True),
+        "un pas par tenseur, choisi": lambda w: mse_scale(w.reshape(1, -1), bits, wide_steps),
+        "un pas par canal, choisi": lambda w: mse_scale(w, bits, wide_steps),
+    }
+    found = {"sans arrondi": losses_of(quantize_linears(colibri, lambda _, w: turned(turned(w))), tokens)}
+    for grain, step in grains.items():
+        for how, turn in {"tels quels": untouched, "tournés": turned}.items():
+            changed = quantize_linears(colibri, lambda _, w: turn(nearest(turn(w), step(turn(w)), bits)))
+            found[grain, how] = losses_of(changed, tokens)
+    return {"jetons": tokens, "pertes": found}
+
+
+# %% [markdown]
+# Et les activations ? Cette fois la couche garde des poids tournés, et un crochet tourne ce qui y entre : la formule
+# ci-dessus, pour de bon.
+
+
+# %% experiment="turned_activations"
+@atelier.experiment(
+    needs=[mse_scale, quantize_linears, absmax_per_channel, quantize_affine, dequantize_affine], full=long_extract
+)
+def turned_activations(bits=4, tokens=extract_tokens):
+    """Perte de Colibri en W4A4, part à part : poids par canal, activations par jeton, tels quels ou tournés."""
+    found = {}
+    for how, turn in {"tels quels": untouched, "tournés": turned}.items():
+
+        def round_inputs(_, given, turn=turn):
+            rows = turn(given[0]).flatten(0, -2)
+            return (nearest(rows, absmax_per_channel(rows, bits), bits).reshape(given[0].shape),)
+
+        changed = quantize_linears(colibri, lambda _, w: nearest(turn(w), mse_scale(turn(w), bits, wide_steps), bits))
+        for name in linear_layers:
+            changed.get_submodule(name).register_forward_pre_hook(round_inputs)
+        found["W4A4", how] = losses_of(changed, tokens)
+    return {"jetons": tokens, "pertes": found}
+
+
+# %%
+on_weights, on_inputs = rotations(), turned_activations()
+atelier.settle("who_turns", ch3.turns_table(on_weights, on_inputs))
+
+# %% [markdown]
+# Sans arrondi, tourner ne change rien : c'est l'identité.
+# <!-- claim: turning_alone_changes_nothing -->
+# Un pas prudent par tenseur fait de la rotation un miracle ; mais presque tout ce qu'elle gagne alors, choisir le pas
+# le donne aussi. Par canal, à 4 bits, on ne peut plus départager les deux.
+# <!-- claim: most_of_the_miracle_was_the_step -->
+# Sur les activations, en revanche, aucun pas n'y suffit : la rotation divise la perplexité par plus de deux.
+# <!-- claim: activations_need_the_turn -->
+
+# %% [markdown]
+# Pourquoi ? Comparez l'extrême à l'ordinaire : le plus grand élément qui partage un pas, divisé par l'écart type.
+
+
+# %% experiment="peaks_when_turned"
+@atelier.experiment(needs=[layer_inputs])
+def peaks_when_turned():
+    """Le plus grand élément d'un tenseur, d'un canal, d'un jeton, en écarts types, avant et après rotation."""
+    found, entering = {}, inputs_of(calibration)
+    for name, w in layer_weights.items():
+        for how, turn in {"tels quels": untouched, "tournés": turned}.items():
+            flat, rows, tokens = turn(w).reshape(1, -1), turn(w), turn(entering[name])
+            for what, v in {"un tenseur": flat, "un canal": rows, "un jeton": tokens}.items():
+                height = v.abs().amax(1) / v.square().mean(1).sqrt().clamp(min=1e-12)
+                found.setdefault(f"{what}, {how}", []).append(height.mean().item())
+    return found
+
+
+# %%
+ch3.plot_peaks_when_turned(peaks_when_turned())
+
+# %% [markdown]
+# Un tenseur de cent mille poids a des extrêmes lointains, que la rotation rapproche. Une ligne de quelques centaines
+# n'en a presque pas : son plus grand poids est déjà où l'attend une loi normale, et tourner n'y change rien. Un jeton,
+# lui, a de vrais extrêmes.
+# <!-- claim: rows_have_no_peak_to_spread -->
+# QuaRot (Ashkboos et al., 2024, arXiv 2404.00456) tourne ainsi poids, activations et cache ; SpinQuant (Liu et al.,
+# ICLR 2025, arXiv 2405.16406) apprend la rotation, d'une rotation au hasard à l'autre la qualité variant beaucoup.
+
+# %% [markdown]
+# ### Le cache aussi
+#
+# Au chapitre 1, vous avez compté les octets du cache K/V : à long contexte, il pèse plus que les poids. Peut-on
+# l'arrondir ? Deux façons de partager un pas entre 32 nombres, au même prix : les 32 composantes d'**un jeton**, ou les
+# 32 derniers jetons d'**un canal**. KIVI (Liu et al., ICML 2024, arXiv 2402.02750) recommande le canal pour les clés,
+# le jeton pour les valeurs.
+#
+# Un vrai cache, celui de transformers, dont une couche n'oublie rien mais arrondit ce qu'elle garde : les 32 jetons en
+# cours sont lus tels quels, puis rangés sur quelques bits.
+
+# %%
+from transformers.cache_utils import Cache, DynamicLayer
+from transformers.modeling_outputs import CausalLMOutput
+
+
+def between_ends(x, bits, axis):
+    """x sur 2^bits valeurs à égale distance, du minimum au maximum le long de `axis`."""
+    low, high = x.amin(axis, keepdim=True), x.amax(axis, keepdim=True)
+    gap = ((high - low) / (2**bits - 1)).clamp(min=1e-8)
+    return ((x - low) / gap).round() * gap + low
+
+
+class RoundedLayer(DynamicLayer):
+    """Le cache d'un bloc : (B, têtes, jetons, composantes), arrondi le long de l'axe −1 (jeton) ou −2 (canal)."""
+
+    def __init__(self, bits, key_axis, value_axis):
+        super().__init__()
+        self.bits, self.key_axis, self.value_axis = bits, key_axis, value_axis
+
+    def update(self, key_states, value_states, *others, **options):
+        read = super().update(key_states, value_states, *others, **options)
+        past = self.keys.shape[-2] - key_states.shape[-2]
+        new_keys = between_ends(key_states, self.bits, self.key_axis)
+        new_values = between_ends(value_states, self.bits, self.value_axis)
+        self.keys = torch.cat([self.keys[..., :past, :], new_keys], -2)
+        self.values = torch.cat([self.values[..., :past, :], new_values], -2)
+        return read
+
+
+# %%
+class ReadsByPieces(torch.nn.Module):
+    """Un modèle qui lit 32 jetons à la fois, et ne se souvient des précédents que par son cache."""
+
+    def __init__(self, model, new_layer):
+        super().__init__()
+        self.model, self.config, self.new_layer = model, model.config, new_layer
+
+    def forward(self, ids):
+        memory = Cache(layers=[self.new_layer() for _ in self.model.transformer.h])
+        pieces = [self.model(piece, memory).logits for piece in ids.split(32, dim=1)]
+        return CausalLMOutput(logits=torch.cat(pieces, dim=1))
+
+
+# %% experiment="rounded_cache"
+@atelier.experiment(full=long_extract | {"bits": (4, 3, 2)})
+def rounded_cache(bits=(4, 2), tokens=extract_tokens):
+    """Perte de Colibri, part à part, quand son cache est gardé sur quelques bits ; les valeurs, toujours par jeton."""
+    found = {"exact": losses_of(ReadsByPieces(colibri, DynamicLayer), tokens)}
+    for b in bits:
+        for keys, axis in {"par jeton": -1, "par canal": -2}.items():
+            rounded = ReadsByPieces(colibri, lambda: RoundedLayer(b, axis, -1))
+            found[keys, b] = losses_of(rounded, tokens)
+    return {"jetons": tokens, "pertes": found}
+
+
+# %%
+ch3.plot_rounded_cache(rounded_cache())
+
+# %% [markdown]
+# À chaque nombre de bits, les clés par canal font mieux que les clés par jeton, pour le même nombre d'octets ; à 2
+# bits, l'écart est énorme.
+# <!-- claim: keys_are_better_per_channel -->
+# Pourquoi ? Le pas est une étendue divisée par 2^bits − 1. Mesurons ces étendues.
+
+
+# %% experiment="shared_ranges"
+@atelier.experiment()
+def shared_ranges():
+    """L'étendue moyenne, du minimum au maximum, de 32 nombres qui partagent un pas, dans le cache de chaque bloc."""
+    memory = Cache(layers=[DynamicLayer() for _ in colibri.transformer.h])
+    with torch.inference_mode():
+        colibri(calibration[:2, :32], memory)
+    found = {}
+    for what in ("keys", "values"):
+        for how, axis in {"par jeton": -1, "par canal": -2}.items():
+            kept = [getattr(block, what) for block in memory.layers]
+            found[what, how] = [(x.amax(axis) - x.amin(axis)).mean().item() for x in kept]
+    return found
+
+
+# %%
+ch3.ranges_table(shared_ranges())
+
+# %% [markdown]
+# D'un jeton à l'autre, une composante d'une clé varie bien moins que d'une composante à l'autre dans un même jeton :
+# certaines sont grandes pour tous. Les valeurs n'ont pas ce relief.
+# <!-- claim: key_channels_are_narrow -->
+# KIVI décrit le même trait dans Llama, Falcon et Mistral.
+
+# %% [markdown]
+# ### Deux recettes que l'on télécharge : GGUF et les poids ternaires
+#
+# **Q4_K** est un des formats des fichiers GGUF de llama.cpp. Il range 256 poids en huit blocs de 32. Chaque bloc a un
+# pas et un minimum, mais ces seize nombres-là sont eux-mêmes quantifiés, sur 6 bits, à deux échelles FP16 près. Comptez
+# : $(256 \times 4 + 16 \times 6 + 2 \times 16) / 256 = 4{,}5$ bits par poids (`block_q4_K`, ggml-common.h).
+#
+# **BitNet b1.58** (Ma et al., 2024, arXiv 2402.17764) n'a que trois valeurs, $-1$, $0$ et $1$, fois la moyenne des
+# $|w|$ : $\log_2 3 \approx 1{,}58$ bit.
+
+
+# %%
+def on_six_bits(x):
+    """Les huit nombres positifs d'un super-bloc, sur 6 bits, à une échelle FP16 près."""
+    top = (x.amax(1, keepdim=True) / 63).half().float()
+    return (x / top).round().clamp(1, 63) * top
+
+
+def q4_k(w, keep=on_six_bits):
+    """w en Q4_K, sans la recherche de pas de llama.cpp ; keep : comment s'écrivent les seize pas et minimums."""
+    pieces = w.reshape(-1, 8, 32)
+    bottom = (-pieces.amin(2, keepdim=True)).clamp(min=0)
+    gap, bottom = keep((pieces.amax(2, keepdim=True) + bottom) / 15), keep(bottom)
+    return (((pieces + bottom) / gap).round().clamp(0, 15) * gap - bottom).reshape(w.shape)
+
+
+def ternary(w):
+    """La règle de BitNet b1.58, appliquée après coup à des poids qui n'ont rien vu venir."""
+    ordinary = w.abs().mean()
+    return (w / ordinary).round().clamp(-1, 1) * ordinary
+
+
+# %% experiment="downloaded_recipes"
+@atelier.experiment(needs=[mse_scale, quantize_linears, quantize_affine, dequantize_affine], full=long_extract)
+def downloaded_recipes(tokens=extract_tokens):
+    """Perte de Colibri, part à part : Q4_K, les mêmes blocs moins serrés, puis trois valeurs par poids."""
+    recipes = {
+        "int4, groupes de 32, un pas FP16": (4 + 16 / 32, lambda w: by_groups(w, 4, 32)),
+        "int4, groupes de 32, pas et minimum FP16": (4 + 2 * 16 / 32, lambda w: q4_k(w, lambda x: x.half().float())),
+        "Q4_K": ((256 * 4 + 16 * 6 + 2 * 16) / 256, q4_k),
+        "ternaire, règle de BitNet": (math.log2(3), ternary),
+    }
+    return losses_by_recipe(recipes, tokens)
+
+
+# %%
+ch3.recipes_table(downloaded_recipes())
+
+# %% [markdown]
+# À bits égaux, un pas et un minimum font mieux qu'un pas seul ; les quantifier eux aussi gagne un demi-bit, et ne coûte
+# rien que l'on puisse voir.
+# <!-- claim: quantizing_the_scales_is_free -->
+# Trois valeurs par poids, en revanche, détruisent Colibri.
+# <!-- claim: ternary_after_training_collapses -->
+# Ce n'est pas ainsi que BitNet s'obtient : il **apprend** avec ses trois valeurs, depuis le début. L'arrondi est dans
+# chaque passage avant, et les poids réels que l'on met à jour s'y habituent.
+
+# %% [markdown]
+# ### Et la vitesse, avec un seul jeton ?
+#
+# Quand on génère, chaque poids lu ne sert qu'une fois : c'est la mémoire que l'on attend, et quatre ou huit fois moins
+# d'octets devraient se voir. Encore faut-il chronométrer ce qui se passe vraiment. Une seule couche, appelée en boucle,
+# tient dans le cache du processeur ; les 48 couches linéaires de GPT-2 small (85 millions de poids), non : à chaque
+# jeton, leurs poids reviennent de la mémoire. Mesurons les deux, à nombre de poids égal.
+
+# %%
+one_token_blocks = atelier.scale().pick(essai=1, cpu=12, gpu=12)
+
+
+# %% experiment="one_token"
+@atelier.experiment()
+def one_token(width=768, blocks=one_token_blocks):
+    """Durées, en secondes, d'un jeton dans les couches linéaires de GPT-2 small, par chaque noyau de la machine."""
+    shapes = [(width, 3 * width), (width, width), (width, 4 * width), (4 * width, width)] * blocks
+    several = [torch.nn.Linear(a, b, device=colibri.device) for a, b in shapes]
+    same = [torch.nn.Linear(width, 4 * width, device=colibri.device)] * (3 * blocks)
+    found = {}
+    with torch.inference_mode():
+        for where, layers in {"de la mémoire": several, "du cache du processeur": same}.items():
+            for name, make in ch3.token_kernels().items():
+                run = make(layers)
+                found[where, name] = atelier.call_seconds(run)
+    return found
+
+
+# %%
+ch3.plot_one_token(one_token())
+
+# %% [markdown]
+# Les noyaux, par leur nom, sur la machine de l'auteur : `fp32` est `SGEMM`, de MKL ; `bf16`, un produit de torch qui
+# relit chaque poids en fp32, faute d'instruction bf16 ; `int4, torch` est `torch.ops.aten._weight_int4pack_mm_for_cpu`,
+# qu'appelle torchao ; `int8` et `int4, onnxruntime` sont les opérateurs `DynamicQuantizeMatMul` et `MatMulNBits`. Les
+# poids sont au hasard : le temps n'en dépend pas.
+
+# %% [markdown]
+# La section 3.11 chronométrait une seule couche : c'est le second cas, celui où les octets ne se voient plus guère, et
+# où bf16, qui en lit moitié moins, peut aller plus lentement que fp32. Un chronomètre mesure toujours quelque chose ; à
+# vous de savoir quoi.
+
+# %% [markdown]
+# ### Ce que l'industrie emploie
+#
+# L'état des lieux de la fin 2026, d'après la documentation de chaque outil. Cherchez les formats que vous avez écrits.
+
+# %%
+ch3.industry_table()
+
+# %% [markdown]
+# **Pour aller plus loin.** *HQQ* (Badri et Shaji, Mobius Labs, 2023) règle le zéro de chaque groupe sans aucun texte
+# d'étalonnage, par une norme des erreurs qui pardonne les extrêmes. La *QAT* (quantification pendant l'apprentissage)
+# met l'arrondi dans chaque pas, comme BitNet, et laisse le gradient le traverser comme s'il n'était pas là. Et GPTQ,
+# parcouru de la dernière colonne à la première, est exactement un vieil algorithme de géométrie des nombres, le plan le
+# plus proche de Babai : Chen et al., *The Geometry of LLM Quantization*, 2025, arXiv 2507.18553.
+
+# %% [markdown]
 # ## 3.17 Où en est Colibri
 #
 # Perplexité, octets, temps : qui gagne, et à quel prix ?

@@ -294,3 +294,104 @@ def the_same_gestures_serve_another_model(results):
     plain = {method: paired(found[method], found["tel quel"]).mean for method in ("RTN", "GPTQ")}
     gain = paired(found["GPTQ"], found["RTN"])
     return gain.high < 0 and plain["GPTQ"] < plain["RTN"] / 3 < log(1.05) and found["GPTQ, relu"] == found["GPTQ"]
+
+
+# --- 3.16 : ce qui se fait aujourd'hui --------------------------------------------------------------------------------
+
+
+def int4_beats_mxfp4_at_equal_bits(results):
+    found = results("four_bit_formats")["pertes"]
+    floats = ("MXFP4", "MXFP4, échelle choisie")
+    return all(paired(found["int4, groupes de 64"], found[name]).high < 0 for name in floats)
+
+
+def nvfp4_with_its_scale_beats_int4(results):
+    found = results("four_bit_formats")["pertes"]
+    plain, chosen = (paired(found[name], found["int4, groupes de 32"]) for name in ("NVFP4", "NVFP4, échelle choisie"))
+    return not plain.told_apart and chosen.high < 0
+
+
+def e5m2_keeps_small_gradients_e4m3_writes_finer(results):
+    found = results("fp8_gradients")
+    lost = {key: row["annulés"] for key, row in found.items()}
+    kept = lost["E4M3", "tels quels"] > 0.5 > 2 * lost["E5M2", "tels quels"] and lost["E5M2", "étirés"] < 0.001
+    return kept and found["E4M3", "étirés"]["sqnr"] > found["E5M2", "étirés"]["sqnr"] + 3
+
+
+def the_best_alpha_is_small_and_inside(results):
+    """Sur la moyenne des couches : le creux est entre 0 et 0,4 exclus ou non, et à 0,6 l'erreur dépasse celle de 0."""
+    found = results("awq_search")
+    alphas = found["alphas"]
+
+    def curve(step):
+        return [mean(log(errors[i]) for errors in found["erreurs"][step].values()) for i in range(len(alphas))]
+
+    curves = [curve(step) for step in ("prudent", "choisi")]
+    still, last = alphas.index(0.0), alphas.index(0.6)
+    return all(0 < alphas[c.index(min(c))] <= 0.4 and c[last] > c[still] for c in curves)
+
+
+def awq_pays_with_the_careful_step_only(results):
+    found = results("awq_search")["pertes"]
+    careful, chosen = (paired(found[step, "AWQ"], found[step, "sans"]) for step in ("prudent", "choisi"))
+    return careful.high < 0 and not chosen.told_apart
+
+
+def smoothing_helps_static_activations(results):
+    found = results("smoothed_layers")
+    return paired(found["avec"], found["sans"]).low > 1
+
+
+def turning_alone_changes_nothing(results):
+    turned, plain = results("rotations")["pertes"]["sans arrondi"], results("four_bit_formats")["pertes"]["FP32"]
+    return max(abs(a - b) for a, b in zip(turned, plain, strict=True)) < 1e-4
+
+
+def most_of_the_miracle_was_the_step(results):
+    """Par tenseur, pas prudent : plus de deux fois moins ; le pas choisi sans rotation fait déjà mieux que cela."""
+    found = results("rotations")["pertes"]
+    careful, chosen, channel = (
+        f"un pas par {grain}" for grain in ("tenseur, prudent", "tenseur, choisi", "canal, choisi")
+    )
+    miracle = paired(found[careful, "tournés"], found[careful, "tels quels"]).high < -log(2)
+    step = paired(found[chosen, "tels quels"], found[careful, "tournés"]).high < 0
+    return miracle and step and not paired(found[channel, "tournés"], found[channel, "tels quels"]).told_apart
+
+
+def activations_need_the_turn(results):
+    found = results("turned_activations")["pertes"]
+    return paired(found["W4A4", "tournés"], found["W4A4", "tels quels"]).high < -log(2)
+
+
+def rows_have_no_peak_to_spread(results):
+    """En moyenne : par tenseur et par jeton, la rotation rapproche l'extrême ; par canal, à moins de 5 % près, non."""
+    found = {key: mean(values) for key, values in results("peaks_when_turned").items()}
+    change = {
+        what: found[f"{what}, tournés"] / found[f"{what}, tels quels"]
+        for what in ("un tenseur", "un canal", "un jeton")
+    }
+    return change["un tenseur"] < 0.9 and change["un jeton"] < 0.75 and 0.95 < change["un canal"] < 1.01
+
+
+def keys_are_better_per_channel(results):
+    found = results("rounded_cache")["pertes"]
+    gaps = {b: paired(found["par canal", b], found["par jeton", b]) for b in (4, 3, 2)}
+    return all(gap.high < 0 for gap in gaps.values()) and gaps[2].high < -log(1.1)
+
+
+def key_channels_are_narrow(results):
+    """Les clés, bloc à bloc : moins étendues par canal ; les valeurs : à moins de 15 % près, pareil."""
+    found = results("shared_ranges")
+    ratio = {what: mean(found[what, "par canal"]) / mean(found[what, "par jeton"]) for what in ("keys", "values")}
+    return ratio["keys"] < 0.75 and 0.85 < ratio["values"] < 1.15
+
+
+def quantizing_the_scales_is_free(results):
+    found = results("downloaded_recipes")["pertes"]
+    symmetric, both = "int4, groupes de 32, un pas FP16", "int4, groupes de 32, pas et minimum FP16"
+    return paired(found["Q4_K"], found[symmetric]).high < 0 and not paired(found["Q4_K"], found[both]).told_apart
+
+
+def ternary_after_training_collapses(results):
+    found = results("downloaded_recipes")["pertes"]
+    return perplexity_of(found["ternaire, règle de BitNet"]) > 20 * perplexity_of(found["FP32"])
