@@ -377,3 +377,13 @@ def test_a_variant_that_diverged_is_on_the_board_but_not_on_the_figure(capsys):
     variants.board()
     assert "folle" in capsys.readouterr().out
     assert paths.root() == ROOT
+
+
+def test_the_board_of_a_chapter_does_not_tell_what_comes_after(capsys):
+    variants.board(until="ch3_quantification")
+    told = capsys.readouterr().out
+    assert "int4-gptq" in told and "wanda-50" not in told and "aux chapitres suivants" in told
+    ahead = {"name": "en-avance", "chapter": "ch8_lora", "perplexity": 12.0, "bytes": 10, "ms": 1.0, "rank": 70}
+    state.update(state.BOARD, variants._clean, lambda rows: rows.append(ahead))
+    variants.board(until="ch3_quantification")
+    assert "en-avance" in capsys.readouterr().out  # la vôtre, d'où qu'elle vienne

@@ -246,7 +246,7 @@ def histogram(values: Tensor, title: str, levels: Tensor | None = None) -> Any:
     )
     ax.set_title(title, fontsize=10)
     ax.set_xlabel("valeur")
-    ax.set_ylabel("combien (échelle log.)")
+    ax.set_ylabel("nombre de valeurs (échelle log.)")
     french(ax)
     return fig
 

@@ -16,7 +16,7 @@ from atelier.evidence import paired, perplexity_of
 from atelier.figures.common.controls import Shown, live, show_live
 from atelier.figures.common.style import BLACK, BLUE, SERIES, canvas, french, middle
 from atelier.hardware import for_float64
-from atelier.text import number, percent, read_number, superscript
+from atelier.text import number, percent, power_of_ten, read_number, superscript
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,8 @@ def range_and_precision(weights: Tensor) -> None:
     ax.set_ylim(1.5e-8, 2.5)
     ax.set_xlabel("grandeur du nombre (échelle logarithmique)")
     ax.set_ylabel("écart relatif au voisin")
-    french(ax)
+    for axis in (ax.xaxis, ax.yaxis):  # toutes les graduations de la même façon, les petites comme les grandes
+        axis.set_major_formatter(lambda v, _: power_of_ten(v, 1))
     ends = " ; ".join(
         f"{f.name} de {number(f.smallest_subnormal, 3)} à {number(f.largest, 3)}, écart {number(f.spacing(1.0), 2)}"
         for f in FORMATS.values()
