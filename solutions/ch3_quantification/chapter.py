@@ -308,7 +308,7 @@ def quantize_linears(
 # part à part, et l'intervalle où sa moyenne se tient.
 
 # %%
-extract_tokens = atelier.scale().pick(essai=512, cpu=2048, gpu=65536)
+extract_tokens = atelier.scale().pick(essai=512, cpu=1024, gpu=65536)
 long_extract = {"tokens": max(extract_tokens, 8192)}
 
 
@@ -1635,9 +1635,12 @@ ch3.layer_errors_table(gptq_layer_errors())
 
 
 # %%
+blocks_done = range(atelier.scale().pick(essai=1, cpu=5, gpu=5))  # tous, sauf pour un simple essai
+
+
 def calibrated(model, round_weight):
     """Une copie de Colibri, quantifiée bloc après bloc. round_weight : (poids, ce qui entre dans la couche) → poids."""
-    for block in range(model.config.n_layer):
+    for block in blocks_done:
         names = [name for name in linear_layers if name.startswith(f"transformer.h.{block}.")]
         seen = inputs_of(calibration, names, model)
         model = quantize_linears(
