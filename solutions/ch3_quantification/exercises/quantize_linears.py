@@ -99,11 +99,12 @@ def linears_by_blocks(model, round_weight):
     return made
 
 
+@torch.no_grad()
 def linears_by_parameters(model, round_weight):
     made = copy.deepcopy(model)
     for name, p in made.named_parameters():
         if p.ndim == 2 and ".h." in name:
-            p.data = round_weight(name.removesuffix(".weight"), p.data.T).T
+            p[:] = round_weight(name.removesuffix(".weight"), p.T).T
     return made
 
 
