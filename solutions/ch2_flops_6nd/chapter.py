@@ -506,11 +506,11 @@ def training_step(batch=step_batch, repeats=7):
             optimizer.zero_grad()
             spent[name] = [*spent.get(name, []), (forward, backward, update)] if i else []
     useful = 3 * forward_flops_per_token(*shape_of(learner)) * ids.numel()
-    return {"utiles": useful, "jetons": ids.numel(), "durées": spent}
+    return {"utiles": useful, "jetons": ids.numel(), "durées": spent, "pointe": machine_peak}
 
 
 # %%
-backward_ratio = ch2.step_table(training_step(), machine_peak)
+backward_ratio = ch2.step_table(training_step())
 print(f"Passage arrière ÷ passage avant : 2 compté, {atelier.text.number(backward_ratio, 2)} chronométré.")
 
 # %% [markdown]

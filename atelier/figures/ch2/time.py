@@ -105,10 +105,11 @@ def plot_speeds(found: Speeds) -> None:
 PARTS = {"avant": (BLUE, ""), "arrière": (ORANGE, "//"), "optimiseur": (GREEN, "..")}
 
 
-def step_table(found: Mapping[str, Any], peak: Mapping[str, float]) -> float:
+def step_table(found: Mapping[str, Any]) -> float:
     """Un pas d'apprentissage chronométré, et sa MFU ; rend le rapport passage arrière ÷ passage avant, en secondes.
 
-    found : « utiles » (FLOP d'un pas), « jetons », « durées » (format → un triplet avant, arrière, optimiseur par pas).
+    found : « utiles » (FLOP d'un pas), « jetons », « durées » (format → un triplet avant, arrière, optimiseur par pas),
+    « pointe » (format → FLOP/s).
     """
     rows, ratio = [], math.nan
     for name, steps in found["durées"].items():
@@ -118,7 +119,7 @@ def step_table(found: Mapping[str, Any], peak: Mapping[str, float]) -> float:
         ratio = median(parts[1]) / median(parts[0])
         rows.append(
             [name, *(spread_ms(p) for p in parts), spread_ms(whole), number(round(found["jetons"] / median(whole))),
-             rate_text(speed), percent(speed / peak[name], 3) if name in peak else "—"]
+             rate_text(speed), percent(speed / found["pointe"][name], 3) if name in found["pointe"] else "—"]
         )  # fmt: skip
     table(
         rows,
