@@ -486,7 +486,7 @@ atelier.settle("machine_peak", machine_peak["float32"] / 1e9)
 # Un vrai pas d'apprentissage de Colibri, chronométré :
 
 # %%
-step_batch = atelier.scale().pick(essai=2, cpu=8, gpu=64)
+step_batch = atelier.scale().pick(essai=2, cpu=4, gpu=64)
 
 
 # %% experiment="training_step"
