@@ -25,10 +25,15 @@ DEFAULTS = {"COURS_ECHELLE": "essai", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"
 for variable, value in (DEFAULTS | {"OMP_NUM_THREADS": "1"}).items():
     os.environ.setdefault(variable, value)
 
-LONG = ("test_house", "test_browser", "test_names", "test_carte_chapitres", "test_attaques", "test_faults", "test_seal")
+LONG = ("launch", "elsewhere", "browser", "names", "carte_chapitres", "attaques", "faults", "seal", "seal_places")
 """Les fichiers dont un seul essai dure parfois une minute : commencés tôt, aucun ne retarde la fin à lui seul."""
 
 STRICT = os.environ.get("COURS_STRICT") == "1"
+
+
+def plain(text: str) -> str:
+    """Le texte, ses espaces insécables en espaces ordinaires."""
+    return text.replace("\u00a0", " ").replace("\u202f", " ")
 
 
 def exige(program: str) -> str:
@@ -87,7 +92,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     Les fichiers de LONG passent devant.
     """
-    items.sort(key=lambda item: item.path.stem not in LONG)
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in LONG)
     slow = STRICT or os.environ.get("COURS_LENT") == "1"
     for item in items:
         if "lent" in item.keywords and not slow:

@@ -202,7 +202,3 @@ def products(course: Path) -> build.Products:
 
 def sources(notebook: nbformat.NotebookNode) -> dict[str, str]:
     return {cell.id: cell.source for cell in notebook.cells}
-
-
-def plain(text: str) -> str:
-    return text.replace("\u00a0", " ").replace("\u202f", " ")

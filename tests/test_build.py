@@ -13,14 +13,13 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, plain
 from safetensors.torch import load, save
 from scratch_chapter import (
     CHAPTER,
     NAME,
     course_fixture,  # noqa: F401
     edit,
-    plain,
     products,
     run,
     sources,

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import plain
 from scratch_chapter import (
     NAME,
     ROOT,
     course_fixture,  # noqa: F401
     edit,
-    plain,
     run,
 )
 

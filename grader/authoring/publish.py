@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import ast
+import io
 import json
 import shutil
+import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from hatchling.builders.wheel import WheelBuilder
 
 from grader import UserError
 from grader.authoring.chapters import Chapter, chapter_names, load_chapter
 from grader.authoring.rules import LEAK, distinctive_lines
-from grader.authoring.wheel import CARRIED, carried, files_under, wheel
 
+CARRIED = ("atelier", "assets", "course.toml")
+"""Ce que porte la roue (pyproject.toml)."""
 BESIDE = ("notebooks", "cours.py", "constraints.txt", "environment.yml", "README.md", "LICENSE")
 """Ce que l'étudiant reçoit à côté de la roue."""
 OPTIONAL = ("AGENTS.md",)
+PASSING = ("__pycache__", "*.pyc", ".*", "*.tmp")
+"""Ce que laissent les outils, et qui n'est pas du cours."""
 EDITABLE = "-e .[lab,enseignant]"
 """Comment environment.yml installe le dépôt ; chez l'étudiant, la roue en prend la place."""
 
@@ -25,16 +33,19 @@ def publish(root: Path, to: Path) -> list[Path]:
     if missing := [name for name in (*BESIDE, *CARRIED) if not (root / name).exists()]:
         raise UserError(f"Il manque à la racine du cours\u00a0: {', '.join(missing)}.")
     check_target(root, to)
-    beside = [path for name in (*BESIDE, *OPTIONAL) if (root / name).exists() for path in files_under(root, name)]
     chapters = [load_chapter(name, root) for name in chapter_names(root)]
     if not list((root / "notebooks").glob("*.ipynb")):
         raise UserError("notebooks/ est vide\u00a0: construisez d'abord les carnets (python -m grader build).")
-    if found := [leak for path in (*beside, *carried(root)) for leak in leaks(root, path, chapters)]:
+    name, data = wheel(root)
+    with zipfile.ZipFile(io.BytesIO(data)) as packed:
+        carried = {Path(inside): packed.read(inside) for inside in packed.namelist()}
+    present = [name for name in (*BESIDE, *OPTIONAL) if (root / name).exists()]
+    beside = {path: (root / path).read_bytes() for name in present for path in files_under(root, name)}
+    if found := [leak for path, content in (beside | carried).items() for leak in leaks(path, content, chapters)]:
         shown = "\n".join(f"  {text}" for text in found[:20])
         more = f"\n  … et {len(found) - 20} autres" if len(found) > 20 else ""
         raise UserError(f"Rien n'a été publié\u00a0: des réponses s'y trouveraient.\n{shown}{more}")
-    name, data = wheel(root)
-    files = {Path(name): data} | {path: (root / path).read_bytes() for path in beside}
+    files = {Path(name): data} | beside
     recipe = Path("environment.yml")
     files[recipe] = files[recipe].replace(EDITABLE.encode(), f"./{name}[lab]".encode())
     to.mkdir(parents=True, exist_ok=True)
@@ -45,6 +56,23 @@ def publish(root: Path, to: Path) -> list[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
     return sorted(files)
+
+
+def wheel(root: Path) -> tuple[str, bytes]:
+    """La roue du cours de ce dossier : son nom, ses octets ; la même source donne les mêmes octets."""
+    with tempfile.TemporaryDirectory() as folder:
+        (path,) = map(Path, WheelBuilder(str(root)).build(directory=folder, versions=["standard"]))
+        return path.name, path.read_bytes()
+
+
+def files_under(root: Path, name: str) -> Iterator[Path]:
+    """Un fichier, ou tous ceux d'un dossier, relatifs à `root` ; ni liens, ni fichiers de passage."""
+    top = root / name
+    for path in [top] if top.is_file() else sorted(top.rglob("*")):
+        relative = path.relative_to(root)
+        skipped = any(Path(part).match(pattern) for part in relative.parts for pattern in PASSING)
+        if not skipped and path.is_file() and not path.is_symlink():
+            yield relative
 
 
 def check_target(root: Path, to: Path) -> None:
@@ -65,10 +93,10 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
-def leaks(root: Path, path: Path, chapters: list[Chapter]) -> Iterator[str]:
+def leaks(path: Path, content: bytes, chapters: list[Chapter]) -> Iterator[str]:
     """Ce qui, dans un fichier, n'a pas à être chez l'étudiant."""
     try:
-        text = (root / path).read_text(encoding="utf-8")
+        text = content.decode("utf-8")
     except UnicodeDecodeError:
         return
     if path.suffix == ".ipynb":

@@ -1,4 +1,4 @@
-"""La maison : la racine, les versions, le sens des imports, et chaque façon de démarrer (ou non) le cours."""
+"""`cours.py` : chaque façon d'installer et de démarrer le cours, ou de n'y pas parvenir."""
 
 from __future__ import annotations
 
@@ -6,225 +6,23 @@ import ast
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import sysconfig
-import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, exige
+from conftest import ROOT, exige, plain
 
 from atelier.launch import environment, lab, main, parse, place
 from atelier.launch.environment import Stamp, Trouble
 from atelier.launch.place import Machine
-from grader.authoring import wheel
-from grader.authoring.publish import publish
+from grader.authoring.publish import publish, wheel
 from grader.bench import course as course_bench
-from grader.classroom.course import CONFIG, CONFIG_TEXT
-
-TOP_LEVEL = {
-    *("README.md", "LICENSE", "cours.py", "course.toml", "environment.yml", "pyproject.toml", "constraints.txt"),
-    *("notebooks", "atelier", "solutions", "grader", "colibri", "assets", "tests", ".ci"),
-    *(".gitignore", ".gitattributes", ".editorconfig", ".pre-commit-config.yaml"),
-    *("docs", ".github", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "AGENTS.md"),
-}
-
-
-def tracked() -> list[str]:
-    """Les fichiers du dépôt, ou du dossier si git n'est pas là."""
-    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip("ce dossier n'est pas un dépôt git : ses fichiers ne sont pas distingués des fichiers de passage")
-    return [name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
-
-
-# ── Les fichiers ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_the_top_level_is_what_the_design_names():
-    assert {name.split("/")[0] for name in tracked()} <= TOP_LEVEL
-
-
-def test_every_environment_variable_is_in_the_table():
-    table = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    read = re.compile(r"""(?:environ(?:\.get\(|\[)|UNSEALED = )["'](COURS_\w+)""")
-    sources = [ROOT / name for name in tracked() if name.endswith(".py")]
-    names = {name for path in sources for name in read.findall(path.read_text(encoding="utf-8"))}
-    private = {"COURS_SECRET"}  # un appât, dans les essais
-    assert names - private == set(re.findall(r"^\| `(COURS_\w+)`", table, re.MULTILINE))
-
-
-def test_the_workshop_reads_each_variable_in_one_place():
-    """`settings` seul ; ce que lance cours.py, qui est Python seul, en pose, et n'en lit pas."""
-    read = re.compile(r"""environ(?:\.get\(|\[)["']COURS_""")
-    sources = [ROOT / name for name in tracked() if re.fullmatch(r"atelier/.*\.py", name)]
-    code = {p: re.sub(r'("""|\'\'\').*?\1', "", p.read_text(encoding="utf-8"), flags=re.DOTALL) for p in sources}
-    assert [p.name for p, text in code.items() if read.search(text)] == ["settings.py"]
-
-
-def test_assets_stay_light():
-    total = sum((ROOT / name).stat().st_size for name in tracked() if name.startswith("assets/"))
-    assert total <= 45_000_000
-
-
-def test_no_package_registry_is_named():
-    # Écrits en morceaux, pour que ce fichier se lise lui-même.
-    hosts = ["py" + "pi.org", "python" + "hosted", "download.py" + "torch", "ana" + "conda.org", "registry.npm" + "js"]
-    hosts += ["deb." + "debian", "archive." + "ubuntu", "index" + "-url ", "conda.ana" + "conda"]
-    for name in tracked():
-        if Path(name).suffix in {".py", ".md", ".toml", ".yml", ".txt", ".ipynb", ".json", ".cfg", ""}:
-            text = (ROOT / name).read_text(encoding="utf-8", errors="replace")
-            assert not [host for host in hosts if host in text], name
-
-
-ROADS = {
-    "atelier": {"atelier"},
-    "atelier/judging": {"atelier.judging", "atelier.text"},
-    "solutions": {"atelier"},
-    "grader/jail/inside": {"atelier.judging"},
-    "colibri": {"colibri", "atelier", "grader"},
-}
-"""Dossier → ce qu'il importe du dépôt, à l'import. Le reste (grader) peut tout, sauf les essais."""
-ROOMS = {"atelier", "grader", "solutions", "tests", "colibri"}
-
-
-def imported(path: Path, everywhere: bool) -> list[tuple[int, str]]:
-    """Les modules importés par le fichier : (ligne, nom) ; everywhere : dans le corps des fonctions aussi."""
-    tree, found = ast.parse(path.read_text(encoding="utf-8")), []
-    for node in ast.walk(tree) if everywhere else tree.body:
-        if isinstance(node, ast.Import):
-            found += [(node.lineno, a.name) for a in node.names]
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            found += [(node.lineno, node.module or "")]
-    return found
-
-
-def test_imports_go_one_way():
-    """Les scripts solutions/*/measures.py, que rien n'importe, lisent leurs références par grader."""
-    for folder in ("atelier", "solutions", "grader", "colibri"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            place = path.relative_to(ROOT).as_posix()
-            room = max((r for r in ROADS if place.startswith(f"{r}/")), key=len, default="")
-            for line, name in imported(path, everywhere=room != "grader/jail/inside"):
-                if name.split(".")[0] not in ROOMS or path.match("solutions/*/measures.py"):
-                    continue
-                allowed = ROADS.get(room, ROOMS - {"tests"})
-                known = any(name == road or name.startswith(f"{road}.") for road in allowed)
-                assert known, f"{place}, ligne {line}, importe {name}"
-
-
-ONE_PLACE = {
-    r"time\.sleep\(": "grader/retries.py",  # attendre avant de recommencer
-    r"Struct\(|struct\.(?:un)?pack\w*\(\"<Q": "grader/jail/inside/framing.py",  # encadrer un message
-    r"from sqlalchemy import .*\b(?:insert|update)\b": "grader/classroom/ledger.py",  # écrire dans la base
-    r"os\.replace\(": "atelier/paths.py",  # écrire d'un coup
-}
-"""Ce qui ne s'écrit que dans un module, dans grader et atelier/paths.py (le banc d'essai, lui, attend un serveur)."""
-
-
-@pytest.mark.parametrize("pattern", ONE_PLACE)
-def test_one_idea_has_one_place(pattern):
-    files = [ROOT / "atelier/paths.py", *(ROOT / "grader").rglob("*.py")]
-    places = {path.relative_to(ROOT).as_posix() for path in files if re.search(pattern, path.read_text("utf-8"))}
-    assert places - {"grader/bench/course.py"} == {ONE_PLACE[pattern]}
-
-
-def test_the_house_needs_nothing_but_python():
-    files = [
-        ROOT / "cours.py",
-        ROOT / "atelier/__init__.py",
-        ROOT / "atelier/text.py",
-        *sorted((ROOT / "atelier/launch").glob("*.py")),
-    ]
-    for path in files:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            for name in names:
-                assert name.split(".")[0] in sys.stdlib_module_names | {"atelier"}, f"{path.name} importe {name}"
-
-
-# ── Les versions ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def normal(name: str) -> str:
-    """Nom d'un paquet, écrit comme pip les compare."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def pins() -> dict[str, str]:
-    """constraints.txt : paquet → version."""
-    lines = [line.strip() for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()]
-    kept = [line for line in lines if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9A-Za-z.]*", line) for line in kept), (
-        "une version exacte par ligne"
-    )
-    return {normal(name): version for name, version in (line.split("==") for line in kept)}
-
-
-def asked() -> dict[str, str]:
-    """pyproject.toml : paquet → borne."""
-    groups = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    lines = environment.requirements(ROOT, tuple(groups))
-    return {normal(re.split(r"[<>=]", line, maxsplit=1)[0]): line for line in lines}
-
-
-def test_every_package_asked_for_is_pinned_within_its_bound():
-    from packaging.requirements import Requirement
-
-    exact = pins()
-    for name, line in asked().items():
-        assert name in exact, f"{name} est demandé par pyproject.toml et absent de constraints.txt"
-        assert Requirement(line).specifier.contains(exact[name]), f"{line} n'admet pas {exact[name]}"
-
-
-def test_everything_installed_here_is_pinned():
-    if Path(sys.prefix) != ROOT / ".venv":
-        pytest.skip("ces tests ne tournent pas dans l'environnement de cours.py (.venv)")
-    from importlib.metadata import distributions
-
-    exact = pins()
-    # Ce dossier seulement : setuptools, une fois chargé, montre aussi les paquets qu'il contient.
-    here = [sysconfig.get_path("purelib")]
-    found = {normal(d.name): d.version.split("+")[0] for d in distributions(path=here)}
-    wrong = {name: version for name, version in found.items() if name != "pip" and exact.get(name) != version}
-    assert not wrong, "installés et non fixés dans constraints.txt"
-
-
-def test_conda_installs_the_same_thing():
-    import yaml
-
-    recipe = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
-    *plain, packages = recipe["dependencies"]
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert plain[0] == "python" + project["requires-python"] + ",<3.14"
-    assert plain[1:] == ["pip"]
-    assert packages == {"pip": ["-c constraints.txt", "-e .[lab,enseignant]"]}
-    assert {"lab", "enseignant"} <= set(project["optional-dependencies"])
-
-
-def test_setting_up_follows_the_package_list_and_nothing_else(tmp_path):
-    for name in ("pyproject.toml", "constraints.txt"):
-        shutil.copy(ROOT / name, tmp_path)
-    first = environment.fingerprint(tmp_path)
-    project = tmp_path / "pyproject.toml"
-    project.write_text(
-        project.read_text(encoding="utf-8").replace("line-length = 120", "line-length = 100"), encoding="utf-8"
-    )
-    assert environment.fingerprint(tmp_path) == first
-    project.write_text(project.read_text(encoding="utf-8").replace('"tqdm>=', '"tqdm>=9'), encoding="utf-8")
-    second = environment.fingerprint(tmp_path)
-    with open(tmp_path / "constraints.txt", "a", encoding="utf-8") as constraints:
-        constraints.write("ajout==1.0\n")
-    assert len({first, second, environment.fingerprint(tmp_path)}) == 3
-
 
 # ── La ligne de commande ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -245,11 +43,6 @@ def cours(
     )
 
 
-def plain(text: str) -> str:
-    """Le texte, ses espaces insécables en espaces ordinaires."""
-    return text.replace("\u00a0", " ").replace("\u202f", " ")
-
-
 def says(done: subprocess.CompletedProcess, *words: str) -> None:
     """Le programme s'est arrêté en le disant, sans trace."""
     text = plain(done.stdout + done.stderr)
@@ -266,7 +59,8 @@ def light_wheel(tmp_path_factory) -> Path:
     shutil.copytree(ROOT / "atelier", root / "atelier")
     for name in ("course.toml", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, root)
-    name, data = wheel.wheel(root)
+    (root / "assets").mkdir()
+    name, data = wheel(root)
     (root / name).write_bytes(data)
     return root / name
 
@@ -387,7 +181,7 @@ def test_a_new_publication_replaces_the_workshop_without_network(house, light_wh
     shutil.copytree(light_wheel.parent, renewed := tmp_path / "source")
     with open(renewed / "course.toml", "a", encoding="utf-8") as course:
         course.write("\nnouveau = true\n")
-    place.wheel(house).write_bytes(wheel.wheel(renewed)[1])
+    place.wheel(house).write_bytes(wheel(renewed)[1])
     before = Stamp("l'ancienne roue", ("lab",), a_version(), str(house))
     environment.write_stamp(house / ".venv", before)
     done = cours("--no-open", cwd=house, **NO_NETWORK)
@@ -654,120 +448,6 @@ def test_the_lab_configuration_is_french_and_shipped():
     overrides = json.loads((shipped / "labconfig/default_setting_overrides.json").read_text(encoding="utf-8"))
     assert overrides["@jupyterlab/translation-extension:plugin"]["locale"] == "fr_FR"
     assert shipped == ROOT / "atelier/launch/jupyter" and (shipped / "noyau.py").is_file()
-
-
-# ── Pour de vrai ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-DRIVER = """
-import json, re, sys, nbformat
-from nbclient import NotebookClient
-
-def answered(notebook):  # à chaque exercice, une réponse qui ne rend rien
-    for cell in notebook.cells:
-        cell.source = re.sub(r"raise NotImplementedError\\(.*\\)", "pass", cell.source)
-    return notebook
-
-def run(notebook, folder):
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": folder}}).execute()
-    return notebook
-
-path, folder = sys.argv[1:]
-nbformat.write(run(answered(nbformat.read(path, as_version=4)), folder), path)
-code = '''import os
-os.chdir("/")
-from atelier import journal, paths, state
-print(paths.root(), state.folder(), sum(e["tries"] for e in journal.read()["exercises"].values()), sep=chr(10))'''
-again = run(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)]), folder)
-print(again.cells[0].outputs[0].text)
-"""
-"""Exécute un carnet de haut en bas, puis, dans un noyau neuf, dit où est l'atelier et ce qu'il a retenu."""
-
-
-@pytest.fixture(scope="module")
-def elsewhere(tmp_path_factory) -> Path:
-    """Le Python d'un autre environnement : les bibliothèques d'ici, et l'atelier par `pip install ADRESSE`."""
-    folder = tmp_path_factory.mktemp("ailleurs") / "env"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    (environment.packages_of(folder) / "ici.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
-    python = environment.python_of(folder)
-    pip = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-deps", "--no-index"]
-    subprocess.run([*pip, ROOT], check=True)
-    return python
-
-
-@pytest.mark.parametrize("chapter", [pytest.param("ch1_rappel_gpt2", marks=pytest.mark.lent), "ch3_quantification"])
-def test_a_notebook_alone_in_an_empty_folder_works_and_survives_a_restart(elsewhere, tmp_path, chapter):
-    shutil.copy(ROOT / "notebooks" / f"{chapter}.ipynb", tmp_path / "copie.ipynb")
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("COURS_", "PYTHONPATH"))}
-    env |= {"COURS_ECHELLE": "essai", "OMP_NUM_THREADS": "1"}
-    line = [elsewhere, "-c", DRIVER, tmp_path / "copie.ipynb", str(tmp_path)]
-    done = subprocess.run(line, cwd="/", env=env, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
-    where, kept, tries = done.stdout.split("\n")[:3]
-    assert Path(where).is_relative_to(elsewhere.parent.parent) and kept == str(tmp_path / ".atelier")
-    notebook = json.loads((tmp_path / "copie.ipynb").read_text(encoding="utf-8"))
-    asked = [c for c in notebook["cells"] if c["metadata"].get("nbgrader", {}).get("grade")]
-    assert int(tries) == len(asked) > 5
-    wrong = {o["ename"] for c in notebook["cells"] if c not in asked for o in c.get("outputs", []) if "ename" in o}
-    assert not wrong, "seul un exercice pas encore écrit s'arrête"
-
-
-CONFIG_DRIVER = """
-import json, sys
-from traitlets.config.loader import PyFileConfigLoader
-config = PyFileConfigLoader("nbgrader_config.py", path=sys.argv[1]).load_config()
-import atelier
-print(json.dumps([config.Autograde, config.CourseDirectory.course_id, atelier.__file__]))
-"""
-
-
-@pytest.mark.parametrize("case", ["ici", "parti", "sans course.toml", "course.toml illisible", "COURS_RACINE fausse"])
-def test_the_config_of_a_course_warns_and_never_stops(elsewhere, tmp_path, case):
-    """Le fichier que lit le serveur Jupyter d'un enseignant, là où l'atelier est installé et le dépôt ailleurs."""
-    root, variables = ROOT, {}
-    if case == "parti":
-        root = tmp_path / "parti"
-    elif case == "COURS_RACINE fausse":
-        variables = {"COURS_RACINE": str(tmp_path / "nulle part")}
-    elif case != "ici":
-        root = tmp_path / "dépôt"
-        for name in ("atelier", "grader"):
-            shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-        if case == "course.toml illisible":
-            (root / "course.toml").write_bytes(b"\xff title = ")
-    (tmp_path / CONFIG).write_text(CONFIG_TEXT.format(root=str(root), course_id="essai"), encoding="utf-8")
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("COURS_", "PYTHONPATH"))} | variables
-    line = [elsewhere, "-c", CONFIG_DRIVER, str(tmp_path)]
-    done = subprocess.run(line, cwd="/", env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    autograde, name, beside = json.loads(done.stdout)
-    assert name == "essai" and autograde["exporter_class"] == "grader.classroom.nbglue.TolerantExporter"
-    if case == "parti":
-        assert f"encore dans {root}" in plain(done.stderr) and CONFIG in done.stderr
-        assert Path(beside).is_relative_to(elsewhere.parent.parent)
-    else:
-        assert not done.stderr and "grader.classroom.nbglue.GradeCells" in autograde["autograde_preprocessors"]
-        assert Path(beside).is_relative_to(root), "l'atelier d'à côté, non celui de la roue"
-
-
-@pytest.mark.parametrize("cwd", ["/", "atelier", "grader/classroom"])
-def test_the_teacher_s_command_works_from_anywhere(cwd):
-    env = {k: v for k, v in os.environ.items() if not k.startswith(("COURS_", "PYTHONPATH"))}
-    line = [sys.executable, "-m", "grader", "build", "ch3_inconnu"]
-    done = subprocess.run(line, cwd=ROOT / cwd, env=env, capture_output=True, text=True)
-    assert done.returncode == 2 and "Chapitre inconnu" in plain(done.stderr), done.stderr
-
-
-def test_a_wrong_course_folder_is_a_sentence(tmp_path):
-    line = [sys.executable, "-m", "grader", "build", "--check"]
-    env = {**os.environ, "COURS_RACINE": str(tmp_path / "nulle part")}
-    done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "COURS_RACINE" in done.stderr
-    (tmp_path / "course.toml").write_text("title =", encoding="utf-8")
-    env["COURS_RACINE"] = str(tmp_path)
-    done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "course.toml ne se lit pas" in plain(done.stderr)
 
 
 @pytest.mark.lent
