@@ -11,21 +11,17 @@ from pathlib import Path
 
 import pytest
 from essai import NAME, SOLVED, as_bytes, filled
-from nbconvert.exporters import HTMLExporter
-from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from nbgrader.api import Gradebook
 from nbgrader.plugins import CsvExportPlugin
-from traitlets.config import Config
 
 from grader import UserError
 from grader.__main__ import main
-from grader.classroom.course import Course, configure, prepare
+from grader.classroom.course import Course, prepare
 from grader.classroom.marking import Marked, mark
-from grader.classroom.marks import CellMark, decimal, out_of, points_text, read_marks
+from grader.classroom.marks import CellMark, points_text, read_marks
 from grader.classroom.nbglue import assignment
 from grader.report.analysis import read_sheet
-from grader.report.feedback import Feedback, written_in
+from grader.report.feedback import Feedback
 
 PLUGIN = '''
 from nbgrader.plugins import BasePlugin
@@ -452,72 +448,6 @@ def test_a_copy_without_its_mark_gets_no_page_and_a_reason(course, capsys):
     said = capsys.readouterr().out
     assert "bo\u00a0: sa note n'est pas dans la base" in said and "cy\u00a0: sa copie corrigée est illisible" in said
     assert not page(course, "bo") and not page(course, "cy") and page(course, "di")
-
-
-def everything() -> NotebookNode:
-    """Un carnet corrigé où il y a de tout, et où chaque texte essaie d'être une balise."""
-    answer = new_code_cell(
-        "def spread(x):\n    return '<b>'  # <i>", outputs=[new_output("stream", text="<u>\x1b[31mx")]
-    )
-    error = new_output("error", ename="<s>", evalue="<s>", traceback=["\x1b[0;31m<s>", "<s>"])
-    figure = {"image/png": "iVBORw0K\nGgo=", "text/plain": "<q>"}
-    answer.outputs += [
-        error,
-        new_output("display_data", data=figure),
-        new_output("display_data", {"text/plain": "<q>"}),
-    ]
-    answer.metadata.nbgrader = {"solution": True, "grade_id": "spread", "comment": "**vu**"}
-    graded = new_code_cell("check(spread)", outputs=[new_output("stream", text="✗ <a> & <a>")])
-    graded.outputs.append(new_output("execute_result", data={"text/plain": "1.4"}))
-    graded.metadata.nbgrader = {"grade": True, "grade_id": "test_spread", "score": 1.4, "points": 3.0, "remark": "<em>"}
-    return new_notebook(cells=[new_markdown_cell("# Titre\n\n`<p>` $x<y$"), answer, graded])
-
-
-def test_the_page_of_feedback_is_ours_and_escapes_all_it_shows():
-    """Aussi ce que le gabarit demande à nbconvert : un filtre qui change de nom, ou de sens, se voit ici."""
-    config = Config()
-    configure(config, Path("absent"))
-    about = {
-        "title": "<h6>",
-        "out_of": out_of,
-        "decimal": decimal,
-        "score": 2.25,
-        "max_score": 6.0,
-        "late_penalty": 2.0,
-    }
-    about |= {"fingerprint": "a" * 32, "remarks": ["<dd>"]}
-    resources = {"nbgrader": about, "metadata": {"name": "x", "path": ""}}
-    text, _ = HTMLExporter(config=config).from_notebook_node(everything(), resources)
-    body = text[text.index("<body>") :]
-    assert {tag for tag in re.findall(r"<([a-z0-9]+)", body)} == {
-        *("body", "header", "h1", "p", "b", "table", "tr", "td", "a", "main", "div", "code", "section", "span", "pre"),
-        *("img", "strong"),
-    }
-    for shown in (
-        "&lt;h6&gt;",
-        "&lt;dd&gt;",
-        "&lt;u&gt;",
-        "&lt;s&gt;",
-        "&lt;q&gt;",
-        "✗ &lt;a&gt; &amp;",
-        "&lt;em&gt;",
-        "&lt;p",
-    ):
-        assert shown in body, shown
-    for shown in (
-        "2,25\u00a0/\u00a06",
-        "1,40",
-        "/\u00a03,00",
-        "−2,00",
-        "<strong>vu</strong>",
-        'class="k">def<',
-        "ansi-red-fg",
-    ):
-        assert shown in body, shown
-    assert 'src="data:image/png;base64,iVBORw0KGgo="' in body and "1.4" not in body and "check(spread)" not in body
-    assert (
-        re.search(r'<script defer="" src="https://[^"]*mathjax[^"]*"', text) and written_in(text.encode()) == "a" * 32
-    )
 
 
 # ── Une remarque sur toute la copie ──────────────────────────────────────────────────────────────────────────────────
