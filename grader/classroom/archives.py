@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from atelier.text import NEWLINE, legible
+from atelier.text import NEWLINE, legible, number
 from grader import UserError
 
 MAX_FILES = 200_000
@@ -171,7 +171,7 @@ class Unpacking:
                 if stat.S_ISLNK(entry.external_attr >> 16):
                     self.refuse(mine, "lien symbolique, ignoré")
                 elif entry.file_size > RATIO_BYTES and entry.file_size > MAX_RATIO * max(entry.compress_size, 1):
-                    self.refuse(mine, f"plus de {self.limit_text()} Mo" if entry.file_size > self.limit else BOMB)
+                    self.refuse(mine, f"plus de {self.limit_text()}" if entry.file_size > self.limit else BOMB)
                 else:
                     try:
                         with archive.open(entry) as stream:
@@ -259,7 +259,7 @@ class Unpacking:
             self.found.append(item)
             return
         if size > self.limit:
-            self.refuse(origin, f"plus de {self.limit_text()} Mo")
+            self.refuse(origin, f"plus de {self.limit_text()}")
             return
         if keep is None:
             keep = self.copy(origin, head, stream, budget)
@@ -288,7 +288,7 @@ class Unpacking:
             budget.bytes -= size
         problem = ""
         if size > self.limit:
-            problem = f"plus de {self.limit_text()} Mo"
+            problem = f"plus de {self.limit_text()}"
         elif self.left < 0 or (budget is not None and budget.bytes < 0):
             problem = "l'archive se déploie sur trop d'octets, ce fichier n'a pas été lu"
         if problem:
@@ -323,8 +323,8 @@ class Unpacking:
         if len(self.found) == before:
             self.refuse(origin, "archive vide")
 
-    def limit_text(self) -> int:
-        return self.limit // 1024**2
+    def limit_text(self) -> str:
+        return number(self.limit / 2**20, unit="Mio")
 
 
 BOMB = "fichier démesuré une fois décompressé"

@@ -65,13 +65,13 @@ c.CourseDirectory.root = str(Path(__file__).resolve().parent)
 """
 
 VALIDATOR_TEXTS = {
-    "failed_warning": "{num_failed} cellule(s) de vérification échouent\u00a0: "
-    "rendu ainsi, le carnet n'aura pas tous les points.\n",
-    "passed_warning": "{num_passed} cellule(s) de vérification passent.\n",
-    "changed_warning": "{num_changed} cellule(s) de vérification ont été modifiées\u00a0: "
-    "ce qui passe ici peut échouer à la correction.\n",
-    "type_changed_warning": "{num_changed} cellule(s) ont changé de genre\u00a0: "
-    "ce qui passe ici peut échouer à la correction.\n",
+    "failed_warning": "Cellules de vérification qui échouent\u00a0: {num_failed}. "
+    "Rendu ainsi, le carnet n'aura pas tous les points.\n",
+    "passed_warning": "Cellules de vérification qui passent\u00a0: {num_passed}.\n",
+    "changed_warning": "Cellules de vérification modifiées\u00a0: {num_changed}. "
+    "Ce qui passe ici peut échouer à la correction.\n",
+    "type_changed_warning": "Cellules dont le genre a changé\u00a0: {num_changed}. "
+    "Ce qui passe ici peut échouer à la correction.\n",
 }
 """Ce que dit le bouton Validate."""
 
