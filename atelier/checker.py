@@ -219,7 +219,7 @@ def _cell_value(cell: Any) -> Any:
 
 
 def _points(declaration: Mapping[str, Any]) -> str:
-    return plural(declaration["points"], "point")
+    return plural(declaration["points"], "point") + (" de bonus" if declaration["stars"] == 3 else "")
 
 
 def _hint_line(target: _Target) -> str:

@@ -158,7 +158,7 @@ def progress(chapter: str = "") -> None:
         rows = [
             [
                 f"{DONE if is_passed(state, name, id) else TODO} {id}",
-                number(e["points"]),
+                number(e["points"]) + (" de bonus" if _is_bonus(e) else ""),
                 number(e["minutes"], unit="min"),
                 "★" * e["stars"],
                 f"{hints_opened(state, name, id)} sur {len(e['hints'])}",
@@ -176,20 +176,26 @@ def progress(chapter: str = "") -> None:
     )
 
 
+def _is_bonus(exercise: dict[str, Any]) -> bool:
+    """Un approfondissement : ses points s'ajoutent, sans que la note passe le maximum."""
+    return exercise["stars"] == 3
+
+
 def _chapter_row(state: State, chapter: str, title: str, pack: dict[str, Any] | None) -> list[str]:
     from atelier.text import number
 
     exercises, quizzes = (pack["exercises"], pack["quizzes"]) if pack else ({}, {})
     done = [id for id in exercises if is_passed(state, chapter, id)]
     marks = DONE * len(done) + TODO * (len(exercises) - len(done))
-    points = number(sum(exercises[id]["points"] for id in done))
-    total = number(sum(e["points"] for e in exercises.values()))
+    points = number(sum(exercises[id]["points"] for id in done if not _is_bonus(exercises[id])))
+    total = number(sum(e["points"] for e in exercises.values() if not _is_bonus(e)))
+    more = sum(exercises[id]["points"] for id in done if _is_bonus(exercises[id]))
     understood = sum(bool(state["quizzes"].get(f"{chapter}/{q}", {}).get("correct")) for q in quizzes)
     hints = sum(min(hints_opened(state, chapter, id), len(e["hints"])) for id, e in exercises.items())
     return [
         title,
         f"{len(done)} sur {len(exercises)} {marks}" if exercises else "—",
-        f"{points} sur {total}" if exercises else "—",
+        f"{points} sur {total}" + (f", {number(more)} de bonus" if more else "") if exercises else "—",
         f"{hints} sur {sum(len(e['hints']) for e in exercises.values())}" if exercises else "—",
         f"{understood} sur {len(quizzes)}" if quizzes else "—",
     ]

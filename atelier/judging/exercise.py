@@ -117,7 +117,8 @@ class Misconception:
 class Exercise:
     """Déclaration d'un exercice noté (DESIGN §2).
 
-    points : sur le barème du chapitre. minutes : durée prévue. stars : 1 à 3 (3 = « approfondissement »).
+    points : sur le barème du chapitre. minutes : durée prévue. stars : 1 à 3 ; 3 est un « approfondissement », dont
+    les points sont un bonus : ils s'ajoutent aux autres sans jamais faire passer la note au-dessus du maximum.
     hints : de la question à la formule, 2 à 4 marches. groups : part des points de chaque groupe de cas, dans
     l'ordre, la première étant le groupe courant ; la somme vaut 1.
     draw : (Draw, groupe) → entrées d'un cas. Avec la sonde `call`, les valeurs sont passées dans l'ordre, par
@@ -148,6 +149,16 @@ class Exercise:
             raise ValueError(f"les parts des groupes doivent faire 1, pas {sum(self.groups.values())}")
         if not 2 <= len(self.hints) <= 4:
             raise ValueError("une échelle d'indices compte 2 à 4 marches")
+
+    @property
+    def bonus(self) -> float:
+        """Ses points, s'il est un approfondissement ; sinon 0."""
+        return self.points if self.stars == 3 else 0.0
+
+    @property
+    def required(self) -> float:
+        """Ses points dans le maximum du chapitre : 0 pour un approfondissement."""
+        return self.points - self.bonus
 
     def draw_cases(self, exercise_id: str, seed: int, count: int) -> list[tuple[str, Inputs]]:
         """`count` cas par groupe, (groupe, entrées), rejouables à partir de la graine."""

@@ -48,6 +48,7 @@ class Products:
     solved: NotebookNode | None = None
     pack: tuple[str, bytes] = ("", b"")
     points: float = 0
+    bonus: float = 0
     exercises: int = 0
     lines: dict[str, int] = field(default_factory=dict)
     """Identifiant de cellule → ligne de chapter.py, pour situer une erreur d'exécution."""
@@ -133,7 +134,8 @@ def build_chapter(name: str, root: Path) -> Products:
     products.solved, products.lines = source_notebook(chapter)
     products.student = student_notebook(products.solved)
     products.exercises = len(cases)
-    products.points = sum(chapter.exercises[id].points for id in cases)
+    products.points = sum(chapter.exercises[id].required for id in cases)
+    products.bonus = sum(chapter.exercises[id].bonus for id in cases)
     return products
 
 
@@ -162,7 +164,7 @@ def source_notebook(chapter: Chapter) -> tuple[NotebookNode, dict[str, int]]:
     for cell in chapter.cells:
         metadata = {"tags": list(cell.tags)} if cell.tags else {}
         if cell.kind == "exercise":
-            points = chapter.exercises[cell.id].points
+            points = chapter.exercises[cell.id].required
             add("code", cell.source, cell.id, cell.line, nbgrader=_grading(cell.id, solution=True), **metadata)
             test = _grading(f"test_{cell.id}", grade=True, locked=True, points=points)
             # « Exécuter tout » passe outre un exercice qui reste à écrire.
@@ -256,9 +258,10 @@ def summary(products: Products, root: Path) -> str:
     assert products.student is not None and products.solved is not None
     student, *_ = product_paths(products.name, root)
     size = max(1, round(sum(map(len, products.pack)) / 1000))
+    bonus = f" et {number(products.bonus)} de bonus" if products.bonus else ""
     line = (
         f"{student.relative_to(root).as_posix()} : {plural(len(products.student.cells), 'cellule')}, "
-        f"{plural(products.exercises, 'exercice')}, {plural(products.points, 'point')} ; paquet {size} ko"
+        f"{plural(products.exercises, 'exercice')}, {plural(products.points, 'point')}{bonus} ; paquet {size} ko"
     )
     waiting = sum(cell.cell_type == "code" and cell.execution_count is None for cell in products.solved.cells)
     if waiting:

@@ -225,8 +225,9 @@ def read_quizzes(text: str) -> dict[str, tuple[Quiz, int]]:
 
 def heading(id: str, exercise: Exercise) -> str:
     """Le titre d'un exercice : « ### ✎ Exercice : `double` · 2 points · 10 minutes »."""
-    optional = " · approfondissement" if exercise.stars == 3 else ""
-    points = plural(exercise.points, "point")
+    points, optional = plural(exercise.points, "point"), ""
+    if exercise.bonus:
+        points, optional = f"{points} de bonus", " · approfondissement ★"
     return typeset(f"### ✎ Exercice : `{id}` · {points} · {exercise.minutes} minutes{optional}")
 
 

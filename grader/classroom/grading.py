@@ -443,6 +443,11 @@ def confirmed(run: Callable[[Sequence[Task], bool], Report], tasks: Sequence[Tas
     return report
 
 
+def worth(chapter: Chapter, points: Mapping[str, float]) -> dict[str, float]:
+    """Ce que vaut chaque exercice. points : le barème de nbgrader, où un approfondissement (★) vaut 0."""
+    return {id: value or chapter.exercises[id].bonus for id, value in points.items()}
+
+
 def grade_refused(chapter: Chapter, points: Mapping[str, float], reason: str) -> list[Result]:
     """Note une copie illisible : zéro partout, et pourquoi."""
     return [refused(id, points[id], reason) for id in chapter.exercises]

@@ -133,6 +133,7 @@ class Ledger:
         blank = {"auto_score": None, "needs_manual_grade": True}
         self._upsert(Grade, notebook, self.graded_ids.values(), blank, grades)
         self._upsert(Comment, notebook, self.solution_ids.values(), {"auto_comment": None}, comments)
+        self._cut_bonus(notebook)
         self._late(student, submission, notebook)
 
     def _upsert(self, table: Any, notebook: str, cells: Iterable[str], blank: Mapping, found: Mapping) -> None:
@@ -149,6 +150,31 @@ class Ledger:
         missing = [cell for cell in cells if cell not in known]
         if new := [{"id": new_uuid(), "cell_id": cell, **always, **found.get(cell, {})} for cell in missing]:
             db.execute(insert(table), new)
+
+    def _cut_bonus(self, notebook: str) -> None:
+        """Ôte aux approfondissements (les cellules qui valent 0) ce qui ferait passer la note au-dessus du maximum.
+
+        C'est un crédit négatif : la cellule garde ses points, et le total de nbgrader est la note.
+        """
+        worth = {self.graded_ids[name]: cell.points for name, cell in self.cells.items() if cell.points is not None}
+        if all(worth.values()):
+            return
+        db = self.book.db
+        columns = (Grade.id, Grade.cell_id, Grade.auto_score, Grade.manual_score, Grade.extra_credit)
+        rows = {row.cell_id: row for row in db.execute(select(*columns).where(Grade.notebook_id == notebook))}
+        given = {cell: row.auto_score if row.manual_score is None else row.manual_score for cell, row in rows.items()}
+        by_hand = {
+            cell: max(0.0, row.extra_credit or 0.0) if not worth[cell] else row.extra_credit or 0.0
+            for cell, row in rows.items()
+        }
+        room = sum(worth.values()) - sum((given[cell] or 0.0) + by_hand[cell] for cell in rows if worth[cell])
+        changes = []
+        for cell in (cell for cell in worth if cell in rows and not worth[cell]):
+            score = (given[cell] or 0.0) + by_hand[cell]
+            kept = min(score, max(0.0, room))
+            room -= kept
+            changes.append({"id": rows[cell].id, "extra_credit": by_hand[cell] + kept - score or None})
+        db.execute(update(Grade), changes)
 
     def _submission(self, student: str, timestamp: datetime | None) -> tuple[str, str]:
         """Identifiants de la remise et de son carnet dans la base ; créés s'il le faut."""

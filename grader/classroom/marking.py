@@ -22,10 +22,10 @@ from atelier.paths import write_atomically
 from atelier.text import NBSP, THIN, grid, legible, number, plural
 from grader import UserError
 from grader.classroom.course import Course
-from grader.classroom.grading import VERDICTS, Result, fresh_seed, grade_refused
+from grader.classroom.grading import VERDICTS, Result, fresh_seed, grade_refused, worth
 from grader.classroom.jobs import Failed, Graded, Job, Pool, Processes, Setup
 from grader.classroom.ledger import PenaltyError
-from grader.classroom.marks import CopyMarks, out_of, sentence
+from grader.classroom.marks import CopyMarks, out_of, points_when_graded, sentence
 from grader.classroom.nbglue import Assignment, assignment, blank_copy, open_apart
 from grader.classroom.people import People, slug
 from grader.classroom.record import Recorder, entries, follows_nbgrader, read_graded, render
@@ -41,6 +41,7 @@ class Marked:
     """Ce qu'un devoir corrigé a donné. results : étudiant → notes ; remarks : étudiant → ce qu'il faut savoir."""
 
     assignment: str
+    max_score: float = 0.0
     results: dict[str, list[Result]] = field(default_factory=dict)
     remarks: dict[str, list[str]] = field(default_factory=dict)
     unsaved: list[str] = field(default_factory=list)
@@ -74,7 +75,7 @@ class Marked:
         cell = copy.cells.get(result.exercise) if copy else None
         said = [fields["message"]]
         if copy and cell:
-            fields |= {"score": cell.score, "max_score": cell.max_score}
+            fields |= {"score": cell.score, "max_score": cell.max_score or result.max_score}
             said += [sentence(cell.difference), sentence(copy.lateness)]
         if student in self.unsaved:
             fields["score"] = cell.score if cell else 0.0
@@ -85,7 +86,7 @@ class Marked:
         """(points, barème) d'une copie, pénalité de retard comprise."""
         if copy := self.marks.get(student):
             return copy.score, copy.max_score
-        return 0.0, sum(r.max_score for r in self.results[student])
+        return 0.0, self.max_score
 
     @property
     def refused(self) -> list[str]:
@@ -115,12 +116,17 @@ def mark(
             f"Relancez «\u00a0python -m grader init {course.folder}\u00a0», ou revenez à la version publiée."
         )
     students = chosen(course, name, only)
-    marked = Marked(name)
+    marked = Marked(name, max_score=sum(points.values()))
     start = time.monotonic()
     with Recorder(course, name) as recorder:
         recorder.forget_english()
         setup = Setup(
-            name, given.fingerprint, points, recorder.cells, recorder.kernelspec, fresh_seed() if seed is None else seed
+            name,
+            given.fingerprint,
+            worth(given.chapter, points),
+            recorder.cells,
+            recorder.kernelspec,
+            fresh_seed() if seed is None else seed,
         )
         batch = Batch(course, given, recorder, marked, redo or seed is not None)
         if pool is None:
@@ -188,7 +194,10 @@ class Batch:
         if not same or about.get("chapter") != self.given.fingerprint or (job.refused and not about.get("refused")):
             return False
         results = [Result.from_data(data) for data in about["results"]]
-        if {r.exercise: r.max_score for r in results} != self.points():
+        points = self.points()
+        if {r.exercise: r.max_score for r in results} != worth(self.given.chapter, points):
+            return False
+        if notebook is not None and points_when_graded(notebook) != points:  # un exercice devenu, ou plus, un bonus
             return False
         try:
             if notebook is not None and self.outdated(student, results):
@@ -205,13 +214,18 @@ class Batch:
         cells = self.recorder.cells.items()
         return {name.removeprefix("test_"): cell.points for name, cell in cells if cell.points is not None}
 
+    def refused(self, reason: str) -> list[Result]:
+        return grade_refused(self.given.chapter, worth(self.given.chapter, self.points()), reason)
+
     def outdated(self, student: str, results: list[Result]) -> bool:
         """Vrai si la base n'a pas encore ces notes, cette date de remise ou la pénalité qu'elles demandent."""
         copy = self.recorded.get(student)
         if copy is None or {id: cell.auto for id, cell in copy.cells.items()} != {r.exercise: r.score for r in results}:
             return True
         timestamp = self.recorder.timestamp(student)
-        return (timestamp is not None and timestamp != copy.timestamp) or self.recorder.penalty_changed(copy)
+        if timestamp is not None and timestamp != copy.timestamp:
+            return True
+        return copy.excess_changed or self.recorder.penalty_changed(copy)
 
     def say_differences(self) -> None:
         """Relit les notes de la base, et dit ce qui les sépare de la correction automatique."""
@@ -255,7 +269,7 @@ class Batch:
         self.marked.unsaved.append(student)
         self.marked.remark(student, f"NOTE NON ENREGISTRÉE, {problem}")
         reason = f"la correction a échoué ({problem})"
-        self.marked.results[student] = results or grade_refused(self.given.chapter, self.points(), reason)
+        self.marked.results[student] = results or self.refused(reason)
         self.bar.update()
 
 

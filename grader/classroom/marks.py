@@ -40,7 +40,9 @@ def decimal(value: float | None) -> str:
 
 
 def out_of(score: float, max_score: float) -> str:
-    """« 10,5 / 11 »."""
+    """« 10,5 / 11 » ; « 2 points de bonus » pour ce qui ne compte pas dans le maximum."""
+    if not max_score:
+        return f"{plural(round(score, 2), 'point')} de bonus"
     return number(round(score, 2), 12, unit=f"/{NBSP}{points_text(max_score)}")
 
 
@@ -51,7 +53,11 @@ def sentence(text: str) -> str:
 
 @dataclass(frozen=True)
 class CellMark:
-    """La note d'un exercice. auto, manual : None si personne n'en a mis ; review : à revoir à la main."""
+    """La note d'un exercice. auto, manual : None si personne n'en a mis ; review : à revoir à la main.
+
+    Un approfondissement a un max_score de 0 : ses points sont un bonus. cut : ce qui en est ôté dans le total de la
+    copie, qui ne dépasse pas le maximum.
+    """
 
     score: float
     max_score: float
@@ -59,6 +65,7 @@ class CellMark:
     manual: float | None
     extra: float
     review: bool
+    cut: float = 0.0
 
     @property
     def by_hand(self) -> bool:
@@ -94,6 +101,14 @@ class CopyMarks:
     def score(self) -> float:
         """Le total que `nbgrader export` donne : jamais sous zéro."""
         return max(0.0, self.raw - self.penalty)
+
+    @property
+    def excess_changed(self) -> bool:
+        """Vrai si ce qui est ôté aux bonus n'est plus ce qu'il faudrait : une note à la main a changé le reste."""
+        bonus = sum(cell.score for cell in self.cells.values() if not cell.max_score)
+        excess = sum(self.scores.values()) - self.max_score
+        expected = max(0.0, min(bonus, excess))
+        return abs(sum(cell.cut for cell in self.cells.values()) - expected) > SAME
 
     @property
     def by_hand(self) -> bool:
@@ -146,7 +161,9 @@ def read_marks(book: Gradebook, name: str, student: str | None = None) -> dict[s
         _only(_by_cell(Grade, assignment.id, *columns, Grade.needs_manual_grade), student)
     ):
         score, max_score, auto, manual, extra = values
-        mark = CellMark(float(score), float(max_score), auto, manual, extra or 0.0, bool(review))
+        extra = extra or 0.0
+        cut = max(0.0, -extra) if not max_score else 0.0
+        mark = CellMark(score + cut, float(max_score), auto, manual, extra + cut, bool(review), cut)
         found[who].cells[exercise_of(cell)] = mark
     return found
 
@@ -197,7 +214,7 @@ def points_changed(graded: Mapping[str, float], copy: CopyMarks) -> list[str]:
     """
     said = []
     for exercise, cell in copy.cells.items():
-        then = graded.get(exercise, max(cell.max_score, cell.auto or 0.0))
+        then = graded.get(exercise, max(cell.max_score, cell.auto or 0.0) if cell.max_score else 0.0)
         if abs(then - cell.max_score) > SAME:
             said.append(f"{exercise} ({points_text(then)} → {points_text(cell.max_score)})")
     return said

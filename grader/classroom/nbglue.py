@@ -25,7 +25,7 @@ from nbgrader.preprocessors import NbGraderPreprocessor
 from atelier import paths
 from grader.authoring.chapters import Chapter, load_chapter
 from grader.classroom.display import shortened
-from grader.classroom.grading import Drawn, GradingError, Result, draw, fresh_seed, grade_copy, grade_refused
+from grader.classroom.grading import Drawn, GradingError, Result, draw, fresh_seed, grade_copy, grade_refused, worth
 from grader.classroom.ledger import Ledger
 from grader.classroom.record import entries
 from grader.classroom.submission import (
@@ -269,7 +269,7 @@ def grade_notebook(
 
 def judge_apart(nb: NotebookNode, given: Assignment) -> list[Result]:
     """Les notes d'une copie réparée, jugée à part ; refusée si elle ne tient pas dans ses limites."""
-    points = points_of(nb, given.template)
+    points = worth(given.chapter, points_of(nb, given.template))
     try:
         text = writes_json(nb)
         results, nb.metadata[KEY] = apart(_judged, text, given.chapter.name, given.fingerprint, points)

@@ -7,6 +7,7 @@ deux retrouve le fichier la fois suivante et n'a plus que la base à écrire. Ri
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -45,10 +46,19 @@ def entries(notebook: NotebookNode) -> Entries:
     found = Entries()
     for cell in notebook.cells:
         if utils.is_grade(cell):
-            found.scores[cell.metadata.nbgrader["grade_id"]] = utils.determine_grade(cell)[0]
+            found.scores[cell.metadata.nbgrader["grade_id"]] = score_of(cell)
         if utils.is_solution(cell):
             found.comments[cell.metadata.nbgrader["grade_id"]] = None  # le retour dit déjà, en français, « non fait »
     return found
+
+
+def score_of(cell: NotebookNode) -> float | None:
+    """Les points d'une cellule de vérification corrigée ; nbgrader n'en donne pas à qui en vaut 0, un bonus si."""
+    if not float(cell.metadata["nbgrader"]["points"]):
+        shown = [o.data["text/plain"] for o in cell.get("outputs", []) if o.output_type == "execute_result"]
+        with suppress(ValueError):
+            return float(shown[0]) if shown else 0.0
+    return utils.determine_grade(cell)[0]
 
 
 def render(notebook: NotebookNode) -> str:

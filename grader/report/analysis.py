@@ -74,6 +74,12 @@ class Sheet:
     def max_score(self) -> float:
         return sum(self.points.values())
 
+    @cached_property
+    def worth(self) -> dict[str, float]:
+        """Ce que vaut chaque exercice : son barème ou, s'il est un approfondissement, son bonus."""
+        found = {id: [row.results[id].max_score for row in self.rows if id in row.results] for id in self.points}
+        return {id: points or max(found[id], default=0.0) for id, points in self.points.items()}
+
     def mark(self, row: Row) -> float | None:
         """Note sur le barème du cours (20), arrondie au centième."""
         if row.score is None:
@@ -190,7 +196,7 @@ def items(sheet: Sheet) -> list[Item]:
     """Les exercices, du moins au mieux réussi."""
     rows = sheet.readable
     found = []
-    for id, points in sheet.points.items():
+    for id, points in sheet.worth.items():
         scores = [row.scores.get(id, 0.0) for row in rows]
         rest = [row.raw - score for row, score in zip(rows, scores, strict=True)]
         found.append(

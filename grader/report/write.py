@@ -97,7 +97,7 @@ def class_report(sheet: Sheet) -> str:
         "",
     ]
     rows = []
-    for id, points in sheet.points.items():
+    for id, points in sheet.worth.items():
         results = [row.results[id] for row in sheet.graded if id in row.results]
         full = sum(row.scores.get(id, 0) >= points for row in sheet.graded)
         points_each = sum(row.scores.get(id, 0) for row in sheet.graded) / len(sheet.graded)
