@@ -199,8 +199,6 @@ def test_the_interface_is_french(page, address):
 def test_an_untouched_notebook_runs_to_its_end_and_fails_only_at_its_checks(page, address, name):
     open_notebook(page, address, name)
     cells = run_all(page)
-    if folder := os.environ.get("COURS_CAPTURES"):
-        capture(page, name, Path(folder))
     wrong = [error for error in errors(cells) if not is_check(cells[error[0]])]
     assert not wrong
     checks = [cell for cell in cells if is_check(cell)]
@@ -212,8 +210,10 @@ def test_an_untouched_notebook_runs_to_its_end_and_fails_only_at_its_checks(page
     pictures = [o for cell in cells for o in cell["outputs"] if "image/png" in o.get("data", {})]
     assert not pictures, "une figure s'affiche par show(fig, alt=…), qui lui donne un texte alternatif"
     assert not page.evaluate("[...document.querySelectorAll('.jp-OutputArea img')].filter(i => !i.alt.trim()).length")
-    assert_readable(page, "Light")
-    assert_readable(page, "Dark")
+    for theme in ("Light", "Dark"):
+        assert_readable(page, theme)
+        if folder := os.environ.get("COURS_CAPTURES"):
+            capture(page, f"{name}-{theme}", Path(folder))
 
 
 def test_a_slider_redraws_its_figure(page, address):
