@@ -22,10 +22,10 @@ A_VENIR: dict[str, frozenset[str]] = {
     name: frozenset(ids.split())
     for name, ids in {
         "ch1_rappel_gpt2": "sampling_probs",
-        "ch4_distillation": "distill_step topk_kl",
-        "ch5_elagage": "fisher_importance block_influence",
-        "ch6_finetuning": "train_step chat_labels",
-        "ch8_lora": "lora_delta dpo_loss batched_lora QLoRALinear dora_weight",
+        "ch4_distillation": "distill_step",
+        "ch5_elagage": "fisher_importance",
+        "ch6_finetuning": "train_step",
+        "ch8_lora": "lora_delta QLoRALinear",
     }.items()
 }
 

@@ -238,3 +238,20 @@ def test_straight_through_gradient_goes_to_the_kept_weight() -> None:
     upstream = normal(6, 4, seed=8)
     (low.Rounded(3)(w) * upstream).sum().backward()
     torch.testing.assert_close(w.grad, upstream)
+
+
+# --- topk_kl ----------------------------------------------------------------------------------------------------------
+
+
+def test_topk_kl_is_the_whole_divergence_when_one_token_is_missing_and_never_more(reference: Any) -> None:
+    student, teacher = normal(3, 5, 11, dtype=torch.float64), 2 * normal(3, 5, 11, seed=1, dtype=torch.float64)
+    p, q = torch.softmax(teacher, -1), torch.softmax(student, -1)
+    whole = torch.from_numpy(scipy.stats.entropy(p.numpy(), q.numpy(), axis=-1)).mean()
+    found = []
+    for k in range(1, 11):
+        logs, ids = torch.log_softmax(teacher, -1).topk(k)
+        found.append(float(reference("topk_kl")(student, logs, ids)))
+    assert found[-1] == pytest.approx(float(whole), rel=1e-9)
+    assert found == sorted(found), "réunir des événements ne fait jamais grandir une divergence"
+    logs, ids = torch.log_softmax(student, -1).topk(3)
+    assert float(reference("topk_kl")(student, logs, ids)) == pytest.approx(0.0, abs=1e-12)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import itertools
+import math
 from types import ModuleType
 from typing import Any
 
@@ -256,3 +257,12 @@ def test_wanda_prunes_every_layer_by_rows(reference: Any, colibri: GPT2LMHeadMod
     ids = corpus_tokens("a_train", 128)[None]
     for w in linear_weights(wanda_model(colibri, ids, reference("wanda_mask"), 0.5)).values():
         assert ((w != 0).sum(1) == w.shape[1] // 2).all()
+
+
+def test_block_influence_measures_angles_alone(reference: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 6, 2, generator=generator, dtype=torch.float64)
+    angles = torch.rand(4, 6, generator=generator, dtype=torch.float64) * math.pi
+    turned = torch.view_as_real(torch.view_as_complex(x) * torch.polar(1 + angles, angles))
+    found = reference("block_influence")(x, turned)
+    assert isinstance(found, float) and found == pytest.approx(1 - angles.cos().mean().item(), abs=1e-12)

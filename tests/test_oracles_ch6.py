@@ -212,3 +212,29 @@ def test_translation_is_greedy_and_stops_at_the_end() -> None:
     said = tasks.translate(model, ["Open dialog", "Undo: Data Input"], n_new=4)
     alone = [tasks.translate(model, [text], n_new=4)[0] for text in ("Open dialog", "Undo: Data Input")]
     assert said == alone
+
+
+def test_chat_labels_are_those_of_the_library_s_own_chat_template(reference: Any) -> None:
+    """Contre le masque que transformers tire d'un gabarit de conversation (`return_assistant_tokens_mask`)."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=load_tokenizer("colibri").backend_tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m.role == 'assistant' %}{% generation %}{{ m.content + '\\n' }}"
+        "{% endgeneration %}"
+        "{% else %}{{ m.content + '\\n' }}{% endif %}{% endfor %}"
+    )
+    said = [
+        ("system", "Répondez."),
+        ("user", "Où ?"),
+        ("assistant", "Ici."),
+        ("user", "Et là ?"),
+        ("assistant", "Non."),
+    ]
+    messages = [{"role": role, "content": text} for role, text in said]
+    found = tokenizer.apply_chat_template(messages, return_assistant_tokens_mask=True, return_dict=True)
+    turns = [(role, tokenizer(text + "\n")["input_ids"]) for role, text in said]
+    ids, labels = reference("chat_labels")(turns)
+    assert ids.tolist() == found["input_ids"]
+    expected = [i if m else -100 for i, m in zip(found["input_ids"], found["assistant_masks"], strict=True)]
+    assert labels.tolist() == expected and ids.dtype == labels.dtype == torch.int64

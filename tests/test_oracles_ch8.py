@@ -262,3 +262,59 @@ def test_step_times_changes_nothing(ids: torch.Tensor) -> None:
     assert all(line[k] > 0 for k in ("avant", "arrière", "optimiseur", "octets gardés"))
     after = model.state_dict()
     assert all(torch.allclose(before[k], v, rtol=1e-5, atol=1e-6) for k, v in after.items())
+
+
+# --- après LoRA -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_dora_weight_is_the_weight_that_peft_merges(reference: Any, rank: int) -> None:
+    torch.manual_seed(rank)
+    base = nn.Sequential(nn.Linear(7, 5, bias=False))
+    start = base[0].weight.detach().clone()
+    config = LoraConfig(r=rank, lora_alpha=6, target_modules=["0"], use_dora=True, lora_dropout=0.0)
+    model = get_peft_model(base, config)
+    layer = model.base_model.model[0]
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    magnitude = layer.lora_magnitude_vector["default"].weight
+    torch.testing.assert_close(reference("dora_weight")(start, a, b, magnitude.detach()[:, None], 6 / rank), start)
+    with torch.no_grad():
+        b.copy_(_noise(*b.shape))
+        magnitude.copy_(1 + _noise(*magnitude.shape).abs())
+        expected = model.merge_and_unload()[0].weight
+        found = reference("dora_weight")(start, a, b, magnitude[:, None], 6 / rank)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found.norm(dim=1), magnitude.detach())
+
+
+def test_batched_lora_is_one_pass_of_peft_for_each_row(reference: Any) -> None:
+    torch.manual_seed(0)
+    model = get_peft_model(nn.Sequential(nn.Linear(6, 4)), LoraConfig(r=2, lora_alpha=3, target_modules=["0"]), "0")
+    for task in ("1", "2"):
+        model.add_adapter(task, LoraConfig(r=2, lora_alpha=3, target_modules=["0"]))
+    layer = model.base_model.model[0]
+    names = ["0", "1", "2"]
+    for name in names:
+        nn.init.normal_(layer.lora_B[name].weight)
+    x, tasks = _noise(5, 3, 6), torch.tensor([2, 0, 1, 2, 0])
+    a, b = (torch.stack([part[name].weight.detach() for name in names]) for part in (layer.lora_A, layer.lora_B))
+    found = reference("batched_lora")(x, a, b, tasks, 1.5)
+    for row, task in enumerate(tasks.tolist()):
+        model.set_adapter(names[task])
+        with torch.no_grad():
+            torch.testing.assert_close(found[row], layer(x[row]) - layer.base_layer(x[row]))
+
+
+def test_dpo_loss_is_the_bradley_terry_likelihood_and_pushes_the_right_way(reference: Any) -> None:
+    chosen, rejected, ref_chosen, ref_rejected = (-30 + 5 * _noise(8, seed=s).double() for s in range(4))
+    beta = 0.3
+    reward = torch.stack([beta * (chosen - ref_chosen), beta * (rejected - ref_rejected)])
+    likelihood = torch.softmax(reward, dim=0)[0]  # que la choisie l'emporte, sous la récompense implicite (éq. 5 et 6)
+    found = reference("dpo_loss")(chosen, rejected, ref_chosen, ref_rejected, beta)
+    torch.testing.assert_close(found, -likelihood.log().mean())
+    chosen.requires_grad_(), rejected.requires_grad_()
+    reference("dpo_loss")(chosen, rejected, ref_chosen, ref_rejected, beta).backward()
+    torch.testing.assert_close(chosen.grad, -beta * (1 - likelihood) / 8)
+    torch.testing.assert_close(rejected.grad, -chosen.grad)
+    far = reference("dpo_loss")(chosen.detach() - 1e5, rejected.detach(), ref_chosen, ref_rejected, 1.0)
+    assert torch.isfinite(far) and far > 9e4

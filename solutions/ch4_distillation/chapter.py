@@ -397,7 +397,39 @@ print("toutes les étiquettes :", byte_size(vocabulary * text_tokens * 2))
 print(f"les {kept} plus probables, et leurs numéros :", byte_size(kept * text_tokens * (2 + 2)))
 
 # %% [markdown]
-# On n'en garde donc souvent que les plus probables. Ici, Colibri relit chaque lot, et son temps est compté.
+# On n'en garde donc souvent que les plus probables. Que faire alors de tous les autres ? On ne sait plus ce que
+# l'enseignant pensait de chacun, mais on sait ce qu'il leur donnait **ensemble** : ce qui manque à la somme. Cela fait
+# $k + 1$ événements, les $k$ jetons gardés et « un autre », et l'élève en a autant.
+
+# %% [markdown]
+# ### ✎ topk_kl
+
+
+# %% exercise="topk_kl"
+def topk_kl(student_logits: torch.Tensor, top_log_probs: torch.Tensor, top_ids: torch.Tensor) -> torch.Tensor:
+    """Divergence de l'enseignant à l'élève, quand on n'a gardé de l'enseignant que ses k jetons les plus probables.
+
+    student_logits : (…, V) flottants, tous les scores de l'élève ;
+    top_log_probs : (…, k) flottants, les log-probabilités (en nats) des k jetons gardés, k < V ;
+    top_ids : (…, k) entiers, leurs numéros dans le vocabulaire.
+    Les événements comparés sont ces k jetons et un dernier, « n'importe quel autre », des deux côtés.
+    Rend un tenseur à 0 dimension, en nats, du type de student_logits : la moyenne sur toutes les positions (tous les
+    axes sauf le dernier). Il se dérive par rapport à student_logits.
+    """
+    ### BEGIN SOLUTION
+    log_q = torch.log_softmax(student_logits, dim=-1)
+    kept = log_q.gather(-1, top_ids)
+    p = top_log_probs.exp()
+    rest_p = (1 - p.sum(-1)).clamp(min=0)
+    rest_q = (1 - kept.exp().sum(-1)).clamp(min=1e-12)
+    terms = (p * (top_log_probs - kept)).sum(-1)
+    rest = torch.xlogy(rest_p, rest_p) - rest_p * torch.log(rest_q)
+    return (terms + rest).mean()
+    ### END SOLUTION
+
+
+# %% [markdown]
+# Ici, Colibri relit chaque lot, et son temps est compté.
 #
 # **Bien dire son doute.** Un modèle est bien **calibré** (*calibrated*) si, parmi les fois où il annonce 70 %, il a
 # raison 70 fois sur 100. L'**ECE** (*expected calibration error*, Guo et al., 2017) est l'écart moyen entre

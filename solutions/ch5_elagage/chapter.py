@@ -33,6 +33,7 @@ atelier.describe_machine()
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 
 # %% [markdown]
 # ## 5.1 Où nous en sommes
@@ -522,6 +523,30 @@ headless_colibri = ch5.three_ways(colibri, calibration, head_importances, prune_
 
 # %%
 ch5.rows_structure(headless_colibri, prune_heads)
+
+# %% [markdown]
+# Pour choisir le bloc à retirer, nous les avons tous essayés. ShortGPT (Men et al., 2024) propose de ne rien essayer :
+# un bloc qui ne fait presque pas tourner les vecteurs qui le traversent serait un bloc dont on peut se passer.
+
+# %% [markdown]
+# ### ✎ block_influence
+
+
+# %% exercise="block_influence"
+def block_influence(hidden_in: torch.Tensor, hidden_out: torch.Tensor) -> float:
+    """Influence d'un bloc : combien il change la direction de ce qui le traverse.
+
+    hidden_in, hidden_out : (…, d) flottants de même forme, les vecteurs des mêmes jetons, à l'entrée et à la sortie du
+    bloc ; aucun n'est nul.
+    Rend un flottant Python, de 0 (aucun vecteur ne tourne) à 2 (tous sont retournés) : 1 moins la moyenne, sur les
+    jetons, du cosinus entre les deux vecteurs d'un jeton.
+
+    Source : Men et al., « ShortGPT », 2024, arXiv 2403.03853, équation (1), *Block Influence*.
+    """
+    ### BEGIN SOLUTION
+    return 1 - F.cosine_similarity(hidden_in, hidden_out, dim=-1).mean().item()
+    ### END SOLUTION
+
 
 # %% [markdown]
 # ??? q="reload"

@@ -504,6 +504,34 @@ ch6.translation(
 # perte ; ici, avec des amorces aussi courtes que les réponses, **nous ne voyons pas l'effet attendu**. Il pèse
 # davantage quand l'amorce est longue et la réponse brève.
 #
+# **Une conversation** est le même problème, en plus long : plusieurs tours, plusieurs rôles, et un jeton qui dit « mon
+# tour est fini ». Le modèle lit tout, et n'apprend à écrire que sa part.
+
+# %% [markdown]
+# ### ✎ chat_labels
+
+
+# %% exercise="chat_labels"
+def chat_labels(turns: list[tuple[str, list[int]]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Entrées et étiquettes d'une conversation, pour un fine-tuning supervisé.
+
+    turns : les tours dans l'ordre, chacun (rôle, numéros de ses jetons) ; les rôles sont « system », « user », « tool »
+    et « assistant ». Le dernier jeton d'un tour est sa fin de tour. Un tour peut être vide.
+    Rend (input_ids, labels), deux tenseurs (n,) d'entiers int64 : tous les jetons à la suite ; les mêmes là où le
+    modèle doit apprendre à écrire, −100 ailleurs. Il apprend tous les tours de l'assistant, fin de tour comprise, et
+    aucun autre. Aucun décalage : le modèle s'en charge.
+    """
+    ### BEGIN SOLUTION
+    input_ids: list[int] = []
+    labels: list[int] = []
+    for role, ids in turns:
+        input_ids += ids
+        labels += ids if role == "assistant" else [-100] * len(ids)
+    return torch.tensor(input_ids, dtype=torch.int64), torch.tensor(labels, dtype=torch.int64)
+    ### END SOLUTION
+
+
+# %% [markdown]
 # Reste l'idée : un signe = a suffi à poser une tâche, sans changer une ligne de l'architecture. À l'échelle de GPT-3,
 # le même geste n'a plus besoin d'apprentissage (*in-context learning*, Brown et al., 2020).
 #

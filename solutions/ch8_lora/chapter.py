@@ -34,6 +34,7 @@ import math
 from statistics import NormalDist
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers import GPT2LMHeadModel
 
@@ -446,6 +447,61 @@ ch8.beside_peft(colibri, example_windows, inject_lora, merge_lora)
 # `fan_in_fan_out=True` dans le code de la figure : c'est ainsi que peft apprend que `Conv1D` range ses poids à
 # l'envers.
 #
+# **Servir cent tâches à la fois.** Fusionner, c'est choisir une tâche. Un serveur reçoit dans le même lot des demandes
+# de tâches différentes : il garde la base commune et donne à chaque ligne sa propre mise à jour (S-LoRA, Sheng et al.,
+# 2023 ; Punica, Chen et al., 2023).
+
+# %% [markdown]
+# ### ✎ batched_lora
+
+
+# %% exercise="batched_lora"
+def batched_lora(
+    x: torch.Tensor, A: torch.Tensor, B: torch.Tensor, tasks: torch.Tensor, scaling: float
+) -> torch.Tensor:
+    """Mises à jour LoRA d'un lot dont chaque ligne a sa tâche.
+
+    x : (n, T, in) flottant, n lignes de T jetons ; A : (K, r, in) et B : (K, out, r), une paire par tâche, du même type
+    et sur le même appareil ; tasks : (n,) entiers de 0 à K − 1, la tâche de chaque ligne ; scaling : le facteur α / r.
+    Rend (n, T, out), du type de x : pour chaque ligne, ce que sa paire, et elle seule, ajoute à la sortie de la couche.
+
+    Source : Sheng et al., « S-LoRA: Serving Thousands of Concurrent LoRA Adapters », 2023, arXiv 2311.03285.
+    """
+    ### BEGIN SOLUTION
+    tasks = tasks.long()
+    a, b = A[tasks], B[tasks]
+    return scaling * (x @ a.transpose(1, 2) @ b.transpose(1, 2))
+    ### END SOLUTION
+
+
+# %% [markdown]
+# **Longueur et direction.** DoRA (Liu et al., 2024) sépare ce que LoRA apprend d'un bloc : la direction de chaque ligne
+# du poids est celle de la matrice mise à jour ; sa longueur est un nombre appris à part.
+
+# %% [markdown]
+# ### ✎ dora_weight
+
+
+# %% exercise="dora_weight"
+def dora_weight(
+    weight: torch.Tensor, A: torch.Tensor, B: torch.Tensor, magnitude: torch.Tensor, scaling: float
+) -> torch.Tensor:
+    """Poids d'une couche DoRA : la direction d'un poids mis à jour par LoRA, des longueurs apprises.
+
+    weight : (out, in) flottant, le poids W de la base ; A : (r, in) ; B : (out, r) ; magnitude : (out, 1), la longueur
+    à donner à chaque ligne ; tous du même type ; scaling : le facteur α / r.
+    Rend (out, in), du type de weight : chaque ligne a la direction de la même ligne de W + scaling·B·A, et pour
+    longueur (euclidienne) son nombre de `magnitude`. Aucune ligne de W + scaling·B·A n'est nulle.
+
+    Source : Liu et al., « DoRA: Weight-Decomposed Low-Rank Adaptation », ICML 2024, arXiv 2402.09353, équation (5).
+    """
+    ### BEGIN SOLUTION
+    v = weight + scaling * (B @ A)
+    return magnitude * v / v.norm(dim=1, keepdim=True)
+    ### END SOLUTION
+
+
+# %% [markdown]
 # ## 8.6 « It is not faster! », « It is faster! »
 #
 # Les diapositives posent deux fois la même question : le fine-tuning économe est-il plus efficace (1) en calcul, (2) en
@@ -687,6 +743,41 @@ ch8.final_figure()
 # N'en tirez pas un classement pour toujours : avec si peu de pas, rien ne dit que personne ait fini d'apprendre, et la
 # classification a chaque fois choisi le plus grand taux de sa grille. Ce tableau dit qui apprend vite, et à quel prix.
 #
+# **Apprendre une préférence.** On n'a pas toujours la bonne réponse ; on sait souvent laquelle de deux est meilleure.
+# DPO (Rafailov et al., 2023) en fait une perte, sans modèle de récompense : la politique, le modèle qui apprend, doit
+# préférer la réponse choisie **plus que ne le faisait** la référence, le modèle d'où elle est partie. Avec LoRA, la
+# référence ne coûte rien : c'est la base, adaptateur ôté.
+
+# %% [markdown]
+# ### ✎ dpo_loss
+
+
+# %% exercise="dpo_loss"
+def dpo_loss(
+    policy_chosen: torch.Tensor,
+    policy_rejected: torch.Tensor,
+    ref_chosen: torch.Tensor,
+    ref_rejected: torch.Tensor,
+    beta: float = 0.1,
+) -> torch.Tensor:
+    """Perte DPO d'un lot de préférences.
+
+    policy_chosen, policy_rejected, ref_chosen, ref_rejected : (B,) flottants, la log-probabilité (en nats) de la
+    réponse choisie, ou rejetée, de chaque paire, sous la politique et sous la référence. beta : sans unité, > 0.
+    Rend un tenseur à 0 dimension : la moyenne, sur les paires, de −ln σ(β·marge), où la marge est ce que l'écart entre
+    choisie et rejetée a gagné de la référence à la politique. Finie même pour de grands écarts ; aucun gradient ne va
+    à la référence.
+
+    Source : Rafailov et al., « Direct Preference Optimization », NeurIPS 2023, arXiv 2305.18290, équation (7).
+    """
+    ### BEGIN SOLUTION
+    policy = policy_chosen - policy_rejected
+    reference = (ref_chosen - ref_rejected).detach()
+    return -F.logsigmoid(beta * (policy - reference)).mean()
+    ### END SOLUTION
+
+
+# %% [markdown]
 # Votre LoRA fusionné rejoint le tableau du cours, sur la langue générale : c'est son oubli que l'on y lit.
 
 # %%
