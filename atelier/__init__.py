@@ -57,8 +57,8 @@ _HOME = {
     "paired": "evidence",
     "bet": "bets",
     "settle": "bets",
-    "glossary": "glossary",
-    "notations": "glossary",
+    "glossary": "lexicon",
+    "notations": "lexicon",
 }
 
 __all__ = sorted(_HOME)

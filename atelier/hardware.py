@@ -143,6 +143,7 @@ def describe_machine() -> None:
     }
     print(f"Machine : {machine()}")
     print(f"Échelle : « {scale().name} » ({sense[scale().name]})")
+    print('Un mot, une lettre : atelier.glossary("lot"), atelier.notations()')
 
 
 def card_name() -> str:

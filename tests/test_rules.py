@@ -19,7 +19,7 @@ from scratch_chapter import (
 )
 
 from atelier import paths
-from atelier.glossary import TERMS, _plain
+from atelier.lexicon import TERMS, _plain
 from grader import __main__ as command_line
 from grader.authoring import build
 from grader.authoring.chapters import load_chapter

@@ -1,4 +1,4 @@
-"""Un mot pour une chose : les mots que le cours n'écrit pas, et celui qui dit la chose (atelier/glossary.py)."""
+"""Un mot pour une chose : les mots que le cours n'écrit pas, et celui qui dit la chose (atelier/lexicon.py)."""
 
 from __future__ import annotations
 

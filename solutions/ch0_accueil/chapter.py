@@ -20,8 +20,9 @@ from atelier.figures.ch0 import chapter_links, chapter_map, demonstrate_check, w
 atelier.describe_machine()
 
 # %% [markdown]
-# La première ligne dit quelle machine vous avez. La seconde dit à quelle *échelle* les chapitres vont tourner : les
-# mêmes cellules s'adaptent, sur deux cœurs de processeur comme sur une carte graphique. Vous n'avez rien à régler.
+# La première ligne dit quelle machine vous avez. La deuxième dit à quelle *échelle* les chapitres vont tourner : les
+# mêmes cellules s'adaptent, sur deux cœurs de processeur comme sur une carte graphique. Vous n'avez rien à régler. La
+# dernière dit où chercher un mot ou une lettre, depuis n'importe quel chapitre.
 
 # %% [markdown]
 # ## 0.1 Écoutez-le
@@ -56,6 +57,12 @@ chapter_map()
 chapter_links()
 
 # %% [markdown]
+# Les minutes sont celles des exercices seuls ; comptez deux heures par chapitre, lecture comprise, en laissant pour
+# plus tard ce qui est marqué « approfondissement ». Les points pèsent **dans** un chapitre : un exercice de 3 points y
+# compte trois fois plus qu'un exercice de 1. D'un chapitre à l'autre, ils ne s'additionnent pas : chaque carnet est un
+# devoir, noté sur 20, et c'est votre enseignant qui dit ce que vaut chacun.
+
+# %% [markdown]
 # | La diapositive « Plan » annonce | où c'est |
 # |---|---|
 # | *Finetuning : kesako ?* et *Le challenge du finetuning* | chapitre 6, après ce que coûte un modèle (chapitres 1 et 2) |
@@ -64,7 +71,8 @@ chapter_links()
 # | *Adapters* | chapitre 7, avant LoRA, qui en reprend l'idée |
 #
 # Le « But du chapitre » de la diapositive est celui de tout ce cours : *découvrir comment on réduit la taille des
-# paramètres et comment finetuner un modèle*.
+# paramètres et comment finetuner un modèle*. Les sujets d'exposé de la dernière diapositive n'ont pas encore de
+# chapitre.
 
 # %% [markdown]
 # ## 0.3 Un exercice, comment ça se passe
@@ -89,14 +97,17 @@ demonstrate_check(midpoint)
 # | vous tapez | il se passe |
 # |---|---|
 # | `check(f)` | votre fonction `f` est essayée sur quelques cas que vous pouvez voir |
-# | `hint(f)` | un indice s'ouvre, puis un autre si vous recommencez : d'une question à la formule |
+# | `hint(f)` | un indice s'ouvre, puis un autre si vous recommencez : des questions, de plus en plus précises |
 # | `progress()` | vos exercices réussis, vos points, chapitre par chapitre |
 # | **Maj + Entrée** | la cellule est exécutée, et la suivante choisie |
 # | **Noyau → Redémarrer** | la mémoire est vidée ; votre texte reste |
+# | **Exécuter → Tout exécuter** | tout le carnet, de haut en bas ; un exercice pas encore écrit le dit, et la suite continue |
 #
-# Un exercice que vous laissez de côté ne bloque rien : les figures qui en dépendent montrent alors le résultat de
+# Un exercice que vous laissez de côté ne bloque rien : les expériences qui en dépendent montrent alors le résultat de
 # l'auteur, en le disant, et deviennent les vôtres dès que `check` passe. `check` ne donne pas la note : elle se calcule
-# sur d'autres cas, tirés au moment de la correction. Une fonction qui suit sa consigne n'a rien à en craindre.
+# sur d'autres cas, tirés au moment de la correction. Une fonction qui suit sa consigne n'a rien à en craindre. Un
+# indice ne coûte rien non plus. La note est celle de ce que laisserait une exécution du carnet de haut en bas : avant
+# de rendre, redémarrez le noyau et exécutez tout, vous verrez ce que verra la correction.
 #
 # Les questions à choix ne comptent pas non plus dans la note ; chaque réponse, juste ou fausse, a son explication.
 
@@ -114,7 +125,22 @@ demonstrate_check(midpoint)
 # vous voulez.
 
 # %% [markdown]
-# ## 0.5 Où vous en êtes
+# ## 0.5 Les lettres et les mots
+#
+# Un mot désigne une chose, et une seule, dans tout le cours. Les lettres, elles, manquent : le domaine emploie les
+# mêmes pour plusieurs choses. Voici ce que chacune désigne, et où elle change de sens.
+
+# %%
+atelier.notations()
+
+# %%
+atelier.glossary()
+
+# %% [markdown]
+# Dans un chapitre, `atelier.glossary("lot")` montre les seules entrées qui contiennent ce mot, français ou anglais.
+
+# %% [markdown]
+# ## 0.6 Où vous en êtes
 
 # %%
 atelier.progress()

@@ -6,7 +6,7 @@ import html
 from collections.abc import Callable
 from typing import Any
 
-from atelier import paths
+from atelier import packs, paths
 from atelier.display import _display, show
 from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, canvas
 from atelier.hardware import home
@@ -15,7 +15,7 @@ from atelier.judging.compare import CaseResult, compare
 from atelier.judging.diagnose import diagnose
 from atelier.judging.exercise import Tolerance
 from atelier.judging.probes import run_case
-from atelier.text import number
+from atelier.text import number, plural
 
 PARTS = {
     "Connaître": (BLUE, ("ch1_rappel_gpt2", "ch2_flops_6nd")),
@@ -23,7 +23,14 @@ PARTS = {
     "Adapter": (ORANGE, ("ch6_finetuning", "ch7_adapters", "ch8_lora")),
     "À votre tour": (PURPLE, ("ch9_exposes",)),
 }
-"""Les quatre parties du cours : couleur, chapitres."""
+"""Les parties du cours : couleur, chapitres."""
+
+
+def written_parts() -> dict[str, tuple[str, list[str]]]:
+    """Les parties, sans les chapitres qui n'existent pas encore."""
+    known = packs.load_packs()
+    kept = {part: (color, [c for c in chapters if c in known]) for part, (color, chapters) in PARTS.items()}
+    return {part: (color, chapters) for part, (color, chapters) in kept.items() if chapters}
 
 
 def is_open(chapter: str) -> bool:
@@ -38,12 +45,12 @@ def label(chapter: str) -> str:
 
 
 def chapter_map() -> None:
-    """Dessine la carte du cours : une colonne par partie, une case par chapitre, en tirets s'il n'est pas encore là."""
-    titles = paths.chapter_titles()
-    fig, ax = canvas(10, 4.2)
+    """Dessine la carte du cours : une colonne par partie, une case par chapitre, en tirets s'il n'est pas ici."""
+    titles, parts = paths.chapter_titles(), written_parts()
+    fig, ax = canvas(2.5 * len(parts), 4.2)
     ax.axis("off")
-    ax.set(xlim=(-0.1, 4 * 2.6 - 0.1), ylim=(-0.35, 4))
-    for column, (part, (color, chapters)) in enumerate(PARTS.items()):
+    ax.set(xlim=(-0.1, len(parts) * 2.6 - 0.1), ylim=(-0.35, 4))
+    for column, (part, (color, chapters)) in enumerate(parts.items()):
         left = column * 2.6
         ax.text(left + 1.1, 3.75, part, ha="center", va="center", fontsize=15, fontweight="bold", color=BLACK)
         for row, chapter in enumerate(chapters):
@@ -51,7 +58,9 @@ def chapter_map() -> None:
         if column:
             arrow = {"arrowstyle": "-|>", "color": BLACK, "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
             ax.annotate("", xy=(left - 0.02, 3.0), xytext=(left - 0.38, 3.0), arrowprops=arrow)
-    ax.text(0, -0.2, "trait plein\u00a0: dans cette copie du cours     tirets\u00a0: à venir", fontsize=11, color=BLACK)
+    if not all(is_open(chapter) for _, chapters in parts.values() for chapter in chapters):
+        legend = "trait plein\u00a0: dans cette copie du cours     tirets\u00a0: pas encore"
+        ax.text(0, -0.2, legend, fontsize=11, color=BLACK)
     show(fig, alt=map_alt())
 
 
@@ -79,24 +88,32 @@ def map_alt() -> str:
     titles = paths.chapter_titles()
 
     def cell(chapter: str) -> str:
-        return f"{label(chapter)} {titles[chapter]}" + ("" if is_open(chapter) else " (à venir)")
+        return f"{label(chapter)} {titles[chapter]}" + ("" if is_open(chapter) else " (pas encore)")
 
-    parts = [f"«\u00a0{part}\u00a0»\u00a0: {', '.join(map(cell, chapters))}" for part, (_, chapters) in PARTS.items()]
-    return "Carte du cours, quatre parties qui se suivent. " + "\u202f; ".join(parts) + "."
+    parts = written_parts()
+    told = [f"«\u00a0{part}\u00a0»\u00a0: {', '.join(map(cell, chapters))}" for part, (_, chapters) in parts.items()]
+    return f"Carte du cours, {len(parts)} parties qui se suivent. " + "\u202f; ".join(told) + "."
 
 
 def chapter_links() -> None:
-    """Affiche la liste des chapitres qui suivent ; ceux qui sont dans cette copie s'ouvrent d'un clic."""
-    items, lines = [], []
+    """Les chapitres qui suivent, ce qu'ils demandent ; ceux qui sont dans cette copie s'ouvrent d'un clic."""
+    items, lines, known = [], [], packs.load_packs()
     for chapter in paths.course()["chapters"][1:]:
-        name, title, subject = chapter["name"], html.escape(chapter["title"]), html.escape(chapter["subject"])
+        if chapter["name"] not in known:
+            continue
+        asked = known[chapter["name"]]["exercises"].values()
+        points, minutes = (sum(exercise[what] for exercise in asked) for what in ("points", "minutes"))
+        work = f"{plural(len(asked), 'exercice')}, {plural(points, 'point')}, {number(minutes, unit='min')}"
+        name, title = chapter["name"], html.escape(chapter["title"])
+        subject = html.escape(f"{chapter['subject']} ({work})")
         head = f"{label(name)} · {title}"
         if is_open(name):
             items.append(f'<li><a href="{name}.ipynb">{head}</a>\u00a0: {subject}</li>')
         else:
-            items.append(f"<li>{head}\u00a0: {subject} <em>(à venir)</em></li>")
+            items.append(f"<li>{head}\u00a0: {subject} <em>pas encore dans cette copie</em></li>")
         lines.append(
-            f"{label(name)} · {chapter['title']}\u00a0: {chapter['subject']}" + ("" if is_open(name) else " (à venir)")
+            f"{label(name)} · {chapter['title']}\u00a0: {chapter['subject']} ({work})"
+            + ("" if is_open(name) else ", pas encore dans cette copie")
         )
     _display(f'<ul style="list-style:none;padding-left:0">{"".join(items)}</ul>', "\n".join(lines))
 

@@ -216,7 +216,7 @@ def law_table(found: Mapping[str, Any]) -> None:
     table(
         rows,
         header=["constante", "sur notre étude", "intervalle à 95 %", "Besiroglu et al., 2024"],
-        caption="L(N, D) = E + A/N^α + B/D^β, ajustée sur dix-sept apprentissages ; les points retirés au sort",
+        caption="La loi L(N, D) = E + A/N^α + B/D^β, ajustée sur dix-sept apprentissages ; les points retirés au sort",
     )
 
 

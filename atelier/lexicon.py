@@ -55,7 +55,7 @@ TERMS: dict[str, tuple[str, str, int]] = {
 """Mot du cours → (mot anglais, ce que c'est, chapitre où on le rencontre)."""
 
 LETTERS: dict[str, tuple[str, str]] = {
-    "B": ("phrases d'un lot", "B, ch. 8 : le second facteur de LoRA, BA"),
+    "B": ("phrases d'un lot", "le second facteur de LoRA, BA (ch. 8)"),
     "b": ("bits d'un code (ch. 3)", "biais d'une couche"),
     "C": ("opérations d'un apprentissage, en FLOP (ch. 2)", "nombre de classes (ch. 6)"),
     "D": ("composantes d'une tête, D = d/H (ch. 1)", "jetons lus pendant l'apprentissage (ch. 2)"),
