@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from atelier.judging.probes_models import tiny_gpt2
 from atelier.models import GPT2_SIZES, load_model, load_tokenizer
 from atelier.perplexity import encode_documents, evaluate_perplexity, extract
+from grader.authoring.chapters import load_chapter
 
 TINY = {"n_layer": 3, "n_head": 4, "n_embd": 16, "vocab_size": 40, "n_positions": 32}
 CHAPTER = "ch1_rappel_gpt2"
@@ -173,3 +174,58 @@ def test_greedy_on_colibri_is_hf_generate(reference: Any) -> None:
     options = {"do_sample": False, "min_new_tokens": 20, "max_new_tokens": 20, "pad_token_id": 0, "eos_token_id": None}
     expected = model.generate(prompt, attention_mask=torch.ones_like(prompt), **options)
     assert torch.equal(reference("greedy_generate")(model, prompt, 20), expected)
+
+
+# --- sampling_probs, contre les traitements de transformers -----------------------------------------------------------
+
+
+def _warped(logits: torch.Tensor, temperature: float, top_k: int | None, top_p: float | None) -> torch.Tensor:
+    scores = TemperatureLogitsWarper(temperature)(None, logits)
+    if top_k is not None:
+        scores = TopKLogitsWarper(top_k)(None, scores)
+    if top_p is not None:
+        scores = TopPLogitsWarper(top_p)(None, scores)
+    return torch.softmax(scores, dim=-1)
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
+@pytest.mark.parametrize("top_k", [None, 1, 7, 500])
+@pytest.mark.parametrize("top_p", [None, 0.05, 0.6, 0.95])
+def test_sampling_probs_is_hf_warpers(
+    reference: Any, temperature: float, top_k: int | None, top_p: float | None
+) -> None:
+    logits = 3 * torch.randn(4, 100, generator=torch.Generator().manual_seed(6), dtype=torch.float64)
+    found = reference("sampling_probs")(logits, temperature, top_k, top_p)
+    torch.testing.assert_close(found, _warped(logits, temperature, top_k, top_p))
+
+
+def test_sampling_probs_of_colibri_are_what_generate_draws_from(reference: Any) -> None:
+    """Un tirage de `generate` est possible pour la fonction, et un jeton qu'elle écarte n'est jamais tiré."""
+    model, tokenizer = load_model("colibri", on="cpu"), load_tokenizer("colibri")
+    ids = tokenizer("Le salarié peut demander à son", return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        probs = reference("sampling_probs")(model(ids).logits[0, -1], 1.3, 20, 0.9)
+    torch.manual_seed(0)
+    out = model.generate(
+        ids.expand(400, -1), attention_mask=torch.ones_like(ids).expand(400, -1), do_sample=True, temperature=1.3,
+        top_k=20, top_p=0.9, max_new_tokens=1, pad_token_id=0,
+    )  # fmt: skip
+    drawn = out[:, -1].bincount(minlength=len(probs)) / 400
+    assert not drawn[probs == 0].any()
+    assert (drawn - probs).abs().max() < 0.1
+
+
+# --- L'assemblage du chapitre, par les références ---------------------------------------------------------------------
+
+
+def test_the_forward_of_the_chapter_is_the_library_s(reference: Any) -> None:
+    """Les cellules `block_forward` et `gpt2_forward`, telles que le lecteur les a, sur un autre GPT-2."""
+    cells = [cell.source for cell in load_chapter(CHAPTER).cells if cell.kind == "code"]
+    space: dict[str, Any] = {"math": math, "torch": torch}
+    space |= {name: reference(name) for name in ("split_heads", "causal_attention")}
+    for source in cells:
+        if source.startswith(("def linear(", "def block_forward(")):
+            exec(source, space)
+    model, ids = tiny_gpt2(TINY, 3), torch.randint(0, 40, (2, 9), generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        torch.testing.assert_close(space["gpt2_forward"](model, ids), model(ids).logits, rtol=1e-4, atol=1e-5)

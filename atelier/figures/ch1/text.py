@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from atelier.display import _display, note, recorded, show, table
-from atelier.figures.ch1.tokens import end_token, token_text
-from atelier.figures.common.controls import Shown, live, picture, show_live
-from atelier.figures.common.sizes import GPT3
+from atelier import passed
+from atelier.display import _display, note, show, table
+from atelier.evidence import paired, perplexity_of
+from atelier.figures.ch1.tokens import token_text
+from atelier.figures.common.controls import Shown, Slider, explore, live, show_live
 from atelier.figures.common.style import BLUE, ORANGE, SERIES, canvas, french
-from atelier.hardware import beside, card_memory, home, median_seconds
-from atelier.models import GPT2_SIZES, gpt2_shape
-from atelier.perplexity import encode_documents, evaluate_perplexity, extract
+from atelier.hardware import beside, home
+from atelier.perplexity import END
 from atelier.text import NBSP, byte_size, number, percent, plural
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @torch.inference_mode()
 def surprises(model: GPT2LMHeadModel, tokenizer: Any, text: str) -> tuple[Tensor, Tensor]:
     """Jetons d'un texte (T,) et surprise de chacun, −log₂ p, en bits (T,). Le premier est deviné d'après rien."""
-    ids = torch.tensor([[end_token(tokenizer), *tokenizer(text)["input_ids"]]], device=home(model))
+    ids = torch.tensor([[tokenizer.convert_tokens_to_ids(END), *tokenizer(text)["input_ids"]]], device=home(model))
     logits = model(ids, use_cache=False).logits[0, :-1].float()
     return ids[0, 1:], F.cross_entropy(logits, ids[0, 1:], reduction="none") / math.log(2)
 
@@ -48,7 +48,7 @@ def _surprise_markup(names: Sequence[str], bits: Sequence[float]) -> str:
         f'<span style="display:inline-block;text-align:center;margin:2px;color:#111;'
         f"background:{_tint(min(b / 14, 1))};border-bottom:{1 + round(min(b, 14) / 2)}px solid #333;"
         f'padding:.1em .2em"><span style="font-family:monospace">{html.escape(n)}</span><br>'
-        f"<small>{number(round(b, 1), 3)}</small></span>"
+        f"<small>{number(b, decimals=1)}</small></span>"
         for n, b in zip(names, bits, strict=True)
     )
     return f'<div style="line-height:1.3">{cells}</div>'
@@ -58,14 +58,15 @@ def _surprise(model: GPT2LMHeadModel, tokenizer: Any, text: str) -> Shown:
     ids, bits = surprises(model, tokenizer, text)
     names, values = [token_text(tokenizer, i) for i in ids.tolist()], bits.tolist()
     worst = sorted(zip(values, names, strict=True), reverse=True)[:3]
-    mean = sum(values) / len(values)
+    average = mean(values)
     summary = (
-        f"Surprise moyenne{NBSP}: {number(mean, 3)} bits par jeton, soit une perplexité de 2^{number(mean, 3)} = "
-        f"{number(2**mean, 3)} sur cette phrase. Les plus surprenants{NBSP}: "
-        + ", ".join(f"«{NBSP}{n}{NBSP}» ({number(b, 3)} bits)" for b, n in worst)
+        f"Surprise moyenne{NBSP}: {number(average, decimals=2)} bits par jeton, soit "
+        f"{number(average * math.log(2), decimals=2)} nats, et une perplexité de "
+        f"{number(2**average, decimals=1)} sur cette phrase. Les plus surprenants{NBSP}: "
+        + ", ".join(f"«{NBSP}{n}{NBSP}» ({number(b, decimals=1)} bits)" for b, n in worst)
         + "."
     )
-    plain = " ".join(f"{n}[{number(round(b, 1), 3)}]" for n, b in zip(names, values, strict=True))
+    plain = " ".join(f"{n}[{number(b, decimals=1)}]" for n, b in zip(names, values, strict=True))
     return f"{_surprise_markup(names, values)}<p>{html.escape(summary)}</p>", f"{plain}\n{summary}"
 
 
@@ -88,126 +89,87 @@ def surprise_text(model: GPT2LMHeadModel, tokenizer: Any, text: str) -> None:
     show_live(w.VBox([typed, shown]), start)
 
 
-@torch.inference_mode()
-def surprise_by_rank(model: GPT2LMHeadModel, tokenizer: Any, n_windows: int) -> None:
-    """Surprise moyenne selon le rang du jeton dans sa fenêtre : ce que le contexte apporte."""
-    context = min(model.config.n_positions, 1024)
-    ids = encode_documents(extract("a_validation"), tokenizer, n_windows * context)
-    windows = ids[: len(ids) // context * context].reshape(-1, context)
-    losses = []
-    for batch in windows.split(16):
-        batch = beside(model, batch)
-        logits = model(batch, use_cache=False).logits[:, :-1].float()
-        targets = batch[:, 1:]
-        losses.append(F.cross_entropy(logits.transpose(1, 2), targets, reduction="none").cpu())
-    bits = torch.cat(losses).mean(0) / math.log(2)
-    n = len(bits)
-    edges = [1, 2, 3, 5, 8, 12, 20, 32, 50, 80, 128, 192, 256, 384, 512, 768, 1024]
-    edges = [e for e in edges if e <= n] + [n + 1]
-    middles, values = [], []
-    for low, high in zip(edges, edges[1:], strict=False):
-        middles.append((low + high - 1) / 2)
-        values.append(bits[low - 1 : high - 1].mean().item())
+def plot_surprise_by_rank(found: Mapping[tuple[int, int], Sequence[float]]) -> None:
+    """Surprise moyenne selon le nombre de jetons déjà lus. found : (du rang, au rang) → bits, groupe par groupe."""
+    names = [f"{low}" if low == high else f"{low} à {high}" for low, high in found]
+    means = [mean(values) for values in found.values()]
     fig, ax = canvas(7.6, 3.2)
-    ax.plot(middles, values, lw=1.8, **SERIES[0])
-    ax.set_xscale("log")
-    ax.set_xlabel("nombre de jetons déjà lus dans la fenêtre (échelle logarithmique)")
+    ax.plot(range(len(means)), means, lw=1.8, **SERIES[0])
+    spread = [[m - min(v) for m, v in zip(means, found.values(), strict=True)],
+              [max(v) - m for m, v in zip(means, found.values(), strict=True)]]  # fmt: skip
+    ax.errorbar(range(len(means)), means, yerr=spread, fmt="none", ecolor=BLUE, alpha=0.5, capsize=3)
+    ax.set_xticks(range(len(names)), names)
+    ax.set_xlabel("nombre de jetons déjà lus dans la fenêtre")
     ax.set_ylabel("surprise moyenne (bits)")
-    french(ax)
+    french(ax, x=False)
+    told = ", ".join(f"{number(m, decimals=1)} après {n}" for m, n in zip(means, names, strict=True))
     show(
         fig,
-        alt=f"Surprise moyenne d'un jeton selon le nombre de jetons déjà lus{NBSP}: {number(values[0], 3)} bits après "
-        f"un seul jeton, {number(values[len(values) // 2], 3)} après {number(middles[len(values) // 2], decimals=0)}, "
-        f"{number(values[-1], 3)} vers la fin de la fenêtre ({len(windows)} fenêtres de {n + 1} jetons).",
-    )
-    note(
-        f"Après un seul jeton{NBSP}: {number(values[0], 3)} bits. Après une trentaine{NBSP}: "
-        f"{number(bits[24:40].mean().item(), 3)}. À la fin de la fenêtre{NBSP}: {number(values[-1], 3)}."
+        alt=f"Surprise moyenne d'un jeton, en bits, selon le nombre de jetons déjà lus : {told}. Les barres vont du "
+        f"plus petit au plus grand de {plural(len(next(iter(found.values()))), 'groupe')} de fenêtres.",
     )
 
 
-@recorded("ch1/protocols", needs=("perplexity",))
-@torch.inference_mode()
-def protocols(model: GPT2LMHeadModel, tokenizer: Any, perplexity: Any, max_tokens: int = 4096) -> None:
-    """La perplexité du même texte par la fonction de l'étudiant, fenêtre par fenêtre, et par le protocole."""
-    longest = min(model.config.n_positions, 1024)
-    text = encode_documents(extract("a_validation"), tokenizer, max_tokens)
-    lengths = [longest // k for k in (16, 8, 4, 2, 1)]
-    yours: dict[int, float] = {}
-    for n in lengths:
-        windows = beside(model, text[: len(text) // n * n].reshape(-1, n))
-        yours[n] = float(perplexity(model(windows, use_cache=False).logits.float(), windows))
-    evaluated = {
-        (n, stride): evaluate_perplexity(
-            model, max_tokens=max_tokens, context=n, stride=stride, batch_size=max(1, 4096 // n)
-        )
-        for n in lengths
-        for stride in ((n, n // 2) if n < longest else (n, n // 2, n // 4))
-    }
+def plot_protocols(found: Mapping[Any, Any]) -> float:
+    """La perplexité du même extrait selon le contexte et le pas. Rend la plus grande divisée par la plus petite.
+
+    found : (« vous », contexte, contexte) → perplexité ; (« protocole », contexte, pas) → pertes et secondes ;
+    « jetons », la longueur de l'extrait.
+    """
+    runs = {key: value for key, value in found.items() if key != "jetons"}
+    values = {key: run if key[0] == "vous" else perplexity_of(run["pertes"]) for key, run in runs.items()}
+    contexts = sorted({n for _, n, _ in runs})
     fig, ax = canvas(7.6, 3.6)
-    series = {
-        "votre fonction, fenêtres séparées": yours,
-        "protocole, pas = contexte": {n: e.perplexity for (n, s), e in evaluated.items() if s == n},
-        "protocole, pas = contexte / 2": {n: e.perplexity for (n, s), e in evaluated.items() if s == n // 2},
-    }
+    series = {"votre fonction, fenêtres séparées": [values["vous", n, n] for n in contexts]}
+    for k, name in ((1, "protocole, pas = contexte"), (2, "protocole, pas = contexte / 2")):
+        series[name] = [values["protocole", n, n // k] for n in contexts]
     for (label, points), look in zip(series.items(), SERIES, strict=False):
-        ax.plot(list(points), list(points.values()), label=label, lw=1.7, **look)
+        ax.plot(contexts, points, label=label, lw=1.7, **look)
     ax.set_xscale("log", base=2)
-    ax.set_xticks(lengths, [number(n) for n in lengths])
+    ax.set_xticks(contexts, [number(n) for n in contexts])
     ax.set_xlabel("contexte (jetons, échelle logarithmique)")
     ax.set_ylabel("perplexité")
     french(ax, x=False)
     ax.legend(frameon=False, fontsize=9)
     told = " ; ".join(
-        f"{label}{NBSP}: " + ", ".join(f"{number(p, 4)} à {n}" for n, p in points.items())
+        f"{label} : " + ", ".join(f"{number(p, decimals=1)} à {n}" for n, p in zip(contexts, points, strict=True))
         for label, points in series.items()
     )
     show(fig, alt=f"Perplexité du même extrait selon le contexte. {told}.")
-    rows = [
-        [f"{n} jetons", number(yours[n], 4)]
-        + [
-            f"{number(evaluated[n, s].perplexity, 4)} ({number(evaluated[n, s].seconds, 2)} s)"
-            if (n, s) in evaluated
-            else "—"
-            for s in (n, n // 2, n // 4)
-        ]
-        for n in lengths
-    ]
+    rows = []
+    for n in contexts:
+        row: list[Any] = [plural(n, "jeton"), number(values["vous", n, n], decimals=2)]
+        for stride in (n, n // 2, n // 4):
+            found_here = values.get(("protocole", n, stride))
+            row.append("—" if found_here is None else number(found_here, decimals=2))
+        rows.append(row)
     table(
         rows,
         header=["contexte", "votre fonction", "pas = contexte", "pas = contexte / 2", "pas = contexte / 4"],
-        caption=f"Le même modèle, les mêmes {number(len(text) - 1)} jetons, d'autres protocoles (durée)",
+        caption=f"Perplexité sur le même extrait de {number(found['jetons'])} jetons, d'autres protocoles",
     )
-    spread = [*yours.values(), *(e.perplexity for e in evaluated.values())]
-    change = evaluated[longest, longest // 2].perplexity / evaluated[longest, longest].perplexity - 1
+    longest = contexts[-1]
+    steps = [found["protocole", longest, longest // k] for k in (1, 2, 4)]
+    gains = [paired(b["pertes"], a["pertes"]).as_ratio() for a, b in ((steps[0], steps[1]), (steps[1], steps[2]))]
     note(
-        f"De {number(min(spread), 4)} à {number(max(spread), 4)} sans toucher au modèle. Protocole du cours{NBSP}: "
-        f"contexte de {longest}, pas de {longest // 2}. Au plus long contexte, diviser le pas par deux change la "
-        f"perplexité de {percent(change, signed=True)}."
+        f"De {number(min(values.values()), decimals=2)} à {number(max(values.values()), decimals=2)} sans toucher au "
+        f"modèle. Au contexte de {longest}, un pas deux fois plus court : {gains[0]} ; deux fois plus court encore : "
+        f"{gains[1]} (à 95 %). Durées : {', '.join(number(s['secondes'], 2, unit='s') for s in steps)}."
     )
+    return max(values.values()) / min(values.values())
 
 
 # --- Générer ----------------------------------------------------------------------------------------------------------
 
 
-@recorded("ch1/greedy_text", needs=("greedy",))
-def greedy_text(model: GPT2LMHeadModel, tokenizer: Any, prompts: Sequence[str], greedy: Any, n_new: int = 40) -> None:
-    """La suite la plus probable de quelques amorces par la fonction de l'étudiant, et celle de `model.generate`."""
-    rows, equal = [], True
-    for prompt in prompts:
-        ids = beside(model, tokenizer(prompt, return_tensors="pt")["input_ids"])
-        mine = greedy(model, ids, n_new)
-        theirs = model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, min_new_tokens=n_new, max_new_tokens=n_new,
-            eos_token_id=None, pad_token_id=0,
-        )  # fmt: skip
-        equal &= torch.equal(mine, theirs)
-        rows.append([prompt, _one_line(tokenizer.decode(mine[0, ids.shape[1] :]))])
-    table(rows, header=["amorce", f"les {n_new} jetons suivants, par votre fonction"])
+def texts_table(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Les suites de quelques amorces par la fonction du lecteur. found : amorce → texte, et si c'est le même."""
+    rows = [[prompt, _one_line(entry["texte"])] for prompt, entry in found.items()]
+    table(rows, header=["amorce", "les jetons suivants, par votre fonction"])
     note(
         "Ce sont exactement les jetons de model.generate(do_sample=False)."
-        if equal
-        else "Ce ne sont pas les jetons de model.generate(do_sample=False) : deux scores presque égaux, peut-être."
+        if all(entry["le même"] for entry in found.values())
+        else "Ce ne sont pas les jetons de model.generate(do_sample=False) : deux logits presque égaux, peut-être."
     )
 
 
@@ -216,57 +178,107 @@ def _one_line(text: str) -> str:
     return text.strip().replace("\n", " ⏎ ")
 
 
-def _filtered(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
-    """Probabilités (V,) après température, puis top-k, puis top-p : l'ordre de transformers."""
-    logits = logits / temperature
-    if top_k:
-        logits = logits.masked_fill(logits < logits.topk(min(top_k, len(logits))).values[-1], -math.inf)
-    p = torch.softmax(logits, dim=-1)
-    ordered = p.sort(descending=True)
-    dropped = ordered.values.cumsum(-1) - ordered.values >= top_p
-    p = p.masked_fill(torch.zeros_like(dropped).scatter(0, ordered.indices, dropped), 0.0)
-    return p / p.sum()
+Sampler = Callable[..., Tensor]
 
 
-@torch.inference_mode()
-def _play(
-    model: GPT2LMHeadModel, tokenizer: Any, prompt: str, temperature: float, top_k: int, top_p: float, seed: int,
-    n_new: int,
-) -> tuple[Any, str, list[str]]:  # fmt: skip
-    """La figure du premier tirage, son texte alternatif, et trois suites."""
-    ids = beside(model, tokenizer(prompt, return_tensors="pt")["input_ids"])
-    logits = model(ids, use_cache=False).logits[0, -1].float().cpu()
-    plain, kept = torch.softmax(logits, -1), _filtered(logits, temperature, top_k, top_p)
-    shown = plain.topk(12).indices.tolist()
-    names = [token_text(tokenizer, i) for i in shown]
-    fig, ax = canvas(8.4, 2.7)
-    x = torch.arange(len(shown))
-    before, after = [[100 * p[i].item() for i in shown] for p in (plain, kept)]
-    ax.bar(x - 0.2, before, 0.38, color="white", edgecolor="#444444", hatch="//", label="données par le modèle")
-    ax.bar(x + 0.2, after, 0.38, color=BLUE, label="après vos réglages")
-    ax.set_xticks(x.tolist(), names, rotation=40, ha="right", rotation_mode="anchor", family="monospace")
-    ax.set_ylabel("probabilité (%)")
-    french(ax, x=False)
-    alive = int((kept > 0).sum())
-    ax.set_title(f"jeton suivant : {number(alive)} restent possibles sur {number(len(kept))}", fontsize=10)
-    ax.legend(frameon=False, fontsize=9)
-    told = ", ".join(
-        f"«{NBSP}{n}{NBSP}» {number(a, 3)} puis {number(b, 3)} %" for n, a, b in zip(names, before, after, strict=True)
+def explore_sampling(found: Mapping[str, Any], sampling_probs: Sampler, tokenizer: Any) -> None:
+    """Avant et après réglage, pour chaque début ; les curseurs vivent quand `sampling_probs` passe son check.
+
+    found : début → logits (V,) et probabilités (V,) après le réglage ; « réglage » : température, top-k, top-p.
+    """
+    openings = {text: entry for text, entry in found.items() if text != "réglage"}
+    temperature, top_k, top_p = found["réglage"]
+
+    def draw(temperature: float, top_k: int, top_p: float) -> tuple[Any, str]:
+        after = {
+            text: sampling_probs(entry["logits"], temperature, top_k or None, top_p) for text, entry in openings.items()
+        }
+        return _two_distributions(openings, after, tokenizer)
+
+    if not passed(sampling_probs):
+        after = {text: entry["probabilités"] for text, entry in openings.items()}
+        fig, alt = _two_distributions(openings, after, tokenizer)
+        show(fig, alt=alt)
+        return
+    explore(
+        draw,
+        temperature=Slider(temperature, 0.05, 2.0, 0.05, "température"),
+        top_k=Slider(top_k, 0, 200, 1, "top-k (0 : tous)"),
+        top_p=Slider(top_p, 0.05, 1.0, 0.05, "top-p"),
     )
-    room = model.config.n_positions - ids.shape[1]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        out = model.generate(
-            ids.expand(3, -1), attention_mask=torch.ones_like(ids).expand(3, -1), do_sample=True,
-            temperature=temperature, top_k=top_k, top_p=top_p, max_new_tokens=max(1, min(n_new, room)),
-            pad_token_id=model.config.eos_token_id,
-        )  # fmt: skip
-    texts = [tokenizer.decode(row[ids.shape[1] :], skip_special_tokens=True) for row in out]
-    alt = (
-        f"Après «{NBSP}{prompt}{NBSP}», à la température {number(temperature, 3)}, top-k {top_k}, "
-        f"top-p {number(top_p, 3)}, {alive} jetons restent possibles. Probabilités avant et après{NBSP}: {told}."
-    )
-    return fig, alt, texts
+
+
+def _two_distributions(
+    openings: Mapping[str, Mapping[str, Tensor]], after: Mapping[str, Tensor], tokenizer: Any, k: int = 10
+) -> tuple[Any, str]:
+    fig, axes = canvas(9.6, 3.2, columns=len(openings), sharey=True)
+    told = []
+    for ax, (text, entry) in zip(axes, openings.items(), strict=True):
+        plain, kept = torch.softmax(entry["logits"].float(), -1), after[text].float()
+        shown = plain.topk(k).indices.tolist()
+        names = [token_text(tokenizer, i) for i in shown]
+        before, now = [[100 * p[i].item() for i in shown] for p in (plain, kept)]
+        x = torch.arange(k)
+        ax.bar(x - 0.2, before, 0.38, color="white", edgecolor="#444444", hatch="//", label="données par le modèle")
+        ax.bar(x + 0.2, now, 0.38, color=BLUE, label="après vos réglages")
+        ax.set_xticks(x.tolist(), names, rotation=40, ha="right", rotation_mode="anchor", family="monospace")
+        french(ax, x=False)
+        alive = int((kept > 0).sum())
+        ax.set_title(f"« {text} … »\n{plural(alive, 'jeton possible', 'jetons possibles')}", fontsize=10)
+        pairs = ", ".join(
+            f"« {n} » {number(a, decimals=1)} puis {number(b, decimals=1)} %"
+            for n, a, b in zip(names, before, now, strict=True)
+        )
+        told.append(f"après « {text} », {plural(alive, 'jeton possible', 'jetons possibles')} : {pairs}")
+    axes[0].set_ylabel("probabilité (%)")
+    axes[-1].legend(frameon=False, fontsize=9)
+    return fig, f"Probabilités du jeton suivant, avant et après les réglages ; {' ; '.join(told)}."
+
+
+Continue = Callable[..., Tensor]
+
+
+def play(
+    model: GPT2LMHeadModel, tokenizer: Any, write_on: Continue, sampling_probs: Sampler, prompt: str, n_new: int = 40
+) -> None:
+    """Trois suites de l'amorce, tirées par `write_on(model, ids, n_new, seed, temperature=…, top_k=…, top_p=…)`.
+
+    Dans un carnet vivant, l'amorce et les réglages se changent. Rien tant que `sampling_probs` ne passe pas son check.
+    """
+    if not passed(sampling_probs):
+        note("Ici, Colibri écrira avec votre sampling_probs, quand elle passera son check.")
+        return
+
+    def texts(prompt: str, seed: int, temperature: float, top_k: int, top_p: float) -> Shown:
+        ids = beside(model, tokenizer(prompt, return_tensors="pt")["input_ids"])
+        room = max(1, min(n_new, model.config.n_positions - ids.shape[1]))
+        out = write_on(model, ids.expand(3, -1), room, seed, temperature=temperature, top_k=top_k or None, top_p=top_p)
+        return _written(prompt, [tokenizer.decode(row[ids.shape[1] :], skip_special_tokens=True) for row in out])
+
+    start = {"seed": 0, "temperature": 0.8, "top_k": 40, "top_p": 0.95}
+    shown = texts(prompt, **start)  # type: ignore[arg-type]
+    if not live():
+        _display(*shown)
+        return
+    import ipywidgets as w
+
+    typed = w.Text(prompt, description="Amorce", continuous_update=False, layout=w.Layout(width="95%"))
+    handles = {
+        "seed": Slider(0, 0, 50, 1, "tirage").widget(),
+        "temperature": Slider(0.8, 0.05, 2.0, 0.05, "température").widget(),
+        "top_k": Slider(40, 0, 200, 1, "top-k (0 : tous)").widget(),
+        "top_p": Slider(0.95, 0.05, 1.0, 0.05, "top-p").widget(),
+    }
+    body = w.HTML(shown[0])
+
+    def refresh(_: Any) -> None:
+        if typed.value.strip():
+            body.value = texts(typed.value, **{name: h.value for name, h in handles.items()})[0]
+
+    for handle in (typed, *handles.values()):
+        handle.observe(refresh, "value")
+    row = w.HBox(list(handles.values()), layout=w.Layout(flex_flow="row wrap"))
+    show_live(w.VBox([typed, row, body]), shown)
 
 
 def _written(prompt: str, texts: Sequence[str]) -> Shown:
@@ -275,191 +287,94 @@ def _written(prompt: str, texts: Sequence[str]) -> Shown:
     return f"<ol>{items}</ol>", "\n".join(f"{i}. {prompt}{t}" for i, t in enumerate(texts, 1))
 
 
-def play(
-    model: GPT2LMHeadModel,
-    tokenizer: Any,
-    prompt: str,
-    temperature: float = 0.8,
-    top_k: int = 40,
-    top_p: float = 0.95,
-    seed: int = 0,
-    n_new: int = 40,
-) -> None:
-    """Trois suites tirées au sort, et la distribution d'où sort leur premier jeton. top_k = 0 : pas de top-k.
-
-    Dans un carnet vivant, l'amorce et les réglages se changent ; ailleurs, la fonction suffit.
-    """
-    start: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
-    fig, alt, texts = _play(model, tokenizer, prompt, n_new=n_new, **start)
-    if not live():
-        show(fig, alt=alt)
-        _display(*_written(prompt, texts))
-        return
-    import ipywidgets as w
-
-    markup, plain = picture(fig, alt)
-    written, written_plain = _written(prompt, texts)
-    typed = w.Text(prompt, description="Amorce", continuous_update=False, layout=w.Layout(width="95%"))
-    options = {"continuous_update": False, "style": {"description_width": "initial"}}
-    handles = {
-        "temperature": w.FloatSlider(temperature, min=0.05, max=2.0, step=0.05, description="température", **options),
-        "top_k": w.IntSlider(top_k, min=0, max=200, step=1, description="top-k (0 : tous)", **options),
-        "top_p": w.FloatSlider(top_p, min=0.05, max=1.0, step=0.05, description="top-p", **options),
-        "seed": w.IntSlider(seed, min=0, max=50, step=1, description="tirage", **options),
-    }
-    image, body = w.HTML(markup), w.HTML(written)
-
-    def refresh(_: Any) -> None:
-        if not typed.value.strip():
-            return
-        values = {name: h.value for name, h in handles.items()}
-        fig, alt, texts = _play(model, tokenizer, typed.value, n_new=n_new, **values)
-        image.value, body.value = picture(fig, alt)[0], _written(typed.value, texts)[0]
-
-    for handle in (typed, *handles.values()):
-        handle.observe(refresh, "value")
-    row = w.HBox(list(handles.values()), layout=w.Layout(flex_flow="row wrap"))
-    show_live(w.VBox([typed, row, image, body]), (markup + written, f"{plain}\n{written_plain}"))
-
-
-@torch.inference_mode()
-def settings_compared(model: GPT2LMHeadModel, tokenizer: Any, prompt: str, n_new: int = 30) -> None:
-    """La même amorce à quatre réglages : la suite, et la perplexité que le modèle lui-même lui donne."""
-    settings = {
-        "le plus probable": None,
-        "T = 0,7, top-p 0,9": (0.7, 0, 0.9),
-        "T = 1, sans filtre": (1.0, 0, 1.0),
-        "T = 1,5, sans filtre": (1.5, 0, 1.0),
-    }
-    ids = beside(model, tokenizer(prompt, return_tensors="pt")["input_ids"])
-    rows = []
-    for name, values in settings.items():
-        sampling: dict[str, Any] = {"do_sample": False}
-        if values:
-            sampling = {"do_sample": True} | dict(zip(("temperature", "top_k", "top_p"), values, strict=True))
-        with torch.random.fork_rng():
-            torch.manual_seed(1)
-            out = model.generate(
-                ids.expand(4, -1), attention_mask=torch.ones_like(ids).expand(4, -1), pad_token_id=0, eos_token_id=None,
-                min_new_tokens=n_new, max_new_tokens=n_new, **sampling,
-            )  # fmt: skip
-        logits = model(out, use_cache=False).logits[:, ids.shape[1] - 1 : -1].float()
-        new = out[:, ids.shape[1] :]
-        loss = F.cross_entropy(logits.transpose(1, 2), new).item()
-        pairs = {(a, b) for row in new.tolist() for a, b in zip(row, row[1:], strict=False)}
-        varied = len(pairs) / (new.shape[0] * (n_new - 1))
-        rows.append([name, _one_line(tokenizer.decode(new[0])), number(math.exp(loss), 3), percent(varied, 3)])
+def settings_table(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Ce que Colibri pense de ce qu'il écrit. found : réglage → perplexités, variété (par début), premier texte."""
+    n = len(next(iter(found.values()))["perplexités"])
+    rows = [
+        [
+            name,
+            _one_line(entry["texte"]),
+            number(_typical(entry["perplexités"]), decimals=1),
+            percent(mean(entry["variété"]), decimals=0),
+        ]
+        for name, entry in found.items()
+    ]
     table(
         rows,
-        header=["réglage", f"«{NBSP}{prompt} …{NBSP}»", "perplexité, par Colibri", "paires de jetons différentes"],
-        caption="Quatre suites par réglage ; la première est montrée",
+        header=["suite", "la première", "perplexité, par Colibri", "paires de jetons distinctes"],
+        caption=f"{plural(n, 'début')} de textes ; perplexité des suites réunies",
     )
+
+
+def _typical(perplexities: Sequence[float]) -> float:
+    """La perplexité de suites de même longueur, réunies : l'exponentielle de la perte moyenne."""
+    return math.exp(mean(map(math.log, perplexities)))
+
+
+def least_perplexing(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Le texte auquel Colibri donne la plus petite perplexité, dit comme dans le pari."""
+    said = {"le vrai texte": "au vrai texte", "glouton": "à ce qu'il écrit en glouton"}
+    best = min(found, key=lambda name: _typical(found[name]["perplexités"]))
+    return said.get(best, "à ce qu'il tire à la température 1")
 
 
 # --- Le cache K/V -----------------------------------------------------------------------------------------------------
 
 
-def _cache_after(model: GPT2LMHeadModel, n_tokens: int) -> Any:
-    """Le cache d'un modèle qui a lu n_tokens jetons."""
-    ids = torch.arange(n_tokens, device=home(model))[None] % model.config.vocab_size
-    return model(ids, use_cache=True)[1]
+def plot_cache_times(found: Mapping[int, Mapping[str, Sequence[float]]]) -> float:
+    """Temps d'un jeton de plus selon la longueur, avec et sans cache. Rend le rapport à la plus grande longueur.
+
+    found : jetons déjà écrits → « avec », « sans » : secondes de chaque appel.
+    """
+    lengths = list(found)
+    fig, ax = canvas(6.8, 3.4)
+    looks = {"avec": ("avec le cache", SERIES[0]), "sans": ("sans : tout relu", SERIES[1] | {"color": ORANGE})}
+    for kind, (label, look) in looks.items():
+        middle = [1000 * median(found[n][kind]) for n in lengths]
+        low, high = (
+            [1000 * sorted(found[n][kind])[int(q * len(found[n][kind]))] for n in lengths] for q in (0.25, 0.75)
+        )
+        ax.plot(lengths, middle, label=label, lw=1.8, **look)
+        ax.fill_between(lengths, low, high, alpha=0.2, color=look["color"])
+    ax.set_xlabel("jetons déjà écrits")
+    ax.set_ylabel("ms pour un jeton de plus")
+    ax.set_ylim(0)
+    french(ax)
+    ax.legend(frameon=False, fontsize=9)
+    middles = {n: {kind: median(v) for kind, v in times.items()} for n, times in found.items()}
+    told = ", ".join(
+        f"à {n} jetons {number(1000 * t['avec'], decimals=1)} ms avec et {number(1000 * t['sans'], decimals=1)} sans"
+        for n, t in middles.items()
+    )
+    show(fig, alt=f"Temps d'un jeton de plus selon la longueur, avec et sans cache (bandes : quartiles). {told}.")
+    ratios = {n: t["sans"] / t["avec"] for n, t in middles.items()}
+    longest, shortest = max(lengths), min(lengths)
+    growth = [middles[longest][kind] / middles[shortest][kind] for kind in ("avec", "sans")]
+    note(
+        f"Médianes de {plural(len(found[longest]['avec']), 'appel')}. De {shortest} à {longest} jetons déjà écrits, le "
+        f"temps d'un jeton est multiplié par {number(growth[0], decimals=1)} avec le cache, par "
+        f"{number(growth[1], decimals=1)} sans lui. À {longest} jetons, relire coûte "
+        f"{number(ratios[longest], decimals=1)} fois le temps du cache."
+    )
+    return ratios[longest]
 
 
-def _bytes(cache: Any) -> int:
-    return sum(t.numel() * t.element_size() for layer in cache.layers for t in (layer.keys, layer.values))
-
-
-@recorded("ch1/cache_bytes", needs=("cache_bytes",))
-@torch.inference_mode()
-def cache_sizes(model: GPT2LMHeadModel, cache_bytes: Any) -> None:
-    """Octets du cache prédits par l'étudiant et mesurés sur le vrai, puis la même prédiction pour de grands modèles."""
-    c = model.config
-    width = next(model.parameters()).element_size()
-    rows = []
-    for n in (1, c.n_positions // 4, c.n_positions // 2, c.n_positions):
-        predicted, measured = cache_bytes(c.n_layer, c.n_embd, n, 1, width), _bytes(_cache_after(model, n))
-        rows.append([f"Colibri, {plural(n, 'jeton')}", predicted, measured, predicted - measured])
+def cache_tables(found: Mapping[str, Mapping[Any, Any]]) -> None:
+    """Octets du cache comptés par le lecteur et mesurés sur le vrai, puis le même compte pour de grands modèles."""
+    rows = [
+        [plural(n, "jeton"), entry["compté"], entry["mesuré"], entry["compté"] - entry["mesuré"]]
+        for n, entry in found["Colibri"].items()
+    ]
     table(
         rows,
-        header=["cache", "octets prédits par vous", "octets mesurés", "écart"],
-        caption=f"Cache K/V d'une phrase, {8 * width} bits par nombre",
+        header=["cache de Colibri", "octets comptés par vous", "octets mesurés", "écart"],
+        caption="Cache K/V d'une phrase",
     )
-    shapes = {f"GPT-2 {name}": (layers, d, 1024) for name, (layers, d, _) in GPT2_SIZES.items()}
-    shapes["GPT-3"] = (GPT3["n_layer"], GPT3["d_model"], GPT3["n_ctx"])
-    rows = []
-    for name, (layers, d, n) in shapes.items():
-        one, full = cache_bytes(layers, d, 1), cache_bytes(layers, d, n)
-        rows.append([name, n, byte_size(one), byte_size(full), byte_size(cache_bytes(layers, d, n, 32))])
+    rows = [
+        [name, entry["contexte"], *(byte_size(n) for n in entry["octets"])] for name, entry in found["grands"].items()
+    ]
     table(
         rows,
         header=["modèle", "contexte", "par jeton", "une phrase, contexte plein", "32 phrases"],
-        caption="La même prédiction en 16 bits",
+        caption="Le même compte, en 16 bits",
     )
-    exact = cache_bytes(GPT3["n_layer"], GPT3["d_model"], GPT3["n_ctx"])
-    note(
-        f"Pour GPT-3, une seule phrase de {number(GPT3['n_ctx'])} jetons garde {number(exact)} octets, "
-        f"soit {byte_size(exact)}."
-    )
-
-
-@torch.inference_mode()
-def _step_times(model: GPT2LMHeadModel, n_tokens: int, repeats: int) -> tuple[float, float]:
-    """Secondes pour produire le jeton qui suit n_tokens : avec le cache des n_tokens − 1 premiers, puis sans."""
-    ids = torch.arange(n_tokens, device=home(model))[None] % model.config.vocab_size
-    cache = _cache_after(model, n_tokens - 1)
-    caches = iter([copy.deepcopy(cache) for _ in range(repeats + 1)])  # un cache grandit quand il sert
-    with_cache = median_seconds(lambda: model(ids[:, -1:], next(caches), use_cache=True), repeats, warmup=1)
-    without = median_seconds(lambda: model(ids, use_cache=False, logits_to_keep=1), repeats, warmup=1)
-    return with_cache, without
-
-
-def cache_times(model: GPT2LMHeadModel, lengths: Sequence[int], repeats: int = 7, size: str | None = None) -> None:
-    """Temps pour produire un jeton de plus, avec et sans le cache, selon la longueur déjà écrite.
-
-    size : mesure aussi un GPT-2 de cette taille, aux poids tirés au hasard (le temps n'en dépend pas).
-    """
-    models = {"Colibri": (model, [n for n in lengths if n <= model.config.n_positions])}
-    if size:
-        models[f"GPT-2 {size} (poids au hasard)"] = (gpt2_shape(size), list(lengths))
-    fig, axes = canvas(4.6 * len(models) + 2.2, 3.4, columns=len(models), squeeze=False)
-    rows, told = [], []
-    for ax, (name, (m, wanted)) in zip(axes.flat, models.items(), strict=True):
-        found = {n: _step_times(m, n, repeats) for n in wanted}
-        for k, (label, color) in enumerate((("avec le cache", BLUE), ("sans : tout relu", ORANGE))):
-            look = SERIES[0] | {"color": color} if k == 0 else SERIES[1] | {"color": color}
-            ax.plot(wanted, [1000 * found[n][k] for n in wanted], label=label, lw=1.8, **look)
-        ax.set_title(name, fontsize=10)
-        ax.set_xlabel("jetons déjà écrits")
-        ax.set_ylim(0)
-        french(ax)
-        for n, (fast, slow) in found.items():
-            rows.append([name, n, number(1000 * fast, 3), number(1000 * slow, 3), number(slow / fast, 3)])
-        told.append(
-            f"{name}{NBSP}: "
-            + ", ".join(
-                f"à {n} jetons {number(1000 * a, 2)} ms avec et {number(1000 * b, 2)} sans"
-                for n, (a, b) in found.items()
-            )
-        )
-    axes[0, 0].set_ylabel("ms pour un jeton de plus")
-    axes[0, 0].legend(frameon=False, fontsize=9)
-    show(fig, alt=f"Temps d'un jeton de plus selon la longueur, avec et sans cache. {' ; '.join(told)}.")
-    table(
-        rows,
-        header=["modèle", "jetons déjà écrits", "ms avec le cache", "ms sans", "rapport sans / avec"],
-        caption=f"Médiane de {repeats} mesures",
-    )
-    _card_memory(models)
-
-
-def _card_memory(models: dict[str, tuple[GPT2LMHeadModel, list[int]]]) -> None:
-    """Mémoire de la carte prise par le cache d'une phrase de la plus grande longueur mesurée."""
-    for name, (m, lengths) in models.items():
-        with torch.inference_mode(), card_memory() as card:
-            cache = _cache_after(m, max(lengths))
-        if card.before is None or card.after is None or card.peak is None:
-            return
-        note(
-            f"{name}, {max(lengths)} jetons{NBSP}: le cache compte {byte_size(_bytes(cache))}, la carte en garde "
-            f"{byte_size(card.after - card.before)} ; au plus haut, {byte_size(card.peak)} étaient pris."
-        )

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from atelier.display import _display, note, show, table
 from atelier.figures.common.controls import Shown, live, show_live
-from atelier.figures.common.layers import blocks
 from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY, canvas, french
-from atelier.hardware import beside
-from atelier.perplexity import END, extract
-from atelier.text import NBSP, grid, number, percent
+from atelier.text import NBSP, grid, number, percent, plural
 
 if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
+    from transformers import GPT2Config
 
 
 # --- Jetons ---------------------------------------------------------------------------------------------------------
@@ -105,114 +100,21 @@ def tokens_table(tokenizer: Any, text: str) -> None:
     show_live(w.VBox([typed, shown]), _tokens(tokenizer, text))
 
 
-def bytes_per_token(tokenizer: Any, others: dict[str, str] | None = None, n_bytes: int = 40_000) -> None:
-    """Combien d'octets tient un jeton, d'un genre de texte à l'autre.
-
-    others : nom → texte, en plus des trois extraits livrés.
-    """
-    texts = {
-        "prose d'apprentissage (A)": extract("a_validation"),
-        "récit de fantasy (B)": extract("b_validation"),
-        "vers classiques (B′)": extract("bprime_validation"),
-    }
-    texts |= others or {}
-    rows = []
-    for name, text in texts.items():
-        piece = text.encode()[:n_bytes].decode(errors="ignore")
-        n = len(tokenizer.backend_tokenizer.encode(piece).ids)
-        rows.append([name, len(piece.encode()), n, number(len(piece.encode()) / n, 3)])
+def bytes_table(found: Mapping[str, tuple[int, int]]) -> None:
+    """Octets par jeton, d'un genre de texte à l'autre. found : texte → (octets, jetons)."""
+    rows = [[name, n_bytes, n, number(n_bytes / n, decimals=2)] for name, (n_bytes, n) in found.items()]
     table(rows, header=["texte", "octets", "jetons", "octets par jeton"], caption="Le même découpeur, d'autres textes")
-
-
-# --- Suivre les formes ----------------------------------------------------------------------------------------------
-
-
-def _shapes(model: GPT2LMHeadModel, ids: Tensor) -> list[tuple[str, str, tuple[int, ...], str]]:
-    """(étape, tenseur, forme, rôle) de chaque tenseur rencontré, relevés pendant un vrai passage dans le modèle."""
-    seen: dict[str, Tensor] = {}
-    t, block = model.transformer, blocks(model)[0]
-    modules: dict[str, nn.Module] = {
-        "wte": t.wte,
-        "wpe": t.wpe,
-        "ln_1": block.ln_1,
-        "qkv": block.attn.c_attn,
-        "attn": block.attn.c_proj,
-        "ln_2": block.ln_2,
-        "wide": block.mlp.c_fc,
-        "mlp": block.mlp.c_proj,
-        "block": block,
-        "ln_f": t.ln_f,
-    }
-
-    def keep(name: str) -> Callable[[Any, Any, Any], None]:
-        return lambda _, __, out: seen.__setitem__(name, out[0] if isinstance(out, tuple) else out)
-
-    hooks = [m.register_forward_hook(keep(name)) for name, m in modules.items()]
-    with eager(model):
-        out = model(ids, output_attentions=True, use_cache=False)
-    for hook in hooks:
-        hook.remove()
-    batch, length, d = seen["wte"].shape
-    heads = model.config.n_head
-    weights = out.attentions[0]
-    layers = len(t.h)
-    return [
-        ("entrée", "identifiants", tuple(ids.shape), "un entier par jeton"),
-        ("plongements", "table des jetons", tuple(seen["wte"].shape), "une ligne de la table par jeton"),
-        ("", "positions", tuple(seen["wpe"].shape), "une ligne par rang, ajoutée à la précédente"),
-        (
-            f"bloc (× {layers})",
-            "LayerNorm 1",
-            tuple(seen["ln_1"].shape),
-            "chaque vecteur recentré, remis à l'échelle",
-        ),
-        ("", "Q, K, V", tuple(seen["qkv"].shape), "trois vecteurs par jeton, côte à côte"),
-        ("", "Q par tête", (batch, heads, length, d // heads), "découpé en têtes (K et V aussi)"),
-        ("", "poids d'attention", tuple(weights.shape), "qui regarde qui, une carte par tête"),
-        ("", "sortie de l'attention", tuple(seen["attn"].shape), "ajoutée au flux"),
-        ("", "LayerNorm 2", tuple(seen["ln_2"].shape), ""),
-        ("", "MLP, milieu", tuple(seen["wide"].shape), "quatre fois plus large, puis GELU"),
-        ("", "MLP, sortie", tuple(seen["mlp"].shape), "ajoutée au flux"),
-        ("", "sortie du bloc", tuple(seen["block"].shape), "entrée du bloc suivant"),
-        ("sortie", "LayerNorm final", tuple(seen["ln_f"].shape), ""),
-        ("", "logits", tuple(out.logits.shape), "un score par entrée du vocabulaire, après chaque jeton"),
-    ]
-
-
-@contextmanager
-def eager(model: GPT2LMHeadModel) -> Iterator[None]:
-    """Le temps du bloc, l'attention du modèle est calculée de façon à rendre ses poids ; puis tout est remis."""
-    before = model.config._attn_implementation
-    model.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
-
-
-@torch.inference_mode()
-def follow(model: GPT2LMHeadModel, tokenizer: Any, text: str) -> None:
-    """La forme de chaque tenseur que la phrase traverse, relevée pendant un vrai passage."""
-    ids = beside(model, tokenizer(text, return_tensors="pt")["input_ids"])
-    c = model.config
-    rows = [[step, name, " × ".join(map(str, shape)), what] for step, name, shape, what in _shapes(model, ids)]
-    table(
-        rows,
-        header=["étape", "tenseur", "forme", "ce que c'est"],
-        caption=f"B = 1 phrase, T = {ids.shape[1]} jetons, d = {c.n_embd} composantes, H = {c.n_head} têtes de "
-        f"D = {c.n_embd // c.n_head}, V = {c.vocab_size} entrées au vocabulaire",
-    )
 
 
 # --- Le dessin de l'architecture ------------------------------------------------------------------------------------
 
 
-def architecture(model: GPT2LMHeadModel, n_tokens: int) -> None:
-    """L'architecture de GPT-2, de bas en haut, avec les tailles du modèle reçu."""
+def architecture(config: GPT2Config, n_tokens: int) -> None:
+    """L'architecture de GPT-2, de bas en haut, avec les tailles reçues."""
     from matplotlib.patches import Rectangle
 
-    c, length = model.config, n_tokens
-    d, heads, layers, vocabulary = c.n_embd, c.n_head, len(model.transformer.h), c.vocab_size
+    c, length = config, n_tokens
+    d, heads, layers, vocabulary = c.n_embd, c.n_head, c.n_layer, c.vocab_size
     fig, ax = canvas(9.0, 8.2)
     ax.axis("off")
     ax.set_xlim(0, 18)
@@ -297,11 +199,9 @@ def architecture(model: GPT2LMHeadModel, n_tokens: int) -> None:
 # --- Le jeton suivant -----------------------------------------------------------------------------------------------
 
 
-@torch.inference_mode()
-def next_token(model: GPT2LMHeadModel, tokenizer: Any, text: str, k: int = 10) -> None:
-    """Les k jetons les plus probables après `text`."""
-    ids = beside(model, tokenizer(text, return_tensors="pt")["input_ids"])
-    probabilities = torch.softmax(model(ids).logits[0, -1].float(), dim=-1)
+def plot_next_token(probabilities: Tensor, tokenizer: Any, text: str, k: int = 10) -> None:
+    """Les k jetons les plus probables après `text`. probabilities : (V,)."""
+    probabilities = probabilities.float().cpu()
     best = probabilities.topk(k)
     names = [token_text(tokenizer, i) for i in best.indices.tolist()]
     values = [100 * p for p in best.values.tolist()]
@@ -310,47 +210,48 @@ def next_token(model: GPT2LMHeadModel, tokenizer: Any, text: str, k: int = 10) -
     ax.set_yticks(range(k), names, family="monospace")
     ax.invert_yaxis()
     for i, v in enumerate(values):
-        ax.text(v, i, f" {number(v, 3, unit='%')}", va="center", fontsize=8.5)
+        ax.text(v, i, f" {number(v, decimals=1, unit='%')}", va="center", fontsize=8.5)
     ax.set_xlim(0, max(values) * 1.15)
     ax.set_xlabel("probabilité (%)")
     french(ax, y=False)
-    told = ", ".join(f"«{NBSP}{n}{NBSP}» {number(v, 3, unit='%')}" for n, v in zip(names, values, strict=True))
-    show(fig, alt=f"Barres des {k} jetons les plus probables après «{NBSP}{text}{NBSP}»{NBSP}: {told}.")
+    told = ", ".join(f"« {n} » {number(v, decimals=1, unit='%')}" for n, v in zip(names, values, strict=True))
+    show(fig, alt=f"Barres des {k} jetons les plus probables après « {text} » : {told}.")
     entropy = -(probabilities * probabilities.clamp_min(1e-30).log2()).sum().item()
     note(
-        f"Ces {k} jetons réunissent {number(sum(values), 3, unit='%')} de la probabilité ; les "
+        f"Ces {k} jetons réunissent {number(sum(values), decimals=0, unit='%')} de la probabilité ; les "
         f"{number(len(probabilities) - k)} autres se partagent le reste. L'hésitation totale (entropie) vaut "
-        f"{number(entropy, 3, unit='bits')}, autant qu'entre {number(2**entropy, 3)} jetons équiprobables."
+        f"{number(entropy, decimals=1, unit='bits')}, autant qu'entre {number(2**entropy, decimals=0)} jetons "
+        "équiprobables."
     )
 
 
-@torch.inference_mode()
-def block_by_block(model: GPT2LMHeadModel, tokenizer: Any, text: str, k: int = 3) -> None:
-    """Ce que le modèle prédirait s'il s'arrêtait après chaque bloc (la « logit lens » de nostalgebraist, 2020)."""
-    ids = beside(model, tokenizer(text, return_tensors="pt")["input_ids"])
-    out = model(ids, output_hidden_states=True)
-    final = torch.log_softmax(out.logits[0, -1].float(), dim=-1)
-    winner = int(final.argmax())
+def lens_table(found: Mapping[str, Mapping[str, Any]], tokenizer: Any, text: str, k: int = 3) -> None:
+    """Ce que la tête préfère après chaque bloc. found : étage → probabilités (V,) et longueur du vecteur."""
+    winner = int([*found.values()][-1]["probabilités"].argmax())
     rows = []
-    *inner, last = out.hidden_states
-    for i, hidden in enumerate([*inner, last]):
-        done = i == len(inner)  # la dernière sortie est déjà passée par le LayerNorm final
-        x = hidden[0, -1] if done else model.transformer.ln_f(hidden[0, -1])
-        p = torch.softmax(model.lm_head(x).float(), dim=-1)
-        best = p.topk(k)
-        words = " ".join(
-            f"{token_text(tokenizer, j)} ({percent(v, 3)})"
+    for i, stage in enumerate(found.values()):
+        best = stage["probabilités"].topk(k)
+        words = ", ".join(
+            f"{token_text(tokenizer, j)} {percent(v, decimals=0)}"
             for j, v in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         )
-        where = "plongements seuls" if i == 0 else f"après le bloc {i - 1}"
-        rows.append([where, words, percent(p[winner].item(), 3), number(hidden[0, -1].norm().item(), 3)])
+        chosen = percent(stage["probabilités"][winner].item(), decimals=1)
+        rows.append([_stage(i), words, chosen, number(stage["longueur"], decimals=1)])
     table(
         rows,
         header=["si l'on s'arrêtait", f"les {k} jetons préférés", "probabilité du choix final", "longueur du vecteur"],
-        caption=f"Le dernier jeton de «{NBSP}{text}{NBSP}», vu par la tête après chaque bloc",
+        caption=f"Le dernier jeton de « {text} », vu par la tête après chaque bloc",
     )
 
 
-def end_token(tokenizer: Any) -> int:
-    """L'identifiant du jeton de début de texte."""
-    return tokenizer.convert_tokens_to_ids(END)
+def lengths_note(found: Mapping[str, Sequence[float]]) -> None:
+    """La longueur moyenne du flux, de bloc en bloc. found : étage → une longueur par fenêtre."""
+    means = [number(sum(values) / len(values), decimals=1) for values in found.values()]
+    note(
+        f"Sur {plural(len(next(iter(found.values()))), 'fenêtre')} de vrai texte, la longueur moyenne va de {means[0]} "
+        f"({_stage(0)}) à {', puis '.join(means[1:])} (après chaque bloc)."
+    )
+
+
+def _stage(i: int) -> str:
+    return "plongements seuls" if i == 0 else f"après le bloc {i - 1}"

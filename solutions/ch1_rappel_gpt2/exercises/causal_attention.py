@@ -45,7 +45,7 @@ exercise = Exercise(
         "La somme de D produits de nombres de variance 1 a pour variance D : par quoi la diviser pour revenir à 1 ?",
         "Le futur doit être exclu avant le softmax, pour que les poids restants somment à 1. Quelle valeur de score "
         "donne une exponentielle exactement nulle ?",
-        "softmax(QKᵀ / √D + M) · V, où M vaut 0 pour s ≤ t et −∞ pour s > t.",
+        "Trois lignes : les scores, les poids, la moyenne. Sur laquelle agit le masque, et quelle est sa forme ?",
     ],
     groups={"courant": 0.5, "bords": 0.3, "formes et types": 0.2},
     draw=draw_attention,
@@ -125,7 +125,7 @@ naive_exp
     ligne sans changer leurs poids ?
 
 q_k_swapped   q @ k.transpose(-2, -1) → k @ q.transpose(-2, -1)
-    Une ligne de scores doit appartenir à un jeton qui questionne : chez vous, elle appartient à une clé.
+    Une ligne de scores doit appartenir à une requête : chez vous, elle appartient à une clé.
 """
 
 

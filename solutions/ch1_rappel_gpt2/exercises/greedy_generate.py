@@ -53,22 +53,22 @@ def draw_greedy(d: Draw, group: str) -> Inputs:
             ]
         )()
     room = d.integer(6, 8)
-    length, n_new = d.turn([(room - 2, 3), (3, -d.integer(1, 2)), (room + 2, 0), (room - 3, 6)])
+    length, n_new = d.turn([(room - 2, 3), (room + 2, 0), (room, 1), (room - 3, 6)])
     ids = d.integers(0, _TINY["vocab_size"] - 1, 1, length)
     return {"config": _TINY | {"n_positions": room}, "seed": d.integer(0, 2**31), "input_ids": ids, "n_new": n_new}
 
 
 exercise = Exercise(
     points=2,
-    minutes=25,
+    minutes=18,
     stars=2,
     hints=[
         "Au premier tour, le modèle lit toute l'amorce. Que lui reste-t-il à lire au deuxième ?",
         "Les scores ont la forme (B, jetons lus, V). Quelle position parle du jeton qui vient après le dernier ?",
-        "À chaque tour : lire ce que le cache n'a pas vu, prendre l'argmax de la dernière position, l'ajouter au "
-        "texte, et c'est lui qu'il faudra lire au tour suivant.",
+        "À chaque tour, le jeton choisi a deux usages : il s'ajoute au texte, et… qu'est-ce que le modèle n'a pas "
+        "encore lu ?",
     ],
-    groups={"courant": 0.6, "bords": 0.2, "refus": 0.2},
+    groups={"courant": 0.65, "bords": 0.25, "refus": 0.1},
     draw=draw_greedy,
     probe="generate",
     visible=3,
@@ -117,12 +117,6 @@ no_limit   if length + n_new > model.config.n_positions: → if False:
 
 limit_off_by_one   if length + n_new > model.config.n_positions: → if length + n_new >= model.config.n_positions:
     Un texte qui remplit exactement le contexte est permis : vous le refusez.
-
-no_negative_check   if n_new < 0: → if False:
-    Un nombre négatif de jetons nouveaux ne veut rien dire : votre fonction répond quand même.
-
-zero_refused   if n_new < 0: → if n_new < 1:
-    Ne demander aucun jeton est permis : l'amorce revient telle quelle.
 """
 
 
@@ -130,7 +124,7 @@ zero_refused   if n_new < 0: → if n_new < 1:
 
 
 def _refuse_length(model, input_ids, n_new):
-    if n_new < 0 or input_ids.shape[-1] + n_new > model.config.n_positions:
+    if input_ids.shape[-1] + n_new > model.config.n_positions:
         raise ValueError("longueur")
 
 

@@ -11,11 +11,8 @@ from atelier.judging.exercise import Draw, Exercise, Inputs
 
 def draw_cache(d: Draw, group: str) -> Inputs:
     inputs = {"n_layer": d.integer(3, 48), "d_model": 64 * d.integer(3, 25), "n_tokens": d.integer(11, 2048)}
-    if group == "refus":
-        bad = d.turn([{"n_tokens": -d.integer(1, 9), "batch_size": 1}, {"batch_size": -d.integer(1, 9)}])
-        return inputs | bad
     if group == "bords":
-        return inputs | d.turn([{"n_tokens": 0}, {"batch_size": 0}, {"n_tokens": 1, "batch_size": 3}])
+        return inputs | d.turn([{"n_tokens": 0}, {"n_tokens": 1, "batch_size": 3}])
     if d.index % 3 == 0:
         return inputs
     inputs["batch_size"] = d.choice([3, 5, 7])
@@ -29,9 +26,8 @@ exercise = Exercise(
     hints=[
         "Pour un jeton et une couche, quels vecteurs garde-t-on, et de quelle taille ?",
         "Comptez les nombres avant les octets : deux vecteurs de d_model nombres, par jeton, par couche, par phrase.",
-        "2 · L · d · T · B nombres, de bytes_per_value octets chacun.",
     ],
-    groups={"courant": 0.7, "bords": 0.15, "refus": 0.15},
+    groups={"courant": 0.8, "bords": 0.2},
     draw=draw_cache,
     visible=3,
     examples=[
@@ -73,31 +69,18 @@ values_not_bytes   * bytes_per_value → ∅
 in_bits   return keys_and_values * n_layer * d_model * n_tokens * batch_size * bytes_per_value
     → return keys_and_values * n_layer * d_model * n_tokens * batch_size * bytes_per_value * 8
     Votre compte est en bits ; l'énoncé demande des octets.
-
-no_check   if n_tokens < 0 or batch_size < 0: → if False:
-    Un cache de taille négative n'existe pas : l'énoncé demande de refuser ces nombres.
-
-zero_refused   if n_tokens < 0 or batch_size < 0: → if n_tokens < 1 or batch_size < 1:
-    Avant le premier jeton, le cache est vide : 0 octet est une réponse.
 """
 
 
 # --- Autres réponses justes -------------------------------------------------------------------------------------------
 
 
-def _refuse_counts(n_tokens, batch_size):
-    if min(n_tokens, batch_size) < 0:
-        raise ValueError("comptes")
-
-
 def cache_per_token(n_layer, d_model, n_tokens, batch_size=1, bytes_per_value=2):
-    _refuse_counts(n_tokens, batch_size)
     per_token = 2 * n_layer * d_model * bytes_per_value
     return per_token * n_tokens * batch_size
 
 
 def cache_loops(n_layer, d_model, n_tokens, batch_size=1, bytes_per_value=2):
-    _refuse_counts(n_tokens, batch_size)
     total = 0
     for _ in range(n_layer):
         for _ in ("K", "V"):
@@ -106,7 +89,6 @@ def cache_loops(n_layer, d_model, n_tokens, batch_size=1, bytes_per_value=2):
 
 
 def cache_tensors(n_layer, d_model, n_tokens, batch_size=1, bytes_per_value=2):
-    _refuse_counts(n_tokens, batch_size)
     one = torch.empty(batch_size, 1, n_tokens, d_model, device="meta")
     return 2 * n_layer * one.numel() * bytes_per_value
 

@@ -44,7 +44,7 @@ def draw_perplexity(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=2,
-    minutes=20,
+    minutes=15,
     stars=2,
     hints=[
         "logits[:, t] parle du jeton t + 1. Combien de positions peut-on donc noter dans une phrase de T jetons ?",
@@ -52,7 +52,8 @@ exercise = Exercise(
         "Comment le prendre dans le dernier axe ?",
         "Une paire (t, t + 1) compte si ses deux jetons sont vrais. Additionnez toutes les paires du lot, divisez une "
         "fois, puis prenez l'exponentielle.",
-        "exp( −(1/N) Σ ln p(jeton t + 1 | jetons ≤ t) ), où N est le nombre de paires vraies.",
+        "Essayez votre fonction sur des logits tous nuls : chaque jeton y est également probable. Que doit valoir la "
+        "perplexité ?",
     ],
     groups={"courant": 0.4, "remplissage": 0.4, "bords": 0.2},
     draw=draw_perplexity,

@@ -10,7 +10,7 @@ from atelier.judging.exercise import Draw, Exercise, Inputs
 def draw_split(d: Draw, group: str) -> Inputs:
     if group == "refus":
         n = d.integer(3, 5)
-        width, n_head = d.turn([(2 * n + 1, n), (4 * n, 0), (n, 2 * n), (4 * n, -2), (n * n + n - 1, n)])
+        width, n_head = d.turn([(2 * n + 1, n), (n, 2 * n), (n * n + n - 1, n), (3 * n + 2, n)])
         return {"x": d.normal(2, 3, width), "n_head": n_head}
     n_head, size = d.turn([(3, 2), (2, 4), (4, 3), (2, 5)])
     if group == "courant":
@@ -28,15 +28,15 @@ def draw_split(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=1,
-    minutes=10,
+    minutes=8,
     stars=1,
     hints=[
         "Découpez d'abord la seule dernière dimension : quelle forme à quatre axes obtenez-vous, que dit chaque axe ?",
         "Dans (B, T, n_head, D), les composantes d'une tête sont bien voisines. Il reste à mettre les têtes avant "
         "les jetons : échanger deux axes n'est pas relire la mémoire autrement.",
-        "Une réorganisation en (B, T, n_head, d / n_head), puis un échange des axes 1 et 2.",
+        "Deux opérations suffisent : l'une coupe le dernier axe en deux, l'autre déplace un axe. Dans quel ordre ?",
     ],
-    groups={"courant": 0.6, "formes et types": 0.2, "refus": 0.2},
+    groups={"courant": 0.65, "formes et types": 0.25, "refus": 0.1},
     draw=draw_split,
     examples=[{"x": torch.arange(12.0).reshape(1, 3, 4), "n_head": 2}],
 )
@@ -68,17 +68,14 @@ head_size   x.reshape(batch, length, n_head, width // n_head).transpose(1, 2)
     → x.reshape(batch, length, width // n_head, n_head).transpose(1, 2)
     n_head est le nombre de têtes ; vous l'employez comme le nombre de composantes d'une tête.
 
-truncates   if n_head < 1 or width % n_head: → if n_head < 1:
+truncates   if width % n_head: → if False:
     & x.reshape(batch, length, n_head, width // n_head).transpose(1, 2)
     → x[..., : n_head * (width // n_head)].reshape(batch, length, n_head, -1 if width >= n_head else 0).transpose(1, 2)
     Quand la division ne tombe pas juste, vous jetez des composantes en silence.
 
-reshape_fails   if n_head < 1 or width % n_head: → if n_head < 1:
+reshape_fails   if width % n_head: → if False:
     Votre fonction s'arrête bien, mais c'est torch qui se plaint, avec ses mots : l'énoncé demande que ce soit vous,
     avant de découper.
-
-no_lower_check   if n_head < 1 or width % n_head: → if width % n_head:
-    Que veut dire zéro tête, ou moins deux ? Le reste de la division ne suffit pas à les refuser.
 """
 
 
@@ -86,14 +83,14 @@ no_lower_check   if n_head < 1 or width % n_head: → if width % n_head:
 
 
 def split_chunks(x, n_head):
-    if n_head <= 0 or x.size(-1) % n_head != 0:
+    if x.size(-1) % n_head != 0:
         raise ValueError("têtes")
     return torch.stack(x.chunk(n_head, dim=-1), dim=1)
 
 
 def split_loops(x, n_head):
     batch, length, width = x.shape
-    if not (n_head >= 1 and n_head * (width // n_head) == width):
+    if n_head * (width // n_head) != width:
         raise ValueError("têtes")
     size = width // n_head
     out = torch.empty(batch, n_head, length, size, dtype=x.dtype)
@@ -103,14 +100,14 @@ def split_loops(x, n_head):
 
 
 def split_unflatten(x, n_head):
-    if n_head < 1 or x.shape[2] % n_head > 0:
+    if x.shape[2] % n_head > 0:
         raise ValueError("têtes")
     return x.unflatten(2, (n_head, -1)).permute(0, 2, 1, 3).contiguous()
 
 
 def split_einsum(x, n_head):
     """La permutation écrite comme un produit par des indicatrices."""
-    if n_head < 1 or x.shape[-1] % n_head:
+    if x.shape[-1] % n_head:
         raise ValueError("têtes")
     size = x.shape[-1] // n_head
     pick = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device).reshape(-1, n_head, size)
