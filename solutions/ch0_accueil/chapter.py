@@ -57,8 +57,8 @@ chapter_map()
 chapter_links()
 
 # %% [markdown]
-# Les minutes sont celles des exercices seuls ; comptez deux heures par chapitre, lecture comprise, en laissant pour
-# plus tard ce qui est marqué « approfondissement ». Les points pèsent **dans** un chapitre : un exercice de 3 points y
+# Les minutes et les points sont ceux des exercices du chapitre, sans les approfondissements (★), dont les points sont
+# un bonus ; avec la lecture, comptez deux heures. Les points pèsent **dans** un chapitre : un exercice de 3 points y
 # compte trois fois plus qu'un exercice de 1. D'un chapitre à l'autre, ils ne s'additionnent pas : chaque carnet est un
 # devoir, noté sur 20, et c'est votre enseignant qui dit ce que vaut chacun.
 

@@ -101,7 +101,7 @@ def chapter_links() -> None:
     for chapter in paths.course()["chapters"][1:]:
         if chapter["name"] not in known:
             continue
-        asked = known[chapter["name"]]["exercises"].values()
+        asked = [e for e in known[chapter["name"]]["exercises"].values() if e["stars"] < 3]  # sans les bonus
         points, minutes = (sum(exercise[what] for exercise in asked) for what in ("points", "minutes"))
         work = f"{plural(len(asked), 'exercice')}, {plural(points, 'point')}, {number(minutes, unit='min')}"
         name, title = chapter["name"], html.escape(chapter["title"])
