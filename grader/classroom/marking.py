@@ -123,7 +123,7 @@ def mark(
         setup = Setup(
             name,
             given.fingerprint,
-            worth(given.chapter, points),
+            points,
             recorder.cells,
             recorder.kernelspec,
             fresh_seed() if seed is None else seed,

@@ -255,7 +255,7 @@ def grade_notebook(
     nb: NotebookNode, given: Assignment, points: dict[str, float], sandbox: Sandbox, seed: int | None = None
 ) -> list[Result]:
     """Les notes d'une copie réparée, où s'ajoute ce que l'exécution apprend. points : barème, par exercice."""
-    about = nb.metadata.get(KEY, {})
+    about, points = nb.metadata.get(KEY, {}), worth(given.chapter, points)
     if about.get("refused"):
         return grade_refused(given.chapter, points, about["refused"])
     cells = plan(nb, given.template).cells

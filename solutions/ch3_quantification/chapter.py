@@ -1774,7 +1774,7 @@ ch3.verdicts(on_grids, compensated)
 import tempfile
 from pathlib import Path
 
-from safetensors.torch import load_model, save_model
+import safetensors.torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 llama_steps = atelier.scale().pick(essai=3, cpu=40, gpu=400)
@@ -1832,9 +1832,9 @@ def codes_of(model, seen, bits, compensate):
 
 def written_then_read(model, codes, path):
     """Le modèle à codes, écrit dans un fichier, puis relu par une copie qui n'en savait rien."""
-    save_model(with_codes(model, codes).cpu(), path)
+    safetensors.torch.save_model(with_codes(model, codes).cpu(), path)
     again = with_codes(model, {name: (torch.zeros_like(q), torch.zeros_like(s)) for name, (q, s) in codes.items()})
-    load_model(again, path)
+    safetensors.torch.load_model(again, path)
     return again
 
 

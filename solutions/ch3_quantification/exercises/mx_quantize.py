@@ -151,7 +151,8 @@ def mx_nearest_code(x, block_size=32):
     """La plus proche des quinze valeurs ; à égalité, celle de code pair."""
     if x.shape[-1] % block_size:
         raise ValueError("dernier axe")
-    order = torch.tensor([0.0, 1.0, 2.0, 4.0, 0.5, 1.5, 3.0, 6.0], dtype=torch.float64)  # fraction nulle d'abord
+    # fraction nulle d'abord : à égalité, argmin garde la première
+    order = torch.tensor([0.0, 1.0, 2.0, 4.0, 0.5, 1.5, 3.0, 6.0], dtype=torch.float64, device=x.device)
     blocks = x.double().reshape(*x.shape[:-1], x.shape[-1] // block_size, block_size)
     peak = blocks.abs().amax(dim=-1, keepdim=True)
     scale = torch.where(peak > 0, 2.0 ** (torch.floor(torch.log2(peak)) - 2), torch.ones_like(peak))
