@@ -112,16 +112,23 @@ def exported(course: Path) -> dict[str, float]:
 
 
 def by_student(story) -> dict[str, float]:
-    full = sum(story.points.values())
-    half = sum(story.points[k] for k in HALF)
+    """Ce que valent les réponses de chacun, bonus compris et sans plafond."""
+    worth = {id: float(e.points) for id, e in story.chapter.exercises.items()}
+    full = sum(worth.values())
+    half = sum(worth[k] for k in HALF)
     wrong = next(r for r in story.records if r["student"] == "bob-martin" and r["exercise"] == EXERCISE)
     return {
         "zoe-odegard": full,
-        "bob-martin": full - story.points[EXERCISE] + wrong["score"],
+        "bob-martin": full - worth[EXERCISE] + wrong["score"],
         "vide-vide": 0.0,
         "eve-moitie": half,
         "pirate-nom": 0.0,
     }
+
+
+def capped(story) -> dict[str, float]:
+    """Les notes : un bonus ne fait pas passer le maximum."""
+    return {student: min(value, sum(story.points.values())) for student, value in by_student(story).items()}
 
 
 def test_the_course_folder_is_ready(story):
@@ -130,7 +137,7 @@ def test_the_course_folder_is_ready(story):
     assert [c.source for c in nbformat.read(release, as_version=4).cells] == [c.source for c in ours.cells]
     source = (story.course / "source" / CHAPTER / f"{CHAPTER}.ipynb").read_text(encoding="utf-8")
     assert "BEGIN SOLUTION" in source
-    assert story.points == {id: float(e.points) for id, e in story.chapter.exercises.items()}
+    assert story.points == {id: float(e.required) for id, e in story.chapter.exercises.items()}
 
 
 def test_marks_and_verdicts(story):
@@ -149,7 +156,7 @@ def test_marks_and_verdicts(story):
 
 
 def test_nbgrader_exports_the_same_marks(story):
-    assert exported(story.course) == pytest.approx(by_student(story))
+    assert exported(story.course) == pytest.approx(capped(story))
 
 
 def test_nothing_was_written_outside(story):

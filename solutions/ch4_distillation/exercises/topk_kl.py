@@ -93,9 +93,6 @@ own_top   log_q.gather(-1, top_ids) → log_q.topk(top_ids.shape[-1], dim=-1).va
 gathers_logits   log_q.gather(-1, top_ids) → student_logits.gather(-1, top_ids)
     Un score n'est pas une log-probabilité : il lui manque la normalisation, sur tout le vocabulaire.
 
-normalised_over_kept   log_q.gather(-1, top_ids) → torch.log_softmax(student_logits.gather(-1, top_ids), dim=-1)
-    Vous normalisez l'élève sur les k jetons gardés : tous les autres ont disparu de son vocabulaire.
-
 reversed   (terms + rest).mean()
     → ((kept.exp() * (kept - top_log_probs)).sum(-1) + torch.xlogy(rest_q, rest_q) - rest_q * \
 rest_p.clamp(min=1e-12).log()).mean()
