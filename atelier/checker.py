@@ -17,7 +17,7 @@ from atelier.display import WIDTH, wrapped
 from atelier.judging import calls
 from atelier.judging.compare import CaseResult, Outcome, compare
 from atelier.judging.diagnose import diagnose
-from atelier.judging.exercise import Tolerance
+from atelier.judging.exercise import Tolerance, is_bonus
 from atelier.judging.frames import source_line
 from atelier.judging.probes import Interruption, run_case
 from atelier.judging.writing import describe
@@ -219,7 +219,7 @@ def _cell_value(cell: Any) -> Any:
 
 
 def _points(declaration: Mapping[str, Any]) -> str:
-    return plural(declaration["points"], "point") + (" de bonus" if declaration["stars"] == 3 else "")
+    return plural(declaration["points"], "point") + (" de bonus" if is_bonus(declaration["stars"]) else "")
 
 
 def _hint_line(target: _Target) -> str:

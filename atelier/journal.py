@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from atelier import packs, paths, state
+from atelier.judging.exercise import is_bonus
 from atelier.naming import exercise_of
 
 FILE = state.PROGRESS
@@ -158,7 +159,7 @@ def progress(chapter: str = "") -> None:
         rows = [
             [
                 f"{DONE if is_passed(state, name, id) else TODO} {id}",
-                number(e["points"]) + (" de bonus" if _is_bonus(e) else ""),
+                number(e["points"]) + (" de bonus" if is_bonus(e["stars"]) else ""),
                 number(e["minutes"], unit="min"),
                 "★" * e["stars"],
                 f"{hints_opened(state, name, id)} sur {len(e['hints'])}",
@@ -176,20 +177,15 @@ def progress(chapter: str = "") -> None:
     )
 
 
-def _is_bonus(exercise: dict[str, Any]) -> bool:
-    """Un approfondissement : ses points s'ajoutent, sans que la note passe le maximum."""
-    return exercise["stars"] == 3
-
-
 def _chapter_row(state: State, chapter: str, title: str, pack: dict[str, Any] | None) -> list[str]:
     from atelier.text import number
 
     exercises, quizzes = (pack["exercises"], pack["quizzes"]) if pack else ({}, {})
     done = [id for id in exercises if is_passed(state, chapter, id)]
     marks = DONE * len(done) + TODO * (len(exercises) - len(done))
-    points = number(sum(exercises[id]["points"] for id in done if not _is_bonus(exercises[id])))
-    total = number(sum(e["points"] for e in exercises.values() if not _is_bonus(e)))
-    more = sum(exercises[id]["points"] for id in done if _is_bonus(exercises[id]))
+    core = {id: e["points"] for id, e in exercises.items() if not is_bonus(e["stars"])}
+    points, total = number(sum(core.get(id, 0) for id in done)), number(sum(core.values()))
+    more = sum(exercises[id]["points"] for id in done if id not in core)
     understood = sum(bool(state["quizzes"].get(f"{chapter}/{q}", {}).get("correct")) for q in quizzes)
     hints = sum(min(hints_opened(state, chapter, id), len(e["hints"])) for id, e in exercises.items())
     return [

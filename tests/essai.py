@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -10,10 +12,12 @@ from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
+from nbgrader.plugins import CsvExportPlugin
 
 from atelier import paths
 from grader.authoring.build import build_chapter, write
 from grader.classroom import nbglue
+from grader.classroom.course import Course
 from grader.classroom.grading import Result
 from grader.classroom.nbglue import Assignment
 from grader.classroom.submission import KEY, Template
@@ -260,3 +264,12 @@ def build_root(root: Path) -> Path:
     products = build_chapter(NAME, root)
     assert not write(products, root, execute=False)
     return root
+
+
+def exported(course: Course, column: str = "score") -> dict[str, float]:
+    """Ce que `nbgrader export` écrit, par son propre greffon."""
+    path = course.folder / "export.csv"
+    with course.gradebook() as book:
+        CsvExportPlugin(to=str(path)).export(book)
+    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
+    return {row["student_id"]: float(row[column]) for row in rows}

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 
 import pytest
 from conftest import plain
-from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled
-from nbgrader.plugins import CsvExportPlugin
+from essai import NAME, SOLVED, as_bytes, build_root, course_root, exported, filled
 
 from grader.__main__ import main
 from grader.authoring.build import build_chapter, write
@@ -60,15 +57,6 @@ def course(tmp_path):
             path.parent.mkdir(parents=True)
             path.write_bytes(as_bytes(filled(template, answers)))
         yield found
-
-
-def exported(course: Course, column: str = "score") -> dict[str, float]:
-    """Ce que `nbgrader export` écrit, par son propre greffon."""
-    path = course.folder / "export.csv"
-    with course.gradebook() as book:
-        CsvExportPlugin(to=str(path)).export(book)
-    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
-    return {row["student_id"]: float(row[column]) for row in rows}
 
 
 def grade(course: Course, *options: str) -> dict[str, dict[str, dict]]:

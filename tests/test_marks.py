@@ -10,9 +10,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from essai import NAME, SOLVED, as_bytes, filled
+from essai import NAME, SOLVED, as_bytes, exported, filled
 from nbgrader.api import Gradebook
-from nbgrader.plugins import CsvExportPlugin
 
 from grader import UserError
 from grader.__main__ import main
@@ -102,15 +101,6 @@ def comment(course: Course, student: str, exercise: str, text: str) -> None:
     with course.gradebook() as book:
         book.find_comment(exercise, NAME, NAME, student).manual_comment = text
         book.db.commit()
-
-
-def exported(course: Course, column: str = "score") -> dict[str, float]:
-    """Ce que `nbgrader export` écrit, par son propre greffon."""
-    path = course.folder / "export.csv"
-    with course.gradebook() as book:
-        CsvExportPlugin(to=str(path)).export(book)
-    rows = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))
-    return {row["student_id"]: float(row[column]) for row in rows}
 
 
 def number(text: str) -> float:

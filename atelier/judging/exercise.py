@@ -97,6 +97,11 @@ class Tolerance:
 EXACT = Tolerance()
 
 
+def is_bonus(stars: int) -> bool:
+    """Vrai pour un « approfondissement » (★★★) : ses points s'ajoutent, sans que la note passe le maximum."""
+    return stars == 3
+
+
 @dataclass(frozen=True)
 class Misconception:
     """Une erreur de pensée connue : son nom, une réponse qui la commet, la phrase qu'un bon professeur dirait.
@@ -153,7 +158,7 @@ class Exercise:
     @property
     def bonus(self) -> float:
         """Ses points, s'il est un approfondissement ; sinon 0."""
-        return self.points if self.stars == 3 else 0.0
+        return self.points if is_bonus(self.stars) else 0.0
 
     @property
     def required(self) -> float:

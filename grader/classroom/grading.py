@@ -449,5 +449,6 @@ def worth(chapter: Chapter, points: Mapping[str, float]) -> dict[str, float]:
 
 
 def grade_refused(chapter: Chapter, points: Mapping[str, float], reason: str) -> list[Result]:
-    """Note une copie illisible : zéro partout, et pourquoi."""
-    return [refused(id, points[id], reason) for id in chapter.exercises]
+    """Note une copie illisible : zéro partout, et pourquoi. points : le barème de nbgrader."""
+    full = worth(chapter, points)
+    return [refused(id, full[id], reason) for id in chapter.exercises]

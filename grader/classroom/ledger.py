@@ -36,7 +36,7 @@ from traitlets.config import Configurable
 
 from grader import UserError, retries
 from grader.classroom.course import CONFIG
-from grader.classroom.marks import CopyMarks, read_marks, seconds_late
+from grader.classroom.marks import CopyMarks, cuts, read_marks, seconds_late
 
 ENGLISH_COMMENT = "No response."
 """Le commentaire que nbgrader pose de lui-même, en anglais, sur une cellule restée vide."""
@@ -156,25 +156,18 @@ class Ledger:
 
         C'est un crédit négatif : la cellule garde ses points, et le total de nbgrader est la note.
         """
-        worth = {self.graded_ids[name]: cell.points for name, cell in self.cells.items() if cell.points is not None}
-        if all(worth.values()):
+        points = {self.graded_ids[name]: cell.points for name, cell in self.cells.items() if cell.points is not None}
+        if all(points.values()):
             return
-        db = self.book.db
         columns = (Grade.id, Grade.cell_id, Grade.auto_score, Grade.manual_score, Grade.extra_credit)
-        rows = {row.cell_id: row for row in db.execute(select(*columns).where(Grade.notebook_id == notebook))}
-        given = {cell: row.auto_score if row.manual_score is None else row.manual_score for cell, row in rows.items()}
-        by_hand = {
-            cell: max(0.0, row.extra_credit or 0.0) if not worth[cell] else row.extra_credit or 0.0
-            for cell, row in rows.items()
-        }
-        room = sum(worth.values()) - sum((given[cell] or 0.0) + by_hand[cell] for cell in rows if worth[cell])
-        changes = []
-        for cell in (cell for cell in worth if cell in rows and not worth[cell]):
-            score = (given[cell] or 0.0) + by_hand[cell]
-            kept = min(score, max(0.0, room))
-            room -= kept
-            changes.append({"id": rows[cell].id, "extra_credit": by_hand[cell] + kept - score or None})
-        db.execute(update(Grade), changes)
+        ids, by_hand, scores = {}, {}, {}
+        for row in self.book.db.execute(select(*columns).where(Grade.notebook_id == notebook)):
+            extra = row.extra_credit or 0.0
+            ids[row.cell_id], by_hand[row.cell_id] = row.id, extra if points[row.cell_id] else max(0.0, extra)
+            score = row.auto_score if row.manual_score is None else row.manual_score
+            scores[row.cell_id] = (score or 0.0) + by_hand[row.cell_id]
+        changes = [{"id": ids[c], "extra_credit": by_hand[c] - cut or None} for c, cut in cuts(scores, points).items()]
+        self.book.db.execute(update(Grade), changes)
 
     def _submission(self, student: str, timestamp: datetime | None) -> tuple[str, str]:
         """Identifiants de la remise et de son carnet dans la base ; créés s'il le faut."""

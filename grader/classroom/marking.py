@@ -189,7 +189,9 @@ class Batch:
         """Vrai si cette copie est déjà corrigée ; complète la base si elle seule manquait."""
         student = job.student
         notebook = read_graded(self.recorder.file(student))
-        about = notebook.metadata.get(KEY, {}) if notebook is not None else {}
+        if notebook is None:
+            return False
+        about = notebook.metadata.get(KEY, {})
         same = about.get("source") == hashlib.sha256(job.data).hexdigest() and about.get("results")
         if not same or about.get("chapter") != self.given.fingerprint or (job.refused and not about.get("refused")):
             return False
@@ -197,10 +199,10 @@ class Batch:
         points = self.points()
         if {r.exercise: r.max_score for r in results} != worth(self.given.chapter, points):
             return False
-        if notebook is not None and points_when_graded(notebook) != points:  # un exercice devenu, ou plus, un bonus
+        if points_when_graded(notebook) != points:  # un exercice devenu, ou plus, un bonus
             return False
         try:
-            if notebook is not None and self.outdated(student, results):
+            if self.outdated(student, results):
                 self.recorder.write_rows(student, entries(notebook))
         except PenaltyError as error:
             self.lose(student, str(error), results)
@@ -213,9 +215,6 @@ class Batch:
         """Le barème, par exercice."""
         cells = self.recorder.cells.items()
         return {name.removeprefix("test_"): cell.points for name, cell in cells if cell.points is not None}
-
-    def refused(self, reason: str) -> list[Result]:
-        return grade_refused(self.given.chapter, worth(self.given.chapter, self.points()), reason)
 
     def outdated(self, student: str, results: list[Result]) -> bool:
         """Vrai si la base n'a pas encore ces notes, cette date de remise ou la pénalité qu'elles demandent."""
@@ -269,7 +268,7 @@ class Batch:
         self.marked.unsaved.append(student)
         self.marked.remark(student, f"NOTE NON ENREGISTRÉE, {problem}")
         reason = f"la correction a échoué ({problem})"
-        self.marked.results[student] = results or self.refused(reason)
+        self.marked.results[student] = results or grade_refused(self.given.chapter, self.points(), reason)
         self.bar.update()
 
 

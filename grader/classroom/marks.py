@@ -105,10 +105,8 @@ class CopyMarks:
     @property
     def excess_changed(self) -> bool:
         """Vrai si ce qui est ôté aux bonus n'est plus ce qu'il faudrait : une note à la main a changé le reste."""
-        bonus = sum(cell.score for cell in self.cells.values() if not cell.max_score)
-        excess = sum(self.scores.values()) - self.max_score
-        expected = max(0.0, min(bonus, excess))
-        return abs(sum(cell.cut for cell in self.cells.values()) - expected) > SAME
+        expected = cuts(self.scores, {exercise: cell.max_score for exercise, cell in self.cells.items()})
+        return abs(sum(cell.cut for cell in self.cells.values()) - sum(expected.values())) > SAME
 
     @property
     def by_hand(self) -> bool:
@@ -136,6 +134,17 @@ class CopyMarks:
                     text += f"{THIN}; copie recorrigée depuis, à revoir dans formgrader"
                 said.append(f"{exercise}{NBSP}: {text}")
         return said + ([self.lateness] if self.lateness else [])
+
+
+def cuts(scores: Mapping[str, float], points: Mapping[str, float]) -> dict[str, float]:
+    """Bonus (ce qui vaut 0 au barème) → ce qu'il faut en ôter pour que le total ne passe pas le maximum."""
+    room = sum(points.values()) - sum(scores[id] for id, value in points.items() if value)
+    found = {}
+    for id in (id for id, value in points.items() if not value):
+        kept = min(scores[id], max(0.0, room))
+        room -= kept
+        found[id] = scores[id] - kept
+    return found
 
 
 def exercise_of(cell: str) -> str:

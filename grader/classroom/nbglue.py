@@ -255,21 +255,21 @@ def grade_notebook(
     nb: NotebookNode, given: Assignment, points: dict[str, float], sandbox: Sandbox, seed: int | None = None
 ) -> list[Result]:
     """Les notes d'une copie réparée, où s'ajoute ce que l'exécution apprend. points : barème, par exercice."""
-    about, points = nb.metadata.get(KEY, {}), worth(given.chapter, points)
+    about = nb.metadata.get(KEY, {})
     if about.get("refused"):
         return grade_refused(given.chapter, points, about["refused"])
     cells = plan(nb, given.template).cells
     notes: Notes = {exercise: list(texts) for exercise, texts in about.get("notes", {}).items()}
     run = lambda tasks, shared: sandbox.run(cells, tasks, shared)  # noqa: E731
     chosen = fresh_seed() if seed is None else seed
-    results = grade_copy(lambda: given.subject(chosen), run, cells, points, notes)
+    results = grade_copy(lambda: given.subject(chosen), run, cells, worth(given.chapter, points), notes)
     nb.metadata[KEY] = {**about, "notes": notes}
     return results
 
 
 def judge_apart(nb: NotebookNode, given: Assignment) -> list[Result]:
     """Les notes d'une copie réparée, jugée à part ; refusée si elle ne tient pas dans ses limites."""
-    points = worth(given.chapter, points_of(nb, given.template))
+    points = points_of(nb, given.template)
     try:
         text = writes_json(nb)
         results, nb.metadata[KEY] = apart(_judged, text, given.chapter.name, given.fingerprint, points)

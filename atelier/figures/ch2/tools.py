@@ -146,17 +146,6 @@ def step_formats() -> dict[str, Any]:
 # --- L'horloge --------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Un seul fil de calcul, le temps d'un bloc : la mesure dépend moins de ce que la machine fait d'autre."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 def timed(run: Callable[[], T]) -> tuple[T, float]:
     """Ce que rend `run`, et sa durée en secondes, carte synchronisée."""
     import time

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,17 +87,6 @@ def gptq_in_groups(
         done.append(rounded)
         h = rest
     return torch.cat(done, 1).to(w.dtype)
-
-
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
-    """Un seul fil de calcul : des milliers de petites opérations n'ont rien à gagner à s'attendre entre fils."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # --- Un modèle quantifié dans un fichier ------------------------------------------------------------------------------
