@@ -384,3 +384,18 @@ def test_the_grader_starts_without_compiling_grammars_that_nobody_uses() -> None
     """Trois secondes par processus : voir grader/__init__.py."""
     code = "import sys, grader.authoring.build, nbformat; nbformat.validate(nbformat.v4.new_notebook())"
     subprocess.run([sys.executable, "-c", f"{code}; assert 'lark' not in sys.modules"], cwd=ROOT, check=True)
+
+
+def test_cells_asked_for_bring_the_import_of_check_and_no_other_check(course: Path, monkeypatch, capsys) -> None:
+    """Dans un vrai chapitre, `check` s'importe dans une cellule ordinaire."""
+    own = 'def check(exercise):\n    print("vu :", exercise.__name__)\n\n\ndef quiz'
+    edit(
+        course,
+        "chapter.py",
+        (own, "def quiz"),
+        ("# ### ✎ double", "# Voici.\n\n# %%\ncheck = print\n\n# %% [markdown]\n# ### ✎ double"),
+    )
+    assert run(course, monkeypatch, "--execute", NAME, "--cells", "double") == 0, capsys.readouterr().err
+    solved = nbformat.read(build.product_paths(NAME, course)[1], as_version=4)
+    ran = [c.id for c in solved.cells if c.cell_type == "code" and c.execution_count]
+    assert ran == ["double", "test_double"]

@@ -329,9 +329,10 @@ def _asked(products: Products, root: Path, names: Sequence[str]) -> tuple[set[st
         if not found:
             raise UserError(f"Aucune cellule de code de {chapter.file} ne porte ce nom ni cette ligne : {name}.")
         wanted |= found
-    run = {cell.line for cell in needed(chapter, lambda cell: cell.line in wanted)}
+    run = {cell.line for cell in needed(chapter, lambda cell: cell.line in wanted, ["check"])}
     shown, executed = ({id for id, line in products.lines.items() if line in kept} for kept in (wanted, run))
-    return shown, executed
+    others = {f"test_{id}" for id in chapter.exercises} - shown  # un check que l'on ne montre pas ne sert à personne
+    return shown, executed - others
 
 
 def _execute(products: Products, root: Path, cells: Sequence[str] = ()) -> list[Problem]:

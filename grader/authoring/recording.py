@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from atelier import paths
@@ -58,9 +58,12 @@ def prepared(chapter: Chapter, names: list[str]) -> dict[str, Any]:
     return chapter.execute(needed(chapter, lambda cell: cell.kind == "experiment" and cell.id in names))
 
 
-def needed(chapter: Chapter, wanted: Callable[[Cell], bool]) -> list[Cell]:
-    """Ces cellules, et ce qu'il leur faut : préparation, exercices, et les cellules qui écrivent ce qu'elles lisent."""
-    used: set[str] = set()
+def needed(chapter: Chapter, wanted: Callable[[Cell], bool], names: Iterable[str] = ()) -> list[Cell]:
+    """Ces cellules, et ce qu'il leur faut : préparation, exercices, et les cellules qui écrivent ce qu'elles lisent.
+
+    names : ce qu'on lira de plus.
+    """
+    used = set(names)
     kept: list[Cell] = []
     for cell in reversed(chapter.cells):
         always = cell.kind in ("setup", "exercise") or wanted(cell)
