@@ -18,7 +18,7 @@
 #
 # Dans ce chapitre, un petit modèle, l'**élève** (*student*), en imite un grand, l'**enseignant** (*teacher*). Vous
 # écrivez sa perte, vous le taillez, vous le faites apprendre, et vous comparez ce qui doit l'être : à nombre de pas
-# égal, puis à durée égale. Comptez deux heures ; les deux exercices marqués « approfondissement » peuvent attendre.
+# égal, puis à durée égale. Comptez deux heures ; les exercices marqués « approfondissement » sont un bonus.
 # Tant qu'un exercice n'est pas fait, les figures qui en dépendent montrent le résultat de l'auteur et le disent :
 # rien ne vous arrête.
 

@@ -18,8 +18,8 @@
 # ressemblaient, combien de nombres suffiraient à les décrire ?
 #
 # Dans ce chapitre, vous regardez ce qu'un fine-tuning change, vous écrivez LoRA, vous le posez dans Colibri, et vous
-# tranchez par la mesure une contradiction des diapositives. Comptez deux heures pour l'essentiel ; les deux exercices
-# marqués « approfondissement » peuvent attendre. Tant qu'un exercice n'est pas fait, les figures qui en dépendent
+# tranchez par la mesure une contradiction des diapositives. Comptez deux heures pour l'essentiel ; les exercices
+# marqués « approfondissement » sont un bonus. Tant qu'un exercice n'est pas fait, les figures qui en dépendent
 # montrent le résultat de l'auteur et le disent.
 
 # %%
