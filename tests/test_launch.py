@@ -66,7 +66,7 @@ def light_wheel(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def house(tmp_path, light_wheel) -> Path:
+def bundle(tmp_path, light_wheel) -> Path:
     """Ce que reçoit un étudiant, sans les carnets ni les poids, dans un dossier au nom difficile."""
     folder = tmp_path / "Élève à l’école"
     folder.mkdir()
@@ -108,35 +108,35 @@ def test_a_real_old_python_gets_the_same_sentence(version):
     says(cours(python=str(found[0])), "demande Python 3.11 ou plus récent", f"Python {version}")
 
 
-def test_the_bundle_says_that_it_has_no_tests(house):
-    says(cours("test", cwd=house), "« test » demande le dossier tests/")
-    says(cours("bench", cwd=house), "« bench » demande le dossier grader/")
-    says(cours("mesures", "ch3_quantification", cwd=house), "solutions/")
-    assert not (house / ".venv").exists()
+def test_the_bundle_says_that_it_has_no_tests(bundle):
+    says(cours("test", cwd=bundle), "« test » demande le dossier tests/")
+    says(cours("bench", cwd=bundle), "« bench » demande le dossier grader/")
+    says(cours("mesures", "ch3_quantification", cwd=bundle), "solutions/")
+    assert not (bundle / ".venv").exists()
 
 
-def test_a_folder_that_cannot_be_written(house):
+def test_a_folder_that_cannot_be_written(bundle):
     bwrap = exige("bwrap")
-    seal = [bwrap, "--dev-bind", "/", "/", "--ro-bind", str(house), str(house), "--chdir", str(house)]
+    seal = [bwrap, "--dev-bind", "/", "/", "--ro-bind", str(bundle), str(bundle), "--chdir", str(bundle)]
     done = subprocess.run([*seal, sys.executable, "cours.py", "--no-open"], capture_output=True, text=True)
-    says(done, "ne peut pas être écrit", "Copiez le cours", str(house))
+    says(done, "ne peut pas être écrit", "Copiez le cours", str(bundle))
 
 
-def test_a_python_without_venv(house):
+def test_a_python_without_venv(bundle):
     trick = (
         "import sys, runpy; sys.modules['ensurepip'] = None; sys.argv = ['cours.py', '--no-open'];"
         "sys.path.insert(0, ''); runpy.run_path('cours.py', run_name='__main__')"
     )
-    done = subprocess.run([sys.executable, "-c", trick], cwd=house, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", trick], cwd=bundle, capture_output=True, text=True)
     says(done, "le module ensurepip", "python3-venv")
-    assert not (house / ".venv").exists()
+    assert not (bundle / ".venv").exists()
 
 
-def test_a_full_disk(house, monkeypatch):
-    usage = shutil.disk_usage(house)
+def test_a_full_disk(bundle, monkeypatch):
+    usage = shutil.disk_usage(bundle)
     monkeypatch.setattr(environment.shutil, "disk_usage", lambda path: usage._replace(free=10**9))
     with pytest.raises(Trouble, match="Il reste 1,0\u00a0Go"):
-        environment.check_place(house)
+        environment.check_place(bundle)
 
 
 NO_NETWORK = {
@@ -149,30 +149,30 @@ NO_NETWORK = {
 }
 
 
-def test_no_network_then_a_clean_new_start(house):
-    done = cours("--no-open", cwd=house, **NO_NETWORK)
+def test_no_network_then_a_clean_new_start(bundle):
+    done = cours("--no-open", cwd=bundle, **NO_NETWORK)
     says(done, "3/5", "Ce que dit pip", "Le réseau ne répond pas", "installation.log")
-    assert not (house / ".venv" / environment.STAMP).exists()
-    again = cours("--no-open", cwd=house, **NO_NETWORK)
+    assert not (bundle / ".venv" / environment.STAMP).exists()
+    again = cours("--no-open", cwd=bundle, **NO_NETWORK)
     says(again, "n'est pas allée au bout", "2/5 Création", "Le réseau ne répond pas")
 
 
-def test_an_update_without_network_keeps_the_previous_installation(house):
-    subprocess.run([sys.executable, "-m", "venv", ".venv"], cwd=house, check=True)
+def test_an_update_without_network_keeps_the_previous_installation(bundle):
+    subprocess.run([sys.executable, "-m", "venv", ".venv"], cwd=bundle, check=True)
     python = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    before = Stamp("ancienne", ("lab",), python, str(house))
-    environment.write_stamp(house / ".venv", before)
-    done = cours("--no-open", cwd=house, **NO_NETWORK)
+    before = Stamp("ancienne", ("lab",), python, str(bundle))
+    environment.write_stamp(bundle / ".venv", before)
+    done = cours("--no-open", cwd=bundle, **NO_NETWORK)
     assert done.returncode == 0, done.stderr
     assert "a changé : mise à jour" in plain(done.stdout) and "précédente est intacte" in done.stdout
-    assert environment.read_stamp(house / ".venv") == before
+    assert environment.read_stamp(bundle / ".venv") == before
 
 
 @pytest.mark.lent
-def test_a_new_publication_replaces_the_workshop_without_network(house, light_wheel, tmp_path):
+def test_a_new_publication_replaces_the_workshop_without_network(bundle, light_wheel, tmp_path):
     """Du même numéro que l'ancienne ; les paquets, eux, sont déjà là."""
-    subprocess.run([sys.executable, "-m", "venv", ".venv"], cwd=house, check=True)
-    packages = environment.packages_of(house / ".venv")
+    subprocess.run([sys.executable, "-m", "venv", ".venv"], cwd=bundle, check=True)
+    packages = environment.packages_of(bundle / ".venv")
     (packages / "ici.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
     for own in packages.glob("setuptools*"):  # celui de venv, sous Python 3.11, n'est pas celui du cours
         shutil.rmtree(own)
@@ -181,13 +181,13 @@ def test_a_new_publication_replaces_the_workshop_without_network(house, light_wh
     shutil.copytree(light_wheel.parent, renewed := tmp_path / "source")
     with open(renewed / "course.toml", "a", encoding="utf-8") as course:
         course.write("\nnouveau = true\n")
-    place.wheel(house).write_bytes(wheel(renewed)[1])
-    before = Stamp("l'ancienne roue", ("lab",), a_version(), str(house))
-    environment.write_stamp(house / ".venv", before)
-    done = cours("--no-open", cwd=house, **NO_NETWORK)
+    place.wheel(bundle).write_bytes(wheel(renewed)[1])
+    before = Stamp("l'ancienne roue", ("lab",), a_version(), str(bundle))
+    environment.write_stamp(bundle / ".venv", before)
+    done = cours("--no-open", cwd=bundle, **NO_NETWORK)
     assert done.returncode == 0 and "intacte" not in done.stdout, done.stdout + done.stderr
     assert "nouveau = true" in (packages / "atelier/course.toml").read_text(encoding="utf-8")
-    assert environment.read_stamp(house / ".venv").fingerprint == environment.fingerprint(house)
+    assert environment.read_stamp(bundle / ".venv").fingerprint == environment.fingerprint(bundle)
     assert not (packages / "cours.pth").exists()
 
 
@@ -195,86 +195,86 @@ def a_version() -> str:
     return f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-def test_a_renamed_course_is_repaired_in_place_without_network(house):
+def test_a_renamed_course_is_repaired_in_place_without_network(bundle):
     """Une installation qui marche, dont le dossier change de nom : ses programmes suivent, rien n'est retéléchargé."""
-    before = house.parent / "avant"
+    before = bundle.parent / "avant"
     folder = before / ".venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     packages = environment.packages_of(folder)
     (packages / "ici.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
-    zipfile.ZipFile(place.wheel(house)).extractall(packages)
+    zipfile.ZipFile(place.wheel(bundle)).extractall(packages)
     tool = folder / "bin" / "outil"
     tool.write_text(f"#!{folder}/bin/python\nimport sys\nprint(sys.prefix)\n", encoding="utf-8")
     tool.chmod(0o755)
-    environment.write_stamp(folder, Stamp(environment.fingerprint(house), ("lab",), a_version(), str(before)))
-    folder.rename(house / ".venv")
-    done = cours("--no-open", cwd=house, **NO_NETWORK)
+    environment.write_stamp(folder, Stamp(environment.fingerprint(bundle), ("lab",), a_version(), str(before)))
+    folder.rename(bundle / ".venv")
+    done = cours("--no-open", cwd=bundle, **NO_NETWORK)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "je répare son installation" in plain(done.stdout) and "/5" not in done.stdout
-    said = subprocess.run([house / ".venv/bin/outil"], capture_output=True, text=True, check=True).stdout
-    assert said.strip() == str(house / ".venv"), "un nom à espaces et accents ne tient pas sur une première ligne"
-    assert str(before) not in (house / ".venv/bin/activate").read_text(encoding="utf-8")
-    moved = house.parent / "après"
-    house.rename(moved)
+    said = subprocess.run([bundle / ".venv/bin/outil"], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == str(bundle / ".venv"), "un nom à espaces et accents ne tient pas sur une première ligne"
+    assert str(before) not in (bundle / ".venv/bin/activate").read_text(encoding="utf-8")
+    moved = bundle.parent / "après"
+    bundle.rename(moved)
     assert cours("--no-open", cwd=moved, **NO_NETWORK).returncode == 0
     assert subprocess.run([moved / ".venv/bin/outil"], capture_output=True, text=True).stdout.strip() == str(
         moved / ".venv"
     )
 
 
-def test_what_cannot_be_repaired_is_kept_until_its_replacement_works(house):
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=house, check=True)
-    stamp = Stamp(environment.fingerprint(house), ("lab",), a_version(), str(house / "avant"))
-    environment.write_stamp(house / ".venv", stamp)
-    kept = house / ".venv" / "ce qui était là"
+def test_what_cannot_be_repaired_is_kept_until_its_replacement_works(bundle):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=bundle, check=True)
+    stamp = Stamp(environment.fingerprint(bundle), ("lab",), a_version(), str(bundle / "avant"))
+    environment.write_stamp(bundle / ".venv", stamp)
+    kept = bundle / ".venv" / "ce qui était là"
     kept.touch()
-    says(cours("--no-open", cwd=house, **NO_NETWORK), "a changé de dossier ou de Python", "Le réseau ne répond pas")
-    assert kept.exists() and environment.read_stamp(house / ".venv") == stamp
-    assert not [p for p in house.iterdir() if p.name in (".venv.neuf", ".venv.ancien", ".venv.tmp")]
+    says(cours("--no-open", cwd=bundle, **NO_NETWORK), "a changé de dossier ou de Python", "Le réseau ne répond pas")
+    assert kept.exists() and environment.read_stamp(bundle / ".venv") == stamp
+    assert not [p for p in bundle.iterdir() if p.name in (".venv.neuf", ".venv.ancien", ".venv.tmp")]
 
 
-def test_an_interrupted_exchange_is_put_back(house):
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv.ancien"], cwd=house, check=True)
-    stamp = Stamp(environment.fingerprint(house), ("lab",), a_version(), str(house))
-    environment.write_stamp(house / ".venv.ancien", stamp)
-    assert cours("--no-open", cwd=house, **NO_NETWORK).returncode == 0
-    assert environment.read_stamp(house / ".venv") == stamp and not (house / ".venv.ancien").exists()
+def test_an_interrupted_exchange_is_put_back(bundle):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv.ancien"], cwd=bundle, check=True)
+    stamp = Stamp(environment.fingerprint(bundle), ("lab",), a_version(), str(bundle))
+    environment.write_stamp(bundle / ".venv.ancien", stamp)
+    assert cours("--no-open", cwd=bundle, **NO_NETWORK).returncode == 0
+    assert environment.read_stamp(bundle / ".venv") == stamp and not (bundle / ".venv.ancien").exists()
 
 
-def test_another_python_uses_the_installation_that_works(house):
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=house, check=True)
-    environment.write_stamp(house / ".venv", Stamp(environment.fingerprint(house), ("lab",), "3.0", str(house)))
-    done = cours("--no-open", cwd=house, **NO_NETWORK)
+def test_another_python_uses_the_installation_that_works(bundle):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=bundle, check=True)
+    environment.write_stamp(bundle / ".venv", Stamp(environment.fingerprint(bundle), ("lab",), "3.0", str(bundle)))
+    done = cours("--no-open", cwd=bundle, **NO_NETWORK)
     assert done.returncode == 0 and "/5" not in done.stdout
 
 
 # ── Deux à la fois ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_second_start_waits_for_the_first(house):
+def test_a_second_start_waits_for_the_first(bundle):
     env = {**os.environ, **NO_NETWORK, "PYTHONUNBUFFERED": "1"}
-    with place.alone(house):
+    with place.alone(bundle):
         second = subprocess.Popen(
-            [sys.executable, "cours.py", "--no-open"], cwd=house, env=env, stdout=subprocess.PIPE, text=True
+            [sys.executable, "cours.py", "--no-open"], cwd=bundle, env=env, stdout=subprocess.PIPE, text=True
         )
         assert "Une autre fenêtre installe le cours" in second.stdout.readline()
-        assert second.poll() is None and not (house / ".venv").exists()
+        assert second.poll() is None and not (bundle / ".venv").exists()
     assert "1/5" in second.communicate(timeout=120)[0]
 
 
-def test_an_orphan_pip_still_holds_the_folder(house):
+def test_an_orphan_pip_still_holds_the_folder(bundle):
     """Le premier tué net, son pip continue d'écrire : le second ne s'y met pas avant qu'il ait fini."""
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         env = {**os.environ, **NO_NETWORK, "PIP_INDEX_URL": f"http://127.0.0.1:{silent.getsockname()[1]}/simple"}
         line = [sys.executable, "-u", "cours.py", "--no-open"]
-        first = subprocess.Popen(line, cwd=house, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        first = subprocess.Popen(line, cwd=bundle, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
         try:
             silent.accept()  # pip a commencé
             first.kill()
             first.wait()
-            with open(house / place.LOCK, "ab") as file:
+            with open(bundle / place.LOCK, "ab") as file:
                 assert not place._lock(file, wait=False)
                 os.killpg(first.pid, signal.SIGKILL)
                 assert place._lock(file, wait=True)
@@ -329,33 +329,33 @@ def test_machines_without_a_package_are_told_before_downloading(machine, what, a
         ("sys.platform = 'darwin'; platform.machine = lambda: 'x86_64'", ["Mac Intel", "Google Colab"]),
     ],
 )
-def test_an_unsupported_machine_downloads_nothing(house, pretend, words):
+def test_an_unsupported_machine_downloads_nothing(bundle, pretend, words):
     trick = f"import platform, sys, runpy; sys.argv = ['cours.py', '--no-open']; sys.path.insert(0, ''); {pretend};"
     trick += "runpy.run_path('cours.py', run_name='__main__')"
-    says(subprocess.run([sys.executable, "-c", trick], cwd=house, capture_output=True, text=True), *words)
-    assert not (house / ".venv").exists()
+    says(subprocess.run([sys.executable, "-c", trick], cwd=bundle, capture_output=True, text=True), *words)
+    assert not (bundle / ".venv").exists()
 
 
-def test_a_folder_whose_name_holds_the_path_separator(house):
-    folder = house.rename(house.parent / f"tp{os.pathsep}3")
+def test_a_folder_whose_name_holds_the_path_separator(bundle):
+    folder = bundle.rename(bundle.parent / f"tp{os.pathsep}3")
     says(cours("--no-open", cwd=folder), "sépare les dossiers", "Renommez ce dossier")
     assert not (folder / ".venv").exists()
 
 
-def test_a_small_temporary_folder_is_not_the_one_used(house, tmp_path):
+def test_a_small_temporary_folder_is_not_the_one_used(bundle, tmp_path):
     bwrap, small = exige("bwrap"), tmp_path / "petit"
     small.mkdir()
-    seal = [bwrap, "--dev-bind", "/", "/", "--size", "65536", "--tmpfs", str(small), "--chdir", str(house)]
+    seal = [bwrap, "--dev-bind", "/", "/", "--size", "65536", "--tmpfs", str(small), "--chdir", str(bundle)]
     env = {**os.environ, **NO_NETWORK, "TMPDIR": str(small)}
     done = subprocess.run([*seal, sys.executable, "cours.py", "--no-open"], env=env, capture_output=True, text=True)
     says(done, f"{small} est trop petit", "3/5", "Le réseau ne répond pas")
-    assert not (house / ".venv.tmp").exists()
+    assert not (bundle / ".venv.tmp").exists()
 
 
-def test_an_unwritable_home_is_said_and_replaced(house, monkeypatch, capsys):
+def test_an_unwritable_home_is_said_and_replaced(bundle, monkeypatch, capsys):
     monkeypatch.setattr(place, "writable", lambda folder: folder != Path.home())
-    env = lab.variables(Path(sys.executable), house, "jeton")
-    assert Path(env["JUPYTER_RUNTIME_DIR"]).is_relative_to(house) and Path(env["IPYTHONDIR"]).is_relative_to(house)
+    env = lab.variables(Path(sys.executable), bundle, "jeton")
+    assert Path(env["JUPYTER_RUNTIME_DIR"]).is_relative_to(bundle) and Path(env["IPYTHONDIR"]).is_relative_to(bundle)
     assert "dossier personnel ne peut pas être écrit" in capsys.readouterr().out
 
 
@@ -376,18 +376,18 @@ def test_a_refusal_of_the_system_is_a_sentence(monkeypatch, capsys, number, advi
     assert "/un/dossier" in said and advice in said
 
 
-def test_a_file_in_the_place_of_the_environment_is_a_sentence(house):
-    (house / ".venv").touch()
-    done = cours("--no-open", cwd=house, **NO_NETWORK)
+def test_a_file_in_the_place_of_the_environment_is_a_sentence(bundle):
+    (bundle / ".venv").touch()
+    done = cours("--no-open", cwd=bundle, **NO_NETWORK)
     assert done.returncode == 1 and "Traceback" not in done.stderr and "relancez" in done.stderr.lower()
 
 
-def test_a_finished_installation_is_left_alone(house):
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=house, check=True)
+def test_a_finished_installation_is_left_alone(bundle):
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=bundle, check=True)
     python = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    stamp = Stamp(environment.fingerprint(house), ("lab", "test"), python, str(house))
-    environment.write_stamp(house / ".venv", stamp)
-    done = cours("--no-open", cwd=house, **NO_NETWORK)
+    stamp = Stamp(environment.fingerprint(bundle), ("lab", "test"), python, str(bundle))
+    environment.write_stamp(bundle / ".venv", stamp)
+    done = cours("--no-open", cwd=bundle, **NO_NETWORK)
     assert done.returncode == 0 and "/5" not in done.stdout
 
 
@@ -451,26 +451,26 @@ def test_the_lab_configuration_is_french_and_shipped():
 
 
 @pytest.mark.lent
-def test_a_real_interrupted_set_up_is_repaired_and_the_second_start_installs_nothing(house):
-    place.wheel(house).unlink()
-    publish(ROOT, house)
+def test_a_real_interrupted_set_up_is_repaired_and_the_second_start_installs_nothing(bundle):
+    place.wheel(bundle).unlink()
+    publish(ROOT, bundle)
     env = {k: v for k, v in os.environ.items() if not k.startswith("COURS_")} | {"PYTHONUNBUFFERED": "1"}
     line = [sys.executable, "cours.py", "--no-open"]
-    first = subprocess.Popen(line, cwd=house, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    first = subprocess.Popen(line, cwd=bundle, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True)
     for text in first.stdout:
         if text.startswith("4/5"):
             break
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
-    assert (house / ".venv").is_dir() and not (house / ".venv" / environment.STAMP).exists()
+    assert (bundle / ".venv").is_dir() and not (bundle / ".venv" / environment.STAMP).exists()
 
-    second = cours("--no-open", cwd=house)
+    second = cours("--no-open", cwd=bundle)
     assert second.returncode == 0, second.stdout + second.stderr
     assert "n'est pas allée au bout" in second.stdout and "5/5" in second.stdout and "Tout est prêt" in second.stdout
 
-    alone = [house / ".venv/bin/python", "-m", "nbconvert", "--to", "notebook", "--execute", "--stdout"]
-    opened = subprocess.run([*alone, "ch0_accueil.ipynb"], cwd=house / "notebooks", env=env, capture_output=True)
+    alone = [bundle / ".venv/bin/python", "-m", "nbconvert", "--to", "notebook", "--execute", "--stdout"]
+    opened = subprocess.run([*alone, "ch0_accueil.ipynb"], cwd=bundle / "notebooks", env=env, capture_output=True)
     assert opened.returncode == 0, opened.stderr[-3000:].decode()
     assert "ch8_lora.ipynb" in opened.stdout.decode(), "les carnets d'à côté sont proposés"
 
-    assert course_bench.start_seconds(house) < 15
+    assert course_bench.start_seconds(bundle) < 15
