@@ -16,10 +16,10 @@
 # Colibri lit « Le salarié peut demander » et propose la suite. Par combien de nombres cette phrase passe-t-elle avant
 # de devenir un mot de plus ? Et combien de ces nombres le modèle a-t-il appris ?
 #
-# Dans ce chapitre, vous suivez la phrase pas à pas, vous écrivez l'attention et vous en refaites GPT-2 entier, vous
-# comptez ses paramètres, puis vous le faites parler. Comptez deux heures, dont une heure et demie pour les sept
-# exercices. Tant qu'un exercice n'est pas fait, les expériences qui en dépendent montrent le résultat de l'auteur et le
-# disent : rien ne vous arrête. Un mot, une lettre qui vous échappe ? `atelier.glossary("requête")`,
+# Dans ce chapitre, vous suivez la phrase pas à pas, vous écrivez l'attention et refaites GPT-2 tout entier autour
+# d'elle, vous comptez ses paramètres, puis vous le faites parler. Comptez deux heures, dont une heure et demie pour les
+# sept exercices. Tant qu'un exercice n'est pas fait, les expériences qui en dépendent montrent le résultat de l'auteur
+# et le disent : rien ne vous arrête. Un mot, une lettre qui vous échappe ? `atelier.glossary("requête")`,
 # `atelier.notations()`.
 
 # %%
@@ -65,9 +65,9 @@ atelier.settle("how_many_tokens", len(tokenizer(example_sentence)["input_ids"]))
 #
 # Le découpage vient d'un algorithme simple, le **BPE** (*byte-pair encoding*) : on fusionne, encore et encore, la paire
 # de voisins la plus fréquente d'un corpus, jusqu'à la taille de vocabulaire voulue. Sennrich et al. (2016), qui l'ont
-# apporté aux modèles de langue, partent des caractères. GPT-2 (Radford et al., 2019, § 2.2) part des 256 octets, et
-# coupe d'abord le texte en mots, en nombres et en signes, qu'aucune fusion n'enjambe ; l'espace y fait partie du mot
-# qui suit. Colibri fait comme GPT-2. Ses premières fusions, dans l'ordre :
+# apporté à la traduction automatique, partent des caractères de chaque mot. GPT-2 (Radford et al., 2019, § 2.2) part
+# des 256 octets. Il coupe d'abord le texte en mots, en nombres et en signes, qu'aucune fusion n'enjambe ; l'espace y
+# fait partie du mot qui suit. Colibri fait comme GPT-2. Ses premières fusions, dans l'ordre :
 
 # %%
 first_merges = [ch1.token_text(tokenizer, i) for i in range(257, 277)]
@@ -173,7 +173,7 @@ atelier.settle("largest_tensor", "les logits" if largest_name == "lm_head" else 
 # un biais appris (Ba et al., 2016). Un **MLP** est fait de deux couches linéaires avec, entre les deux, une fonction
 # courbe appliquée à chaque composante, sans laquelle deux couches n'en feraient qu'une. Cette fonction est ici la
 # **GELU**, $x\,\Phi(x)$, où $\Phi(x)$ est la probabilité qu'une variable normale soit sous $x$ (Hendrycks et Gimpel,
-# 2016) : elle laisse passer les grands positifs, efface les grands négatifs, et courbe entre les deux.
+# 2016) : elle laisse passer les grands positifs, efface les grands négatifs, et passe doucement de l'un à l'autre.
 #
 # Les mêmes étapes, dessinées. Les données montent ; le trait épais est le **flux résiduel** : chaque branche y lit,
 # puis y ajoute ce qu'elle a calculé. Rien n'y est jamais remplacé.
@@ -236,17 +236,17 @@ atelier.settle("stream_length", "grandit" if lengths[stream_names[-1]] > lengths
 # Le choix se fait peu à peu, et la longueur grandit à chaque bloc : chacun **ajoute**.
 # <!-- claim: each_block_lengthens_the_stream -->
 # C'est le dernier LayerNorm qui ramène tout à une même échelle, juste avant la tête. Au départ, le flux ne contient que
-# le dernier jeton et son rang ; ce qui vient ensuite a été trouvé ailleurs dans la phrase. Ailleurs, c'est le travail
-# de l'attention.
+# le dernier jeton et son rang ; ce qui vient ensuite a été trouvé ailleurs dans la phrase. L'y chercher, c'est le
+# travail de l'attention.
 
 # %% [markdown]
 # ## 1.3 L'attention
 #
 # Dans un bloc, chaque jeton fabrique trois vecteurs : une **requête** $q$ (*query*), une **clé** $k$ (*key*), une
-# **valeur** $v$ (*value*). Le jeton $t$ compare sa requête à toutes les clés qu'il a le droit de voir, et fait une
-# moyenne des valeurs, pondérée par ces comparaisons :
-#
-# $$ y_t = \sum_{s \le t} a_{ts}\, v_s, \qquad a_{ts} = \frac{e^{q_t \cdot k_s / \sqrt D}}{\sum_{r \le t} e^{q_t \cdot k_r / \sqrt D}} . $$
+# **valeur** $v$ (*value*). Le jeton compare sa requête aux clés qu'il a le droit de voir : un produit scalaire par
+# clé, son **score**. Un softmax fait de ces scores des **poids d'attention**, positifs et de somme 1. Le jeton reçoit
+# enfin la moyenne des valeurs, pondérée par eux. Ce qu'il cherche, ce qu'on lui offre, ce qu'il emporte : il ne manque
+# que deux réponses pour l'écrire, et elles viennent après un premier geste.
 
 # %% [markdown]
 # Une seule moyenne serait pauvre. On coupe donc les $d$ composantes en $H$ **têtes** de $D = d/H$, qui font chacune
@@ -275,12 +275,12 @@ def split_heads(x: torch.Tensor, n_head: int) -> torch.Tensor:
 
 
 # %% [markdown]
-# Pourquoi diviser par $\sqrt D$ ? Si les composantes de $q$ et de $k$ sont indépendantes et de variance 1, leur produit
-# scalaire est une somme de $D$ termes : sa variance est $D$. Voyons ce qu'un softmax fait de scores de plus en plus
-# étalés.
+# **Un score est-il bon tel quel ?** Si les composantes de $q$ et de $k$ sont indépendantes et de variance 1, leur
+# produit scalaire est une somme de $D$ termes : sa variance est $D$. Plus une tête est large, plus ses scores
+# s'étalent. Par quoi les diviser pour que leur variance redevienne 1 ? Et qu'en dit le softmax ?
 
 # %%
-atelier.bet("divided_by_d", "Avec des têtes larges, et si l'on divisait par D au lieu de √D, un jeton regarderait…",
+atelier.bet("divided_by_d", "Avec des têtes larges, si l'on divisait les scores par D, un jeton regarderait…",
             options=("un seul jeton", "quelques jetons", "tous les jetons pareillement"))  # fmt: skip
 
 
@@ -311,7 +311,8 @@ atelier.settle(
 # <!-- claim: the_root_keeps_attention_alike -->
 
 # %% [markdown]
-# Et pourquoi $s \le t$ ?
+# **Quelles clés un jeton a-t-il le droit de voir ?** La sienne, et celles des jetons qui le précèdent. Pourquoi pas les
+# autres ?
 #
 # ??? q="causal_mask"
 
@@ -325,7 +326,8 @@ def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch
 
     q, k, v : (B, H, T, D) flottants chacun ; B phrases, H têtes, T jetons, D composantes par tête.
     Rend (B, H, T, D), du type de q. Un jeton se voit lui-même ; les jetons qui le suivent ont un poids exactement nul,
-    même quand leurs scores sont immenses. Aucune entrée, si grands que soient ses scores, ne donne nan.
+    même quand leurs scores sont immenses. Des q et k de variance 1 donnent des scores de variance 1, quelle que soit D.
+    Aucune entrée, si grands que soient ses scores, ne donne nan.
 
     Source : Vaswani et al., « Attention Is All You Need », 2017, équation (1) et § 3.2.3.
     """
@@ -337,6 +339,13 @@ def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch
     return weights @ v
     ### END SOLUTION
 
+
+# %% [markdown]
+# Ce que vous venez d'écrire, les articles l'écrivent ainsi, pour le jeton de rang $t$ :
+#
+# $$ y_t = \sum_{s \le t} a_{ts}\, v_s, \qquad a_{ts} = \frac{e^{q_t \cdot k_s / \sqrt D}}{\sum_{r \le t} e^{q_t \cdot k_r / \sqrt D}} . $$
+#
+# À gauche, la moyenne des valeurs ; à droite, le softmax des scores, où la somme s'arrête à $t$ : c'est votre masque.
 
 # %% [markdown]
 # ### GPT-2, refait avec votre attention
@@ -475,7 +484,7 @@ def gpt2_num_params(n_layer: int, d_model: int, n_vocab: int = 50257, n_ctx: int
 
 # %% [markdown]
 # Votre formule, et ce que la bibliothèque trouve dans les vrais modèles. L'appareil « meta » de torch leur donne leurs
-# formes sans leur donner un seul nombre : GPT-2 XL y tient en rien.
+# formes sans leur donner un seul nombre : GPT-2 XL n'y prend aucune place.
 
 # %%
 model_sizes = {"Colibri": (colibri.config.n_layer, colibri.config.n_embd, colibri.config.vocab_size, 256)}
@@ -591,14 +600,12 @@ ch1.surprise_text(colibri, tokenizer, example_sentence.replace("employeur", "cro
 
 # %% [markdown]
 # La surprise moyenne d'un jeton, en nats, est la **perte** (*loss*) du modèle sur ce texte. C'est elle que
-# l'apprentissage fait baisser, et l'unité de toutes les courbes du cours. La **perplexité** dit la même chose en
-# « nombre de jetons équiprobables entre lesquels hésiter » :
+# l'apprentissage fait baisser, et que montrent toutes les courbes du cours. La **perplexité** dit la même chose
+# autrement : le nombre de jetons équiprobables entre lesquels il faudrait hésiter pour être aussi surpris.
 #
-# $$ \text{perplexité} = e^{\,\text{perte}} . $$
-#
-# Un modèle jamais surpris a une perplexité de 1 ; un modèle qui ne sait rien, celle du nombre d'entrées de son
-# vocabulaire. Elle peut aller au-delà : être sûr de soi et se tromper est pire que ne rien savoir. Deux pertes se
-# comparent par leur différence : 0,01 nat de plus, c'est une perplexité plus haute de 1 %.
+# Un modèle jamais surpris a donc une perplexité de 1. Un modèle qui ne sait rien donne $1/V$ à chacune des $V$ entrées
+# du vocabulaire, et sa perplexité est $V$. **Combien vaut alors sa perte ? Et par quelle opération, partant de cette
+# perte, retrouver $V$ ?** C'est la même pour tous les modèles.
 #
 # Deux pièges attendent qui l'écrit : le **décalage** (les logits du rang $t$ parlent du jeton $t + 1$) et le
 # **remplissage** (*padding*), ces faux jetons qui complètent les phrases courtes d'un lot.
@@ -631,6 +638,14 @@ def perplexity(
     return torch.exp(surprise[pairs].mean())
     ### END SOLUTION
 
+
+# %% [markdown]
+# La perte de qui ne sait rien est $\ln V$, et l'exponentielle défait le logarithme :
+#
+# $$ \text{perplexité} = e^{\,\text{perte}} . $$
+#
+# Être sûr de soi et se tromper est pire que ne rien savoir : une perplexité peut dépasser $V$. Et deux pertes se
+# comparent par leur différence : 0,01 nat de plus, c'est une perplexité plus haute de 1 %.
 
 # %% [markdown]
 # Le premier jeton d'une fenêtre est deviné d'après rien ou presque. Combien faut-il en avoir lu pour ne plus être
@@ -737,7 +752,7 @@ ch1.plot_habits(head_habits())
 
 # %% [markdown]
 # Une tête qui regarde beaucoup un genre de jetons fait quelque chose. Cela ne dit pas que le modèle
-# en dépende. L'épreuve : on la fait taire, et l'on regarde la perte. Mais taire comment ? Mettre **zéro** à sa place
+# en dépende. L'épreuve : on la fait taire, et l'on regarde la perte. Mais comment ? Mettre **zéro** à sa place
 # donne au modèle un vecteur qu'il n'a jamais vu ; mettre sa **moyenne** ne lui retire que ce qui change d'un jeton à
 # l'autre. Et que vaut un nombre seul ? Il faut un témoin : toutes les autres têtes, une à une.
 
@@ -795,8 +810,8 @@ atelier.settle("silent_head", ch1.silence_table(habits, silences))
 # La dernière ligne, « ce qui suivait le même jeton », a un nom : une **tête d'induction**, qui complète « A B … A » par
 # B. Olsson et al. (2022) en trouvent dans de petits modèles et leur prêtent une bonne part de l'apprentissage en
 # contexte. Elle ne peut pas travailler seule : pour savoir ce qui suivait un jeton, il faut qu'une tête placée plus bas
-# ait noté, sur chaque jeton, quel était le précédent. Ici, elles sont bien dans cet ordre, blocs 2 et 3 ; quant à ce
-# qu'elle rapporte sur ce texte, c'est ce que coûte une tête ordinaire.
+# ait noté, sur chaque jeton, quel était le précédent. Ici, les deux sont bien dans cet ordre, aux blocs 2 et 3. Mais la
+# faire taire, sur ce texte, ne coûte que ce que coûte une tête ordinaire.
 # <!-- claim: induction_stands_above_and_costs_the_usual -->
 
 # %% [markdown]
@@ -963,7 +978,7 @@ def write_on(model, ids, n_new, seed=0, **settings):
 
 
 # %%
-model_name = "colibri"  # avec un réseau, « gpt2 » fait jouer le vrai GPT-2 (environ 500 Mo la première fois)
+model_name = "colibri"  # avec un réseau, « gpt2 » fait jouer le vrai GPT-2 (environ 550 Mo la première fois)
 player, player_tokenizer = atelier.load_model(model_name), atelier.load_tokenizer(model_name)
 ch1.play(player, player_tokenizer, write_on, sampling_probs, "Le salarié peut demander")
 
@@ -1019,8 +1034,8 @@ atelier.settle("own_text", ch1.least_perplexing(own_texts))
 # Une basse perplexité n'est donc pas la marque d'un bon texte : un vrai texte surprend. Un réglage d'usage, comme 0,7
 # et top-p 0,9, se flatte encore.
 # <!-- claim: usual_settings_flatter_too -->
-# À la température 1, sans filtre, Colibri tire selon ses propres probabilités : on ne peut pas départager ce qu'il en
-# pense de ce qu'il pense du vrai texte. À 1,5, il s'égare, et se surprend lui-même bien plus.
+# À la température 1, sans filtre, Colibri tire selon ses propres probabilités : on ne peut pas départager la note qu'il
+# se donne de celle qu'il donne au vrai texte. À 1,5, il s'égare, et se surprend lui-même bien plus.
 # <!-- claim: a_hot_model_surprises_itself -->
 
 # %% [markdown]

@@ -192,7 +192,7 @@ def architecture(config: GPT2Config, n_tokens: int) -> None:
         f"première branche le normalise et le fait passer par l'attention ({heads} têtes de {d // heads} composantes, "
         f"{heads} cartes de {length} sur {length}), puis s'y ajoute ; une seconde le normalise et le fait passer par "
         f"un MLP large de {4 * d}, puis s'y ajoute. En haut, un dernier LayerNorm, puis la tête, qui est la table des "
-        f"jetons elle-même, rend {vocabulary} scores pour chaque jeton ; ceux du dernier disent le jeton suivant.",
+        f"jetons elle-même, rend {vocabulary} logits pour chaque jeton ; ceux du dernier disent le jeton suivant.",
     )
 
 

@@ -64,7 +64,7 @@ exercise = Exercise(
     stars=2,
     hints=[
         "Au premier tour, le modèle lit toute l'amorce. Que lui reste-t-il à lire au deuxième ?",
-        "Les scores ont la forme (B, jetons lus, V). Quelle position parle du jeton qui vient après le dernier ?",
+        "Les logits ont la forme (B, jetons lus, V). Quelle position parle du jeton qui vient après le dernier ?",
         "À chaque tour, le jeton choisi a deux usages : il s'ajoute au texte, et… qu'est-ce que le modèle n'a pas "
         "encore lu ?",
     ],
@@ -103,7 +103,7 @@ sampled   out[0][:, -1].argmax(dim=-1, keepdim=True) → torch.multinomial(torch
     Vous tirez le jeton au sort selon sa probabilité : l'énoncé demande chaque fois le plus probable.
 
 least_likely   argmax → argmin
-    Vous prenez chaque fois le jeton le moins probable : un grand score est-il bon ou mauvais signe ?
+    Vous prenez chaque fois le jeton le moins probable : un grand logit est-il bon ou mauvais signe ?
 
 first_row_only   out[0][:, -1].argmax(dim=-1, keepdim=True)
     → out[0][:1, -1].argmax(dim=-1, keepdim=True).expand(len(ids), 1)

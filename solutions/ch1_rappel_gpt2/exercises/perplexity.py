@@ -121,7 +121,7 @@ source_mask_only   (real[:, :-1] * real[:, 1:]) → real[:, :-1]
     Avec du remplissage à droite, vous faites deviner la première position vide à partir du dernier jeton.
 
 raw_logits   torch.log_softmax(logits[:, :-1], dim=-1) → logits[:, :-1]
-    Vos scores ne sont pas encore des logarithmes de probabilités : ajoutez 5 à tous, rien ne devrait changer.
+    Vos logits ne sont pas encore des logarithmes de probabilités : ajoutez 5 à tous, rien ne devrait changer.
 
 wrong_axis   torch.log_softmax(logits[:, :-1], dim=-1) → torch.log_softmax(logits[:, :-1], dim=1)
     Sur quel axe vos probabilités somment-elles à 1 : celui des positions, ou celui du vocabulaire ?
@@ -131,7 +131,7 @@ log_of_softmax   torch.log_softmax(logits[:, :-1], dim=-1) → torch.log(torch.s
 
 naive_exp   torch.log_softmax(logits[:, :-1], dim=-1)
     → torch.log(logits[:, :-1].exp() / logits[:, :-1].exp().sum(dim=-1, keepdim=True))
-    L'exponentielle d'un score de 300 ne tient pas dans un float32 : que peut-on retrancher à tous les scores sans
+    L'exponentielle d'un logit de 300 ne tient pas dans un float32 : que peut-on retrancher à tous les logits sans
     changer les probabilités ?
 """
 
