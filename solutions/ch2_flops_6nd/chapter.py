@@ -13,8 +13,8 @@
 # %% [markdown]
 # # Chapitre 2 · FLOPs et 6ND
 #
-# Colibri a été entraîné en une heure et quart, sur deux cœurs. À la fin de ce chapitre, trois multiplications vous
-# suffiront pour dire ce qu'un apprentissage coûte, et vous saurez de combien elles se trompent.
+# Colibri a été entraîné en une heure et quart, sur deux cœurs. À la fin de ce chapitre, un produit de trois nombres
+# vous suffira pour dire ce qu'un apprentissage coûte, et vous saurez de combien il se trompe.
 #
 # Vous compterez un passage dans le modèle, opération par opération ; vous verrez d'où vient la règle $C \approx 6ND$ et
 # ce qu'elle oublie ; vous mesurerez le **toit** de votre machine, celui du calcul et celui de la mémoire ; puis vous
@@ -123,7 +123,7 @@ ch2.product_table(product_counts())
 # %% [markdown]
 # ## 2.2 Un passage avant, jeton par jeton
 #
-# Un jeton entre dans Colibri et en ressort en 4 096 scores. **Quelles matrices a-t-il rencontrées ?** Reprenez le
+# Un jeton entre dans Colibri et en ressort en 4 096 logits. **Quelles matrices a-t-il rencontrées ?** Reprenez le
 # dessin du chapitre 1 : dans chaque bloc, quatre couches linéaires ; au-dessus, la tête. Aux matrices de paramètres
 # s'ajoutent, dans l'attention, deux produits entre activations, sans aucun paramètre : les scores $QK^\top$, puis le
 # mélange des valeurs.
@@ -142,7 +142,7 @@ def forward_flops_per_token(n_layer: int, d_model: int, n_ctx: int, n_vocab: int
     n_layer : nombre de blocs (0 est permis) ; d_model : composantes d'un jeton, toutes têtes réunies ;
     n_ctx : jetons de la fenêtre ; n_vocab : taille du vocabulaire.
     Rend un float, en FLOP par jeton. Seuls comptent les produits de matrices ; le MLP élargit d_model à 4·d_model ;
-    l'attention est dense (les scores du futur sont calculés, puis masqués) ; la tête donne des scores après chaque
+    l'attention est dense (les scores du futur sont calculés, puis masqués) ; la tête donne des logits après chaque
     jeton.
 
     Source : Hoffmann et al., « Training Compute-Optimal Large Language Models », 2022, annexe F, moins la lecture
@@ -634,12 +634,11 @@ ch2.plot_reading(reading_speeds())
 # compte.
 
 # %% [markdown]
-# Les deux toits, maintenant. On écrit un jeton de plus à chacune des suites d'un **lot**, d'un seul passage.
+# Les deux toits, maintenant. On écrit un jeton de plus à chacune des suites d'un **lot**, d'un seul passage. Posez deux
+# durées : celle du calcul, si la mémoire était instantanée ; celle de la lecture, si le calcul l'était. **Que lit-on
+# une seule fois pour tout le lot, et que lit-on pour chacune de ses suites ?** Le cache du chapitre 1 est du voyage.
 #
-# - Le calcul : $2N$ opérations par suite, à la pointe.
-# - La lecture : les poids, une fois pour tout le lot ; le cache des clés et des valeurs, en entier, pour chaque suite.
-#
-# La machine lit et calcule en même temps : la plus lente des deux décide. C'est le modèle du **toit** (*roofline*,
+# Une machine lit pendant qu'elle calcule. Combien de temps met-elle alors ? C'est le modèle du **toit** (*roofline*,
 # Williams et al., 2009).
 
 # %% [markdown]
@@ -674,6 +673,13 @@ def decode_seconds(
     return max(compute, (weights + cache) / bandwidth)
     ### END SOLUTION
 
+
+# %% [markdown]
+# La plus lente des deux décide. Pour $B$ suites de $T$ jetons :
+#
+# $$ \text{durée} = \max\left(\frac{2\,N\,B}{\text{pointe}},\ \frac{N \cdot \text{octets par poids} + B\,T \cdot \text{octets de cache par jeton}}{\text{débit}}\right). $$
+#
+# Les poids se partagent, les caches non.
 
 # %% [markdown]
 # Votre prévision contre une vraie machine. Voici les matrices de GPT-2 small, aux valeurs tirées au hasard (le temps
@@ -735,9 +741,9 @@ atelier.settle("balance", ch2.balance_of(roof))
 #
 # <details><summary>La réponse</summary>
 #
-# Les deux durées sont égales quand $2Nb/\text{pointe} = 2N/\text{débit}$, soit $b = \text{pointe}/\text{débit} \approx
-# 153$ : la taille du modèle n'y est pour rien. Servie à une seule personne, cette carte attend la mémoire plus de 99 %
-# du temps.
+# Les deux durées sont égales quand $2NB/\text{pointe} = 2N/\text{débit}$, soit
+# $B = \text{pointe}/\text{débit} \approx 153$ : la taille du modèle n'y est pour rien. Avec une seule suite à la fois,
+# cette carte attend la mémoire plus de 99 % du temps.
 #
 # </details>
 #
@@ -822,9 +828,9 @@ atelier.settle("training_memory", sum(memory["octets"].values()) / memory["param
 # Seize octets par paramètre, quatre fois le modèle.
 # <!-- claim: sixteen_bytes_a_parameter -->
 # En précision mixte, le compte est le même : deux octets de poids et deux de gradients, mais AdamW garde douze octets
-# en float32 (une copie des poids et deux moyennes). ZeRO (Rajbhandari et al., 2020, § 3.1) en tire qu'un GPT-2 XL en
-# demande 24 Go, et propose de les répartir entre les cartes. Pour un modèle de 70 milliards de paramètres : plus de
-# mille gigaoctets, avant d'avoir lu un mot.
+# en float32 (une copie des poids et deux moyennes). Les auteurs de ZeRO (Rajbhandari et al., 2020, § 3.1) en tirent
+# qu'un GPT-2 de 1,5 milliard de paramètres demande au moins 24 Go, et proposent de les répartir entre les cartes. Pour
+# un modèle de 70 milliards de paramètres : plus de mille gigaoctets, avant d'avoir lu un mot.
 #
 # S'y ajoute tout ce que le passage avant garde pour le passage arrière : les **activations**. PyTorch permet de
 # regarder passer chaque tenseur gardé.
@@ -877,8 +883,9 @@ atelier.settle("longer_context", "elles augmentent" if grown > 0 else "elles ne 
 # Deux fois plus de suites, deux fois plus d'octets. Mais l'attention « eager » garde ses tables de scores, qui
 # grandissent comme le carré du contexte ; `sdpa`, qui ne les garde pas, tient la même place par jeton à tout contexte.
 # <!-- claim: eager_attention_keeps_its_tables -->
-# Korthikanti et al. (2022) en donnent la formule pour une couche en 16 bits, $s\,b\,h\,(34 + 5\,a\,s/h)$ octets, où
-# l'on reconnaît le terme en $s^2$ ; ne pas garder, c'est recalculer.
+# Korthikanti et al. (2022, équation 1) les comptent pour un bloc, en 16 bits et dropout compris : dans nos lettres,
+# $B\,T\,d\,(34 + 5\,H\,T/d)$ octets, où l'on reconnaît le terme en $T^2$, celui des tables. Ne pas garder, c'est
+# recalculer.
 
 # %% [markdown]
 # ## 2.8 Un budget, deux façons de le dépenser
@@ -969,9 +976,9 @@ ch2.optimal_table(rule_of_twenty())
 # %% [markdown]
 # ### Un mélange d'experts : quel N ?
 #
-# DeepSeek-V3 (2024) a 671 milliards de paramètres, mais chaque jeton n'en rencontre que 37 : un aiguillage choisit, à
-# chaque couche, quelques **experts** parmi beaucoup. Il a lu 14 800 milliards de jetons, et tout son apprentissage a
-# pris 2,788 millions d'heures de H800.
+# DeepSeek-V3 (2024) a 671 milliards de paramètres, mais chaque jeton n'en rencontre que 37 : dans presque tous ses
+# blocs, un aiguillage choisit quelques **experts** parmi beaucoup. Il a lu 14 800 milliards de jetons, et tout son
+# apprentissage a pris 2,788 millions d'heures de H800, une H100 aux liaisons bridées.
 
 # %%
 atelier.bet("which_n", "Quel N mettre dans 6ND ?", options=("les paramètres en tout", "les paramètres actifs"))
@@ -995,8 +1002,8 @@ ch2.mixture_table(mixture)
 atelier.settle("which_n", next(name for name, row in mixture.items() if row["MFU"] < 1))
 
 # %% [markdown]
-# Avec tous les paramètres, chaque carte aurait tenu six fois sa pointe : c'est impossible. Avec les actifs, c'est un
-# tiers de la pointe.
+# Avec tous les paramètres, chaque carte aurait tenu six fois sa pointe en bfloat16, et encore trois fois celle de FP8,
+# deux fois plus haute, dont DeepSeek s'est servi : c'est impossible. Avec les actifs, c'est un tiers de la pointe.
 # <!-- claim: only_active_parameters_fit -->
 # Les opérations suivent donc les paramètres **actifs** ; la mémoire, elle, doit les contenir **tous**, et c'est entre
 # les deux points de la carte que se joue l'intérêt du mélange.
@@ -1087,9 +1094,9 @@ def small_study(sizes=study_sizes, compute=study_budget, seeds=(0,)):
 atelier.settle("small_study", ch2.plot_small_study(small_study()))
 
 # %% [markdown]
-# Avec si peu de calcul, le plus petit l'emporte sur le plus gros, à toutes les graines de l'auteur.
+# Avec si peu de calcul, le plus petit l'emporte sur le plus gros, pour toutes les graines de l'auteur.
 # <!-- claim: the_small_one_wins_when_compute_is_scarce -->
-# Ajoutez une taille à vous : dites **d'abord** où vous l'attendez, puis changez l'appel en
+# Ajoutez une taille de votre choix : dites **d'abord** où vous l'attendez, puis changez l'appel en
 # `small_study(sizes=(*study_sizes, (2, 24)))`.
 
 # %% [markdown]
@@ -1270,9 +1277,9 @@ atelier.settle("own_exponent", exponents["hors table et positions"]["exposant"])
 # Aux creux de ces petits modèles, la table et les positions font de 70 à 95 % des paramètres.
 # <!-- claim: the_table_is_most_of_a_small_model -->
 # Comparer notre 0,47 au 0,73 de Kaplan, ou y voir une confirmation de Hoffmann, serait comparer deux comptes
-# différents. C'est ce qu'ont montré Pearce et Song (2024) : l'essentiel du désaccord entre Kaplan et Chinchilla vient
-# de là, et de ce que les modèles de Kaplan étaient petits. (Porian et al., 2024, y ajoutent le coût de la tête et
-# l'échauffement.)
+# différents. C'est ce qu'ont montré Pearce et Song (2024) : une grande part du désaccord entre Kaplan et Chinchilla
+# vient de là, et de ce que les modèles de Kaplan étaient petits. (Porian et al., 2024, l'attribuent au coût de la tête,
+# à la durée de l'échauffement et à des réglages de l'optimiseur qui devraient suivre la taille.)
 
 # %% [markdown]
 # Restent nos propres réserves : le taux d'apprentissage n'a été cherché que sur trois largeurs, au plus petit budget,
@@ -1365,7 +1372,7 @@ atelier.settle("gpt3_years", bill["ans, journal"])
 # Un point de comparaison : Narayanan et al. (2021, § 5.1) prévoyaient **34 jours** pour ce même cas, à 140 TFLOP/s par
 # carte, soit 45 % de la pointe. Leur formule compte $8ND$ et non $6ND$ : pour tenir en mémoire, ils recalculent les
 # activations, c'est-à-dire un passage avant de plus. Ces 45 % sont une utilisation du **matériel** (HFU) ; en ne
-# gardant que les opérations utiles, la MFU n'en est que de 34 %.
+# gardant que les opérations utiles, la MFU n'est que de 34 %.
 # <!-- claim: narayanan_in_our_units -->
 #
 # Quant à l'énergie du vrai GPT-3, Patterson et al. (2021, tableau 4) l'estiment à 1 287 MWh, sur des V100 : quatre fois

@@ -207,7 +207,7 @@ def plot_saved(found: Mapping[tuple[str, int, int], int]) -> None:
 # --- Toute une vie ----------------------------------------------------------------------------------------------------
 
 E, A, ALPHA, B, BETA = 1.8172, 482.01, 0.3478, 2085.43, 0.3658
-"""L(N, D) = E + A/N^α + B/D^β : Besiroglu et al., 2024, tableau 1."""
+"""L(N, D) = E + A/N^α + B/D^β : Besiroglu et al., 2024."""
 
 
 def chinchilla_loss(n_params: float, tokens: float) -> float:

@@ -221,4 +221,4 @@ def law_table(found: Mapping[str, Any]) -> None:
 
 
 PUBLISHED_LAW = {"E": "1,82", "α": "0,348", "β": "0,366", "exposant de N": "0,513"}
-"""Besiroglu et al., 2024, tableau 1 ; exposant de N : β / (α + β)."""
+"""Besiroglu et al., 2024 ; exposant de N : β / (α + β)."""

@@ -68,14 +68,14 @@ attention_not_shared   scores = 2 * n_ctx * d_model → scores = 2 * n_ctx * n_c
     Le carré de la longueur est le prix de toute la fenêtre : l'énoncé demande celui d'un seul jeton.
 
 no_head   head = 2 * d_model * n_vocab → head = 0
-    Passer de d composantes à un score par mot du vocabulaire coûte aussi un produit.
+    Passer de d composantes à un logit par entrée du vocabulaire coûte aussi un produit.
 
 head_per_layer   return float(n_layer * (projections + scores + mixing + mlp) + head)
     → return float(n_layer * (projections + scores + mixing + mlp + head))
     La tête de sortie n'est appelée qu'une fois, au-dessus du dernier bloc.
 
 head_once   head = 2 * d_model * n_vocab → head = 2 * d_model * n_vocab / n_ctx
-    Vous ne faites prédire que le dernier jeton : ici, la tête donne des scores après chacun.
+    Vous ne faites prédire que le dernier jeton : ici, la tête donne des logits après chacun.
 
 embedding_counted   head = 2 * d_model * n_vocab → head = 2 * d_model * n_vocab * 2
     Lire une ligne d'une table n'est pas un produit de matrices.
