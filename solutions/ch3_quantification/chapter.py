@@ -92,10 +92,10 @@ ch3.three_compressions()
 # Les diapositives disent deux choses de la quantification. Elle « stores **or** performs computation on 4/8 bit
 # integers » : garder des entiers et calculer avec des entiers sont deux affaires, la première de mémoire (3.12), la
 # seconde de temps (3.11), et l'on peut faire l'une sans l'autre. Et elle serait « the most effective and practical
-# way » d'utiliser un grand modèle. C'est une affirmation : il faut la mesurer, et mesurer les deux autres de la même
-# façon. D'où un tableau unique pour tout le cours, trois colonnes par variante : sa **perplexité** (entre combien de
-# jetons, en moyenne, le modèle hésite), les **octets** de son fichier, le **temps** d'une fenêtre. Première ligne, le
-# point de départ.
+# way » d'utiliser un grand modèle. C'est une affirmation : il faut la mesurer, et mesurer de même les deux autres
+# façons de réduire. D'où un tableau unique pour tout le cours, trois colonnes par variante : sa **perplexité** (entre
+# combien de jetons, en moyenne, le modèle hésite), les **octets** de son fichier, le **temps** d'une fenêtre. Première
+# ligne, le point de départ.
 
 
 # %% experiment="row_fp32"
@@ -140,9 +140,9 @@ atelier.settle("one_tenth", "oui" if Fraction(0.1) == Fraction(1, 10) else "non"
 # %% [markdown]
 # Pour lire tous les formats, il manque trois choses à cette formule :
 #
-# - le décalage vaut $2^{e-1} - 1$ pour $e$ bits d'exposant : 127 avec 8 bits, 15 avec 5, 7 avec 4 ;
-# - un exposant écrit tout en 0 annonce un **sous-normal** : plus de 1 caché, et l'exposant reste celui du plus petit
-#   nombre normal, $(-1)^S \times F \times 2^{2 - 2^{e-1}}$ ; sans eux, il y aurait un trou autour de zéro ;
+# - le décalage est toujours le milieu des exposants que l'on écrit : 127 avec 8 bits, 15 avec 5, 7 avec 4 ;
+# - un exposant écrit tout en 0 annonce un **sous-normal** : il n'y a plus de 1 caché devant la fraction, et l'exposant
+#   reste celui du plus petit nombre normal ; sans eux, il y aurait un trou autour de zéro ;
 # - un exposant tout en 1 est réservé à $\pm\infty$ et à nan. **E4M3**, lui, ne peut pas se priver d'autant de motifs :
 #   il n'a pas d'infini, et seul le motif tout en 1 est un nan.
 
@@ -182,6 +182,14 @@ def decode_float(bits: int, exponent_bits: int, fraction_bits: int) -> float:
     return sign * (1 + fraction / 2**fraction_bits) * 2.0 ** (exponent - bias)
     ### END SOLUTION
 
+
+# %% [markdown]
+# Ce que vous venez d'écrire tient en deux formules, où le décalage vaut $2^{e-1} - 1$ pour $e$ bits d'exposant :
+#
+# $$ \underbrace{(-1)^S \times (1 + F) \times 2^{E - \text{décalage}}}_{\text{normal}}, \qquad
+# \underbrace{(-1)^S \times F \times 2^{1 - \text{décalage}}}_{\text{sous-normal, } E = 0}. $$
+#
+# Elles se raccordent : du plus grand sous-normal au plus petit normal, l'écart est celui de tous leurs voisins.
 
 # %% [markdown]
 # Tous les nombres d'E4M3, lus par votre fonction : où sont-ils serrés, où sont-ils rares ?
@@ -405,24 +413,20 @@ ch3.place_by_hand(r_min=-0.8, r_max=2.0, bits=4)
 # Deux inconnues, deux conditions : $r_{\min}$ doit tomber sur $q_{\min}$ et $r_{\max}$ sur $q_{\max}$.
 #
 # $$ r_{\min} = S\,(q_{\min} - Z), \qquad r_{\max} = S\,(q_{\max} - Z). $$
+#
+# Le papier et le crayon suffisent. **Quelle opération entre les deux lignes fait disparaître $Z$ ?** Trouvez $S$, puis
+# $Z$ : la suite les demande.
 
 # %% [markdown]
-# **L'échelle.** Soustrayez les deux lignes : $Z$ disparaît.
-#
-# $$ r_{\max} - r_{\min} = S\,(q_{\max} - q_{\min}) \quad\Longrightarrow\quad S = \frac{r_{\max} - r_{\min}}{q_{\max} - q_{\min}}. $$
-#
-# Au dénominateur, $q_{\max} - q_{\min} = 2^b - 1$ : le nombre de pas, pas le nombre de codes.
-
-# %% [markdown]
-# **Le zéro.** Reprenez la première ligne : $Z = q_{\min} - r_{\min}/S$. Rien ne dit que ce soit un entier ; on
-# l'arrondit, et toute la grille glisse d'une fraction de pas. Pourquoi cette contrainte ?
+# Rien ne dit que $Z$ tombe sur un entier ; on l'arrondit, et toute la grille glisse d'une fraction de pas. Pourquoi
+# cette contrainte ?
 #
 # ??? q="zero_point"
 
 # %% [markdown]
 # Pour que 0 soit sur la grille, encore faut-il que l'intervalle le contienne : on l'**élargit** d'abord jusqu'à lui.
-# Sans cela, $Z$ sortirait de l'ensemble des codes. C'est la recette de Jacob et al. (CVPR 2018), celle de la
-# diapositive.
+# Sans cela, $Z$ sortirait de l'ensemble des codes. Jacob et al. (CVPR 2018, § 3.1), que cite la diapositive, veulent
+# que 0 soit un code ; élargir l'intervalle est ce que fait leur bibliothèque, gemmlowp.
 
 # %% [markdown]
 # ### ✎ affine_qparams
@@ -441,7 +445,7 @@ def affine_qparams(r_min: float, r_max: float, bits: int = 8, signed: bool = Tru
     Lève ValueError si r_min > r_max, si une borne est infinie ou nan, ou si bits < 2.
 
     Source : Jacob et al., « Quantization and Training of Neural Networks for Efficient
-    Integer-Arithmetic-Only Inference », CVPR 2018, § 2.1 et 3.
+    Integer-Arithmetic-Only Inference », CVPR 2018, § 2.1 et 3.1 ; gemmlowp, doc/quantization_example.cc.
     """
     ### BEGIN SOLUTION
     if bits < 2:
@@ -462,6 +466,14 @@ def affine_qparams(r_min: float, r_max: float, bits: int = 8, signed: bool = Tru
 
 
 # %% [markdown]
+# Vos deux formules, une fois démêlées. Soustraire les deux lignes fait disparaître $Z$ :
+#
+# $$ r_{\max} - r_{\min} = S\,(q_{\max} - q_{\min}) \quad\Longrightarrow\quad S = \frac{r_{\max} - r_{\min}}{q_{\max} - q_{\min}}, $$
+#
+# où $q_{\max} - q_{\min} = 2^b - 1$ est le nombre de pas, et non celui des codes. La première ligne donne ensuite le
+# zéro, $Z = q_{\min} - r_{\min}/S$, que l'on arrondit.
+
+# %% [markdown]
 # Votre grille, posée toute seule. Essayez un intervalle tout positif, puis des codes sans signe, puis 2 bits.
 
 
@@ -477,8 +489,10 @@ def fitted_grid(r_min=-0.8, r_max=2.0, bits=4, signed=True):
 ch3.number_line(fitted_grid(), affine_qparams)
 
 # %% [markdown]
-# Il reste à passer des réels aux codes. Trois gestes, dans cet ordre : diviser par $S$ et **arrondir**, **décaler** de
-# $Z$, **ramener** dans les bornes. Que se passerait-il si l'on changeait de type avant de ramener dans les bornes ?
+# Il reste à passer des réels aux codes. Retournez l'égalité $r = S\,(q - Z)$ : ce qu'elle rend n'est pas entier, et
+# peut sortir de la grille. Il faudra donc **arrondir**, **décaler** de $Z$, **ramener** dans les bornes, **changer de
+# type** : dans quel ordre ? Que se passerait-il, par exemple, si l'on changeait de type avant de ramener dans les
+# bornes ?
 
 # %% [markdown]
 # ### ✎ quantize_affine
@@ -486,7 +500,7 @@ ch3.number_line(fitted_grid(), affine_qparams)
 
 # %% exercise="quantize_affine"
 def quantize_affine(r: torch.Tensor, scale: float, zero_point: int, bits: int = 8, signed: bool = True) -> torch.Tensor:
-    """Codes entiers des réels de r : arrondis, décalés, puis ramenés dans les bornes du type.
+    """Codes entiers des réels de r, sur la grille de pas scale où le réel 0 a le code zero_point.
 
     r : tenseur flottant de forme quelconque, même à 0 dimension.
     scale : float > 0, la longueur d'un pas ; zero_point : le code du réel 0.
@@ -639,11 +653,11 @@ atelier.settle("gelu_gain", fitted_gains["sortie de la GELU"])
 # C'est pourquoi l'on se contente souvent, pour les poids, d'une grille symétrique.
 
 # %% [markdown]
-# ## 3.6 Tous les poids d'une couche sur 255 crans
+# ## 3.6 Un seul pas pour toute une couche
 #
 # La diapositive montre les poids de la première couche de ResNet-50, un réseau de vision, centrés sur zéro. Ce cours
-# suit Colibri : voici les siens, à la place. Ils sont à peu près centrés, eux aussi. **Avant d'exécuter la cellule
-# :** si vous deviez choisir un seul nombre par couche pour décider de la taille d'un cran, lequel prendriez-vous ?
+# suit Colibri : voici les siens, à la place. Ils sont à peu près centrés, eux aussi. **Avant d'exécuter :** si un seul
+# nombre devait décider du pas de toute la couche, lequel prendriez-vous ?
 
 # %%
 first_mlp = layer_weights["transformer.h.0.mlp.c_fc"]
@@ -674,8 +688,8 @@ atelier.show(
 # </details>
 
 # %% [markdown]
-# Les codes de −128 à 127 ne sont pas symétriques. On peut faire tomber $-|r|_{\max}$ sur le code −128, et diviser par
-# 128 : c'est la forme de la **diapositive**. On peut aussi se priver de −128, et diviser par 127 : c'est la forme
+# On peut faire tomber $-|r|_{\max}$ sur le code −128 : c'est la forme de la **diapositive**. On peut aussi se priver de
+# −128, comme le font Jacob et al. (2018, § 3.1) pour les poids, et faire tomber $|r|_{\max}$ sur 127 : c'est la forme
 # **restreinte**. Vous écrirez les deux, et nous mesurerons ce qui les sépare.
 
 # %% [markdown]
@@ -691,7 +705,7 @@ def absmax_scale(r: torch.Tensor, bits: int = 8, full_range: bool = False) -> to
     Rend un tenseur à 0 dimension, du type de r et dans son unité : le pas qui met l'élément le plus éloigné de zéro, au
     signe près, sur le plus grand code, ou, si full_range, sur l'opposé du plus petit. Un tenseur nul rend 1.
 
-    Source : Jacob et al., CVPR 2018 ; la diapositive « Absmax » donne la forme full_range.
+    Source : Jacob et al., CVPR 2018, § 3.1 (codes de −127 à 127) ; la diapositive « Absmax » donne la forme full_range.
     """
     ### BEGIN SOLUTION
     levels = 2 ** (bits - 1) if full_range else 2 ** (bits - 1) - 1
@@ -888,7 +902,7 @@ ch3.plot_channel_scales(channel_scales(), "Première couche MLP, 8 bits")
 
 # %% [markdown]
 # Rien n'oblige à s'arrêter là : on peut donner une échelle à chaque **groupe** de 64 poids d'une ligne. Cela coûte
-# $16/64 = 0{,}25$ bit de plus par poids, si l'échelle est en FP16. Est-ce que cela les vaut ? Avant de le mesurer, il
+# $16/64 = 0{,}25$ bit de plus par poids, si l'échelle est en FP16. Cela en vaut-il la peine ? Avant de le mesurer, il
 # reste à bien choisir l'échelle elle-même.
 
 # %% [markdown]
@@ -1169,14 +1183,12 @@ atelier.settle("library_scales", len({round(row["max|w| / S"], 1) for row in sca
 #
 # Jusqu'ici, seuls les poids étaient quantifiés, et le calcul restait en FP32. Si les activations le sont aussi, le
 # produit lui-même peut se faire entre entiers : c'est **W8A8**, huit bits pour les poids (*weights*), huit pour les
-# activations.
-#
-# $$ y_{ij} = \sum_k x_{ik}\, w_{jk} \;\approx\; s^x_i\, s^w_j \underbrace{\sum_k q^x_{ik}\, q^w_{jk}}_{\text{des entiers}} . $$
+# activations. Chaque jeton a son échelle, chaque sortie la sienne. **Laquelle des deux sort de la somme ?**
 #
 # Un produit de deux int8 tient tout juste sur 16 bits ; leur somme, non. Sur combien de bits faut-il l'accumuler ?
 
 # %% [markdown]
-# L'échelle $s^x_i$ d'un jeton se calcule au passage (**dynamique**) ou se fixe d'avance sur des textes (**statique**).
+# L'échelle d'un jeton se calcule au passage (**dynamique**) ou se fixe d'avance sur des textes (**statique**).
 #
 # ??? q="static_dynamic"
 
@@ -1217,7 +1229,11 @@ def int8_linear(
 
 
 # %% [markdown]
-# Votre produit, dans chaque couche de Colibri.
+# Les deux sortent, et ce qui reste dans la somme est entier :
+#
+# $$ y_{ij} = \sum_k x_{ik}\, w_{jk} \;\approx\; s^x_i\, s^w_j \underbrace{\sum_k q^x_{ik}\, q^w_{jk}}_{\text{des entiers}} . $$
+#
+# Votre produit, maintenant, dans chaque couche de Colibri.
 
 # %%
 atelier.bet("worst_layers", "Quelles couches ce produit abîme-t-il le plus ?", options=list(ch3.KINDS.values()))
@@ -1349,9 +1365,9 @@ ch3.plot_kernel_times(kernel_times())
 # ??? q="packing"
 
 # %% [markdown]
-# PyTorch n'a pas d'élément de 4 bits : à nous d'en ranger deux par octet. Un entier de −8 à 7 s'écrit sur 4 bits en
-# **complément à deux** : les négatifs sont décalés de 16, si bien que −1 s'écrit 1111. Le premier va dans la moitié
-# basse de l'octet, le second dans la moitié haute.
+# PyTorch a bien un type `torch.int4`, mais ne sait encore ni y ranger une valeur ni l'y relire : à nous d'en mettre
+# deux par octet. Un entier de −8 à 7 s'écrit sur 4 bits en **complément à deux** : les négatifs sont décalés de 16, si
+# bien que −1 s'écrit 1111. Le premier va dans la moitié basse de l'octet, le second dans la moitié haute.
 
 # %% [markdown]
 # ### ✎ pack_int4
@@ -1911,8 +1927,8 @@ def mx_quantize(x: torch.Tensor, block_size: int = 32) -> torch.Tensor:
         celle dont le bit de fraction est nul (0, ±1, ±2 ou ±4) ; au-delà de 6, à 6.
     Lève ValueError si block_size ne divise pas n.
 
-    Source : Open Compute Project, « Microscaling Formats (MX) Specification », version 1.0, 2023, § 5.3 ; Rouhani et
-    al., « Microscaling Data Formats for Deep Learning », 2023, arXiv 2310.10537.
+    Source : Open Compute Project, « Microscaling Formats (MX) Specification », version 1.0, 2023, § 5.3 et 6.3 ;
+    Rouhani et al., « Microscaling Data Formats for Deep Learning », 2023, arXiv 2310.10537, algorithme 1.
     """
     ### BEGIN SOLUTION
     if x.shape[-1] % block_size:
@@ -2068,8 +2084,9 @@ ch3.fp8_table(fp8_gradients())
 # Tels quels, E4M3 annule la plupart des gradients, E5M2 bien moins. Étirés, presque plus aucun n'est annulé par E5M2,
 # et c'est E4M3 qui écrit le plus juste.
 # <!-- claim: e5m2_keeps_small_gradients_e4m3_writes_finer -->
-# D'où l'usage d'aujourd'hui : des échelles fines plutôt qu'un format plus étendu. DeepSeek-V3 (2024, arXiv 2412.19437,
-# § 3.3) a été entraîné avec E4M3 partout, une échelle par tuile de 128 activations et par bloc de 128 × 128 poids.
+# D'où l'usage d'aujourd'hui : des échelles fines plutôt qu'un format plus étendu. Pour tout ce qu'il calcule sur huit
+# bits, gradients compris, DeepSeek-V3 (2024, arXiv 2412.19437, § 3.3) n'a que E4M3, avec une échelle par tuile de 128
+# activations et par bloc de 128 × 128 poids ; plongements, tête, LayerNorms et attention gardent plus de bits.
 
 # %% [markdown]
 # ### Toutes les entrées ne se valent pas : AWQ et SmoothQuant
@@ -2289,8 +2306,9 @@ ch3.plot_peaks_when_turned(peaks_when_turned())
 # n'en a presque pas : son plus grand poids est déjà où l'attend une loi normale, et tourner n'y change rien. Un jeton,
 # lui, a de vrais extrêmes.
 # <!-- claim: rows_have_no_peak_to_spread -->
-# QuaRot (Ashkboos et al., 2024, arXiv 2404.00456) tourne ainsi poids, activations et cache ; SpinQuant (Liu et al.,
-# ICLR 2025, arXiv 2405.16406) apprend la rotation, d'une rotation au hasard à l'autre la qualité variant beaucoup.
+# QuaRot (Ashkboos et al., 2024, arXiv 2404.00456) tourne ainsi le flux résiduel, l'intérieur du MLP et de l'attention
+# et le cache, pour tout mettre sur 4 bits, poids compris. D'une rotation tirée au hasard à l'autre, la qualité varie
+# beaucoup : SpinQuant (Liu et al., ICLR 2025, arXiv 2405.16406) apprend donc la sienne.
 
 # %% [markdown]
 # ### Le cache aussi
@@ -2390,14 +2408,14 @@ ch3.ranges_table(shared_ranges())
 # D'un jeton à l'autre, une composante d'une clé varie bien moins que d'une composante à l'autre dans un même jeton :
 # certaines sont grandes pour tous. Les valeurs n'ont pas ce relief.
 # <!-- claim: key_channels_are_narrow -->
-# KIVI décrit le même trait dans Llama, Falcon et Mistral.
+# KIVI décrit le même trait dans Llama-2-13B et Falcon-7B (figure 2).
 
 # %% [markdown]
 # ### Deux recettes que l'on télécharge : GGUF et les poids ternaires
 #
 # **Q4_K** est un des formats des fichiers GGUF de llama.cpp. Il range 256 poids en huit blocs de 32. Chaque bloc a un
-# pas et un minimum, mais ces seize nombres-là sont eux-mêmes quantifiés, sur 6 bits, à deux échelles FP16 près. Comptez
-# : $(256 \times 4 + 16 \times 6 + 2 \times 16) / 256 = 4{,}5$ bits par poids (`block_q4_K`, ggml-common.h).
+# pas et un minimum, mais ces seize nombres-là sont eux-mêmes quantifiés, sur 6 bits, à deux échelles FP16 près. Soit
+# $(256 \times 4 + 16 \times 6 + 2 \times 16) / 256 = 4{,}5$ bits par poids (`block_q4_K`, ggml-common.h).
 #
 # **BitNet b1.58** (Ma et al., 2024, arXiv 2402.17764) n'a que trois valeurs, $-1$, $0$ et $1$, fois la moyenne des
 # $|w|$ : $\log_2 3 \approx 1{,}58$ bit.
@@ -2504,7 +2522,8 @@ ch3.industry_table()
 # d'étalonnage, par une norme des erreurs qui pardonne les extrêmes. La *QAT* (quantification pendant l'apprentissage)
 # met l'arrondi dans chaque pas, comme BitNet, et laisse le gradient le traverser comme s'il n'était pas là. Et GPTQ,
 # parcouru de la dernière colonne à la première, est exactement un vieil algorithme de géométrie des nombres, le plan le
-# plus proche de Babai : Chen et al., *The Geometry of LLM Quantization*, 2025, arXiv 2507.18553.
+# plus proche de Babai : Chen et al., *The Geometry of LLM Quantization: GPTQ as Babai's Nearest Plane Algorithm*, 2025,
+# arXiv 2507.18553.
 
 # %% [markdown]
 # ## 3.17 Où en est Colibri
@@ -2535,6 +2554,7 @@ atelier.progress()
 # 1712.05877 · Krishnamoorthi, *Quantizing deep convolutional networks for efficient inference*, 2018, arXiv
 # 1806.08342 · Nagel et al., *A White Paper on Neural Network Quantization*, 2021, arXiv 2106.08295 · Dettmers et al.,
 # *LLM.int8()*, 2022, arXiv 2208.07339 · Xiao et al., *SmoothQuant*, 2023, arXiv 2211.10438 · Yao et al., *ZeroQuant*,
-# 2022, arXiv 2206.01861 · Hassibi et Stork, *Optimal Brain Surgeon*, 1993 · Frantar et al., *GPTQ*, ICLR 2023, arXiv
-# 2210.17323 · Frantar et Alistarh, *SparseGPT*, 2023, arXiv 2301.00774 · Sanh et al., *Movement Pruning*, 2020, arXiv
-# 2005.07683 · Lei Mao, *Quantization for Neural Networks*, leimao.github.io (cité par la diapositive)
+# 2022, arXiv 2206.01861 · Hassibi et Stork, *Second Order Derivatives for Network Pruning: Optimal Brain Surgeon*,
+# 1993 · Frantar et al., *GPTQ*, ICLR 2023, arXiv 2210.17323 · Frantar et Alistarh, *SparseGPT*, 2023, arXiv
+# 2301.00774 · Sanh et al., *Movement Pruning*, 2020, arXiv 2005.07683 · Google, *gemmlowp*,
+# doc/quantization_example.cc · Lei Mao, *Quantization for Neural Networks*, leimao.github.io (cité par la diapositive)

@@ -80,7 +80,7 @@ zero_scale   torch.where(peak > 0, peak / (2 ** (bits - 1) - 1), torch.ones_like
     Une tranche nulle vous donne une échelle par laquelle on ne pourra pas diviser.
 
 full_range   (2 ** (bits - 1) - 1) → 2 ** (bits - 1)
-    Le plus grand code positif est 2^(b−1) − 1 : combien de crans y a-t-il de 0 à lui ?
+    Le plus grand code positif est 2^(b−1) − 1 : combien de pas y a-t-il de 0 à lui ?
 
 signed_levels   (2 ** (bits - 1) - 1) → (2**bits - 1)
     Tous vos codes ne servent pas : combien restent d'un seul côté de zéro ?

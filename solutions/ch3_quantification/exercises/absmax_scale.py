@@ -36,7 +36,7 @@ exercise = Exercise(
     points=2,
     minutes=6,
     hints=[
-        "Combien de crans y a-t-il entre 0 et le plus grand code positif ?",
+        "Combien de pas y a-t-il de 0 au plus grand code positif ?",
         "Sur b bits signés, les codes vont de −2^(b−1) à 2^(b−1) − 1. Lesquels sont symétriques ?",
         "Quel élément doit tomber au bout de la grille, et à quel bout ? Un tenseur nul, lui, est à part.",
     ],
@@ -63,13 +63,13 @@ ranges_exchanged   if full_range else → if not full_range else
     Les deux variantes sont échangées : laquelle permet d'écrire −128 ?
 
 full_range_ignored   2 ** (bits - 1) if full_range else → 2 ** (bits - 1) - 1 if full_range else
-    Avec ou sans full_range, votre échelle est la même : combien de crans y a-t-il de 0 à −2^(b−1) ?
+    Avec ou sans full_range, votre échelle est la même : combien de pas y a-t-il de 0 à −2^(b−1) ?
 
 always_full_range   2 ** (bits - 1) - 1 → 2 ** (bits - 1)
     Sans full_range, le plus grand code positif est 2^(b−1) − 1 : le maximum de r y tombe-t-il ?
 
 half_step   2 ** (bits - 1) - 1 → (2**bits - 1) / 2
-    C'est ce que PyTorch fait par défaut (127,5 crans) ; l'énoncé compte des crans entiers d'un seul côté.
+    C'est ce que PyTorch fait par défaut (127,5 pas) ; l'énoncé compte des pas entiers, d'un seul côté.
 
 bits_ignored   2 ** (bits - 1) if full_range else 2 ** (bits - 1) - 1 → 128 if full_range else 127
     Changez le nombre de bits : votre échelle ne bouge pas.

@@ -43,9 +43,10 @@ exercise = Exercise(
         "Écrivez le motif de 1,0 en FP16 : que valent son exposant écrit et sa fraction ?",
         "Un décalage vers la droite et un ET binaire isolent chacun des trois champs. Lesquels des exposants écrits "
         "ont un sens à part ?",
-        "Nombre ordinaire : (−1)^s · (1 + f/2^m) · 2^(e − décalage). Exposant écrit nul : (−1)^s · (f/2^m) · "
-        "2^(1 − décalage).",
-        "Exposant écrit tout en 1 : infini si f = 0, nan sinon ; en E4M3, un nombre ordinaire, sauf S.1111.111.",
+        "La formule de la diapositive vaut pour un nombre normal, à son décalage près. Que devient le 1 dans un "
+        "sous-normal, et quel exposant y remplace celui qui est écrit ?",
+        "Restent les exposants écrits tout en 1 : deux cas, selon la fraction. Lequel des deux E4M3 garde-t-il, et "
+        "pour quelle seule fraction ?",
     ],
     groups={"normaux": 0.4, "bords": 0.35, "e4m3": 0.25},
     draw=draw_decode,
