@@ -35,8 +35,8 @@ write_on("Pour obtenir une carte d'identité, il faut")
 
 # %% [markdown]
 # La grammaire tient souvent, le sens s'égare vite. C'est ce qu'on peut espérer de quelques millions de paramètres ;
-# GPT-2 en compte de 124 à 1 558 millions, et ceux d'aujourd'hui des centaines de milliards. Les gestes que vous
-# apprendrez ici sont les mêmes à toutes les tailles : voyons lesquels.
+# GPT-2 en compte de 124 à 1 558 millions, et les plus grands d'aujourd'hui des centaines de milliards. Les gestes que
+# vous apprendrez ici sont les mêmes à toutes les tailles : voyons lesquels.
 
 # %% [markdown]
 # ## 0.2 La carte
@@ -106,8 +106,8 @@ demonstrate_check(midpoint)
 # Un exercice que vous laissez de côté ne bloque rien : les expériences qui en dépendent montrent alors le résultat de
 # l'auteur, en le disant, et deviennent les vôtres dès que `check` passe. `check` ne donne pas la note : elle se calcule
 # sur d'autres cas, tirés au moment de la correction. Une fonction qui suit sa consigne n'a rien à en craindre. Un
-# indice ne coûte rien non plus. La note est celle de ce que laisserait une exécution du carnet de haut en bas : avant
-# de rendre, redémarrez le noyau et exécutez tout, vous verrez ce que verra la correction.
+# indice ne coûte rien non plus. La correction exécute votre carnet de haut en bas, et note ce qu'elle obtient : avant
+# de rendre, redémarrez le noyau et exécutez tout, vous verrez ce qu'elle verra.
 #
 # Les questions à choix ne comptent pas non plus dans la note ; chaque réponse, juste ou fausse, a son explication.
 
