@@ -808,10 +808,11 @@ atelier.settle("silent_head", ch1.silence_table(habits, silences))
 
 # %% [markdown]
 # La dernière ligne, « ce qui suivait le même jeton », a un nom : une **tête d'induction**, qui complète « A B … A » par
-# B. Olsson et al. (2022) en trouvent dans de petits modèles et leur prêtent une bonne part de l'apprentissage en
-# contexte. Elle ne peut pas travailler seule : pour savoir ce qui suivait un jeton, il faut qu'une tête placée plus bas
-# ait noté, sur chaque jeton, quel était le précédent. Ici, les deux sont bien dans cet ordre, aux blocs 2 et 3. Mais la
-# faire taire, sur ce texte, ne coûte que ce que coûte une tête ordinaire.
+# B. Olsson et al. (2022) en trouvent dans de petits modèles, et leur prêtent, sur des indices qu'ils disent indirects,
+# l'essentiel de l'apprentissage en contexte des grands. Elle ne peut pas travailler seule : pour savoir ce qui suivait
+# un jeton, il faut qu'une tête placée plus bas ait noté, sur chaque jeton, quel était le précédent. Ici, les deux sont
+# bien dans cet ordre, aux blocs 2 et 3. Mais la faire taire, sur ce texte, ne coûte que ce que coûte une tête
+# ordinaire.
 # <!-- claim: induction_stands_above_and_costs_the_usual -->
 
 # %% [markdown]
