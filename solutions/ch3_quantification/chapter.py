@@ -1175,8 +1175,9 @@ atelier.settle("library_scales", len({round(row["max|w| / S"], 1) for row in sca
 # Trois échelles : $|r|_{\max}$ divisé par 127, par 127,5 ou par 128. L'écart est de moins d'un pour cent, mais il
 # change des codes : deux bibliothèques « symétriques sur 8 bits » ne rendent pas le même fichier.
 # <!-- claim: libraries_use_three_scales -->
-# Quand vous comparez deux implémentations, comparez d'abord leurs échelles. (`SYMMETRIC_NO_CLIPPING_ERR` prend 127 ou
-# 128, selon le signe du poids extrême, pour n'écrêter personne.)
+# Quand vous comparez deux implémentations, comparez d'abord leurs échelles. (`SYMMETRIC_NO_CLIPPING_ERR` calcule deux
+# pas, celui du poids le plus négatif, sur 128, et celui du plus grand, sur 127 ; pour n'écrêter personne, il garde le
+# plus long.)
 
 # %% [markdown]
 # ## 3.11 Pour aller plus loin : un produit entre entiers

@@ -50,10 +50,10 @@ exercise = Exercise(
     stars=2,
     hints=[
         "Combien de pas y a-t-il de 0 à r, et sur quel code tombe le réel 0 ?",
-        "Trois gestes, dans cet ordre : arrondir, décaler, ramener dans les bornes. Le changement de type vient en "
-        "dernier.",
-        "Un entier trop grand pour son type y revient par l'autre bout. Et de quel côté va un demi exact, avant et "
-        "après le décalage ?",
+        "Faites-le d'abord à la main, pour un réel : dans r = S·(q − Z), que défait-on en premier, le produit ou le "
+        "décalage ? Et que devient un code trop grand si l'on change de type avant de le ramener ?",
+        "Un entier trop grand pour son type y revient par l'autre bout. Et de quel côté va un demi exact, si l'on "
+        "arrondit avant le décalage, ou après ?",
     ],
     groups={"courant": 0.35, "bornes": 0.25, "demis": 0.15, "formes et types": 0.25},
     draw=draw_quantize,
