@@ -130,13 +130,10 @@ def adapter_num_params(d_model: int, bottleneck: int, n_layer: int, per_layer: i
     d_model : composantes d'un jeton ; bottleneck : largeur du goulot ; n_layer : nombre de blocs du modèle ;
     per_layer : adaptateurs par bloc.
     Rend un int.
-    Lève ValueError si d_model ou bottleneck est inférieur à 1, ou si n_layer ou per_layer est négatif.
 
     Source : Houlsby et al., 2019, § 2.1 (« 2md + d + m »).
     """
     ### BEGIN SOLUTION
-    if min(d_model, bottleneck) < 1 or min(n_layer, per_layer) < 0:
-        raise ValueError("il faut des tailles d'au moins 1, et des nombres de blocs et d'adaptateurs non négatifs")
     down = d_model * bottleneck + bottleneck
     up = bottleneck * d_model + d_model
     return n_layer * per_layer * (down + up)
@@ -350,13 +347,10 @@ def peft_training_flops(n_frozen: int, n_trainable: int, n_tokens: int) -> int:
     traverser toutes les couches, gelées ou non, et 2 pour le gradient du poids lui-même, s'il apprend.
     L'attention, qui n'a pas de poids, est laissée de côté, comme dans 6ND ; et l'on suppose que le gradient descend
     jusqu'en bas du modèle.
-    Lève ValueError si un des trois nombres est négatif.
 
     Source : Kaplan et al., « Scaling Laws for Neural Language Models », 2020, § 2.1, pour les termes en 2N.
     """
     ### BEGIN SOLUTION
-    if min(n_frozen, n_trainable, n_tokens) < 0:
-        raise ValueError("un nombre de paramètres ou de jetons n'est pas négatif")
     forward, through_activations, for_weights = 2, 2, 2
     crossed = forward + through_activations
     return n_tokens * (crossed * n_frozen + (crossed + for_weights) * n_trainable)
@@ -466,11 +460,8 @@ def adapter_overhead(d_model: int, bottleneck: int, n_ctx: int, per_layer: int =
     Rend un float, sans unité. On ne compte que les produits de matrices, une multiplication et une addition chacun :
     dans le bloc, les quatre couches linéaires et les deux produits de l'attention (QKᵀ, puis A·V), dense : tous les
     couples de jetons sont calculés, futur compris.
-    Lève ValueError si d_model, bottleneck ou n_ctx est inférieur à 1, ou si per_layer est négatif.
     """
     ### BEGIN SOLUTION
-    if min(d_model, bottleneck, n_ctx) < 1 or per_layer < 0:
-        raise ValueError("il faut des tailles d'au moins 1, et un nombre d'adaptateurs non négatif")
     linear = 2 * 12 * d_model**2
     attention = 2 * 2 * n_ctx * d_model
     adapters = per_layer * 2 * 2 * d_model * bottleneck

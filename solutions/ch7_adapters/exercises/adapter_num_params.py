@@ -9,17 +9,11 @@ import torch
 
 from atelier.judging.exercise import Draw, Exercise, Inputs
 
-from ._common import refuse
 from .Adapter import Adapter
 
 
 def draw_num_params(d: Draw, group: str) -> Inputs:
     inputs = {"d_model": 16 * d.integer(3, 60), "bottleneck": d.integer(5, 130), "n_layer": d.integer(4, 40)}
-    if group == "refus":
-        bad = d.turn(
-            [{"bottleneck": 0}, {"d_model": -d.integer(0, 3)}, {"n_layer": -1}, {"per_layer": -d.integer(1, 3)}]
-        )
-        return inputs | bad
     if group == "bords":
         return inputs | d.turn([{"n_layer": 0}, {"bottleneck": 1}, {"per_layer": 0}, {"d_model": 1}])
     return inputs if d.index % 2 == 0 else inputs | {"per_layer": d.choice([1, 3, 4])}
@@ -34,7 +28,7 @@ exercise = Exercise(
         "Deux matrices de d × m nombres ; un biais à la taille de chaque sortie.",
         "(2·m·d + d + m) par adaptateur, autant de fois qu'il y a d'adaptateurs.",
     ],
-    groups={"courant": 0.65, "bords": 0.2, "refus": 0.15},
+    groups={"courant": 0.8, "bords": 0.2},
     draw=draw_num_params,
     examples=[
         {"d_model": 4, "bottleneck": 2, "n_layer": 1, "per_layer": 1},
@@ -68,13 +62,6 @@ wide_biases   down = d_model * bottleneck + bottleneck → down = d_model * bott
 
 with_norm   up = bottleneck * d_model + d_model → up = bottleneck * d_model + d_model + 2 * d_model
     Vous ajoutez un LayerNorm par adaptateur : les nôtres n'en ont pas.
-
-no_check   if min(d_model, bottleneck) < 1 or min(n_layer, per_layer) < 0: → if False:
-    Un goulot de largeur nulle n'est pas un adaptateur : l'énoncé demande de refuser ces tailles.
-
-zero_refused   if min(d_model, bottleneck) < 1 or min(n_layer, per_layer) < 0:
-    → if min(d_model, bottleneck, n_layer, per_layer) < 1:
-    Aucun adaptateur, c'est aucun paramètre : 0 est une réponse.
 """
 
 
@@ -82,19 +69,16 @@ zero_refused   if min(d_model, bottleneck) < 1 or min(n_layer, per_layer) < 0:
 
 
 def params_formula(d_model, bottleneck, n_layer, per_layer=2):
-    refuse((d_model, bottleneck), (n_layer, per_layer))
     return n_layer * per_layer * (2 * bottleneck * d_model + d_model + bottleneck)
 
 
 def params_module(d_model, bottleneck, n_layer, per_layer=2):
-    refuse((d_model, bottleneck), (n_layer, per_layer))
     with torch.device("meta"):
         one = Adapter(d_model, bottleneck)
     return sum(p.numel() for p in one.parameters()) * n_layer * per_layer
 
 
 def params_loops(d_model, bottleneck, n_layer, per_layer=2):
-    refuse((d_model, bottleneck), (n_layer, per_layer))
     total = 0
     for _ in range(n_layer):
         for _ in range(per_layer):
@@ -104,7 +88,6 @@ def params_loops(d_model, bottleneck, n_layer, per_layer=2):
 
 
 def params_numpy(d_model, bottleneck, n_layer, per_layer=2):
-    refuse((d_model, bottleneck), (n_layer, per_layer))
     matrices = np.int64(d_model) * np.int64(bottleneck) * 2
     return int((matrices + d_model + bottleneck) * per_layer * n_layer)
 

@@ -9,14 +9,9 @@ import torch
 
 from atelier.judging.exercise import Draw, Exercise, Inputs, Tolerance
 
-from ._common import refuse
-
 
 def draw_overhead(d: Draw, group: str) -> Inputs:
     inputs = {"d_model": 16 * d.integer(3, 60), "bottleneck": d.integer(5, 130), "n_ctx": d.integer(33, 2048)}
-    if group == "refus":
-        bad = d.turn([{"bottleneck": 0}, {"n_ctx": 0}, {"per_layer": -d.integer(1, 3)}, {"d_model": -1}])
-        return inputs | bad
     if group == "bords":
         return inputs | d.turn([{"n_ctx": 1}, {"per_layer": 0}, {"bottleneck": 1}, {"n_ctx": 8192, "bottleneck": 1}])
     return inputs if d.index % 2 == 0 else inputs | {"per_layer": d.choice([1, 3, 4])}
@@ -32,7 +27,7 @@ exercise = Exercise(
         "L'attention ajoute, par jeton, deux produits de n_ctx × d multiplications et additions.",
         "4·m·d par adaptateur, contre 24·d² + 4·n_ctx·d pour le bloc.",
     ],
-    groups={"courant": 0.7, "bords": 0.15, "refus": 0.15},
+    groups={"courant": 0.85, "bords": 0.15},
     draw=draw_overhead,
     probe="call_float",
     examples=[
@@ -78,13 +73,6 @@ per_layer_ignored   adapters = per_layer * 2 * 2 * d_model * bottleneck
 
 no_mlp   linear = 2 * 12 * d_model**2 → linear = 2 * 4 * d_model**2
     Un bloc n'est pas fait que d'attention : où est le MLP ?
-
-no_check   if min(d_model, bottleneck, n_ctx) < 1 or per_layer < 0: → if False:
-    L'énoncé annonce des tailles interdites : votre fonction répond quand même.
-
-zero_refused   if min(d_model, bottleneck, n_ctx) < 1 or per_layer < 0:
-    → if min(d_model, bottleneck, n_ctx, per_layer) < 1:
-    Sans adaptateur, le surcoût est nul : c'est une réponse, pas une erreur.
 """
 
 
@@ -92,13 +80,11 @@ zero_refused   if min(d_model, bottleneck, n_ctx) < 1 or per_layer < 0:
 
 
 def overhead_closed(d_model, bottleneck, n_ctx, per_layer=2):
-    refuse((d_model, bottleneck, n_ctx), (per_layer,))
     return per_layer * bottleneck / (6 * d_model + n_ctx)
 
 
 def overhead_whole_window(d_model, bottleneck, n_ctx, per_layer=2):
     """Les deux comptes pour toute la fenêtre, matrice par matrice."""
-    refuse((d_model, bottleneck, n_ctx), (per_layer,))
     d, t, m = d_model, n_ctx, bottleneck
     linear = [(t, d, 3 * d), (t, d, d), (t, d, 4 * d), (t, 4 * d, d)]
     scores = [(t, d, t), (t, t, d)]
@@ -108,12 +94,10 @@ def overhead_whole_window(d_model, bottleneck, n_ctx, per_layer=2):
 
 
 def overhead_macs(d_model, bottleneck, n_ctx, per_layer=2):
-    refuse((d_model, bottleneck, n_ctx), (per_layer,))
     return float(Fraction(2 * d_model * bottleneck * per_layer, 12 * d_model**2 + 2 * n_ctx * d_model))
 
 
 def overhead_tensor(d_model, bottleneck, n_ctx, per_layer=2):
-    refuse((d_model, bottleneck, n_ctx), (per_layer,))
     d = torch.tensor(float(d_model), dtype=torch.float64)
     return (4 * d * bottleneck * per_layer) / (24 * d**2 + 4 * n_ctx * d)
 

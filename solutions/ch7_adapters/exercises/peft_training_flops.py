@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from atelier.judging.exercise import Draw, Exercise, Inputs
 
-from ._common import refuse
-
 
 def draw_flops(d: Draw, group: str) -> Inputs:
     inputs = {
@@ -13,8 +11,6 @@ def draw_flops(d: Draw, group: str) -> Inputs:
         "n_trainable": d.integer(10_000, 900_000),
         "n_tokens": d.integer(100_000, 90_000_000),
     }
-    if group == "refus":
-        return inputs | {d.turn(list(inputs)): -d.integer(1, 9)}
     if group == "bords":
         return inputs | d.turn(
             [
@@ -38,7 +34,7 @@ exercise = Exercise(
         "Chaque produit coûte 2 FLOP par paramètre et par jeton : deux produits pour un poids gelé, trois sinon.",
         "4·N_gelés·D + 6·N_entraînés·D.",
     ],
-    groups={"courant": 0.7, "bords": 0.15, "refus": 0.15},
+    groups={"courant": 0.85, "bords": 0.15},
     draw=draw_flops,
     visible=3,
     examples=[{"n_frozen": 100, "n_trainable": 10, "n_tokens": 3}],
@@ -77,12 +73,6 @@ tokens_ignored   return n_tokens * (crossed * n_frozen + (crossed + for_weights)
 total_includes_trainable   return n_tokens * (crossed * n_frozen + (crossed + for_weights) * n_trainable)
     → return n_tokens * (crossed * (n_frozen - n_trainable) + (crossed + for_weights) * n_trainable)
     Vous avez ôté les paramètres entraînés des gelés : les deux nombres reçus sont déjà séparés.
-
-no_check   if min(n_frozen, n_trainable, n_tokens) < 0: → if False:
-    Un nombre négatif de paramètres ou de jetons ne veut rien dire : l'énoncé demande de le refuser.
-
-zero_refused   if min(n_frozen, n_trainable, n_tokens) < 0: → if min(n_frozen, n_trainable, n_tokens) < 1:
-    Rien d'entraîné, ou rien de lu, est permis : il reste un nombre d'opérations à rendre.
 """
 
 
@@ -90,21 +80,15 @@ zero_refused   if min(n_frozen, n_trainable, n_tokens) < 0: → if min(n_frozen,
 
 
 def flops_formula(n_frozen, n_trainable, n_tokens):
-    refuse((), (n_frozen, n_trainable, n_tokens))
     return 4 * n_frozen * n_tokens + 6 * n_trainable * n_tokens
 
 
 def flops_saved(n_frozen, n_trainable, n_tokens):
     """6ND pour tout, moins le produit épargné aux poids gelés."""
-    if n_frozen < 0 or n_trainable < 0 or n_tokens < 0:
-        raise ValueError("négatif")
     return 6 * (n_frozen + n_trainable) * n_tokens - 2 * n_frozen * n_tokens
 
 
 def flops_products(n_frozen, n_trainable, n_tokens):
-    for value in (n_frozen, n_trainable, n_tokens):
-        if value < 0:
-            raise ValueError(f"{value} est négatif")
     products = {"aller": n_frozen + n_trainable, "activations": n_frozen + n_trainable, "poids": n_trainable}
     return sum(2 * n * n_tokens for n in products.values())
 
