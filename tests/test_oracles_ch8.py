@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
+from transformers.pytorch_utils import Conv1D
 
 from atelier.figures.ch8.cache import cached_loss, hidden_before, passes, saved_bytes, step_times
 from atelier.figures.ch8.delta import energy, rank_for
@@ -112,7 +115,9 @@ def test_layer_delta_and_merge_are_those_of_peft(reference: Any, rank: int, alph
         mine.lora_B.copy_(b)
     x = _noise(4, 3, 7, seed=8)
     torch.testing.assert_close(mine(x), theirs(x), rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(reference("lora_delta")(a, b, alpha), layer.get_delta_weight("default"))
+    torch.testing.assert_close(
+        reference("merge_lora")(torch.zeros(5, 7), a, b, alpha), layer.get_delta_weight("default")
+    )
     merged = theirs.merge_and_unload()[0].weight
     torch.testing.assert_close(reference("merge_lora")(base.weight.detach(), a, b, alpha), merged)
 
@@ -131,6 +136,28 @@ def test_layer_starts_as_its_base_and_never_touches_it(reference: Any) -> None:
         optimizer.step()
     assert all(torch.equal(before[k], v) for k, v in base.state_dict().items())
     assert not torch.allclose(layer(x), expected)
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (5, 7), (6, 6)])
+def test_layer_on_a_conv1d_is_the_layer_on_the_same_weights_turned(reference: Any, shape: tuple[int, int]) -> None:
+    n_in, n_out = shape
+    conv, linear = Conv1D(n_out, n_in), nn.Linear(n_in, n_out)
+    linear.load_state_dict({"weight": conv.weight.T.contiguous(), "bias": conv.bias})
+    layers = [reference("LoRALinear")(base, 2, 6.0) for base in (conv, linear)]
+    with torch.no_grad():
+        for i, ps in enumerate(zip(*(layer.parameters() for layer in layers), strict=True)):
+            for p in ps:
+                if p.requires_grad:
+                    p.copy_(_noise(*p.shape, seed=i))
+    x = _noise(4, n_in)
+    torch.testing.assert_close(layers[0](x), layers[1](x), rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError):
+        reference("LoRALinear")(Conv1D(n_out, n_in), min(shape) + 1, 1.0)
+
+
+def test_merge_refuses_two_ranks(reference: Any) -> None:
+    with pytest.raises(ValueError):
+        reference("merge_lora")(torch.zeros(5, 7), torch.zeros(2, 7), torch.zeros(5, 3), 4.0)
 
 
 # --- inject_lora, contre peft avec fan_in_fan_out ---
@@ -318,3 +345,36 @@ def test_dpo_loss_is_the_bradley_terry_likelihood_and_pushes_the_right_way(refer
     torch.testing.assert_close(rejected.grad, -chosen.grad)
     far = reference("dpo_loss")(chosen.detach() - 1e5, rejected.detach(), ref_chosen, ref_rejected, 1.0)
     assert torch.isfinite(far) and far > 9e4
+
+
+# --- QLoRALinear ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("shape", "block"), [((64, 24), 64), ((48, 32), 128), ((16, 80), 16)])
+def test_a_packed_layer_is_peft_on_the_nearest_levels(
+    reference: Any, levels: torch.Tensor, shape: tuple[int, int], block: int, tmp_path: Path
+) -> None:
+    """La base relue, au niveau le plus proche, sous une LoRA de peft ; puis un fichier, relu par une autre."""
+    base = nn.Linear(*shape)
+    blocks = base.weight.detach().reshape(-1, block)
+    peak = blocks.abs().amax(1, keepdim=True)
+    near = levels[(blocks[..., None] / peak[..., None] - levels).abs().argmin(-1)] * peak
+    rounded = copy.deepcopy(base)
+    rounded.weight.data = near.reshape(base.weight.shape)
+    theirs = _peft_linear(rounded, 3, 6)
+    mine = reference("QLoRALinear")(base, 3, 6, block)
+    theirs_layer = theirs.base_model.model[0]
+    with torch.no_grad():
+        for i, (p, q) in enumerate(
+            ((mine.lora_A, theirs_layer.lora_A["default"].weight), (mine.lora_B, theirs_layer.lora_B["default"].weight))
+        ):
+            p.copy_(_noise(*p.shape, seed=i))
+            q.copy_(p)
+    x = _noise(5, shape[0])
+    torch.testing.assert_close(mine(x), theirs(x), rtol=1e-5, atol=1e-5)
+    save_file(mine.state_dict(), tmp_path / "couche.safetensors")
+    again = reference("QLoRALinear")(nn.Linear(*shape), 3, 6, block)
+    again.load_state_dict(load_file(tmp_path / "couche.safetensors"))
+    assert torch.equal(again(x), mine(x))
+    frozen = [t for n, t in mine.state_dict().items() if "lora" not in n and n != "bias"]
+    assert sum(t.numel() * t.element_size() for t in frozen) == base.weight.numel() // 2 + 4 * len(blocks)

@@ -165,9 +165,9 @@ class Chapter:
 
     def styles(self, id: str) -> list[Callable[..., Any]]:
         """Les autres réponses justes de l'exercice ; un nom laissé à `...` vient des cellules de préparation."""
-        module = self.declared[id].module
-        for name in [name for name, value in vars(module).items() if value is ...]:
-            setattr(module, name, self.namespace[name])
+        for module in (declared.module for declared in self.declared.values()):  # l'un emploie les réponses d'un autre
+            for name in [name for name, value in vars(module).items() if value is ...]:
+                setattr(module, name, self.namespace[name])
         return list(self.declared[id].styles)
 
     def wrong(self, id: str, misconception: str) -> Callable[..., Any]:

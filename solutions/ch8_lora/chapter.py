@@ -37,6 +37,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import GPT2LMHeadModel
+from transformers.pytorch_utils import Conv1D
 
 # %%
 colibri = atelier.load_model("colibri")
@@ -82,13 +83,10 @@ def low_rank(w: torch.Tensor, rank: int) -> tuple[torch.Tensor, float]:
     w : (d, k) flottant (float32 ou float64), non nul, de forme quelconque ; rank : entier.
     Rend (w_r, erreur) : w_r, (d, k) du type de w, la matrice de rang ≤ rank la plus proche de w pour la norme de
     Frobenius ; erreur, un float de Python sans unité : ‖w − w_r‖ / ‖w‖, entre 0 et 1.
-    Lève ValueError si rank < 1.
 
     Source : Eckart et Young, « The approximation of one matrix by another of lower rank », 1936.
     """
     ### BEGIN SOLUTION
-    if rank < 1:
-        raise ValueError(f"le rang vaut {rank}, il faut au moins 1")
     u, s, vt = torch.linalg.svd(w, full_matrices=False)
     w_r = (u[:, :rank] * s[:rank]) @ vt[:rank]
     error = torch.linalg.norm(s[rank:]) / torch.linalg.norm(s)
@@ -180,13 +178,10 @@ def lora_num_params(shapes: list[tuple[int, int]], rank: int) -> int:
     shapes : liste de formes (d, k), une par matrice adaptée, toutes différentes peut-être ; une liste vide est
         permise ; rank : le rang r, le même pour toutes.
     Rend un int : pour chaque matrice, les nombres de B, (d, r), et de A, (r, k).
-    Lève ValueError si rank < 1.
 
     Source : Hu et al., « LoRA », ICLR 2022, § 4.2.
     """
     ### BEGIN SOLUTION
-    if rank < 1:
-        raise ValueError(f"le rang vaut {rank}, il faut au moins 1")
     return sum(rank * (d + k) for d, k in shapes)
     ### END SOLUTION
 
@@ -202,28 +197,6 @@ ch8.gpt3_numbers(lora_num_params)
 # Le « 10 000 » est un arrondi, et il dépend de ce que l'on adapte : cherchez à quelle ligne il correspond. Une autre
 # ligne ne tombe pas juste : l'annexe D.4 donne 37,7 M pour quatre matrices à $r = 2$, et la formule de l'article n'en
 # donne que la moitié. Nous ne savons pas d'où vient l'écart.
-
-# %% [markdown]
-# ### ✎ lora_delta
-
-
-# %% exercise="lora_delta"
-def lora_delta(A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
-    """Mise à jour ΔW que décrivent deux petites matrices.
-
-    A : (r, k) flottant ; B : (d, r) flottant, du même type ; alpha : nombre réel ou entier, sans unité.
-    Rend (d, k), du type de A : ΔW = (α / r) · B · A, où r est le rang.
-    Lève ValueError si A et B n'ont pas le même rang.
-
-    Source : Hu et al., « LoRA », ICLR 2022, équation (3) et § 4.1.
-    """
-    ### BEGIN SOLUTION
-    rank = A.shape[0]
-    if B.shape[1] != rank:
-        raise ValueError(f"A est de rang {rank} et B de rang {B.shape[1]}")
-    return (alpha / rank) * (B @ A)
-    ### END SOLUTION
-
 
 # %% [markdown]
 # ## 8.3 Par où commencer
@@ -242,7 +215,8 @@ def lora_delta(A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
 class LoRALinear(nn.Module):
     """Une couche linéaire gelée, et sa mise à jour de rang faible.
 
-    base : nn.Linear, avec ou sans biais ; elle est gelée ici, ses valeurs ne changent jamais.
+    base : nn.Linear, avec ou sans biais, ou Conv1D de transformers, qui range son poids en (entrée, sortie) ; elle
+        est gelée ici, ses valeurs ne changent jamais.
     rank : le rang r ; alpha : nombre sans unité, la mise à jour est multipliée par alpha / rank.
     Les deux seuls paramètres qui apprennent sont lora_A, (r, entrée), tiré d'une loi normale centrée, et lora_B,
     (sortie, r), nul au départ : la couche répond alors exactement comme la base.
@@ -253,10 +227,12 @@ class LoRALinear(nn.Module):
     Source : Hu et al., « LoRA », ICLR 2022, § 4.1 et figure 1.
     """
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
+    def __init__(self, base: nn.Linear | Conv1D, rank: int, alpha: float) -> None:
         super().__init__()
         ### BEGIN SOLUTION
         d_out, d_in = base.weight.shape
+        if isinstance(base, Conv1D):
+            d_in, d_out = base.weight.shape
         if not 1 <= rank <= min(d_in, d_out):
             raise ValueError(f"le rang doit être entre 1 et {min(d_in, d_out)}, pas {rank}")
         self.base = base.requires_grad_(False)
@@ -313,9 +289,9 @@ ch8.alphas()
 #
 # ## 8.4 Dans GPT-2
 #
-# Reste à poser LoRA dans un vrai modèle. Un piège attend : les couches de GPT-2 sont des `Conv1D`, qui rangent leurs
-# poids en (entrée, sortie), à l'envers de `nn.Linear`. Se tromper de sens ne lève une erreur que si la matrice n'est
-# pas carrée.
+# Reste à poser votre `LoRALinear` dans un vrai modèle. Un piège attendait : les couches de GPT-2 sont des `Conv1D`, qui
+# rangent leurs poids en (entrée, sortie), à l'envers de `nn.Linear`. Se tromper de sens ne lève une erreur que si la
+# matrice n'est pas carrée ; votre couche, elle, connaît les deux.
 
 # %% [markdown]
 # ### ✎ inject_lora
@@ -323,40 +299,23 @@ ch8.alphas()
 
 # %% exercise="inject_lora"
 def inject_lora(model: GPT2LMHeadModel, rank: int, alpha: float, target: str = "c_attn") -> GPT2LMHeadModel:
-    """Pose LoRA, sur place, sur les couches d'un GPT-2 qui portent un certain nom.
+    """Pose votre LoRALinear, sur place, sur les couches d'un GPT-2 qui portent un certain nom.
 
-    model : GPT-2 de transformers, dont les couches linéaires sont des Conv1D (poids rangé en (entrée, sortie)).
-    rank : le rang r, au plus la plus petite dimension des couches visées ; alpha : la mise à jour est multipliée
-        par alpha / rank.
-    target : le nom des couches à adapter dans leur module, « c_attn », « c_fc » ou « c_proj ». Chaque bloc contient
-        deux « c_proj », celle de l'attention et celle du MLP : toutes deux sont adaptées.
-    Rend le modèle reçu, modifié : chaque couche visée répond base(x) + (alpha / rank) · B(A x), avec ses propres
-    lora_A, (r, entrée), tiré d'une loi normale centrée, et lora_B, (sortie, r), nul ; eux seuls apprennent, tout
-    le reste du modèle est gelé. Au départ, les logits n'ont pas changé.
-    Lève ValueError si rank < 1.
+    model : GPT-2 de transformers, dont les couches linéaires sont des Conv1D (poids rangé en (entrée, sortie)).
+    rank, alpha : ceux de LoRALinear, les mêmes partout.
+    target : le nom des couches à adapter dans leur module, « c_attn », « c_fc » ou « c_proj ». Chaque bloc contient
+        deux « c_proj », celle de l'attention et celle du MLP : toutes deux sont adaptées.
+    Rend le modèle reçu, modifié : chaque couche visée est enveloppée dans une LoRALinear à elle ; lora_A et lora_B
+    seules apprennent, tout le reste du modèle est gelé. Au départ, les logits n'ont pas changé.
 
-    Source : Hu et al., « LoRA », ICLR 2022, § 4.2.
+    Source : Hu et al., « LoRA », ICLR 2022, § 4.2.
     """
     ### BEGIN SOLUTION
-    if rank < 1:
-        raise ValueError(f"le rang vaut {rank}, il faut au moins 1")
-
-    class LoRAConv1D(nn.Module):
-        def __init__(self, base: nn.Module) -> None:
-            super().__init__()
-            d_in, d_out = base.weight.shape
-            self.base = base
-            self.lora_A = nn.Parameter(torch.randn(rank, d_in).to(base.weight) / math.sqrt(d_in))
-            self.lora_B = nn.Parameter(torch.zeros(d_out, rank).to(base.weight))
-
-        def forward(self, h: torch.Tensor) -> torch.Tensor:
-            return self.base(h) + (alpha / rank) * (h @ self.lora_A.T @ self.lora_B.T)
-
     model.requires_grad_(False)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if name == target:
-                setattr(parent, name, LoRAConv1D(child))
+                setattr(parent, name, LoRALinear(child, rank, alpha))
     return model
     ### END SOLUTION
 
@@ -414,12 +373,16 @@ def merge_lora(weight: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: fl
     """Poids qui donne à lui seul la même réponse que la couche et sa mise à jour.
 
     weight : (d, k) flottant, le poids W de la base ; A : (r, k) ; B : (d, r), du même type ; alpha : sans unité.
-    Rend un nouveau tenseur (d, k), du type de weight : W + (α / r) · B · A. Aucun argument n'est modifié.
+    Rend un nouveau tenseur (d, k), du type de weight ; r est le rang. Aucun argument n'est modifié.
+    Lève ValueError si A et B n'ont pas le même rang.
 
-    Source : Hu et al., « LoRA », ICLR 2022, § 4.1, « No Additional Inference Latency ».
+    Source : Hu et al., « LoRA », ICLR 2022, équation (3) et § 4.1, « No Additional Inference Latency ».
     """
     ### BEGIN SOLUTION
-    return weight + (alpha / A.shape[0]) * (B @ A)
+    rank = A.shape[0]
+    if B.shape[1] != rank:
+        raise ValueError(f"A est de rang {rank} et B de rang {B.shape[1]}")
+    return weight + (alpha / rank) * (B @ A)
     ### END SOLUTION
 
 
@@ -658,12 +621,12 @@ def nf4_quantize(w: torch.Tensor, block_size: int = 64) -> tuple[torch.Tensor, t
     codes, (n,) uint8 : pour chaque élément, l'indice, de 0 à 15, du niveau de NF4_LEVELS le plus proche de
     w / absmax du bloc ; à égalité, le niveau le plus bas. Un bloc entièrement nul a pour absmax 0 et pour codes 7,
     le niveau 0.
-    Lève ValueError si block_size < 1 ou si block_size ne divise pas n.
+    Lève ValueError si block_size ne divise pas n.
 
     Source : Dettmers et al., « QLoRA », NeurIPS 2023, § 3 et annexe E.
     """
     ### BEGIN SOLUTION
-    if block_size < 1 or w.numel() % block_size:
+    if w.numel() % block_size:
         raise ValueError(f"{w.numel()} éléments ne se coupent pas en blocs de {block_size}")
     blocks = w.reshape(-1, block_size)
     absmax = blocks.abs().amax(dim=1)
@@ -711,6 +674,52 @@ ch8.qlora_cost()
 # garde pour l'arrière chaque poids qu'elle vient de relire. La bibliothèque bitsandbytes évite cela (classe
 # `MatMul4Bit`) : à l'arrière, elle relit les codes une seconde fois. À côté de LoRA, QLoRA n'accélère donc rien ; il
 # fait entrer dans une carte un modèle qui n'y entrait pas : d'après l'article, 65 milliards de paramètres sur 48 Go.
+
+# %% [markdown]
+# Les figures qui précèdent arrondissent le poids et le gardent en FP32 : elles mesurent la qualité, pas la place. Voici
+# la couche que l'on mettrait dans un modèle : ses poids n'existent que le temps d'un passage.
+
+# %% [markdown]
+# ### ✎ QLoRALinear
+
+
+# %% exercise="QLoRALinear"
+class QLoRALinear(nn.Module):
+    """Une couche linéaire gelée, gardée sur quatre bits, et sa mise à jour de rang faible.
+
+    base : nn.Linear en float32, avec ou sans biais ; son nombre de poids est pair, et block_size le divise. La base
+        n'est pas modifiée, et la couche n'en garde que ce qui suit.
+    rank, alpha : ceux de LoRALinear ; block_size : la taille des blocs, celle de nf4_quantize.
+    Le poids est gardé en codes NF4, deux par octet, avec un absmax par bloc : environ un demi-octet par poids en tout,
+    que state_dict() écrit et que load_state_dict() rend à une autre couche de même forme. Le biais, s'il y en a un, est
+    gardé, gelé. Seuls apprennent lora_A, (r, entrée), tiré d'une loi normale centrée, et lora_B, (sortie, r), nul au
+    départ.
+    forward(x) : x (…, entrée) → (…, sortie), la réponse du poids relu, plus le biais et la mise à jour de LoRA, sans
+    jamais former B·A ni garder le poids relu.
+
+    Source : Dettmers et al., « QLoRA », NeurIPS 2023, § 3, équation (5) ; sans la double quantification.
+    """
+
+    def __init__(self, base: nn.Linear, rank: int, alpha: float, block_size: int = 64) -> None:
+        super().__init__()
+        ### BEGIN SOLUTION
+        codes, absmax = nf4_quantize(base.weight.detach(), block_size)
+        self.register_buffer("packed", codes[0::2] * 16 + codes[1::2])
+        self.register_buffer("absmax", absmax)
+        self.size = d_out, d_in = base.weight.shape
+        self.bias = None if base.bias is None else nn.Parameter(base.bias.detach().clone(), requires_grad=False)
+        self.scaling = alpha / rank
+        self.lora_A = nn.Parameter(torch.randn(rank, d_in).to(base.weight) / math.sqrt(d_in))
+        self.lora_B = nn.Parameter(torch.zeros(d_out, rank).to(base.weight))
+        ### END SOLUTION
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        ### BEGIN SOLUTION
+        codes = torch.stack([self.packed >> 4, self.packed & 15], dim=1).reshape(len(self.absmax), -1)
+        w = (NF4_LEVELS.to(x)[codes.long()] * self.absmax[:, None]).reshape(self.size)
+        return F.linear(x, w, self.bias) + self.scaling * (x @ self.lora_A.T @ self.lora_B.T)
+        ### END SOLUTION
+
 
 # %%
 ch8.row_nf4(colibri, nf4_quantize, NF4_LEVELS)

@@ -18,10 +18,18 @@ def _linear(d: Draw, n_in: int, n_out: int, bias: bool) -> dict[str, Any]:
     return {"module": "Linear", "args": [n_in, n_out, bias], "weights": weights}
 
 
-def _lora_case(d: Draw, x: torch.Tensor, n_out: int, rank: int, alpha: float, bias: bool = True) -> Inputs:
+def _conv(d: Draw, n_in: int, n_out: int) -> dict[str, Any]:
+    weights = {"weight": d.normal(n_in, n_out), "bias": d.normal(n_out)}
+    return {"module": "Conv1D", "args": [n_out, n_in], "weights": weights}
+
+
+def _lora_case(
+    d: Draw, x: torch.Tensor, n_out: int, rank: int, alpha: float, bias: bool = True, conv: bool = False
+) -> Inputs:
     n_in = x.shape[-1]
+    base = _conv(d, n_in, n_out) if conv else _linear(d, n_in, n_out, bias)
     return {
-        "init": {"base": _linear(d, n_in, n_out, bias), "rank": rank, "alpha": alpha},
+        "init": {"base": base, "rank": rank, "alpha": alpha},
         "x": x,
         "weights": {"lora_A": d.normal(rank, n_in), "lora_B": d.normal(n_out, rank)},
         "out_grad": d.normal(*x.shape[:-1], n_out),
@@ -33,12 +41,14 @@ def draw_linear(d: Draw, group: str) -> Inputs:
     n_in, n_out, rank = d.turn([(5, 7, 2), (6, 4, 3), (5, 5, 2), (4, 8, 3)])
     if group == "refus":
         too_much = min(n_in, n_out) + 1
-        case = _lora_case(d, d.normal(2, n_in), n_out, 1, 4.0)
+        case = _lora_case(d, d.normal(2, n_in), n_out, 1, 4.0, conv=d.index % 2 == 1)
         case["init"]["rank"] = d.turn([too_much, 0, -1, too_much + d.integer(0, 2)])
         return case
     alpha = d.turn([d.uniform(5, 9), 8, 1, d.uniform(0.4, 0.9)])
     if group == "courant":
         return _lora_case(d, d.normal(3, n_in), n_out, rank, alpha, bias=d.index % 4 != 1)
+    if group == "Conv1D":
+        return _lora_case(d, d.normal(*d.turn([(3,), (2, 3), (1,), (4,)]), n_in), n_out, rank, alpha, conv=True)
     return d.turn(
         [
             lambda: _lora_case(d, d.normal(2, 3, n_in), n_out, rank, alpha),
@@ -56,11 +66,12 @@ exercise = Exercise(
     hints=[
         "Un tenseur ne s'entraîne que si l'optimiseur le trouve : sous quelle forme le ranger dans un module ?",
         "Geler la base, c'est dire de ses paramètres qu'ils n'ont pas besoin de gradient.",
-        "Pour ne jamais former B·A, faites passer x par A, ce qui donne r nombres par exemple, puis par B. Les poids "
-        "sont rangés en (sortie, entrée) : il faut les transposer.",
-        "y = base(x) + (α / r)·(x·Aᵀ)·Bᵀ, avec A de forme (r, entrée) et B de forme (sortie, r).",
+        "Un Conv1D range son poids en (entrée, sortie), un nn.Linear en (sortie, entrée) : comment reconnaître l'un de "
+        "l'autre, et qu'est-ce que cela change à A et à B ?",
+        "Pour ne jamais former B·A, faites passer x par A, ce qui donne r nombres par exemple, puis par B. A et B "
+        "sont rangées en (sortie, entrée) : il faut les transposer.",
     ],
-    groups={"courant": 0.6, "formes": 0.2, "refus": 0.2},
+    groups={"courant": 0.55, "Conv1D": 0.2, "formes": 0.15, "refus": 0.1},
     draw=draw_linear,
     probe="module",
     visible=2,
@@ -89,6 +100,9 @@ exercise = Exercise(
 
 
 misconceptions = """\
+conv_as_linear   if isinstance(base, Conv1D): → if False:
+    Sur un Conv1D, vos deux matrices ont échangé l'entrée et la sortie : seule une couche carrée survivrait.
+
 b_random   nn.Parameter(torch.zeros(d_out, rank).to(base.weight))
     → nn.Parameter(torch.randn(d_out, rank).to(base.weight))
     Avant tout pas, votre couche ne répond déjà plus comme la base.
@@ -156,17 +170,18 @@ no_lower_check   if not 1 <= rank <= min(d_in, d_out): → if rank > min(d_in, d
 # --- Autres réponses justes -------------------------------------------------------------------------------------------
 
 
-class LinearFunctional(nn.Module):
+class LoRALinear(nn.Module):
     def __init__(self, base, rank, alpha):
         super().__init__()
-        if rank < 1 or rank > base.in_features or rank > base.out_features:
+        n_in, n_out = (base.nx, base.nf) if hasattr(base, "nf") else (base.in_features, base.out_features)
+        if rank < 1 or rank > n_in or rank > n_out:
             raise ValueError("rang")
         self.linear = base
         for p in self.linear.parameters():
             p.requires_grad = False
         self.rank, self.alpha = rank, alpha
-        self.lora_A = nn.Parameter(torch.empty(rank, base.in_features))
-        self.lora_B = nn.Parameter(torch.empty(base.out_features, rank))
+        self.lora_A = nn.Parameter(torch.empty(rank, n_in))
+        self.lora_B = nn.Parameter(torch.empty(n_out, rank))
         nn.init.normal_(self.lora_A, std=0.02)
         nn.init.zeros_(self.lora_B)
 
@@ -180,11 +195,12 @@ class LinearBuffers(nn.Module):
 
     def __init__(self, base, rank, alpha):
         super().__init__()
-        out_features, in_features = base.weight.shape
+        weight = base.weight.detach() if isinstance(base, nn.Linear) else base.weight.detach().T
+        out_features, in_features = weight.shape
         if not (0 < rank <= min(out_features, in_features)):
             raise ValueError("rang")
         base.weight.requires_grad = False
-        self.register_buffer("weight", base.weight.detach())
+        self.register_buffer("weight", weight)
         self.register_buffer("bias", None if base.bias is None else base.bias.detach())
         self.register_parameter("lora_A", nn.Parameter(torch.randn((rank, in_features))))
         self.register_parameter("lora_B", nn.Parameter(torch.zeros((out_features, rank))))
@@ -206,12 +222,15 @@ class LinearHandmade(nn.Module):
         self.base = base
         self.base.requires_grad_(False)
         self.alpha = alpha
-        self.lora_A = nn.Parameter(torch.normal(0.0, 1 / rank, size=(rank, base.weight.shape[1])))
-        self.lora_B = nn.Parameter(torch.zeros_like(base.weight[:, :1]).repeat(1, rank))
+        with torch.no_grad():
+            n_in = base.weight.shape[isinstance(base, nn.Linear)]
+            n_out = base(torch.zeros(1, n_in, device=base.weight.device)).shape[-1]
+        self.lora_A = nn.Parameter(torch.normal(0.0, 1 / rank, size=(rank, n_in)))
+        self.lora_B = nn.Parameter(torch.zeros(n_out, rank))
 
     def forward(self, x):
         scaled = self.alpha * x / len(self.lora_A)
         return torch.matmul(torch.matmul(scaled, self.lora_A.mT), self.lora_B.mT) + self.base(x)
 
 
-styles = [LinearFunctional, LinearBuffers, LinearHandmade]
+styles = [LoRALinear, LinearBuffers, LinearHandmade]

@@ -23,8 +23,3 @@ def wide_types(d: Draw, a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Ten
             {"A": (a.abs() + 0.1).bfloat16(), "B": (b.abs() + 0.1).bfloat16()},
         ]
     )
-
-
-def refuse_rank(rank):
-    if rank <= 0:
-        raise ValueError("rang")

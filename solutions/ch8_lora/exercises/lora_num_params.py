@@ -6,14 +6,10 @@ import torch
 
 from atelier.judging.exercise import Draw, Exercise, Inputs
 
-from ._common import refuse_rank
-
 
 def draw_num_params(d: Draw, group: str) -> Inputs:
     shapes = [(d.integer(5, 60), d.integer(61, 300)) for _ in range(d.integer(2, 4))]
     shapes = [shape if d.index % 2 else shape[::-1] for shape in shapes] + [(d.integer(5, 40), d.integer(41, 90))]
-    if group == "refus":
-        return {"shapes": shapes, "rank": d.turn([0, -1, 0, -d.integer(2, 8)])}
     if group == "bords":
         square = d.integer(30, 90)
         d_model = 2 * d.integer(3000, 6200)
@@ -37,7 +33,7 @@ exercise = Exercise(
         "B compte d·r nombres, A en compte r·k. Les matrices d'un bloc n'ont pas toutes la même forme.",
         "La somme, sur toutes les matrices, de r·(d + k).",
     ],
-    groups={"courant": 0.6, "bords": 0.2, "refus": 0.2},
+    groups={"courant": 0.8, "bords": 0.2},
     draw=draw_num_params,
     examples=[
         {"shapes": [(3, 5), (4, 7)], "rank": 2},
@@ -80,12 +76,6 @@ rank_forgotten   sum(rank * (d + k) for d, k in shapes) → sum(d + k for d, k i
 
 core_matrix   sum(rank * (d + k) for d, k in shapes) → sum(rank * (d + k) + rank * rank for d, k in shapes)
     Entre B et A, LoRA ne met rien : une matrice r × r de plus se fondrait dans l'une ou l'autre.
-
-no_check   if rank < 1: → if False:
-    L'énoncé annonce un rang interdit : votre formule donne un nombre, mais de quelles matrices ?
-
-zero_allowed   if rank < 1: → if rank < 0:
-    Un rang nul est refusé lui aussi : il n'y aurait rien à entraîner.
 """
 
 
@@ -93,7 +83,6 @@ zero_allowed   if rank < 1: → if rank < 0:
 
 
 def count_loop(shapes, rank):
-    refuse_rank(rank)
     total = 0
     for shape in shapes:
         d, k = shape
@@ -103,13 +92,10 @@ def count_loop(shapes, rank):
 
 
 def count_factored(shapes, rank):
-    if not rank >= 1:
-        raise ValueError("rang")
     return rank * sum(map(sum, shapes))
 
 
 def count_tensors(shapes, rank):
-    refuse_rank(rank)
     with torch.device("meta"):
         return sum(torch.empty(d, rank).numel() + torch.empty(rank, k).numel() for d, k in shapes)
 

@@ -7,8 +7,6 @@ import torch
 
 from atelier.judging.exercise import Draw, Exercise, Inputs, Tolerance
 
-from ._common import refuse_rank
-
 
 def _spectrum(d: Draw, rows: int, columns: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     """Une matrice dont les valeurs singulières sont bien séparées : sa meilleure approximation est unique."""
@@ -20,8 +18,6 @@ def _spectrum(d: Draw, rows: int, columns: int, dtype: torch.dtype = torch.float
 
 
 def draw_low_rank(d: Draw, group: str) -> Inputs:
-    if group == "refus":
-        return {"w": _spectrum(d, 4, 3, torch.float32), "rank": d.turn([0, -1, 0, -d.integer(2, 4)])}
     rows, columns = d.turn([(7, 4), (4, 6), (5, 5), (3, 8)])
     n = min(rows, columns)
     if group == "courant":
@@ -49,7 +45,7 @@ exercise = Exercise(
         "Les termes sont orthogonaux : le carré de la norme de Frobenius est la somme des carrés de toutes les s. "
         "Celui de l'erreur est la somme des carrés des s abandonnées.",
     ],
-    groups={"courant": 0.5, "bords": 0.2, "formes et types": 0.15, "refus": 0.15},
+    groups={"courant": 0.65, "bords": 0.2, "formes et types": 0.15},
     draw=draw_low_rank,
     examples=[
         {"w": torch.tensor([[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]]), "rank": 1},
@@ -95,12 +91,6 @@ error_over_kept   torch.linalg.norm(s[rank:]) / torch.linalg.norm(s)
 
 v_not_transposed *   (u[:, :rank] * s[:rank]) @ vt[:rank] → (u[:, :rank] * s[:rank]) @ vt.T[:rank]
     Relisez ce que rend la bibliothèque : V ou sa transposée ?
-
-no_check   if rank < 1: → if False:
-    Que serait une matrice de rang zéro, ou moins un ? L'énoncé demande de refuser, votre fonction répond.
-
-zero_allowed   if rank < 1: → if rank < 0:
-    Le rang zéro est refusé lui aussi : une approximation garde au moins une direction.
 """
 
 
@@ -108,14 +98,12 @@ zero_allowed   if rank < 1: → if rank < 0:
 
 
 def low_rank_difference(w, rank):
-    refuse_rank(rank)
     u, s, v = torch.svd(w)
     best = u[:, :rank] @ torch.diag(s[:rank]) @ v[:, :rank].T
     return best, (torch.norm(w - best) / torch.norm(w)).item()
 
 
 def low_rank_sum_of_ones(w, rank):
-    refuse_rank(rank)
     u, s, vt = torch.linalg.svd(w)
     best = torch.zeros_like(w)
     for i in range(min(rank, len(s))):
@@ -125,7 +113,6 @@ def low_rank_sum_of_ones(w, rank):
 
 
 def low_rank_numpy(w, rank):
-    refuse_rank(rank)
     u, s, vt = np.linalg.svd(w.double().numpy(), full_matrices=False)
     s_kept = np.where(np.arange(len(s)) < rank, s, 0.0)
     best = (u * s_kept) @ vt
@@ -134,7 +121,6 @@ def low_rank_numpy(w, rank):
 
 def low_rank_projection(w, rank):
     """Projeter les lignes sur les vecteurs propres dominants de wᵀw."""
-    refuse_rank(rank)
     wide = w.double()
     _, vectors = torch.linalg.eigh(wide.T @ wide)
     kept = vectors.flip(1)[:, :rank]

@@ -7,13 +7,14 @@ import torch
 from atelier.judging.exercise import Draw, Exercise, Inputs
 
 from ._common import PRODUCTS, factors, wide_types
-from .lora_delta import delta_outer
 
 
 def draw_merge(d: Draw, group: str) -> Inputs:
     rank = d.turn([2, 3, 4, 3])
     rows, columns = d.turn([(5, 7), (6, 6), (8, 5), (4, 9)])
     (a, b), w = factors(d, rows, columns, rank), d.normal(rows, columns)
+    if group == "refus":
+        return {"weight": w, "A": a, "B": d.normal(rows, rank + d.turn([1, -1, 2, 1])), "alpha": 8.0}
     if group == "courant":
         return {"weight": w, "A": a, "B": b, "alpha": d.turn([d.uniform(4, 9), 8, d.uniform(0.5, 1.5), 16])}
     if group == "bords":
@@ -32,16 +33,18 @@ def draw_merge(d: Draw, group: str) -> Inputs:
 
 
 exercise = Exercise(
-    points=1,
-    minutes=5,
+    points=2,
+    minutes=10,
     stars=1,
     hints=[
-        "W x + (α / r)·B A x : quelle matrice faudrait-il appliquer à x pour avoir les deux d'un coup ?",
-        "W et la mise à jour ont la même forme, (d, k). Une addition ordinaire rend un nouveau tenseur ; les "
-        "opérations dont le nom finit par « _ » écrivent dans celui qu'elles reçoivent.",
-        "W + (α / r)·B·A.",
+        "La couche répond W x + (α / r)·B A x : quelle matrice faudrait-il appliquer à x pour avoir les deux d'un "
+        "coup ?",
+        "W a la forme (d, k), et la mise à jour aussi. Dans quel ordre multiplier B, (d, r), et A, (r, k) ? Le rang "
+        "est la dimension qu'elles ont en commun.",
+        "Une addition ordinaire rend un nouveau tenseur ; les opérations dont le nom finit par « _ » écrivent dans "
+        "celui qu'elles reçoivent. Et les deux rangs se comparent avant de multiplier.",
     ],
-    groups={"courant": 0.6, "bords": 0.2, "formes et types": 0.2},
+    groups={"courant": 0.6, "bords": 0.15, "formes et types": 0.15, "refus": 0.1},
     draw=draw_merge,
     examples=[
         {
@@ -56,32 +59,45 @@ exercise = Exercise(
 
 
 misconceptions = """\
-in_place   weight + (alpha / A.shape[0]) * (B @ A) → weight.add_((alpha / A.shape[0]) * (B @ A))
+in_place   weight + (alpha / rank) * (B @ A) → weight.add_((alpha / rank) * (B @ A))
     Fusionnez deux fois de suite : le second résultat est-il le même ? Votre fonction a changé le poids qu'on lui a
     confié.
 
-transposed   weight + (alpha / A.shape[0]) * (B @ A) → weight + (alpha / A.shape[0]) * (B @ A).T
+transposed   weight + (alpha / rank) * (B @ A) → weight + (alpha / rank) * (B @ A).T
     Essayez avec une matrice qui n'est pas carrée.
 
-no_scaling   weight + (alpha / A.shape[0]) * (B @ A) → weight + B @ A
+no_scaling   weight + (alpha / rank) * (B @ A) → weight + B @ A
     La couche fusionnée et la couche LoRA ne répondent pas pareil : α a disparu.
 
-alpha_not_divided   weight + (alpha / A.shape[0]) * (B @ A) → weight + alpha * (B @ A)
+alpha_not_divided   weight + (alpha / rank) * (B @ A) → weight + alpha * (B @ A)
     La couche fusionnée et la couche LoRA ne répondent pas pareil : par quoi α est-il divisé ?
 
-rank_axis   weight + (alpha / A.shape[0]) * (B @ A) → weight + (alpha / A.shape[1]) * (B @ A)
+rank_axis   weight + (alpha / rank) * (B @ A) → weight + (alpha / A.shape[1]) * (B @ A)
     Laquelle des dimensions de A est le rang ?
 
-ratio_inverted   weight + (alpha / A.shape[0]) * (B @ A) → weight + (A.shape[0] / max(alpha, 1e-9)) * (B @ A)
+ratio_inverted   weight + (alpha / rank) * (B @ A) → weight + (rank / max(alpha, 1e-9)) * (B @ A)
     Quand α grandit, votre mise à jour rétrécit : lequel des deux divise l'autre ?
 
-delta_only   weight + (alpha / A.shape[0]) * (B @ A) → (alpha / A.shape[0]) * (B @ A)
+delta_only   weight + (alpha / rank) * (B @ A) → (alpha / rank) * (B @ A)
     Il reste la mise à jour ; où est passé le modèle ?
 
-subtracted   weight + (alpha / A.shape[0]) * (B @ A) → weight - (alpha / A.shape[0]) * (B @ A)
+subtracted   weight + (alpha / rank) * (B @ A) → weight - (alpha / rank) * (B @ A)
     Vous retirez la mise à jour : c'est ce qu'il faudrait pour défaire une fusion.
 
-base_scaled   weight + (alpha / A.shape[0]) * (B @ A) → (alpha / A.shape[0]) * (weight + B @ A)
+output_axis   (alpha / rank) * (B @ A) → (alpha / B.shape[0]) * (B @ A)
+    Laquelle des dimensions de B est le rang ? Vous divisez par la taille de la sortie.
+
+integer_division   (alpha / rank) * (B @ A) → (alpha // rank) * (B @ A)
+    Avec α plus petit que r, la mise à jour disparaît : de quelle division avez-vous besoin ?
+
+square_root   (alpha / rank) * (B @ A) → (alpha / rank**0.5) * (B @ A)
+    α/√r est la règle d'un autre article, rsLoRA ; celle de LoRA divise par r.
+
+no_check   if B.shape[1] != rank: → if False:
+    Votre fonction s'arrête bien, mais c'est torch qui se plaint, avec ses mots : l'énoncé demande que ce soit vous,
+    avant de multiplier.
+
+base_scaled   weight + (alpha / rank) * (B @ A) → (alpha / rank) * (weight + B @ A)
     Sans aucune mise à jour, le poids fusionné devrait être celui de la base : que multiplie α / r ?
 """
 
@@ -89,23 +105,40 @@ base_scaled   weight + (alpha / A.shape[0]) * (B @ A) → (alpha / A.shape[0]) *
 # --- Autres réponses justes -------------------------------------------------------------------------------------------
 
 
+def _same_rank(A, B):
+    if A.size(0) != B.size(-1):
+        raise ValueError("rangs")
+
+
 def merge_addmm(weight, A, B, alpha):
+    _same_rank(A, B)
     return torch.addmm(weight, B, A, alpha=alpha / A.shape[0])
 
 
 def merge_clone(weight, A, B, alpha):
+    _same_rank(A, B)
     out = weight.clone()
-    out += torch.matmul(B, A) * alpha / B.shape[-1]
+    out += torch.matmul(B * (alpha / B.shape[-1]), A)
     return out
 
 
-def merge_delta(weight, A, B, alpha):
-    return weight + delta_outer(A, B, alpha)
+def merge_outer(weight, A, B, alpha):
+    r = A.shape[0]
+    if r != B.shape[1]:
+        raise ValueError("rangs")
+    total = sum(torch.outer(B[:, i], A[i]) for i in range(r))
+    return weight + alpha * total / r
+
+
+def merge_einsum(weight, A, B, alpha):
+    _same_rank(A, B)
+    return weight + torch.einsum("dr,rk->dk", B, A) * alpha / len(A)
 
 
 def merge_numpy(weight, A, B, alpha):
+    _same_rank(A, B)
     w, a, b = (t.double().numpy() for t in (weight, A, B))
     return torch.tensor(w + alpha / len(a) * b.dot(a)).to(weight.dtype)
 
 
-styles = [merge_addmm, merge_clone, merge_delta, merge_numpy]
+styles = [merge_addmm, merge_clone, merge_outer, merge_einsum, merge_numpy]

@@ -75,7 +75,7 @@ def draw_nf4(d: Draw, group: str) -> Inputs:
             ]
         )
     n = 4 * size
-    return {"w": d.normal(2, n // 2), "block_size": d.turn([size + 1 if n % (size + 1) else size + 3, 0, n + 1, -size])}
+    return {"w": d.normal(2, n // 2), "block_size": d.turn([size + 1 if n % (size + 1) else size + 3, n + 1, n - 1, 3])}
 
 
 exercise = Exercise(
@@ -90,7 +90,7 @@ exercise = Exercise(
         "entre lesquels tombe une valeur. La distance aux seize niveaux, puis son minimum, convient aussi.",
         "Un bloc nul ferait une division par zéro : divisez-le par 1, ses valeurs tomberont sur le niveau 0.",
     ],
-    groups={"courant": 0.45, "bords": 0.25, "formes et types": 0.15, "refus": 0.15},
+    groups={"courant": 0.45, "bords": 0.25, "formes et types": 0.2, "refus": 0.1},
     draw=draw_nf4,
     visible=2,
     examples=[
@@ -149,11 +149,11 @@ codes_reversed   codes = torch.bucketize(x.to(levels.dtype), middles)
 inverse_scale   to(torch.uint8), absmax → to(torch.uint8), 1 / absmax
     Vos échelles sont inversées : par quoi faudra-t-il multiplier un niveau pour retrouver le poids ?
 
-no_check   if block_size < 1 or w.numel() % block_size: → if False:
+no_check   if w.numel() % block_size: → if False:
     Quand les blocs ne tombent pas juste, c'est torch qui se plaint, avec ses mots : l'énoncé demande que ce soit
     vous.
 
-truncates   if block_size < 1 or w.numel() % block_size: → if block_size < 1:
+truncates   if w.numel() % block_size: → if False:
     & w.reshape(-1, block_size) → w.flatten()[: w.numel() // block_size * block_size].reshape(-1, block_size)
     Quand les blocs ne tombent pas juste, vous jetez les derniers poids en silence.
 """
@@ -166,7 +166,7 @@ NF4_LEVELS = ...  # donnés par une cellule de préparation, comme à l'étudian
 
 
 def _refuse_blocks(w, block_size):
-    if block_size < 1 or w.numel() % block_size != 0:
+    if w.numel() % block_size != 0:
         raise ValueError("blocs")
 
 
@@ -181,7 +181,7 @@ def nf4_nearest(w, block_size=64):
 
 
 def nf4_loops(w, block_size=64):
-    if block_size <= 0 or w.numel() % block_size:
+    if w.numel() % block_size:
         raise ValueError("blocs")
     values, levels, codes, absmax = w.double().flatten().tolist(), NF4_LEVELS.double().tolist(), [], []
     for start in range(0, len(values), block_size):
