@@ -79,6 +79,7 @@ def load_model(
     from transformers import GPT2LMHeadModel
 
     model = _resolve(GPT2LMHeadModel, name, dtype=torch.float32, attn_implementation=attention)
+    model.loss_type = "ForCausalLM"  # sans quoi `model(ids, labels=…)` se plaint, en anglais, d'un réglage manquant
     return model.to(on or device()).eval()
 
 

@@ -21,13 +21,12 @@ from atelier import hardware
 from atelier.hardware import beside, home
 from atelier.judging.compare import compare
 from atelier.judging.exercise import EXACT, Tolerance
-from atelier.judging.probes import run_case
+from atelier.judging.probes import PROBES, call, run_case
 from atelier.perplexity import evaluate_perplexity
 from atelier.training import lm_loss, train
 
 CARD = carte.install()
-BUILDS = ("module", "train_steps", "gpt2_transform", "gpt2_new_model", "gpt2_call", "generate", "freeze")
-BUILDS += ("gpt2_observe", "gpt2_rounded")
+BUILDS = [name for name, probe in PROBES.items() if probe.__module__ != call.__module__]
 """Les sondes qui bâtissent un module ou un modèle : l'entrée `device` leur dit où."""
 
 NUMPY = "to numpy"

@@ -23,8 +23,6 @@ A_VENIR: dict[str, frozenset[str]] = {
     for name, ids in {
         "ch4_distillation": "distill_step",
         "ch5_elagage": "fisher_importance",
-        "ch6_finetuning": "train_step",
-        "ch8_lora": "lora_delta QLoRALinear",
     }.items()
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -148,8 +149,8 @@ def test_memory_is_that_of_real_tensors(reference: Any, patterns: list[str]) -> 
     model(torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
     trained = [p for p in model.parameters() if p.requires_grad]
     copies = [p.detach().float() for p in trained]
-    for copy, p in zip(copies, trained, strict=True):
-        copy.grad = p.grad.float()
+    for twin, p in zip(copies, trained, strict=True):
+        twin.grad = p.grad.float()
     optimizer = torch.optim.Adam(copies)
     optimizer.step()
     held = [*model.parameters(), *(p.grad for p in trained), *copies]
@@ -238,3 +239,26 @@ def test_chat_labels_are_those_of_the_library_s_own_chat_template(reference: Any
     assert ids.tolist() == found["input_ids"]
     expected = [i if m else -100 for i, m in zip(found["input_ids"], found["assistant_masks"], strict=True)]
     assert labels.tolist() == expected and ids.dtype == labels.dtype == torch.int64
+
+
+# --- train_step -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("max_norm", [0.1, 1.0, 1e6])
+def test_five_steps_are_those_of_the_formulas(reference: Any, max_norm: float) -> None:
+    """Perte position par position, norme sur tous les gradients mis bout à bout, w − lr·g : rien de torch.optim."""
+    model = tiny_gpt2({"n_layer": 2, "vocab_size": 17}, 5)
+    by_hand = copy.deepcopy(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+    for seed in range(5):
+        ids = torch.randint(0, 17, (3, 7), generator=torch.Generator().manual_seed(seed))
+        log_p = by_hand(ids).logits.log_softmax(-1)
+        loss = -torch.stack([log_p[b, t, ids[b, t + 1]] for b in range(3) for t in range(6)]).mean()
+        grads = torch.autograd.grad(loss, list(by_hand.parameters()))
+        norm = torch.cat([g.flatten() for g in grads]).norm().item()
+        with torch.no_grad():
+            for p, g in zip(by_hand.parameters(), grads, strict=True):
+                p -= 0.2 * g * min(1.0, max_norm / norm)
+        assert reference("train_step")(model, ids, optimizer, max_norm) == pytest.approx((loss.item(), norm), rel=1e-4)
+    for p, q in zip(model.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-3, atol=1e-5)

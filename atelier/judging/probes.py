@@ -15,9 +15,11 @@ Sondes et entrées (les noms en capitales sont ceux du chapitre, dans l'ordre de
 | `call_iterator` | ARGUMENTS | `fn(iter(liste), *autres)` si le premier est une liste, tel quel si c'est un n-uplet |
 | `loss_grads` | ARGUMENTS | valeur et gradient de sa somme pour chaque tenseur flottant (zéros s'il n'en reçoit pas) |
 | `module` | `init`, `x`, `weights`, `out_grad`, `watch` | voir `module` |
+| `packed_module` | ceux de `module`, et `other` | voir `packed_module` |
 | `train_steps` | `init`, `weights`, `x`, `target`, `lr`, `steps` | voir `train_steps` |
 | `gpt2_transform` | `config`, `seed`, `args`, `input_ids`, `stand_ins` | voir `gpt2_transform` |
 | `gpt2_new_model` | `config`, `seed`, `args`, `input_ids` | voir `gpt2_new_model` |
+| `gpt2_train` | `config`, `seed`, `input_ids`, `args` | voir `gpt2_train` |
 | `gpt2_call` | `config`, `seed`, `args` | `fn(model, *args)`, le modèle ayant des paramètres gelés |
 | `generate` | `config`, `seed`, `input_ids`, `n_new` | jetons produits, jetons lus en trop |
 | `freeze` | `config`, `seed`, `args` | valeur rendue, noms des paramètres qui apprennent |
@@ -48,9 +50,11 @@ from atelier.judging.probes_models import (
     generate,
     gpt2_call,
     gpt2_new_model,
+    gpt2_train,
     gpt2_transform,
     gradients,
     module,
+    packed_module,
     train_steps,
 )
 
@@ -263,9 +267,11 @@ PROBES: dict[str, Callable[[Callable[..., Any], dict[str, Any]], Any]] = {
         call_iterator,
         loss_grads,
         module,
+        packed_module,
         train_steps,
         gpt2_transform,
         gpt2_new_model,
+        gpt2_train,
         gpt2_call,
         generate,
         freeze,

@@ -39,11 +39,19 @@ def gradients(loss: torch.Tensor, wanted: dict[str, torch.Tensor]) -> dict[str, 
 _LAYERS: dict[str, type[nn.Module]] = {"Linear": nn.Linear, "Embedding": nn.Embedding, "LayerNorm": nn.LayerNorm}
 
 
+def _layer(name: str) -> type[nn.Module]:
+    if name == "Conv1D":
+        from transformers.pytorch_utils import Conv1D  # rien d'autre ici ne demande transformers
+
+        return Conv1D
+    return _LAYERS[name]
+
+
 def _build(spec: Any) -> Any:
     """{"module": "Linear", "args": [4, 3], "weights": {…}} → le module ; toute autre valeur reste elle-même."""
     if not (isinstance(spec, dict) and "module" in spec):
         return spec
-    layer = _LAYERS[spec["module"]](*spec.get("args", ()))
+    layer = _layer(spec["module"])(*spec.get("args", ()))
     if "weights" in spec:
         layer.load_state_dict(spec["weights"])
     return layer
@@ -109,6 +117,31 @@ def module(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+def packed_module(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """Comme `module`, puis ce que le module garde de sa base : ses octets par poids, et un état qu'un autre relit.
+
+    other : une autre base, de même forme ; le module qu'elle donne reçoit l'état du premier.
+    """
+    result = module(fn, inputs)
+    made, _ = _construct(fn, inputs)
+    if not _load(made, inputs["weights"]):
+        return result
+    storages = {
+        t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in [*made.parameters(), *made.buffers()]
+    }
+    bias = inputs["init"]["base"]["weights"].get("bias", torch.empty(0))
+    apart = sum(w.numel() * w.element_size() for w in (*inputs["weights"].values(), bias))
+    n_weights = inputs["init"]["base"]["weights"]["weight"].numel()
+    result["octets gardés par poids de la base"] = round(2 * (sum(storages.values()) - apart) / n_weights) / 2
+    again, _ = _construct(fn, {**inputs, "init": inputs["init"] | {"base": inputs["other"]}})
+    try:
+        again.load_state_dict(made.state_dict())
+        result["sortie de l'état relu"] = again(inputs["x"])
+    except RuntimeError:
+        result["sortie de l'état relu"] = "load_state_dict refuse cet état"
+    return result
+
+
 def train_steps(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
     """Construit `fn(*init)`, pose `weights`, fait `steps` pas de descente (SGD, pas `lr`) vers `target`.
 
@@ -164,6 +197,7 @@ def _mold(sizes: tuple[tuple[str, Any], ...], settings: tuple[Any, ...]) -> tupl
 
     fixed: dict[str, Any] = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "attn_implementation": "eager"}
     model = GPT2LMHeadModel(GPT2Config(**dict(sizes), **fixed, bos_token_id=None, eos_token_id=None)).eval()
+    model.loss_type = "ForCausalLM"  # comme `load_model`
     return model, torch.get_rng_state()
 
 
@@ -226,7 +260,22 @@ class Bottleneck(nn.Module):
         return x + self.up(torch.sin(3 * self.down(x)))
 
 
-STAND_INS: dict[str, type] = {"Bottleneck": Bottleneck}
+class LowRank(nn.Module):
+    """Doublure d'une couche LoRA : mêmes paramètres, mêmes formes, même départ, autre formule."""
+
+    def __init__(self, base: nn.Module, rank: int, alpha: float) -> None:
+        super().__init__()
+        weight = base.get_parameter("weight")
+        d_out, d_in = weight.shape if isinstance(base, nn.Linear) else reversed(weight.shape)
+        self.base, self.alpha = base.requires_grad_(False), float(alpha)
+        self.lora_A = nn.Parameter(torch.randn(rank, d_in).to(weight))
+        self.lora_B = nn.Parameter(torch.zeros(d_out, rank).to(weight))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base(x) + torch.tanh(self.alpha * nn.functional.linear(x, self.lora_A)) @ self.lora_B.mT
+
+
+STAND_INS: dict[str, type] = {"Bottleneck": Bottleneck, "LowRank": LowRank}
 
 
 def _scopes_of(fn: Callable[..., Any]) -> list[dict[str, Any]]:
@@ -345,6 +394,25 @@ def _cached_logits(model: nn.Module, ids: torch.Tensor) -> torch.Tensor | str:
     except Exception as error:
         return f"{type(error).__name__} : {error}"[:200]
     return torch.cat([first.logits, second.logits], dim=1)
+
+
+def gpt2_train(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """`fn(model, input_ids, optimizer, *args)`, un pas toutes les deux suites du lot : ce que chacun rend, poids après.
+
+    La descente est un SGD à élan : un gradient que l'on n'efface pas s'y voit.
+    """
+    model, modes = _model_of(inputs).eval(), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.5)
+    hook = model.register_forward_pre_hook(lambda m, _: modes.append(m.training))
+    try:
+        steps = [fn(model, ids, optimizer, *inputs["args"].values()) for ids in inputs["input_ids"].split(2)]
+    finally:
+        hook.remove()
+    return {
+        "perte et norme de chaque pas": steps,
+        "lu en mode apprentissage": all(modes),
+        "poids après": {name: p.detach() for name, p in model.named_parameters()},
+    }
 
 
 def _with_some_frozen(model: nn.Module, seed: int) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import torch
 
 from atelier.display import note, recorded, show, table
 from atelier.figures.common.measured import measured
-from atelier.figures.common.style import BLUE, RED, SERIES, canvas, french
+from atelier.figures.common.style import BLACK, BLUE, RED, SERIES, canvas, french
 from atelier.hardware import beside
 from atelier.models import load_model
 from atelier.perplexity import evaluate_perplexity, extract
@@ -68,6 +68,34 @@ def three_texts(model: GPT2LMHeadModel, tokenizer: Any, max_tokens: int) -> None
         header=["texte", "un début", "perplexité de Colibri", "bits par octet"],
         caption="Trois voix, jamais lues par Colibri pendant son apprentissage (extraits de validation)",
     )
+
+
+def plot_own_loop(found: Mapping[str, Any]) -> None:
+    """La perte et la norme du gradient de chaque pas, sa borne, et ce que la boucle a changé.
+
+    found : « pas » (perte en nats, norme avant la borne), « borne », « avant », « après » (perplexités), « jetons ».
+    """
+    losses, norms = zip(*found["pas"], strict=True)
+    steps, limit = range(1, len(losses) + 1), found["borne"]
+    fig, axes = canvas(9.0, 2.9, columns=2)
+    for ax, values, title, look in zip(
+        axes, (losses, norms), ("perte (nats)", "norme du gradient"), SERIES, strict=False
+    ):
+        ax.plot(steps, values, lw=1.4, **look | {"ms": 3})
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel("pas")
+        french(ax)
+    axes[1].axhline(limit, color=BLACK, lw=1.0, linestyle=":", label="borne")
+    axes[1].legend(frameon=False, fontsize=8.5)
+    bounded = sum(n > limit for n in norms)
+    told = f"{bounded} pas sur {len(norms)} dépassent la borne, {number(limit, 2)}"
+    show(
+        fig,
+        alt=f"Deux courbes, {len(losses)} pas. Perte : de {number(losses[0], 3)} à {number(losses[-1], 3)} nats ; "
+        f"norme du gradient : de {number(norms[0], 3)} à {number(norms[-1], 3)} ; {told}.",
+    )
+    before, after = (number(found[when], decimals=1) for when in ("avant", "après"))
+    note(f"{told}. Perplexité sur la fantasy, {found['jetons']} jetons : {before} avant, {after} après.")
 
 
 def new_voice(voice: str, steps: int, lr: float = 1e-3) -> GPT2LMHeadModel:

@@ -8,8 +8,6 @@ from atelier.judging.exercise import Draw, Exercise, Inputs
 def draw_storage(d: Draw, group: str) -> Inputs:
     inputs = {"n_params": d.integer(10**6, 10**11), "n_tasks": d.integer(3, 200)}
     small = d.integer(10**4, 10**6 - 1)
-    if group == "refus":
-        return inputs | {"n_tasks": -d.integer(1, 9)} | d.turn([{}, {"bytes_per_param": 2, "n_task_params": small}])
     if group == "bords":
         return inputs | d.turn(
             [
@@ -38,7 +36,7 @@ exercise = Exercise(
         "Si les tâches partagent une base, combien de fois est-elle sur le disque ?",
         "Copies : N·T poids. Base partagée : N + T·n poids. Le tout en octets.",
     ],
-    groups={"courant": 0.7, "bords": 0.15, "refus": 0.15},
+    groups={"courant": 0.85, "bords": 0.15},
     draw=draw_storage,
     visible=4,
     examples=[
@@ -89,12 +87,6 @@ in_bits   return n_params * n_tasks * bytes_per_param → return n_params * n_ta
     & return (n_params + n_tasks * n_task_params) * bytes_per_param
     → return (n_params + n_tasks * n_task_params) * bytes_per_param * 8
     Octets ou bits ?
-
-no_check   if n_tasks < 0: → if False:
-    Un nombre négatif de tâches ne veut rien dire : votre fonction répond quand même.
-
-zero_refused   if n_tasks < 0: → if n_tasks < 1:
-    Sans aucune tâche, il reste la base si elle est partagée, et rien sinon : les deux sont des réponses.
 """
 
 
@@ -102,22 +94,16 @@ zero_refused   if n_tasks < 0: → if n_tasks < 1:
 
 
 def storage_branches(n_params, n_tasks, bytes_per_param=2, n_task_params=None):
-    if n_tasks < 0:
-        raise ValueError("négatif")
     total = n_params * n_tasks if n_task_params is None else n_params + n_task_params * n_tasks
     return total * bytes_per_param
 
 
 def storage_sum(n_params, n_tasks, bytes_per_param=2, n_task_params=None):
-    if not n_tasks >= 0:
-        raise ValueError("négatif")
     files = [n_params] * n_tasks if n_task_params is None else [n_params] + [n_task_params] * n_tasks
     return sum(files) * bytes_per_param
 
 
 def storage_bytes_first(n_params, n_tasks, bytes_per_param=2, n_task_params=None):
-    if n_tasks < 0:
-        raise ValueError("négatif")
     base = bytes_per_param * n_params
     if n_task_params is not None:
         return base + n_tasks * bytes_per_param * n_task_params

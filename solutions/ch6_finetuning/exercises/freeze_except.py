@@ -45,7 +45,7 @@ exercise = Exercise(
         "Chaque paramètre doit recevoir une décision, oui ou non, quel que soit son état avant l'appel.",
         "Avant de rien changer, assurez-vous que chaque motif, pris seul, se trouve dans au moins un nom.",
     ],
-    groups={"courant": 0.6, "bords": 0.2, "refus": 0.2},
+    groups={"courant": 0.7, "bords": 0.2, "refus": 0.1},
     draw=draw_freeze,
     probe="freeze",
     visible=3,

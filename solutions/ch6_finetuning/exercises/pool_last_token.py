@@ -54,7 +54,7 @@ exercise = Exercise(
         "Donnez à chaque colonne son rang, effacez les rangs du remplissage, et gardez le plus grand de la ligne.",
         "Il reste à choisir, dans chaque ligne, une seule colonne : deux listes d'indices, les lignes et les colonnes.",
     ],
-    groups={"courant": 0.6, "formes et types": 0.2, "refus": 0.2},
+    groups={"courant": 0.7, "formes et types": 0.2, "refus": 0.1},
     draw=draw_pool,
     visible=3,
     examples=[

@@ -9,8 +9,6 @@ from atelier.judging.exercise import Draw, Exercise, Inputs
 
 def draw_memory(d: Draw, group: str) -> Inputs:
     n = d.integer(10**5, 10**9)
-    if group == "refus":
-        return {"n_params": n, "n_trainable": -d.integer(1, 10**5)}
     if group == "bords":
         return {"n_params": n, "n_trainable": d.turn([0, 0, n, 1])}
     if d.index % 4 == 2:
@@ -29,7 +27,7 @@ exercise = Exercise(
         "chacun).",
         "Un modèle entièrement entraîné coûte 16 octets par paramètre ; un modèle gelé, 2.",
     ],
-    groups={"courant": 0.7, "bords": 0.15, "refus": 0.15},
+    groups={"courant": 0.85, "bords": 0.15},
     draw=draw_memory,
     visible=4,
     examples=[{"n_params": 1000}, {"n_params": 1000, "n_trainable": 10}, {"n_params": 1000, "n_trainable": 0}],
@@ -68,12 +66,6 @@ in_bits   return 2 * n_params + (2 + 4 + 8) * trainable → return 8 * (2 * n_pa
 
 truthiness   n_params if n_trainable is None else n_trainable → n_trainable or n_params
     Que rend votre fonction quand rien n'est entraîné ? Zéro n'est pas une absence de réponse.
-
-no_check   if trainable < 0: → if False:
-    Un nombre négatif de paramètres ne veut rien dire : votre fonction répond quand même.
-
-zero_refused   if trainable < 0: → if trainable < 1:
-    Ne rien entraîner est permis : le modèle tient alors dans ses seuls poids.
 """
 
 
@@ -83,24 +75,18 @@ zero_refused   if trainable < 0: → if trainable < 1:
 def memory_lists(n_params, n_trainable=None):
     if n_trainable is None:
         n_trainable = n_params
-    if n_trainable < 0:
-        raise ValueError("négatif")
     per_trained = sum({"gradient": 2, "copie": 4, "moment 1": 4, "moment 2": 4}.values())
     return n_params * 2 + n_trainable * per_trained
 
 
 def memory_frozen(n_params, n_trainable=None):
     trained = n_params if n_trainable is None else n_trainable
-    if trained < 0:
-        raise ValueError("négatif")
     frozen = n_params - trained
     return 16 * trained + 2 * frozen
 
 
 def memory_dtypes(n_params, n_trainable=None):
     half, full = torch.bfloat16.itemsize, torch.float32.itemsize
-    if n_trainable is not None and n_trainable < 0:
-        raise ValueError("négatif")
     learning = n_params if n_trainable is None else n_trainable
     return half * (n_params + learning) + 3 * full * learning
 
