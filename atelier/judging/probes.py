@@ -20,6 +20,7 @@ Sondes et entrées (les noms en capitales sont ceux du chapitre, dans l'ordre de
 | `gpt2_transform` | `config`, `seed`, `args`, `input_ids`, `stand_ins` | voir `gpt2_transform` |
 | `gpt2_new_model` | `config`, `seed`, `args`, `input_ids` | voir `gpt2_new_model` |
 | `gpt2_train` | `config`, `seed`, `input_ids`, `args` | voir `gpt2_train` |
+| `gpt2_distill` | `student`, `teacher`, `seed`, `input_ids`, `args` | voir `gpt2_distill` |
 | `gpt2_call` | `config`, `seed`, `args` | `fn(model, *args)`, le modèle ayant des paramètres gelés |
 | `generate` | `config`, `seed`, `input_ids`, `n_new` | jetons produits, jetons lus en trop |
 | `freeze` | `config`, `seed`, `args` | valeur rendue, noms des paramètres qui apprennent |
@@ -49,6 +50,7 @@ from atelier.judging.probes_models import (
     freeze,
     generate,
     gpt2_call,
+    gpt2_distill,
     gpt2_new_model,
     gpt2_train,
     gpt2_transform,
@@ -272,6 +274,7 @@ PROBES: dict[str, Callable[[Callable[..., Any], dict[str, Any]], Any]] = {
         gpt2_transform,
         gpt2_new_model,
         gpt2_train,
+        gpt2_distill,
         gpt2_call,
         generate,
         freeze,

@@ -415,6 +415,37 @@ def gpt2_train(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]
     }
 
 
+def gpt2_distill(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """`fn(student, teacher, input_ids, optimizer, *args)`, un pas toutes les deux suites du lot : pertes, poids après.
+
+    student, teacher : tailles de deux petits GPT-2 sans dropout, tirés de `seed`. La descente est un SGD à élan : un
+    gradient que l'on n'efface pas s'y voit.
+    """
+    student = _placed(tiny_gpt2(inputs["student"], inputs["seed"]), inputs)
+    teacher = _placed(tiny_gpt2(inputs["teacher"], inputs["seed"] + 1), inputs)
+    modes: dict[str, list[bool]] = {"élève": [], "enseignant": []}
+    hooks = [
+        student.eval().register_forward_pre_hook(lambda m, _: modes["élève"].append(m.training)),
+        teacher.train().register_forward_pre_hook(lambda m, _: modes["enseignant"].append(m.training)),
+    ]
+    before, optimizer = _state(teacher), torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.5)
+    losses = []
+    try:
+        for ids in inputs["input_ids"].split(2):
+            losses.append(fn(student, teacher, ids, optimizer, *inputs["args"].values()))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {
+        "pertes": losses,
+        "modifié dans l'enseignant": _changed(teacher, before),
+        "gradient laissé à l'enseignant": [n for n, p in teacher.named_parameters() if p.grad is not None],
+        "élève lu en mode apprentissage": all(modes["élève"]),
+        "enseignant lu en mode évaluation": not any(modes["enseignant"]),
+        "un poids sur onze de l'élève, après": torch.cat([p.detach().flatten() for p in student.parameters()])[::11],
+    }
+
+
 def _with_some_frozen(model: nn.Module, seed: int) -> nn.Module:
     """Gèle environ la moitié des paramètres, choisis par `seed`."""
     chosen = random.Random(seed)
