@@ -75,6 +75,14 @@ class Experiment:
         note(f"Mesuré ici, en {number(seconds, 2, unit='s')}." if seconds >= 1 else "Mesuré ici.")
         return value
 
+    def authors(self) -> Any:
+        """Le résultat enregistré par l'auteur, à mettre à côté du vôtre ; None s'il n'y en a pas, ou s'il est abîmé."""
+        path = result_path(self.name)
+        try:
+            return None if path is None else load(path).value
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
     def _missing(self) -> list[str]:
         """Les exercices qui ne passent pas encore, tels qu'ils sont dans le carnet au moment de l'appel."""
         from atelier import passed

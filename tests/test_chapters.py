@@ -21,7 +21,6 @@ CATALOGUE = ROOT.parent / "shared" / "exercises.md"
 A_VENIR: dict[str, frozenset[str]] = {
     name: frozenset(ids.split())
     for name, ids in {
-        "ch4_distillation": "distill_step",
         "ch5_elagage": "fisher_importance",
     }.items()
 }

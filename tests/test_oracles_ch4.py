@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from pathlib import Path
 from typing import Any
@@ -16,25 +15,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2LMHeadModel
 
-from atelier.figures.ch4 import lowbit as low
-from atelier.figures.ch4 import students
+from atelier.figures.ch4 import tools
+from atelier.figures.common.layers import linear_layers
 from atelier.judging.probes_models import tiny_gpt2
 from atelier.models import load_model
 from atelier.perplexity import evaluate_perplexity
 from grader.authoring.chapters import load_chapter
+from grader.authoring.recording import needed
 
 CHAPTER = "ch4_distillation"
 TINY = {"n_layer": 4, "n_head": 2, "n_embd": 12, "vocab_size": 31, "n_positions": 24}
-
-
-@pytest.fixture(scope="module")
-def recipes() -> Any:
-    path = Path(__file__).parent.parent / "solutions" / CHAPTER / "measures.py"
-    spec = importlib.util.spec_from_file_location("measures_ch4", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -173,71 +163,108 @@ def test_build_student_with_every_layer_is_colibri(reference: Any, tmp_path: Pat
     assert student.lm_head.weight is student.transformer.wte.weight
 
 
-# --- Les fonctions de measures.py et des figures --------------------------------------------------------------------
+# --- distill_step, contre une boucle écrite autrement ----------------------------------------------------------------
 
 
-def test_recorded_measures_use_the_same_losses_and_students_as_the_exercises(reference: Any, recipes: Any) -> None:
-    student, teacher = normal(2, 6, 9, seed=1), normal(2, 6, 9, seed=2)
-    ids = torch.randint(0, 9, (2, 6), generator=torch.Generator().manual_seed(3))
-    for t, a in ((1.0, 1.0), (2.0, 0.5), (4.0, 0.0)):
-        torch.testing.assert_close(
-            recipes.combined(student, teacher, ids, t, a), reference("combined_loss")(student, teacher, ids, t, a)
-        )
-    torch.testing.assert_close(recipes.mean_probs(student), reference("ensemble_probs")(student))
-    mine, theirs = recipes.from_layers([0, 3]), reference("build_student")(load_model("colibri"), [0, 3])
-    assert all(torch.equal(v, theirs.state_dict()[k]) for k, v in mine.state_dict().items())
+@pytest.mark.parametrize(("temperature", "alpha"), [(1.0, 1.0), (2.0, 0.5), (3.0, 0.0)])
+def test_five_steps_are_those_of_a_loop_on_the_loss_of_transformers(
+    reference: Any, temperature: float, alpha: float
+) -> None:
+    ids = torch.randint(0, 31, (5, 2, 9), generator=torch.Generator().manual_seed(0))
+    teacher, results = tiny_gpt2(TINY, 2), []
+    for stepped in (True, False):
+        student = tiny_gpt2(TINY | {"n_layer": 1}, 1)
+        optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9)
+        losses = []
+        for batch in ids:
+            if stepped:
+                losses.append(reference("distill_step")(student, teacher, batch, optimizer, temperature, alpha))
+                continue
+            out = student(batch, labels=batch)
+            z, v = (m[:, :-1].flatten(0, 1) / temperature for m in (out.logits, teacher(batch).logits.detach()))
+            soft = F.kl_div(z.log_softmax(-1), v.softmax(-1), reduction="batchmean")
+            loss = alpha * temperature**2 * soft + (1 - alpha) * out.loss
+            student.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        results.append((torch.tensor(losses), dict(student.named_parameters())))
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=1e-4, atol=1e-5)
+    for name, p in results[0][1].items():
+        torch.testing.assert_close(p, results[1][1][name], rtol=1e-3, atol=1e-4)
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+# --- Les outils du chapitre -----------------------------------------------------------------------------------------
 
 
 def test_an_ensemble_of_one_is_its_member() -> None:
     colibri = load_model("colibri")
-    alone = students.Ensemble([colibri], lambda z: z.softmax(-1).mean(0))
+    alone = tools.Ensemble([colibri], lambda z: z.softmax(-1).mean(0))
     a, b = (evaluate_perplexity(m, max_tokens=300).perplexity for m in (colibri, alone))
     assert a == pytest.approx(b, rel=1e-4)
 
 
-class _Sure(torch.nn.Module):
-    """Annonce toujours le bon jeton avec la probabilité p, sauf un sur deux, où il annonce son voisin."""
-
-    def __init__(self, p: float, size: int = 50) -> None:
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.logit, self.size, self.truth = math.log(p * (size - 1) / (1 - p)), size, None
-
-    def forward(self, ids: torch.Tensor, use_cache: bool = False) -> Any:
-        from types import SimpleNamespace
-
-        choice = (self.truth[:, 1:] + torch.arange(ids.shape[1]) % 2) % self.size
-        return SimpleNamespace(logits=self.logit * F.one_hot(choice, self.size).float())
+def test_a_teacher_that_remembers_says_the_same_and_reads_once() -> None:
+    model, ids = tiny_gpt2(TINY, 3), torch.arange(12).reshape(2, 6)
+    reads: list[Any] = []
+    model.register_forward_pre_hook(lambda _, x: reads.append(x))
+    remembering = tools.Remembering(model)
+    said = [remembering(input_ids=ids.clone(), use_cache=False).logits for _ in range(3)]
+    assert len(reads) == 1 and not said[0].requires_grad
+    torch.testing.assert_close(said[2], model(ids).logits.detach())
+    assert remembering(ids[:1]).logits.shape[0] == 1 and len(reads) == 3
 
 
-def test_calibration_of_a_model_right_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    ids = torch.randint(0, 50, (4, 257), generator=torch.Generator().manual_seed(0))
-    monkeypatch.setattr(students, "held_out", lambda tokens: ids)
-    for p, gap in ((0.55, 0.05), (0.9, 0.4)):  # 0,5 serait au bord de deux classes : le dernier bit déciderait
-        model = _Sure(p)
-        model.truth = ids
-        found = students.calibration(model)
-        assert found.right == pytest.approx(0.5) and found.gap == pytest.approx(gap, abs=1e-3)
+@pytest.mark.parametrize(("p", "gap"), [(0.55, 0.05), (0.9, 0.4)])  # 0,5 serait au bord de deux tranches
+def test_confidence_bins_of_a_model_right_half_of_the_time(p: float, gap: float) -> None:
+    right = torch.arange(1000) % 2
+    bins = tools.confidence_bins(torch.full((1000,), p), right.float())
+    assert sum(share * abs(c - r) for c, r, share in bins) == pytest.approx(gap, abs=1e-6)
+
+
+def test_bins_do_not_let_errors_cancel() -> None:
+    """Trop sûr ici, trop modeste là : les moyennes se valent, l'ECE le voit quand même."""
+    confidence, right = torch.tensor([0.95] * 50 + [0.05] * 50), torch.tensor([0.0, 1.0]).repeat(50)
+    bins = tools.confidence_bins(confidence, right)
+    assert sum(share * abs(c - r) for c, r, share in bins) == pytest.approx(0.45, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def rounding() -> Any:
+    """La classe Rounding et la fonction with_rounding du chapitre."""
+    chapter = load_chapter(CHAPTER)
+    return chapter.execute(needed(chapter, lambda cell: "class Rounding" in cell.source))
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4])
-def test_low_bit_file_gives_back_the_rounded_model(bits: int) -> None:
+def test_low_bit_file_gives_back_the_rounded_model(rounding: Any, bits: int) -> None:
     colibri = load_model("colibri")
-    settled = low.settle(low.rounded_copy(colibri, bits))
-    stored = low.low_bit_file(settled, bits)
-    again = low.from_low_bit_file(settled, stored, bits)
-    for name, layer in low.linear_layers(settled).items():
-        w = layer.weight
-        assert all(len(column.unique()) <= 2**bits - 1 for column in w.T[:8])
-        torch.testing.assert_close(low.linear_layers(again)[name].weight, w, rtol=1e-3, atol=1e-6)
-        assert stored[f"{name}.q"].numel() == math.ceil(w.numel() * bits / 8)
+    rounded = rounding["with_rounding"](colibri, bits)
+    plain, size = tools.low_bit_file(rounded, bits)
+    a, b = (evaluate_perplexity(m, max_tokens=300).perplexity for m in (plain, rounded))
+    assert a == pytest.approx(b, rel=0.01)
+    linear = sum(layer.weight.numel() for layer in linear_layers(colibri).values())
+    assert abs(size - (linear * bits / 8 + 2 * (colibri.num_parameters() - linear))) < 60_000
+    for layer in linear_layers(plain).values():
+        assert all(len(column.unique()) <= 2**bits for column in layer.weight.T[:8])
 
 
-def test_straight_through_gradient_goes_to_the_kept_weight() -> None:
+def test_straight_through_gradient_goes_to_the_kept_weight(rounding: Any) -> None:
     w = normal(6, 4).requires_grad_(True)
     upstream = normal(6, 4, seed=8)
-    (low.Rounded(3)(w) * upstream).sum().backward()
+    layer = rounding["Rounding"](w, 3)
+    (layer(w) * upstream).sum().backward()
     torch.testing.assert_close(w.grad, upstream)
+    assert len(layer(w)[:, 0].unique()) <= 8
+
+
+@pytest.mark.parametrize("bits", [2, 3, 5])
+def test_packed_codes_come_back(bits: int) -> None:
+    codes = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (7, 5), generator=torch.Generator().manual_seed(1))
+    packed = tools.pack_codes(codes, bits)
+    assert packed.numel() == math.ceil(35 * bits / 8)
+    assert torch.equal(tools.unpack_codes(packed, bits, codes.shape), codes)
 
 
 # --- topk_kl ----------------------------------------------------------------------------------------------------------

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
-from atelier.display import note, recorded, show, table
-from atelier.figures.ch4.students import SPACED, held_out
+from atelier.display import note, show, table
+from atelier.evidence import paired, perplexity_of
 from atelier.figures.common.controls import Slider, explore
 from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, RED, canvas, french
-from atelier.hardware import beside, device, home
-from atelier.text import number, percent
+from atelier.hardware import home
+from atelier.text import number, percent, plural
 
 SHOWN = 12
 """Mots montrés dans une barre de probabilités."""
@@ -46,10 +46,10 @@ def dark_knowledge(model: GPT2LMHeadModel, tokenizer: Any, text: str, rank: int)
         shown = best if truth in best else [*best[:-1], truth]
         words = [_word(tokenizer, i) for i in shown]
         values = probs[shown].tolist()
-        fig, (left, right) = canvas(9.0, 4.0, columns=2, sharey=True)
+        fig, (left, right) = canvas(9.0, 4.0, columns=2, sharey=True, sharex=True)
         for ax, bars, title in (
-            (left, [float(i == truth) for i in shown], "Étiquette dure : ce que dit le texte"),
-            (right, values, "Étiquette douce : ce que dit Colibri"),
+            (left, [float(i == truth) for i in shown], "Étiquette dure : ce que dit le texte"),
+            (right, values, "Étiquette douce : ce que dit Colibri"),
         ):
             colors = [ORANGE if i == truth else BLUE for i in shown]
             ax.barh(range(len(shown)), bars, color=colors, edgecolor=BLACK, linewidth=0.4)
@@ -58,15 +58,14 @@ def dark_knowledge(model: GPT2LMHeadModel, tokenizer: Any, text: str, rank: int)
             french(ax, y=False)
             for i, v in enumerate(bars):
                 mark = " ← le mot du texte" if shown[i] == truth else ""
-                ax.text(v, i, f" {percent(v)}{mark}", va="center", fontsize=7.5)
-        left.set_yticks(range(len(shown)), words, fontsize=8.5)
+                if v or mark:
+                    ax.text(v, i, f" {percent(v)}{mark}", va="center", fontsize=8.5)
+        left.set_yticks(range(len(shown)), words, fontsize=9)
         left.invert_yaxis()
-        left.set_xlim(0, 1.6)
-        right.set_xlim(0, max(values) * 1.4)
+        left.set_xlim(0, 1.65)
         left.set_xticks([0, 0.25, 0.5, 0.75, 1])
-        right.locator_params(axis="x", nbins=5)
         before = tokenizer.decode(ids[:rank]).replace("\n", " ")
-        fig.suptitle(f"… {before[-60:].strip()} ▢", fontsize=10, x=0.02, ha="left")
+        fig.suptitle(f"… {before[-60:].strip()} ___", fontsize=10, x=0.02, ha="left")
         told = ", ".join(f"{w} {percent(v)}" for w, v in zip(words, values, strict=True))
         alt = (
             f"Suite de « {before.strip()} ». Étiquette dure : {_word(tokenizer, truth)}, probabilité 1, tous les "
@@ -78,27 +77,16 @@ def dark_knowledge(model: GPT2LMHeadModel, tokenizer: Any, text: str, rank: int)
     explore(draw, rank=Slider(rank, 1, len(ids) - 1, 1, "rang du jeton"))
 
 
-@torch.inference_mode()
-def what_labels_say(model: GPT2LMHeadModel, tokens: int) -> None:
-    """En moyenne, sur un texte que Colibri n'a pas lu : combien de mots une étiquette douce tient pour possibles."""
-    rows: dict[str, list[Tensor]] = {}
-    for ids in held_out(tokens).split(8):
-        probs = model(beside(model, ids[:, :-1])).logits.softmax(-1).cpu()
-        truth = ids[:, 1:, None]
-        rank = (probs > probs.gather(-1, truth)).sum(-1)
-        for name, value in (
-            ("le mot du texte est le plus probable", (rank == 0).float()),
-            ("… est parmi les dix plus probables", (rank < 10).float()),
-            ("mots à plus de 1 % de probabilité", (probs > 0.01).sum(-1).float()),
-            ("entropie (nats)", -torch.xlogy(probs, probs).sum(-1)),
-        ):
-            rows.setdefault(name, []).append(value.flatten())
-    means = {name: torch.cat(values).mean().item() for name, values in rows.items()}
+def labels_table(found: Mapping[str, float]) -> None:
+    """Ce que disent les étiquettes, en moyenne. found : « premier », « dix premiers », « mots », « entropie »."""
+    rows = {
+        "le mot du texte est le plus probable": (percent(found["premier"]), percent(1)),
+        "… est parmi les dix plus probables": (percent(found["dix premiers"]), percent(1)),
+        "mots à plus de 1 % de probabilité": (number(found["mots"], 3), number(1)),
+        "entropie (nats)": (number(found["entropie"], 3), number(0)),
+    }
     table(
-        [
-            [name, percent(v) if i < 2 else number(v, 3), (percent(1), percent(1), number(1), number(0))[i]]
-            for i, (name, v) in enumerate(means.items())
-        ],
+        [[name, *cells] for name, cells in rows.items()],
         header=["sur un texte jamais lu, en moyenne", "étiquette douce", "étiquette dure"],
     )
 
@@ -110,7 +98,6 @@ def _entropy(p: Tensor) -> float:
     return -torch.xlogy(p, p).sum(-1).item()
 
 
-@recorded("ch4/temperature", needs=("softmax",))
 def temperature(
     model: GPT2LMHeadModel,
     tokenizer: Any,
@@ -176,7 +163,6 @@ def _bumps(ax: Any, q: Tensor, title: str) -> None:
     french(ax, y=False)
 
 
-@recorded("ch4/fit_by_hand", needs=("kl",))
 def fit_by_hand(kl: Callable[[Tensor, Tensor], Tensor], centre: float = 0.0, width: float = 1.0) -> None:
     """Un enseignant à deux bosses, un élève à une seule : placez-le, les deux divergences se lisent."""
 
@@ -199,49 +185,32 @@ def fit_by_hand(kl: Callable[[Tensor, Tensor], Tensor], centre: float = 0.0, wid
     )
 
 
-@recorded("ch4/two_directions", needs=("kl",))
-def two_directions(kl: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """La meilleure cloche dans chaque sens, cherchée sur une grille de centres et de largeurs."""
-    settings = [(c / 10, w / 10) for c in range(-40, 41) for w in range(4, 41)]
-    laws = torch.stack([_bell(c, w) for c, w in settings])
-    teacher = _BUMPS.expand_as(laws)
-    forward, backward = kl(teacher, laws), kl(laws, teacher)
+def bells(centres: Sequence[float], widths: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """L'enseignant à deux bosses (1, X), et les élèves en cloche (centres × largeurs, X), en probabilités."""
+    return _BUMPS[None], torch.stack([_bell(c, w) for c in centres for w in widths])
+
+
+def plot_two_directions(found: Mapping[str, tuple[float, float, float]]) -> None:
+    """La meilleure cloche dans chaque sens. found : sens → (centre, largeur, divergence en nats)."""
     fig, axes = canvas(9.0, 3.0, columns=2, sharey=True)
     told = []
-    for ax, values, name in ((axes[0], forward, "D(P ‖ Q)"), (axes[1], backward, "D(Q ‖ P)")):
-        k = int(values.argmin())
-        centre, width = settings[k]
-        _bumps(ax, laws[k], f"le plus petit {name} : {number(values[k].item(), 3, unit='nat')}")
+    for ax, (name, (centre, width, value)) in zip(axes, found.items(), strict=True):
+        _bumps(ax, _bell(centre, width), f"le plus petit {name} : {number(value, 3, unit='nat')}")
         told.append(
-            f"{name} est le plus petit, {number(values[k].item(), 3, unit='nat')}, pour une cloche centrée en "
+            f"{name} est le plus petit, {number(value, 3, unit='nat')}, pour une cloche centrée en "
             f"{number(centre, 3)} et de largeur {number(width, 3)}"
         )
     axes[0].legend(frameon=False, fontsize=8.5)
     show(fig, alt=f"Deux ajustements d'une cloche à une loi à deux bosses. {' ; '.join(told)}.")
-    note(f"{' ; '.join(told)}.")
+    note(f"{' ; '.join(told)}.")
 
 
-@recorded("ch4/kl_facts", needs=("kl",))
-def kl_facts(kl: Callable[[Tensor, Tensor], Tensor], pairs: int = 2000) -> None:
-    """Quatre couples de lois à calculer de tête, puis des milliers au hasard : signe, symétrie, infini."""
-    couples = {
-        "les mêmes": ([0.5, 0.25, 0.25], [0.5, 0.25, 0.25]),
-        "un peu différentes": ([0.5, 0.25, 0.25], [0.4, 0.3, 0.3]),
-        "P croit possible ce que Q exclut": ([0.98, 0.01, 0.01], [0.5, 0.5, 0.0]),
-        "Q croit possible ce que P exclut": ([0.5, 0.5, 0.0], [0.98, 0.01, 0.01]),
-    }
-    rows = []
-    for name, couple in couples.items():
-        p, q = map(torch.tensor, couple)
-        rows.append([name, _law(p), _law(q), number(kl(p, q).item(), 3), number(kl(q, p).item(), 3)])
-    table(rows, header=["couple", "P", "Q", "D(P ‖ Q)", "D(Q ‖ P)"], caption="Divergences, en nats")
-    laws = torch.randn(2, pairs, 8, generator=torch.Generator().manual_seed(4), dtype=torch.float64).softmax(-1)
-    one, other = kl(laws[0], laws[1]), kl(laws[1], laws[0])
-    note(
-        f"Sur {number(pairs)} couples de lois tirés au hasard : la plus petite divergence vaut "
-        f"{number(one.min().item(), 2)} "
-        "nat, aucune n'est négative ; les deux sens diffèrent en moyenne de "
-        f"{number((one - other).abs().mean().item(), 2, unit='nat')}."
+def divergences_table(rows: Sequence[tuple[str, Tensor, Tensor, float, float]]) -> None:
+    """Des couples de lois et leurs deux divergences. rows : (couple, P, Q, D(P ‖ Q), D(Q ‖ P)), en nats."""
+    table(
+        [[name, _law(p), _law(q), number(one, 3), number(other, 3)] for name, p, q, one, other in rows],
+        header=["couple", "P", "Q", "D(P ‖ Q)", "D(Q ‖ P)"],
+        caption="Divergences, en nats",
     )
 
 
@@ -252,55 +221,96 @@ def _law(p: Tensor) -> str:
 # --- Pourquoi T² --------------------------------------------------------------------------------------------------
 
 
-@recorded("ch4/gradients", needs=("build", "loss"))
-def gradients(
-    teacher: GPT2LMHeadModel,
-    build: Callable[[GPT2LMHeadModel, Sequence[int]], GPT2LMHeadModel],
-    loss: Callable[[Tensor, Tensor, float], Tensor],
-    temperatures: Sequence[float] = (0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32),
-) -> None:
-    """Taille du gradient de la perte douce, avec et sans T², et vers quoi il pointe, sur du vrai texte."""
-    ids = held_out(1024)[:4].to(device())
-    student = build(teacher, SPACED)
-    with torch.no_grad():
-        target, given = (m(ids, use_cache=False).logits.flatten(0, 1).float() for m in (teacher, student))
-    matching = given - target
-    matching = matching - matching.mean(-1, keepdim=True)
-    sizes, pointing = [], []
-    for t in temperatures:
-        z = given.clone().requires_grad_(True)
-        (g,) = torch.autograd.grad(loss(z, target, float(t)), z)
-        sizes.append(g.norm().item())
-        pointing.append(torch.nn.functional.cosine_similarity(g.flatten(), matching.flatten(), dim=0).item())
+def plot_gradients(found: Mapping[float, tuple[float, float]]) -> None:
+    """Le gradient de la perte douce. found : T → (norme, T² compris ; cosinus avec l'écart des logits centrés)."""
+    temperatures = list(found)
+    sizes, pointing = [size for size, _ in found.values()], [cosine for _, cosine in found.values()]
     raw = [s / t**2 for s, t in zip(sizes, temperatures, strict=True)]
-    late = [k for k, t in enumerate(temperatures) if t >= 8]
-    slope = math.log(raw[late[-1]] / raw[late[0]]) / math.log(temperatures[late[-1]] / temperatures[late[0]])
-
     fig, (left, right) = canvas(9.0, 3.5, columns=2)
     left.loglog(temperatures, raw, color=RED, marker="s", linestyle="--", label="divergence seule")
     left.loglog(temperatures, sizes, color=BLUE, marker="o", label="divergence × T²")
-    left.set_xlabel("température T")
-    left.set_ylabel("norme du gradient (logits)")
+    left.set_xlabel("température T (échelle logarithmique)")
+    left.set_ylabel("norme du gradient (logits ; éch. log.)")
     left.legend(frameon=False, fontsize=9)
     french(left)
     right.semilogx(temperatures, pointing, color=GREEN, marker="^")
     right.set_ylim(0, 1.05)
-    right.set_xlabel("température T")
+    right.set_xlabel("température T (échelle logarithmique)")
     right.set_ylabel("cosinus avec l'écart des logits")
     french(right)
     told = ", ".join(f"T = {number(float(t), 3)} : {number(r, 2)} et {number(s, 2)}"
                      for t, r, s in zip(temperatures, raw, sizes, strict=True))  # fmt: skip
     show(
         fig,
-        alt="À gauche, norme du gradient de la divergence seule, puis multipliée par T² ; "
-        f"{told}. À droite, cosinus entre ce gradient et l'écart des logits : "
+        alt="À gauche, norme du gradient de la divergence seule, puis multipliée par T² ; "
+        f"{told}. À droite, cosinus entre ce gradient et l'écart des logits centrés : "
         f"{number(pointing[0], 2)} à T = {number(float(temperatures[0]), 2)}, {number(pointing[-1], 3)} à "
         f"T = {number(float(temperatures[-1]), 2)}.",
     )
+    first, last = temperatures.index(1), -1
     note(
-        f"À partir de T = 8, le gradient de la divergence seule décroît comme T à la puissance {number(slope, 3)}. "
-        "De T = 1 à "
-        f"T = {number(float(temperatures[-1]), 2)}, il est divisé par "
-        f"{number(raw[list(temperatures).index(1)] / raw[-1], 3)} ; avec le facteur T², par "
-        f"{number(sizes[list(temperatures).index(1)] / sizes[-1], 2)}."
+        f"De T = 1 à T = {number(float(temperatures[last]), 2)}, le gradient de la divergence seule est divisé par "
+        f"{number(raw[first] / raw[last], 3)} ; avec le facteur T², par {number(sizes[first] / sizes[last], 2)}."
     )
+
+
+def adam_note(found: Mapping[str, Sequence[float]]) -> None:
+    """Deux élèves, avec et sans T². found : « avec T² », « sans T² » → pertes, part à part."""
+    one, other = (perplexity_of(found[name]) for name in ("avec T²", "sans T²"))
+    note(
+        f"Après dix pas d'Adam : perplexité {number(one, 4)} avec T², {number(other, 4)} sans ; rapport "
+        f"{paired(found['sans T²'], found['avec T²']).as_ratio()}."
+    )
+
+
+def reductions_table(found: Mapping[str, float]) -> None:
+    """La même divergence, de plusieurs façons. found : façon → valeur, en nats."""
+    own = found["votre perte"]
+    table(
+        [[name, number(value, 4), number(value / own, 3, before="×")] for name, value in found.items()],
+        header=["façon", "valeur (nats)", "face à la vôtre"],
+    )
+
+
+def draws_table(found: Mapping[tuple[str, int | str], float]) -> None:
+    """Cosinus avec le gradient de l'étiquette douce. found : (« avant » ou « après », mots tirés ou « texte »)."""
+    rows = []
+    for n in dict.fromkeys(n for _, n in found):
+        name = "le mot du texte" if n == "texte" else f"{plural(float(n), 'mot tiré', 'mots tirés')} de Colibri"
+        rows.append([name, *(number(found[when, n], decimals=3) for when in ("avant", "après"))])
+    table(
+        rows,
+        header=["étiquette, à chaque position", "élève avant sa leçon", "élève après sa leçon"],
+        caption="Cosinus avec le gradient de l'étiquette douce",
+    )
+
+
+# --- L'escalier -------------------------------------------------------------------------------------------------------
+
+
+def straight_through(bits: int = 3) -> None:
+    """L'escalier de l'arrondi, sa vraie pente, et celle qu'on lui prête ; `bits` se règle au curseur."""
+    x = torch.linspace(-1, 1, 801)
+
+    def draw(bits: int) -> tuple[Any, str]:
+        top = 2 ** (bits - 1)
+        y = torch.round(x * top).clamp(-top, top - 1) / top
+        fig, (left, right) = canvas(8.4, 2.9, columns=2)
+        left.plot(x, x, color=BLACK, lw=1, linestyle=":", label="poids gardé")
+        left.plot(x, y, color=BLUE, lw=1.8, drawstyle="steps-mid", label="poids employé")
+        left.legend(frameon=False, fontsize=8.5)
+        right.plot(x, torch.zeros_like(x), color=BLUE, lw=1.8, label="vraie dérivée, presque partout")
+        right.plot(x, torch.ones_like(x), color=RED, lw=1.8, linestyle="--", label="dérivée prêtée")
+        right.set_ylim(-0.2, 1.6)
+        right.legend(frameon=False, fontsize=8.5, loc="upper center", ncols=1)
+        for ax in (left, right):
+            ax.set_xlabel("poids (1 : le plus grand)")
+            french(ax)
+        left.set_ylabel("valeur")
+        right.set_ylabel("dérivée")
+        return fig, (
+            f"À gauche, un escalier de {2 * top} marches pour {bits} bits, autour de la diagonale. À droite, sa "
+            "dérivée : 0 presque partout ; celle que l'estimateur direct lui prête : 1."
+        )
+
+    explore(draw, bits=Slider(bits, 2, 6, 1, "bits"))

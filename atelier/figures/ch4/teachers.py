@@ -1,181 +1,151 @@
-"""Chapitre 4, troisième partie : plusieurs modèles ensemble, un élève pour enseignant, et les chiffres des articles."""
+"""Chapitre 4, troisième partie : plusieurs modèles ensemble, un Colibri réparé, un élève qui écrit."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from math import log
 from statistics import mean
 from typing import Any
 
-from torch import nn
-from transformers import GPT2LMHeadModel
-
-from atelier.display import note, recorded, show, table
-from atelier.figures.ch4 import students as st
-from atelier.figures.ch4.lessons import (
-    Build,
-    Lessons,
-    final,
-    measures,
-    missing,
-    recorded_by_author,
-    source,
-)
-from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, SERIES, canvas, french
-from atelier.perplexity import evaluate_perplexity
-from atelier.text import number, percent, plural, spread
+from atelier.display import note, show, table
+from atelier.evidence import paired, perplexity_of
+from atelier.figures.ch4.lessons import Notes, notes_table
+from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, RED, canvas, french
+from atelier.text import number, percent, spread
 
 
-@recorded("ch4/live_ensemble", needs=("build", "combined", "ensemble"))
-def live_ensemble(
-    lessons: Lessons | None, build: Build, combined: st.Combined, ensemble: Callable[..., Any], tokens: int
-) -> None:
-    """Les trois élèves de tout à l'heure, consultés ensemble avec votre `ensemble_probs`."""
-    if missing(lessons):
-        return
-    members: list[nn.Module] = [student for student, _ in lessons.values()]
-    together = st.Ensemble(members, ensemble)
-    score, shape = evaluate_perplexity(together, max_tokens=tokens).perplexity, st.calibration(together, tokens)
-    rows = [
-        [f"{st.label(name)}, seul", lesson.perplexity, percent(lesson.calibration.gap)]
-        for name, (_, lesson) in lessons.items()
-    ]
-    rows.append(["les trois ensemble", score, percent(shape.gap)])
-    table(rows, header=["élève", "perplexité", "ECE"], caption=f"Mesuré ici, sur {number(tokens)} jetons")
+def together_table(found: Mapping[str, Any], authors: Mapping[str, Any] | None) -> None:
+    """Des élèves seuls, puis consultés ensemble. found : « chacun » (notes), « moyenne des lois », « … des logits »."""
+    for whose, result in (("ici", found), ("auteur", authors)):
+        if result is None or (whose == "ici" and found == authors):
+            continue
+        alone = result["chacun"]
+        best = min(n["perplexité"] for n in alone)
+        rows: list[list[Any]] = [
+            ["seul (de … à …)", spread([n["perplexité"] for n in alone], 3), _shares([n["ECE"] for n in alone]), "—"]
+        ]
+        for name in ("moyenne des lois", "moyenne des logits"):
+            n = result[name]
+            ratio = number(n["perplexité"] / best, decimals=3, before="×")
+            rows.append([f"{len(alone)} ensemble, {name}", number(n["perplexité"], 3), _shares([n["ECE"]]), ratio])
+        table(
+            rows,
+            header=["élèves d'étiquettes dures", "perplexité", "ECE", "face au meilleur, seul"],
+            caption=f"Des élèves qui ne diffèrent que par leur graine ({whose})",
+        )
 
 
-@recorded_by_author("ensemble")
-def ensembles() -> None:
-    """Des ensembles de 1, 2 et 3 élèves d'étiquettes dures, deux sortes de départ, deux sortes de moyenne."""
-    kept = measures("ensemble")
-    fig, axes = canvas(9.0, 3.5, columns=2)
-    told, gains = [], []
-    for ax, (start, title) in zip(
-        axes,
-        {"couches": "départ hérité de Colibri", "hasard": "départs au hasard, tous différents"}.items(),
-        strict=True,
-    ):
-        groups = kept[start]["ensembles"]
-        sizes = sorted({g["k"] for g in groups})
-        for key, label, look in (
-            ("probabilités", "moyenne des probabilités", SERIES[0]),
-            ("logits", "moyenne des logits", SERIES[1]),
-        ):
-            means = [mean(g[key] for g in groups if g["k"] == k) for k in sizes]
-            ax.plot(sizes, means, label=label, lw=1.6, **look)
-            if key == "probabilités":
-                gains.append(f"{title}, {percent(1 - means[-1] / means[0])}")
-            ax.plot([g["k"] for g in groups], [g[key] for g in groups], ".", color=look["color"], ms=4)
-            told.append(
-                f"{title}, {label} : " + ", ".join(f"{k} → {number(m, 3)}" for k, m in zip(sizes, means, strict=True))
-            )
-        ax.set_title(title, fontsize=10)
-        ax.set_xticks(sizes)
-        ax.set_xlabel("élèves dans l'ensemble")
-        french(ax, x=False)
-    axes[0].set_ylabel("perplexité")
-    axes[0].legend(frameon=False, fontsize=8.5)
-    show(fig, alt=f"Perplexité d'un ensemble selon le nombre d'élèves. {' ; '.join(told)}.")
-    note(f"Ce que gagne l'ensemble de trois sur un élève seul, en moyenne des probabilités : {' ; '.join(gains)}.")
+def ensemble_wins(result: Mapping[str, Any]) -> str:
+    """« oui » si la moyenne des lois fait mieux que le meilleur de ses membres."""
+    best = min(n["perplexité"] for n in result["chacun"])
+    return "oui" if result["moyenne des lois"]["perplexité"] < best else "non"
 
 
-@recorded_by_author("ensemble", "temps")
-def who_teaches() -> None:
-    """Le même élève devant plusieurs enseignants, à pas égaux : personne, un pareil, un ensemble, Colibri."""
-    kept, seconds = measures("ensemble"), measures("temps")
-    trio = next(g["probabilités"] for g in kept["couches"]["ensembles"] if g["k"] == 3)
-    rows = {
-        "personne (étiquettes dures)": (final("dures", st.SHORT), seconds["dures"]),
-        f"personne, {2 * st.SHORT} pas": (final("dures", 2 * st.SHORT), 2 * seconds["dures"]),
-        "un élève pareil à lui": ([r["perplexité"] for r in kept["élève de pareil"]], seconds["élève de pareil"]),
-        "un ensemble de trois": ([r["perplexité"] for r in kept["élève de ensemble"]], seconds["élève de ensemble"]),
-        "Colibri, cinq blocs": (final("les deux", st.SHORT), seconds["les deux"]),
-    }
-    fig, ax = canvas(7.8, 3.2)
+def _shares(values: Sequence[float]) -> str:
+    low, high = percent(min(values), decimals=1), percent(max(values), decimals=1)
+    return low if low == high else f"{low} à {high}"
+
+
+def plot_teachers(rows: Mapping[str, Sequence[float]], consulted: float) -> None:
+    """Perplexité d'un élève selon qui lui enseigne, un point par graine ; consulted : celle de l'ensemble lui-même."""
+    fig, ax = canvas(8.2, 3.2)
     colors = (BLACK, BLACK, ORANGE, GREEN, BLUE)
-    for i, ((_, (values, _)), color) in enumerate(zip(rows.items(), colors, strict=True)):
+    for i, (values, color) in enumerate(zip(rows.values(), colors, strict=False)):
         ax.plot(values, [i] * len(values), "o", color=color, ms=6, alpha=0.7)
         ax.plot([mean(values)] * 2, [i - 0.28, i + 0.28], color=color, lw=2)
-    ax.axvline(trio, color=GREEN, lw=1.2, linestyle="--")
-    ax.text(trio, -0.75, " l'ensemble de trois, consulté", fontsize=8.5, color=GREEN, va="center")
+    ax.axvline(consulted, color=RED, lw=1.2, linestyle="--")
+    ax.text(consulted, -0.75, " l'ensemble de cinq, consulté", fontsize=9, color=RED, va="center")
     ax.set_yticks(range(len(rows)), list(rows))
     ax.set_ylim(len(rows) - 0.5, -1.1)
-    ax.set_xlabel("perplexité de l'élève (un point par graine, trait : moyenne)")
+    ax.set_xlabel("perplexité de l'élève (un point par graine, trait : moyenne)")
     french(ax, y=False)
-    told = " ; ".join(f"{name} : {spread(values, 3)}" for name, (values, _) in rows.items())
+    told = " ; ".join(f"{name} : {spread(values, 3)}" for name, values in rows.items())
     show(
         fig,
-        alt=f"Perplexité d'un élève de deux blocs selon qui lui enseigne. {told}. L'ensemble de trois, consulté : "
-        f"{number(trio, 3)}.",
-    )
-    table(
-        [[name, spread(values, 3), number(cost / seconds["dures"], 2)] for name, (values, cost) in rows.items()],
-        header=["qui enseigne", "perplexité de l'élève", "durée (1 : étiquettes dures)"],
-        caption=f"Élève de blocs {st.SPACED}, {st.SHORT} pas, T = {number(st.TEMPERATURE, 2)}, "
-        f"α = {number(st.ALPHA, 2)} "
-        f"({source()}) ; "
-        "la durée ne compte pas l'apprentissage des enseignants",
+        alt=f"Perplexité d'un élève de deux blocs selon qui lui enseigne. {told}. L'ensemble de cinq, consulté : "
+        f"{number(consulted, 3)}.",
     )
 
 
-# --- Plus grand que Colibri ---------------------------------------------------------------------------------------
+def repaired_table(found: Mapping[Any, Sequence[float]], authors: Mapping[Any, Sequence[float]] | None) -> float:
+    """Un Colibri arrondi, puis réparé. found : « Colibri », « arrondi », ou (étiquettes, graine) → pertes.
 
-
-@recorded_by_author("profondeur")
-def beside_the_papers(teacher: GPT2LMHeadModel) -> None:
-    """Ce qu'un élève garde : les chiffres des articles, et les nôtres."""
-    kept = measures("profondeur")
-    whole = evaluate_perplexity(teacher, max_tokens=8192).perplexity
-    params = teacher.num_parameters()
-    ours = {int(n): (r["paramètres"], [r["perplexité"]]) for n, r in kept.items()}
-    two = (ours[1][0] + ours[3][0]) // 2
-    ours[2] = two, final("les deux", st.SHORT)
-    rows = [
-        [
-            "DistilBERT, 6 blocs sur 12",
-            "66 M sur 110 M",
-            percent(0.6),
-            "GLUE 77,0 contre 79,5",
-            number(77.0 / 79.5, 2, before="×"),
-            "410 s contre 668 s",
-        ],
-        [
-            "DistilGPT2, 6 blocs sur 12",
-            "82 M sur 124 M",
-            percent(81_912_576 / 124_439_808),
-            "perplexité 21,1 contre 16,3",
-            number(21.1 / 16.3, 3, before="×"),
-            "—",
-        ],
-    ]  # fmt: skip
-    for n in sorted(ours, reverse=True):
-        size, scores = ours[n]
-        rows.append(
-            [f"Colibri, {plural(n, 'bloc')} sur 5", f"{number(size / 1e6, 3)} M sur {number(params / 1e6, 3)} M",
-             percent(size / params), f"perplexité {number(mean(scores), 3)} contre {number(whole, 3)}",
-             number(mean(scores) / whole, 3, before="×"), "—"]
-        )  # fmt: skip
+    Rend le rapport, à Colibri, de la perplexité moyenne de ceux que les étiquettes douces ont réparés.
+    """
+    kept = authors or found
+    whole = perplexity_of(kept["Colibri"])
+    rows: list[list[Any]] = []
+    for name in ("Colibri", "arrondi"):
+        rows.append([name, number(perplexity_of(kept[name]), 4), number(perplexity_of(kept[name]) / whole, 3)])
+    for name in dict.fromkeys(key[0] for key in kept if isinstance(key, tuple)):
+        runs = [perplexity_of(kept[key]) for key in kept if isinstance(key, tuple) and key[0] == name]
+        rows.append([f"réparé, étiquettes {name}", spread(runs, 4), number(mean(runs) / whole, 3)])
     table(
         rows,
-        header=["élève", "paramètres", "part gardée", "qualité", "rapport", "temps"],
-        caption="Articles : Sanh et al., 2019, tableaux 1 et 3 (GLUE : plus haut, c'est mieux ; temps d'un passage sur "
-        "STS-B, CPU) ; fiche de distilgpt2 (après fine-tuning sur WikiText-103). "
-        f"Colibri : {st.SHORT} pas, {source()} (une graine hors de 2 blocs)",
+        header=["couches linéaires", "perplexité", "rapport à Colibri"],
+        caption="Colibri sur 3 bits, pas choisi par canal" + (" (auteur, cinq graines)" if authors else ""),
     )
-    fig, ax = canvas(6.8, 3.2)
-    sizes = [ours[n][0] / 1e6 for n in sorted(ours)] + [params / 1e6]
-    scores = [mean(ours[n][1]) for n in sorted(ours)] + [whole]
-    ax.semilogy(sizes, scores, lw=1.6, ms=6, **SERIES[0])
-    for n, x, y in zip([*sorted(ours), 5], sizes, scores, strict=True):
-        name = "Colibri" if n == 5 else plural(n, "bloc")
-        ax.annotate(f"{name} : {number(y, 3)}", (x, y), (6, 4), textcoords="offset points", fontsize=8.5)
-    ax.set_xlabel("millions de paramètres")
-    ax.set_ylabel("perplexité")
-    ax.set_yticks([10, 20, 50, 100, 200])
-    ax.set_xlim(1.0, 3.6)
-    french(ax)
-    show(
-        fig,
-        alt="Perplexité contre paramètres : "
-        + ", ".join(f"{number(x, 3)} M : {number(y, 3)}" for x, y in zip(sizes, scores, strict=True))
-        + ".",
+    if authors is not None and found != authors:
+        here = [f"{key[0]} : {number(perplexity_of(found[key]), 4)}" for key in found if isinstance(key, tuple)]
+        note(f"Ici, réparé, étiquettes {', '.join(here)}.")
+    soft = [perplexity_of(kept[key]) for key in kept if isinstance(key, tuple) and key[0] == "douces"]
+    return mean(soft) / whole
+
+
+def kept_bytes(vocabulary: int, tokens: int, sizes: Sequence[int]) -> None:
+    """Ce que pèsent les réponses d'un enseignant, en FP16, toutes ou les k meilleures (numéros sur deux octets)."""
+    from atelier.text import byte_size
+
+    rows = [["toutes", byte_size(vocabulary * tokens * 2)]]
+    rows += [[f"les {k} meilleures, et leurs numéros", byte_size(k * tokens * 4)] for k in sizes]
+    table(rows, header=["ce que l'on garde", "poids"], caption=f"Pour {number(tokens)} jetons")
+
+
+def own_sentences_table(
+    found: Mapping[str, Sequence[Mapping[str, float]]], authors: Mapping[str, Sequence[Mapping[str, float]]] | None
+) -> None:
+    """Ce qu'un élève écrit, vu par Colibri. found : façon → « perte de Colibri », « entropie », « perplexité »."""
+    kept = authors or found
+    rows = []
+    start = kept["départ"][0]
+    for way, runs in kept.items():
+        cells: list[Any] = [number(mean(r[key] for r in runs), decimals=2) for key in ("perte de Colibri", "entropie")]
+        gap = "—"
+        if len(runs) >= 5:
+            change = paired([r["perte de Colibri"] for r in runs], [start["perte de Colibri"]] * len(runs))
+            mean_of, low, high = (number(v, decimals=2) for v in (change.mean, change.low, change.high))
+            gap = f"{mean_of} [{low} ; {high}]"
+        rows.append([way, *cells, number(mean(r["perplexité"] for r in runs), 3), gap])
+    table(
+        rows,
+        header=[
+            "il apprend sur…",
+            "perte de Colibri (nats)",
+            "entropie de l'élève (nats)",
+            "perplexité, vrai texte",
+            "perte, face au départ [95 %]",
+        ],
+        caption="Ce qu'écrit l'élève, jugé par Colibri" + (" (auteur, cinq graines)" if authors else ""),
     )
+    if authors is not None and found != authors:
+        here = [f"{way}, {number(r[0]['perte de Colibri'], decimals=2)}" for way, r in found.items()]
+        note(f"Ici, perte de Colibri : {' ; '.join(here)}.")
+
+
+def kept_table(
+    found: Mapping[str, Sequence[Notes]],
+    authors: Mapping[str, Sequence[Notes]] | None,
+    whole: Sequence[Notes],
+) -> None:
+    """Les notes d'élèves à qui l'on n'a gardé que quelques probabilités, à côté de ceux qui ont tout reçu (`whole`)."""
+    everything = {"toutes les probabilités": whole}
+    ours = found if authors is None else {**everything, **authors}
+    notes_table(found, ours, "toutes les probabilités", "Ce que l'on garde de l'enseignant, par jeton")
+
+
+def rest_verdict(found: Mapping[str, Sequence[Notes]]) -> str:
+    """Ce que devient l'élève à qui l'on cache le reste : « aussi bon », « moins bon » ou « meilleur »."""
+    own, other = ([log(n["perplexité"]) for n in found.get(f"4, {way}", ())] for way in ("renormalisés", "et le reste"))
+    if len(own) != len(other) or len(own) < 5 or not (gap := paired(own, other)).told_apart:
+        return "aussi bon"
+    return "moins bon" if gap.mean > 0 else "meilleur"

@@ -1,8 +1,8 @@
 """Ce que partagent les exercices du chapitre 4.
 
-Règle des tirages : les scores des pertes restent modérés (écarts sous 15), pour qu'une réponse qui enchaîne un softmax
+Règle des tirages : les logits des pertes restent modérés (écarts sous 15), pour qu'une réponse qui enchaîne un softmax
 et un logarithme soit aussi juste que celle qui emploie log_softmax ; seul `softmax_temperature` promet de tenir de
-grands scores. Dans `student_layers`, un rang à mi-chemin tombe exactement sur un demi, quel que soit l'ordre du calcul.
+grands logits. Dans `student_layers`, un rang à mi-chemin tombe exactement sur un demi, quel que soit l'ordre du calcul.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ def draw_student(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=3,
-    minutes=25,
-    stars=3,
+    minutes=18,
+    stars=2,
     hints=[
         "Un GPT-2 neuf se construit à partir d'une configuration : laquelle de ses valeurs change, et lesquelles non ?",
         "copy.deepcopy(teacher.config), où l'on change n_layer, puis GPT2LMHeadModel(config). Il reste à recopier des "

@@ -64,11 +64,11 @@ def draw_combined(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=3,
-    minutes=25,
-    stars=3,
+    minutes=15,
+    stars=2,
     hints=[
         "Quelle est la dernière position dont on peut noter la prédiction ? Et la première étiquette, qui la prédit ?",
-        "Décalez une fois pour toutes : les scores sans leur dernière position, les étiquettes sans la première. Les "
+        "Décalez une fois pour toutes : les logits sans leur dernière position, les étiquettes sans la première. Les "
         "deux termes portent sur les mêmes positions.",
         "Les étiquettes à −100 désignent des positions à retirer, pour l'élève comme pour l'enseignant, avant toute "
         "moyenne.",
@@ -224,7 +224,7 @@ def combined_flat(student_logits, teacher_logits, labels, temperature=2.0, alpha
 
 
 def combined_shifted_labels(student_logits, teacher_logits, labels, temperature=2.0, alpha=0.5):
-    """Ce sont les étiquettes qu'on avance, complétées de −100 : les scores gardent leur longueur."""
+    """Ce sont les étiquettes qu'on avance, complétées de −100 : les logits gardent leur longueur."""
     refuse(temperature)
     ahead = torch.full_like(labels, -100)
     ahead[:, :-1] = labels[:, 1:]

@@ -44,7 +44,7 @@ def draw_distillation(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=3,
-    minutes=20,
+    minutes=15,
     stars=2,
     hints=[
         "Deux lois adoucies à la même température, une divergence par position : laquelle des deux pondère la somme ?",
@@ -77,7 +77,7 @@ divided_by_t2   temperature**2 * divergence.mean() → divergence.mean() / tempe
     Le gradient fond déjà comme 1/T² : votre facteur le fait fondre deux fois.
 
 kl_reversed   (teacher.exp() * (teacher - student)).sum(dim=-1) → (student.exp() * (student - teacher)).sum(dim=-1)
-    Votre élève évite les erreurs de l'enseignant au lieu de couvrir tout ce qu'il croit possible.
+    Votre élève peut se contenter d'une des façons de parler de l'enseignant ; l'énoncé pondère par l'enseignant.
 
 sign   (teacher - student) → (student - teacher)
     Votre perte est négative : elle pousserait l'élève à s'éloigner de l'enseignant.
@@ -128,7 +128,7 @@ squared_error   (teacher.exp() * (teacher - student)).sum(dim=-1)
 
 logit_matching   (teacher.exp() * (teacher - student)).sum(dim=-1)
     → (teacher_logits.detach() - student_logits).square().mean(dim=-1)
-    Vous comparez les scores eux-mêmes : ajouter 3 à tous les scores de l'élève ne change pas ce qu'il dit.
+    Vous comparez les logits eux-mêmes : ajouter 3 à tous les logits de l'élève ne change pas ce qu'il dit.
 
 hard_teacher   (teacher.exp() * (teacher - student)).sum(dim=-1)
     → -student.gather(-1, teacher.argmax(dim=-1, keepdim=True))[..., 0]

@@ -39,12 +39,12 @@ def draw_ensemble(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=1,
-    minutes=5,
+    minutes=4,
     stars=1,
     hints=[
-        "Chaque modèle donne son avis sous forme de scores : à partir de quand ces avis sont-ils comparables ?",
+        "Chaque modèle donne son avis sous forme de logits : à partir de quand ces avis sont-ils comparables ?",
         "D'abord des probabilités, modèle par modèle ; ensuite seulement, une moyenne.",
-        "(1/M)·Σ softmax(scores du modèle m), l'axe 0 étant celui des modèles.",
+        "(1/M)·Σ softmax(logits du modèle m), l'axe 0 étant celui des modèles.",
     ],
     groups={"courant": 0.6, "bords": 0.25, "formes et types": 0.15},
     draw=draw_ensemble,
@@ -61,7 +61,7 @@ geometric_mean   torch.softmax(logits, dim=-1).mean(dim=0) → torch.log_softmax
     Vos lignes ne somment pas à 1.
 
 raw_mean   torch.softmax(logits, dim=-1).mean(dim=0) → logits.mean(dim=0)
-    Vous rendez une moyenne de scores : on attend des probabilités.
+    Vous rendez une moyenne de logits : on attend des probabilités.
 
 softmax_over_models   torch.softmax(logits, dim=-1).mean(dim=0) → torch.softmax(logits, dim=0).mean(dim=0)
     Vous faites concourir les modèles entre eux et non les mots.
@@ -87,7 +87,7 @@ overflow
     - return torch.softmax(logits, dim=-1).mean(dim=0)
     + exp = torch.exp(logits)
     + return (exp / exp.sum(dim=-1, keepdim=True)).mean(dim=0)
-    De grands scores donnent nan : qu'est-ce qui ne change pas quand on retranche une constante à tous ?
+    De grands logits donnent nan : qu'est-ce qui ne change pas quand on retranche une constante à tous ?
 """
 
 

@@ -52,14 +52,14 @@ def draw_kl(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=2,
-    minutes=15,
+    minutes=12,
     stars=2,
     hints=[
         "La formule est une moyenne : de quelle quantité, et avec quels poids ?",
         "Chaque terme vaut P(x)·(ln P(x) − ln Q(x)). Que doit-il valoir quand P(x) = 0 ? Et que vaut-il, calculé tel "
         "quel ?",
-        "Calculez tous les termes, remplacez par 0 ceux où p est nul, puis sommez sur le dernier axe. L'infini, lui, "
-        "vient tout seul.",
+        "torch.xlogy(a, b) vaut a·ln b, et 0 dès que a vaut 0. Combien de fois vous le faut-il ? L'infini, lui, vient "
+        "tout seul.",
     ],
     groups={"courant": 0.5, "zéros": 0.35, "formes et types": 0.15},
     draw=draw_kl,
@@ -73,43 +73,45 @@ exercise = Exercise(
 
 
 misconceptions = """\
-exchanged   terms = torch.where(p > 0, p * (torch.log(p) - torch.log(q)), torch.zeros_like(p))
-    → terms = torch.where(q > 0, q * (torch.log(q) - torch.log(p)), torch.zeros_like(q))
+exchanged   terms = torch.xlogy(p, p) - torch.xlogy(p, q)
+    → terms = torch.xlogy(q, q) - torch.xlogy(q, p)
     La divergence n'est pas symétrique : laquelle des deux lois pondère la somme ?
 
-log_exchanged   (torch.log(p) - torch.log(q)) → (torch.log(q) - torch.log(p))
+log_exchanged   torch.xlogy(p, p) - torch.xlogy(p, q) → torch.xlogy(p, q) - torch.xlogy(p, p)
     Vos divergences sont négatives : regardez quelle loi est au numérateur du rapport.
 
-nan_on_zeros   torch.where(p > 0, p * (torch.log(p) - torch.log(q)), torch.zeros_like(p))
-    → p * (torch.log(p) - torch.log(q))
+nan_on_zeros   torch.xlogy(p, p) - torch.xlogy(p, q) → p * (torch.log(p) - torch.log(q))
     Un événement impossible pour P ne doit rien coûter.
 
-epsilon_hides_inf   torch.where(p > 0, p * (torch.log(p) - torch.log(q)), torch.zeros_like(p))
-    → p * (torch.log(p + 1e-9) - torch.log(q + 1e-9))
+epsilon_hides_inf   torch.xlogy(p, p) - torch.xlogy(p, q) → p * (torch.log(p + 1e-9) - torch.log(q + 1e-9))
     Votre petite constante cache un vrai infini.
 
-inf_ignored   torch.where(p > 0, → torch.where((p > 0) & (q > 0),
+inf_ignored   torch.xlogy(p, p) - torch.xlogy(p, q)
+    → torch.where((p > 0) & (q > 0), p * (torch.log(p) - torch.log(q)), torch.zeros_like(p))
     Vous sautez les événements que Q croit impossibles : ce sont pourtant eux qui coûtent le plus.
 
-base2   torch.log(p) - torch.log(q) → torch.log2(p) - torch.log2(q)
+base2   torch.xlogy(p, p) - torch.xlogy(p, q)
+    → torch.where(p > 0, p * (torch.log2(p) - torch.log2(q)), torch.zeros_like(p))
     Le résultat est juste en bits ; le cours compte en nats.
 
-absolute   p * (torch.log(p) - torch.log(q)) → p * (torch.log(p) - torch.log(q)).abs()
+absolute   torch.xlogy(p, p) - torch.xlogy(p, q) → (torch.xlogy(p, p) - torch.xlogy(p, q)).abs()
     Des termes ont le droit d'être négatifs ; c'est la somme qui ne l'est jamais.
 
-clamped_terms   p * (torch.log(p) - torch.log(q)) → (p * (torch.log(p) - torch.log(q))).clamp(min=0)
+clamped_terms   torch.xlogy(p, p) - torch.xlogy(p, q) → (torch.xlogy(p, p) - torch.xlogy(p, q)).clamp(min=0)
     Vous effacez les termes négatifs : seule la somme est assurée de ne pas l'être.
 
 mean_over_classes   terms.sum(dim=-1) → terms.mean(dim=-1)
     Vous divisez par le nombre de classes : la définition est une espérance sous P.
 
-cross_entropy   p * (torch.log(p) - torch.log(q)) → p * -torch.log(q)
+cross_entropy   torch.xlogy(p, p) - torch.xlogy(p, q) → -torch.xlogy(p, q)
     C'est l'entropie croisée : une loi comparée à elle-même devrait donner zéro.
 
-unweighted   p * (torch.log(p) - torch.log(q)) → (torch.log(p) - torch.log(q))
+unweighted   torch.xlogy(p, p) - torch.xlogy(p, q)
+    → torch.where(p > 0, torch.log(p) - torch.log(q), torch.zeros_like(p))
     Un événement rare pour P compte chez vous autant qu'un événement fréquent.
 
-symmetrised   p * (torch.log(p) - torch.log(q)) → (p - q) * (torch.log(p) - torch.log(q)) / 2
+symmetrised   torch.xlogy(p, p) - torch.xlogy(p, q)
+    → torch.where(p > 0, (p - q) * (torch.log(p) - torch.log(q)) / 2, torch.zeros_like(p))
     Vous avez rendu la divergence symétrique : la formule, elle, ne moyenne que sous P.
 
 all_rows   terms.sum(dim=-1) → terms.sum()
@@ -128,6 +130,11 @@ first_axis   terms.sum(dim=-1) → terms.sum(dim=0)
 
 def kl_xlogy(p, q):
     return (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum(-1)
+
+
+def kl_where(p, q):
+    terms = torch.where(p > 0, p * (torch.log(p) - torch.log(q)), torch.zeros_like(p))
+    return terms.sum(dim=-1)
 
 
 def kl_loops(p, q):
@@ -172,4 +179,4 @@ def kl_nan_to_num(p, q):
     return terms.sum(-1)
 
 
-styles = [kl_xlogy, kl_loops, kl_masked_ratio, kl_entropies, kl_library, kl_numpy, kl_nan_to_num]
+styles = [kl_xlogy, kl_where, kl_loops, kl_masked_ratio, kl_entropies, kl_library, kl_numpy, kl_nan_to_num]

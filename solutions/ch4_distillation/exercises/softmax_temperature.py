@@ -18,8 +18,8 @@ def draw_softmax(d: Draw, group: str) -> Inputs:
     if group == "refus":
         return {"logits": d.normal(2, 4), "temperature": d.turn([0.0, -1.0, -0.5, 0])}
     if group == "bords":
-        kind = d.turn(["grands", "très négatifs", "un seul score", "basse température"])
-        if kind == "un seul score":
+        kind = d.turn(["grands", "très négatifs", "un seul logit", "basse température"])
+        if kind == "un seul logit":
             return {"logits": d.normal(3, 1), "temperature": d.uniform(0.5, 3.0)}
         if kind == "basse température":
             return {"logits": d.normal(2, 6), "temperature": 0.01}
@@ -45,14 +45,14 @@ exercise = Exercise(
     stars=1,
     hints=[
         "Une température haute doit rapprocher les probabilités les unes des autres : que faut-il faire aux écarts "
-        "entre les scores ?",
-        "La température agit sur les scores, avant l'exponentielle, et la somme reste 1 sur le dernier axe.",
-        "softmax(z / T), en laissant la bibliothèque retrancher le plus grand score.",
+        "entre les logits ?",
+        "La température agit sur les logits, avant l'exponentielle, et la somme reste 1 sur le dernier axe.",
+        "softmax(z / T), en laissant la bibliothèque retrancher le plus grand logit.",
     ],
     groups={"courant": 0.5, "bords": 0.2, "formes et types": 0.15, "refus": 0.15},
     draw=draw_softmax,
     examples=[{"logits": torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, 4.0]]), "temperature": 2.0}],
-    tolerance=Tolerance(rtol=1e-4, atol=1e-6, why="exponentielles en float32, scores jusqu'à 1 000"),
+    tolerance=Tolerance(rtol=1e-4, atol=1e-6, why="exponentielles en float32, logits jusqu'à 1 000"),
 )
 
 
@@ -71,7 +71,7 @@ overflow
     - return torch.softmax(logits / temperature, dim=-1)
     + exp = torch.exp(logits / temperature)
     + return exp / exp.sum(dim=-1, keepdim=True)
-    De grands scores donnent nan : qu'est-ce qui ne change pas quand on retranche une constante à tous ?
+    De grands logits donnent nan : qu'est-ce qui ne change pas quand on retranche une constante à tous ?
 
 axis   dim=-1 → dim=0
     Quelles valeurs doivent sommer à 1 : celles d'une même position.
@@ -80,7 +80,7 @@ no_temperature   logits / temperature → logits
     Votre réponse est la même à toutes les températures.
 
 squared   logits / temperature → logits / temperature**2
-    Le carré de la température viendra plus tard, dans la perte : ici, par quoi divise-t-on les scores ?
+    Le carré de la température viendra plus tard, dans la perte : ici, par quoi divise-t-on les logits ?
 
 log_probs   torch.softmax(logits / temperature, dim=-1) → torch.log_softmax(logits / temperature, dim=-1)
     Vous rendez des logarithmes : une probabilité est positive.
@@ -89,7 +89,7 @@ negative_accepted   if temperature <= 0: → if temperature == 0:
     Une température négative renverserait l'ordre des mots : l'énoncé demande de la refuser aussi.
 
 zero_accepted   if temperature <= 0: → if temperature < 0:
-    Que vaut un score divisé par une température nulle ? L'énoncé demande de la refuser.
+    Que vaut un logit divisé par une température nulle ? L'énoncé demande de la refuser.
 
 no_check   if temperature <= 0: → if False:
     L'énoncé annonce des températures interdites : votre fonction répond quand même, au lieu de les refuser.

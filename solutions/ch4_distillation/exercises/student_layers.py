@@ -41,13 +41,14 @@ def draw_layers(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=1,
-    minutes=10,
+    minutes=5,
     stars=1,
     hints=[
         "Entre la première et la dernière couche, combien d'intervalles un élève de n couches laisse-t-il ?",
-        "La couche i de l'élève vient du point i / (n_élève − 1) du chemin qui va de 0 à n_enseignant − 1, arrondi.",
-        "round(i·(n_enseignant − 1) / (n_élève − 1)) ; round de Python va au pair quand on est à mi-chemin. Et s'il "
-        "n'y a qu'une couche ?",
+        "Placez les couches de l'élève sur le chemin qui va de 0 à n_enseignant − 1, à égale distance, sans arrondir : "
+        "où tombe la couche i ?",
+        "Il reste à arrondir : à mi-chemin, round de Python va au pair. Et s'il n'y a qu'une couche, par quoi "
+        "diviseriez-vous ?",
     ],
     groups={"courant": 0.5, "bords": 0.2, "mi-chemin": 0.15, "refus": 0.15},
     draw=draw_layers,

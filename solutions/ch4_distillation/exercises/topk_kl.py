@@ -50,7 +50,7 @@ exercise = Exercise(
     hints=[
         "Combien d'événements y a-t-il, quand on sait quels jetons ont été gardés et que l'on ne sait rien des "
         "autres ?",
-        "La masse du reste, chez l'enseignant, se déduit de ce qu'on a gardé. Chez l'élève, on a tous les scores "
+        "La masse du reste, chez l'enseignant, se déduit de ce qu'on a gardé. Chez l'élève, on a tous les logits "
         ": quelle "
         "masse donne-t-il aux mêmes jetons, ceux de l'enseignant ?",
         "`torch.gather` lit les log-probabilités de l'élève aux numéros gardés, position par position. Attention "
@@ -82,7 +82,7 @@ renormalised   (terms + rest).mean()
 rest_of_logits   rest_q = (1 - kept.exp().sum(-1)).clamp(min=1e-12)
     → rest_q = torch.softmax(torch.cat([student_logits.gather(-1, top_ids), (student_logits.sum(-1) - \
 student_logits.gather(-1, top_ids).sum(-1))[..., None]], -1), -1)[..., -1]
-    La probabilité de plusieurs jetons réunis est une somme de probabilités, non celle d'une somme de scores.
+    La probabilité de plusieurs jetons réunis est une somme de probabilités, non celle d'une somme de logits.
 
 first_columns   log_q.gather(-1, top_ids) → log_q[..., : top_ids.shape[-1]]
     Les k premières colonnes sont les k premiers jetons du vocabulaire : lesquels l'enseignant a-t-il gardés ?
@@ -91,7 +91,7 @@ own_top   log_q.gather(-1, top_ids) → log_q.topk(top_ids.shape[-1], dim=-1).va
     Vous comparez le premier choix de l'élève au premier choix de l'enseignant : parlent-ils du même jeton ?
 
 gathers_logits   log_q.gather(-1, top_ids) → student_logits.gather(-1, top_ids)
-    Un score n'est pas une log-probabilité : il lui manque la normalisation, sur tout le vocabulaire.
+    Un logit n'est pas une log-probabilité : il lui manque la normalisation, sur tout le vocabulaire.
 
 reversed   (terms + rest).mean()
     → ((kept.exp() * (kept - top_log_probs)).sum(-1) + torch.xlogy(rest_q, rest_q) - rest_q * \
