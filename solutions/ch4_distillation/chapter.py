@@ -1510,8 +1510,69 @@ ch4.notes_table(own_text_here, own_text_author, "livre", "Élèves d'étiquettes
 # *On-Policy Distillation* de Thinking Machines (octobre 2025) ; `DistillationTrainer` et `GKDTrainer`, dans TRL, en
 # font profession. Le sens de la divergence revient alors : couvrir, ou choisir ?
 #
-# Vous avez de quoi l'essayer : `written_by` fait écrire l'élève, et une divergence à Colibri, position par position,
-# note ce qu'il a écrit.
+# Trois suites à une même leçon : le texte, comme avant ; ses phrases, en couvrant ; ses phrases, en choisissant. Une
+# chose change à la fois.
+
+# %%
+on_policy_steps = atelier.scale().pick(essai=2, cpu=30, gpu=200)
+every_way = ("le texte, couvrir", "ses phrases, couvrir", "ses phrases, choisir")
+
+
+# %%
+def judged(student):
+    """Ce que l'élève écrit, vu par Colibri : perte de Colibri sur ces phrases, et entropie de l'élève."""
+    starts = next(atelier.windows(unread_ids.flatten().cpu(), 64, 16, seed=5))
+    written = written_by(student, starts, 48, seed=5)
+    with torch.no_grad():
+        teacher, own = (m(written).logits[:, 15:-1].log_softmax(-1) for m in (colibri, student))
+    loss = -teacher.gather(-1, written[:, 16:, None]).mean().item()
+    entropy = -(own.exp() * own).sum(-1).mean().item()
+    return {"perte de Colibri": loss, "entropie": entropy, "perplexité": perplexity(student)}
+
+
+def own_sentences_step(direction, seed):
+    """L'élève écrit la suite de seize jetons ; chaque jeton est noté par une divergence à Colibri, dans un sens."""
+    seeds = itertools.count(1000 * seed)
+
+    def loss_of(student, ids):
+        written = written_by(student.eval(), ids[:, :16], 48, next(seeds))
+        own = student.train()(written).logits[:, 15:-1].log_softmax(-1)
+        with torch.no_grad():
+            teacher = colibri(written).logits[:, 15:-1].log_softmax(-1)
+        p, q = (teacher, own) if direction == "couvrir" else (own, teacher)
+        return (p.exp() * (p - q)).sum(-1).mean()
+
+    return loss_step(loss_of)
+
+
+# %% experiment="own_sentences"
+@atelier.experiment(needs=[build_student, distill_step], full=five_seeds | {"ways": every_way})
+def own_sentences(ways=("ses phrases, choisir",), seeds=(0,), lr=5e-4):
+    """Un élève déjà distillé continue d'apprendre : façon → ce que Colibri dit de ses phrases, et sa perplexité."""
+    start = soft_student((0, 4), label_rate[1.0, 1.0])
+    found = {"départ": [judged(start)]}
+    for way, seed in itertools.product(ways, seeds):
+        source, direction = way.split(", ")
+        step = soft_step() if source == "le texte" else own_sentences_step(direction, seed)
+        student = teach(copy.deepcopy(start), step, on_policy_steps, lr, seed)
+        found.setdefault(way, []).append(judged(student))
+    return found
+
+
+# %%
+own_here, own_author = own_sentences(), own_sentences.authors()
+ch4.own_sentences_table(own_here, own_author)
+
+# %% [markdown]
+# Sur ses propres phrases, le sens décide. En couvrant, l'élève hésite davantage, et Colibri trouve ses phrases moins
+# crédibles ; en choisissant, c'est l'inverse.
+# <!-- claim: the_direction_decides_on_own_sentences -->
+# Mais face à son point de départ, ou à qui a continué sur le texte, on ne peut pas départager ce que Colibri dit de ses
+# phrases : en trente pas, à un taux que nous n'avons pas réglé, le gain promis ne se voit pas ici.
+# <!-- claim: the_on_policy_gain_does_not_show -->
+# Ce qui se voit, c'est le prix : la perplexité sur le vrai texte monte.
+# <!-- claim: choosing_costs_perplexity -->
+# Un élève si petit a-t-il de quoi choisir ? Davantage de pas et un taux réglé le diraient.
 
 # %% [markdown]
 # ## 4.15 Ce que l'on ne mesure pas ici

@@ -262,6 +262,34 @@ def reading_colibri_or_the_book_cannot_be_told_apart(results):
     return not _gap(*score).told_apart and not paired(*kl).told_apart
 
 
+def _own(results, way, key="perte de Colibri"):
+    """L'écart de chaque graine au point de départ, pour une façon de continuer."""
+    found = results("own_sentences")
+    return paired([run[key] for run in found[way]], [found["départ"][0][key]] * len(found[way]))
+
+
+def the_direction_decides_on_own_sentences(results):
+    """Couvrir : perte de Colibri et entropie montent ; choisir : l'entropie baisse, et la perte est plus basse."""
+    losses = [[run["perte de Colibri"] for run in results("own_sentences")[f"ses phrases, {w}"]] for w in _SENSES]
+    up = _own(results, "ses phrases, couvrir").low > 0 and _own(results, "ses phrases, couvrir", "entropie").low > 0
+    return up and _own(results, "ses phrases, choisir", "entropie").high < 0 and paired(*losses).low > 0
+
+
+_SENSES = ("couvrir", "choisir")
+
+
+def the_on_policy_gain_does_not_show(results):
+    found = results("own_sentences")
+    chosen, text = (
+        [run["perte de Colibri"] for run in found[w]] for w in ("ses phrases, choisir", "le texte, couvrir")
+    )
+    return not _own(results, "ses phrases, choisir").told_apart and not paired(chosen, text).told_apart
+
+
+def choosing_costs_perplexity(results):
+    return _own(results, "ses phrases, choisir", "perplexité").low > 0
+
+
 def soft_repairs_better_than_hard(results):
     found = results("repaired")
     scores = {name: [perplexity_of(v) for k, v in found.items() if k[0] == name] for name in ("dures", "douces")}
