@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import re
+import statistics
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +15,7 @@ from safetensors.torch import load, save
 
 from atelier import settings, state
 from atelier.display import note, show, table
-from atelier.hardware import device, home, median_seconds, scale
+from atelier.hardware import call_seconds, device, home, scale
 from atelier.models import load_model
 from atelier.paths import asset, chapter_titles
 from atelier.perplexity import evaluate_perplexity
@@ -48,7 +50,8 @@ def _is_row(row: Any) -> bool:
     )
 
 
-def _authors_rows() -> list[Row]:
+def authors_rows() -> list[Row]:
+    """Les lignes du tableau de l'auteur."""
     path = asset("results", "tableau.json")
     return _clean(json.loads(path.read_text(encoding="utf-8")))[0] if path.is_file() else []
 
@@ -57,20 +60,38 @@ def rows() -> list[Row]:
     """Les lignes du tableau : les vôtres, et celles de l'auteur que vous n'avez pas encore refaites."""
     yours = [] if settings.recording() else state.read(state.BOARD, _clean)
     done = {r["name"] for r in yours}
-    ours = [r for r in _authors_rows() if r["name"] not in done]
+    ours = [r for r in authors_rows() if r["name"] not in done]
     order = list(chapter_titles())
     return sorted(
         [*yours, *ours], key=lambda r: (order.index(r["chapter"]) if r["chapter"] in order else 99, r["rank"])
     )
 
 
-@torch.inference_mode()
-def window_milliseconds(model: torch.nn.Module) -> float:
-    """Durée médiane d'une fenêtre de 256 jetons (ou du contexte du modèle, s'il est plus court), en millisecondes."""
+def window(model: torch.nn.Module) -> Callable[[], object]:
+    """De quoi chronométrer une fenêtre de 256 jetons (ou du contexte du modèle, s'il est plus court)."""
     config: Any = model.config
-    context = min(config.n_positions, 256)
-    ids = torch.arange(context, device=home(model))[None] % config.vocab_size
-    return 1000 * median_seconds(lambda: model(ids), repeats=25)
+    ids = torch.arange(min(config.n_positions, 256), device=home(model))[None] % config.vocab_size
+    return torch.inference_mode()(lambda: model(ids))
+
+
+def timing(seconds: Sequence[float]) -> dict[str, Any]:
+    """Ce qu'une ligne dit d'une durée : la médiane, et les quartiles, en millisecondes."""
+    low, middle, high = (round(1000 * v, 2) for v in statistics.quantiles(seconds, n=4, method="inclusive"))
+    return {"ms": middle, "quartiles": [low, high]}
+
+
+def shape_of(model: torch.nn.Module) -> list[list[int]] | None:
+    """Ce que calcule un GPT-2 : les largeurs de chaque bloc, attention et MLP ; mêmes formes, même calcul, même temps.
+
+    None si l'un de ses modules n'est ni de torch, ni de transformers : son temps ne se déduit pas de ses formes.
+    """
+    if any(not type(m).__module__.startswith(("torch.", "transformers.")) for m in model.modules()):
+        return None
+    found: Any = model
+    try:
+        return [[block.attn.c_attn.nf, block.mlp.c_fc.nf] for block in found.transformer.h]
+    except AttributeError:
+        return None
 
 
 def save_variant(
@@ -85,8 +106,8 @@ def save_variant(
 
     name : identifiant court (« int8 », « gptq4 ») ; n_bytes : octets du fichier de poids, mesurés par vous ;
     chapter : chapitre qui la construit ; what : une phrase. Les poids sont gardés en float16 dans un GPT-2 ordinaire.
-    Rend la ligne inscrite : perplexity, bytes, ms (durée médiane d'une fenêtre de 256 jetons) ; et losses, qui n'y est
-    pas : la perte de chaque part de l'extrait, de quoi la comparer à une autre.
+    Rend la ligne inscrite : perplexity, bytes, ms (durée médiane d'une fenêtre de 256 jetons), ses quartiles, shape
+    (`shape_of`) ; et losses, qui n'y est pas : la perte de chaque part de l'extrait, de quoi la comparer à une autre.
     """
     if not re.fullmatch(r"[\w+-][\w .+-]{0,59}", name):
         raise ValueError(
@@ -102,10 +123,11 @@ def save_variant(
         "perplexity": round(evaluation.perplexity, 3),
         "tokens": evaluation.tokens,
         "bytes": int(n_bytes),
-        "ms": round(window_milliseconds(model), 2),
+        **timing(call_seconds(window(model), repeats=25)),
+        "shape": shape_of(model),
     }
     weights = {f"{name}.safetensors": _packed_weights(model)} if keep_weights else {}
-    authors = _authors_rows()
+    authors = authors_rows()
     if settings.recording() and any(r["name"] == name and r.get("tokens", 0) > evaluation.tokens for r in authors):
         note(f"La ligne «\u00a0{name}\u00a0» de l'auteur, mesurée sur plus de jetons, est gardée telle quelle.")
         return row | {"losses": evaluation.losses}
@@ -119,9 +141,7 @@ def save_variant(
 
     if settings.recording():
         inscribe(authors)
-        asset("results").mkdir(parents=True, exist_ok=True)
-        text = json.dumps(authors, ensure_ascii=False, indent=1)
-        asset("results", "tableau.json").write_text(text + "\n", encoding="utf-8")
+        write_authors_rows(authors)
         for file, content in weights.items():
             asset("variantes").mkdir(exist_ok=True)
             asset("variantes", file).write_bytes(content)
@@ -129,6 +149,13 @@ def save_variant(
         kept = {f"{state.VARIANTS}/{file}": content for file, content in weights.items()}
         state.update(state.BOARD, _clean, inscribe, kept)
     return row | {"losses": evaluation.losses}
+
+
+def write_authors_rows(lines: list[Row]) -> None:
+    """Écrit le tableau de l'auteur."""
+    asset("results").mkdir(parents=True, exist_ok=True)
+    text = json.dumps(lines, ensure_ascii=False, indent=1)
+    asset("results", "tableau.json").write_text(text + "\n", encoding="utf-8")
 
 
 def _packed_weights(model: torch.nn.Module) -> bytes:
@@ -203,8 +230,8 @@ def board(until: str = "") -> None:
         note("Le tableau est vide : la première variante s'y inscrira au chapitre 3.")
         return
     table(
-        [[r["name"], r["perplexity"], r["bytes"], r["ms"], r["by"], r["what"]] for r in lines],
-        header=["variante", "perplexité", "octets", "ms par fenêtre", "par", "ce que c'est"],
+        [[r["name"], r["perplexity"], r["bytes"], _told_ms(r), r["by"], r["what"]] for r in lines],
+        header=["variante", "perplexité", "octets", "ms par fenêtre [quartiles]", "par", "ce que c'est"],
         caption="Colibri et ses variantes (même extrait, même protocole ; une fenêtre fait 256 jetons)",
     )
     if later := len(everything) - len(lines):
@@ -216,6 +243,15 @@ def board(until: str = "") -> None:
     if len(counts := {r.get("tokens", BOARD_TOKENS) for r in lines}) > 1:
         told = " et ".join(number(n) for n in sorted(counts))
         note(f"Attention : ces lignes ont été mesurées sur des extraits de longueurs différentes ({told} jetons).")
+
+
+def _told_ms(row: Row) -> str:
+    """La durée médiane d'une ligne, et ses quartiles si elle les a."""
+    middle = number(row["ms"], decimals=1)
+    if not (isinstance(found := row.get("quartiles"), list) and len(found) == 2):
+        return middle
+    low, high = (number(v, decimals=1) for v in found)
+    return f"{middle} [{low} ; {high}]"
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -27,6 +27,7 @@ Dans le dépôt complet, pour qui enseigne ou écrit le cours\u00a0:
 python cours.py test [options]       lance les tests ; les options vont à pytest (par exemple -k check)
 python cours.py bench [GROUPES]      mesure le cours sur cette machine et l'écrit dans assets/results/bench.json
 python cours.py mesures CHAPITRE     refait les longues mesures d'un chapitre (ou celles nommées à la suite)
+python cours.py mesures tableau      rechronomètre toutes les lignes du tableau, tour à tour (machine au repos)
 """
 
 

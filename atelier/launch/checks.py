@@ -49,8 +49,12 @@ def run(python: Path, root: Path, arguments: list[str]) -> int:
 
 
 def measure(python: Path, root: Path, arguments: list[str]) -> int:
-    """Refait les longues mesures d'un chapitre : son script, ou ses expériences. arguments : chapitre, noms."""
+    """Refait les longues mesures d'un chapitre, ou les durées du tableau. arguments : lequel, puis des noms."""
     chapter, *names = arguments
+    if chapter == "tableau":
+        return subprocess.call(
+            [str(python), "-m", "grader", "mesures", chapter], cwd=root, env=environment.variables(python)
+        )
     folder = root / "solutions" / chapter
     if not folder.is_dir():
         known = ", ".join(

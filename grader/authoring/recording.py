@@ -19,7 +19,11 @@ from grader.cli import FrenchParser
 
 def main(argv: list[str]) -> int:
     parser = FrenchParser("python cours.py mesures", "Refait et enregistre les expériences d'un chapitre.")
-    parser.add_argument("chapter", metavar="CHAPITRE", help="par exemple ch3_quantification")
+    parser.add_argument(
+        "chapter",
+        metavar="CHAPITRE",
+        help="par exemple ch3_quantification ; « tableau » : les durées du tableau, d'un coup",
+    )
     parser.add_argument(
         "names", nargs="*", metavar="NOM", help="celles-là ; sans nom, celles qui manquent ou dont le texte a changé"
     )
@@ -29,6 +33,10 @@ def main(argv: list[str]) -> int:
         help="toutes, et même à la place d'un résultat d'une plus grande échelle, ou d'une autre machine",
     )
     options = parser.parse_args(argv)
+    if options.chapter == "tableau":
+        from grader.authoring import board
+
+        return board.main()
     chapter = load_chapter(options.chapter)
     known = {cell.id: cell for cell in chapter.cells if cell.kind == "experiment"}
     if unknown := [name for name in options.names if name not in known]:
