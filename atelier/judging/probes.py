@@ -25,6 +25,7 @@ Sondes et entrées (les noms en capitales sont ceux du chapitre, dans l'ordre de
 | `generate` | `config`, `seed`, `input_ids`, `n_new` | jetons produits, jetons lus en trop |
 | `freeze` | `config`, `seed`, `args` | valeur rendue, noms des paramètres qui apprennent |
 | `gpt2_observe` | `config`, `seed`, `input_ids`, `names`, `training`, `unknown` | voir `gpt2_observe` |
+| `gpt2_importance` | `config`, `seed`, `batches`, `training` | voir `gpt2_importance` |
 | `gpt2_rounded` | `config`, `seed`, `input_ids` | voir `gpt2_rounded` |
 
 Là où une sonde bâtit un module ou un modèle, une entrée de plus, `device`, peut dire sur quel appareil.
@@ -45,7 +46,7 @@ import torch
 from atelier.judging.compare import unchanged
 from atelier.judging.data import NotData, name_of, to_data
 from atelier.judging.frames import raised_by_statement, source_line
-from atelier.judging.probes_layers import gpt2_observe, gpt2_rounded
+from atelier.judging.probes_layers import gpt2_importance, gpt2_observe, gpt2_rounded
 from atelier.judging.probes_models import (
     freeze,
     generate,
@@ -279,6 +280,7 @@ PROBES: dict[str, Callable[[Callable[..., Any], dict[str, Any]], Any]] = {
         generate,
         freeze,
         gpt2_observe,
+        gpt2_importance,
         gpt2_rounded,
     )
 }

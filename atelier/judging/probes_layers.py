@@ -47,6 +47,24 @@ def _hooks(model: nn.Module) -> int:
     )
 
 
+def gpt2_importance(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
+    """`fn(model, batches)` : ce que rend cet appel, et ce qu'il laisse dans le modèle.
+
+    training : le mode où le modèle est donné.
+    """
+    model: nn.Module = _model_of(inputs).train(inputs.get("training", False))
+    before = _state(model)
+    value = fn(model, list(inputs["batches"]))
+    found = value.items() if isinstance(value, dict) else ()
+    modes = [] if all(m.training == inputs.get("training", False) for m in model.modules()) else ["mode"]
+    return {
+        "valeur": value,
+        "gardent leur graphe": [name for name, x in found if getattr(x, "requires_grad", False)],
+        "gardent un gradient": sorted(name for name, p in model.named_parameters() if p.grad is not None),
+        "modifié dans le modèle": _changed(model, before) + modes,
+    }
+
+
 def gpt2_rounded(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
     """`fn(model, round_weight)` rend une copie arrondie : ce que round_weight a reçu, ce qui a changé, et où.
 

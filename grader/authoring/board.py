@@ -119,5 +119,6 @@ OWN: dict[str, Callable[[], nn.Module]] = {
         atelier.load_model("colibri"), 16
     ),
     "eleve-2-blocs": lambda: _of_shape([[576, 768]] * 2),
+    "eleve-4-blocs": lambda: _of_shape([[576, 768]] * 4),
 }
 """Les lignes dont les formes ne disent pas tout, ou qui datent d'avant qu'on les note : comment refaire leur modèle."""

@@ -48,7 +48,7 @@ def draw_influence(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=1,
-    minutes=10,
+    minutes=8,
     stars=1,
     hints=[
         "Un bloc qui ne ferait qu'allonger ses vecteurs aurait-il changé quelque chose à leur direction ?",

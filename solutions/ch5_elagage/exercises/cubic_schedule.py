@@ -23,9 +23,7 @@ def draw_cubic(d: Draw, group: str) -> Inputs:
     return d.turn(
         [
             {"step": step, "start": end, "end": start, **parts},
-            {"step": step, "start": start, "end": end, "final_sparsity": d.uniform(1.05, 2)},
             {"step": step, "start": start, "end": start, **parts},
-            {"step": step, "start": start, "end": end, "final_sparsity": 0.8, "initial_sparsity": -d.uniform(0.05, 1)},
         ]
     )
 
@@ -33,13 +31,13 @@ def draw_cubic(d: Draw, group: str) -> Inputs:
 exercise = Exercise(
     points=1,
     minutes=10,
-    stars=1,
+    stars=3,
     hints=[
-        "De start à end, quelle part du chemin a-t-on faite au pas step ? Combien vaut-elle avant, et après ?",
-        "Appelez p cette part, ramenée entre 0 et 1. La courbe part de s_i quand p = 0 et arrive à s_f quand p = 1.",
-        "s_f + (s_i − s_f)·(1 − p)³.",
+        "À mi-chemin, il reste la moitié du temps : quelle part de ce qu'il y avait à retirer reste-t-il à retirer ?",
+        "De start à end, quelle part du temps reste-t-il au pas step ? Combien vaut-elle avant start, et après end ?",
+        "Ce qui est retiré, c'est ce qui le sera à la fin, moins ce qui reste à retirer.",
     ],
-    groups={"courant": 0.6, "bords": 0.25, "refus": 0.15},
+    groups={"courant": 0.65, "bords": 0.25, "refus": 0.1},
     draw=draw_cubic,
     examples=[
         {"step": 50, "start": 0, "end": 100, "final_sparsity": 0.8},
@@ -84,9 +82,6 @@ initial_ignored   (initial_sparsity - final_sparsity) → (-final_sparsity)
 
 no_order_check   if start >= end: → if False:
     Un élagage qui finit avant de commencer : votre fonction répond quand même, au lieu de refuser.
-
-no_sparsity_check   if not (0 <= final_sparsity <= 1 and 0 <= initial_sparsity <= 1): → if False:
-    On ne retire pas 120 % des poids : votre fonction répond quand même, au lieu de refuser.
 """
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from atelier.judging.exercise import Draw, Exercise, Inputs
 
-from ._common import check, distinct, out_of_range, share_off_half
+from ._common import distinct, share_off_half
 
 _LAYERS = ("2.mlp.c_fc", "0.attn.c_attn", "3.mlp.c_proj", "1.attn.c_proj")
 
@@ -22,9 +22,7 @@ def draw_global(d: Draw, group: str) -> Inputs:
     total = sum(t.numel() for t in tensors)
     names = list(_LAYERS[: len(shapes)])
     amount = share_off_half(d, total)
-    if group == "refus":
-        amount = out_of_range(d)
-    elif group == "formes et types":
+    if group == "formes et types":
         tensors, amount = d.turn(
             [
                 ([d.strided(t) for t in tensors], amount),
@@ -38,7 +36,7 @@ def draw_global(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=2,
-    minutes=20,
+    minutes=15,
     stars=2,
     hints=[
         "Un seul classement pour tous les tenseurs : comment comparer des poids rangés dans des tenseurs différents ?",
@@ -46,7 +44,7 @@ exercise = Exercise(
         "Le masque obtenu se recoupe ensuite aux tailles de départ, dans le même ordre, et chaque morceau reprend sa "
         "forme.",
     ],
-    groups={"courant": 0.7, "formes et types": 0.2, "refus": 0.1},
+    groups={"courant": 0.75, "formes et types": 0.25},
     draw=draw_global,
     examples=[
         {
@@ -84,9 +82,6 @@ amount_kept   round(amount * scores.numel()) → round((1 - amount) * scores.num
 
 returns_weights   piece.reshape(w.shape) → w * piece.reshape(w.shape)
     Vous rendez les poids élagués : l'énoncé demande où sont les poids gardés.
-
-no_check   if not 0 <= amount <= 1: → if False:
-    Une part de −20 % ou de 120 % ne veut rien dire : votre fonction répond quand même, au lieu de la refuser.
 """
 
 
@@ -97,28 +92,26 @@ def _ranked_together(weights: dict[str, Tensor], removed: int, score: Callable[[
     return {n: p.reshape(w.shape) for (n, w), p in zip(weights.items(), pieces, strict=True)}
 
 
-def _checked_total(weights: dict[str, Tensor], amount: float) -> int:
-    if not 0 <= amount <= 1:
-        raise ValueError
+def _total_removed(weights: dict[str, Tensor], amount: float) -> int:
     return round(amount * sum(w.numel() for w in weights.values()))
 
 
 def _sorted_names(weights: dict[str, Tensor], amount: float) -> dict[str, Tensor]:
-    masks = _ranked_together(weights, _checked_total(weights, amount), torch.abs)
+    masks = _ranked_together(weights, _total_removed(weights, amount), torch.abs)
     return dict(zip(weights, (masks[n] for n in sorted(weights)), strict=True))
 
 
 def _normalised(weights: dict[str, Tensor], amount: float) -> dict[str, Tensor]:
-    return _ranked_together(weights, _checked_total(weights, amount), lambda w: w.abs() / w.abs().mean())
+    return _ranked_together(weights, _total_removed(weights, amount), lambda w: w.abs() / w.abs().mean())
 
 
 def _same_share(weights: dict[str, Tensor], amount: float) -> dict[str, Tensor]:
-    _checked_total(weights, amount)
+    _total_removed(weights, amount)
     return {n: _ranked_together({n: w}, round(amount * w.numel()), torch.abs)[n] for n, w in weights.items()}
 
 
 def _whole_tensors(weights: dict[str, Tensor], amount: float) -> dict[str, Tensor]:
-    _checked_total(weights, amount)
+    _total_removed(weights, amount)
     order = sorted(weights, key=lambda n: float(weights[n].abs().mean()))
     gone = set(order[: round(amount * len(order))])
     return {n: torch.full(w.shape, n not in gone) for n, w in weights.items()}
@@ -128,7 +121,6 @@ def _whole_tensors(weights: dict[str, Tensor], amount: float) -> dict[str, Tenso
 
 
 def global_python(weights, amount):
-    check(amount)
     entries = [(abs(v), name, i) for name, w in weights.items() for i, v in enumerate(w.flatten().tolist())]
     gone = {(name, i) for _, name, i in sorted(entries, key=lambda e: e[0])[: round(amount * len(entries))]}
     return {
@@ -138,7 +130,6 @@ def global_python(weights, amount):
 
 
 def global_threshold(weights, amount):
-    check(amount)
     flat = torch.cat([w.abs().reshape(-1) for w in weights.values()]).sort().values
     k = round(amount * len(flat))
     if k == 0:
@@ -147,7 +138,6 @@ def global_threshold(weights, amount):
 
 
 def global_numpy(weights, amount):
-    check(amount)
     flat = np.concatenate([np.abs(w.double().numpy()).ravel() for w in weights.values()])
     kept = np.ones(len(flat), dtype=bool)
     kept[np.argsort(flat, kind="stable")[: round(amount * len(flat))]] = False
@@ -161,7 +151,6 @@ def global_numpy(weights, amount):
 
 
 def global_kthvalue(weights, amount):
-    check(amount)
     names = sorted(weights)
     flat = torch.hstack([weights[n].abs().flatten() for n in names])
     k = int(round(amount * flat.numel()))

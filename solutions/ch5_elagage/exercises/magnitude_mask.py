@@ -47,7 +47,7 @@ def draw_magnitude(d: Draw, group: str) -> Inputs:
 
 exercise = Exercise(
     points=2,
-    minutes=15,
+    minutes=12,
     stars=2,
     hints=[
         "Combien de poids faut-il retirer, exactement ? Et lesquels, si deux d'entre eux sont égaux ?",

@@ -39,13 +39,13 @@ def draw_nm(d: Draw, group: str) -> Inputs:
 exercise = Exercise(
     points=2,
     minutes=15,
-    stars=2,
+    stars=3,
     hints=[
         "Quelle forme donner à w pour que chaque groupe soit une ligne à lui seul ?",
         "En (…, k/m, m), le dernier axe est un groupe. Il reste à y trouver les n plus grands |w|.",
         "Un tri stable et décroissant place, à égalité, le premier venu devant ; ses n premiers indices sont gardés.",
     ],
-    groups={"courant": 0.5, "égalités": 0.2, "formes et types": 0.15, "refus": 0.15},
+    groups={"courant": 0.5, "égalités": 0.2, "formes et types": 0.2, "refus": 0.1},
     draw=draw_nm,
     examples=[
         {"w": torch.tensor([[0.1, -3.0, 2.0, 0.5, 1.0, 0.2, -0.3, 0.4]])},
