@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from transformers import GPT2LMHeadModel
 
 from atelier.figures.common.files import file_bytes, plain_tensors
@@ -108,11 +107,14 @@ def low_bit_file(model: GPT2LMHeadModel, bits: int) -> tuple[GPT2LMHeadModel, in
     Le fichier : codes serrés bit à bit et pas en FP16 ; le reste en FP16. Le modèle rendu est un GPT-2 ordinaire, les
     arrondis du fichier compris.
     """
-    plain: Any = copy.deepcopy(model)
+    rounding: dict[str, Any] = dict(linear_layers(model))
+    steps = {name: layer.parametrizations.weight[0].step.half() for name, layer in rounding.items()}
+    plain: Any = GPT2LMHeadModel(copy.deepcopy(model.config)).eval().to(home(model))
+    with torch.no_grad():
+        for name, p in plain.named_parameters():
+            path, _, leaf = name.rpartition(".")
+            p.copy_(getattr(model.get_submodule(path), leaf))
     layers: dict[str, Any] = dict(linear_layers(plain))
-    steps = {name: layer.parametrizations.weight[0].step.half() for name, layer in layers.items()}
-    for layer in layers.values():
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
     linear = {f"transformer.h.{name}.weight" for name in steps}
     stored = {k: p.detach().to("cpu", torch.float16) for k, p in plain.named_parameters() if k not in linear}
     with torch.no_grad():
