@@ -652,7 +652,7 @@ def perplexity(
 # perdu ? Tout ce que le chapitre évalue l'est sur un même extrait, que Colibri n'a jamais lu.
 
 # %%
-extract_tokens = atelier.scale().pick(essai=1024, cpu=2048, gpu=65536)
+extract_tokens = atelier.scale().pick(essai=512, cpu=2048, gpu=65536)
 extract_ids = ch1.extract_ids(tokenizer, extract_tokens).to(colibri.device)
 context = colibri.config.n_positions
 rank_windows = atelier.scale().pick(essai=16, cpu=64, gpu=320)
