@@ -137,3 +137,13 @@ def test_the_right_answer_of_a_quiz_is_not_given_away_by_its_length() -> None:
     for choose in (max, min):
         found = sum(choose(q.choices, key=lambda c: len(c.text)).correct for q in quizzes)
         assert found <= 1.25 * chance, f"{found} bonnes réponses sur {len(quizzes)}, {chance:.0f} au hasard"
+
+
+@pytest.mark.skipif(not CATALOGUE.is_file(), reason="le catalogue ../shared/exercises.md n'est pas sur cette machine")
+def test_refusals_are_those_of_the_catalogue(chapter: Chapter) -> None:
+    """Un refus est demandé là où la ligne du catalogue le dit, et là seulement ; il vaut au plus un dixième."""
+    rows = {m[1]: line for line in CATALOGUE.read_text().splitlines() if (m := re.match(r"\| `(?:class )?(\w+)", line))}
+    asked = {id for id in chapter.sources if "ValueError" in chapter.sources[id].partition("### BEGIN")[0]}
+    assert asked == {id for id in chapter.sources if "ValueError" in rows.get(id, "")}
+    for id, exercise in chapter.exercises.items():
+        assert sum(share for group, share in exercise.groups.items() if group.startswith("refus")) <= 0.1, id

@@ -449,13 +449,10 @@ def distillation_loss(
         probabilités. temperature : T > 0, sans unité.
     Rend un tenseur à 0 dimension, en nats, T² compris : la moyenne sur **toutes** les positions (tous les axes sauf le
     dernier). Il se dérive par rapport à student_logits ; aucun gradient ne va à teacher_logits.
-    Lève ValueError si temperature ≤ 0.
 
     Source : Hinton, Vinyals et Dean, « Distilling the Knowledge in a Neural Network », 2015, § 2.
     """
     ### BEGIN SOLUTION
-    if temperature <= 0:
-        raise ValueError(f"une température est strictement positive, pas {temperature}")
     teacher = torch.log_softmax(teacher_logits.detach() / temperature, dim=-1)
     student = torch.log_softmax(student_logits / temperature, dim=-1)
     divergence = (teacher.exp() * (teacher - student)).sum(dim=-1)
@@ -586,7 +583,6 @@ def combined_loss(
     Rend un tenseur à 0 dimension, en nats : alpha·doux + (1 − alpha)·dur, deux moyennes sur les mêmes positions,
     celles dont la cible labels[:, t + 1] n'est pas −100 ; doux est la perte de distillation (T² compris), dur
     l'entropie croisée, sans température. Aucun gradient ne va à teacher_logits.
-    Lève ValueError si temperature ≤ 0.
 
     Source : Hinton, Vinyals et Dean, 2015, § 2 ; Sanh et al., « DistilBERT », 2019, § 2.
     """

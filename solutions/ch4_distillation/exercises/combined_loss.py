@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from atelier.judging.exercise import Draw, Exercise, Inputs, Tolerance
 
-from ._common import refuse
 from .distillation_loss import distillation_composed, distillation_library
 
 
@@ -53,8 +52,6 @@ def draw_combined(d: Draw, group: str) -> Inputs:
             return inputs | {"temperature": 1.5, "alpha": 0.25}
         inputs["labels"][:, 0] = -100  # une première étiquette n'est jamais une cible : elle ne change rien
         return inputs | {"temperature": 2.0, "alpha": 0.4}
-    if group == "refus":
-        return inputs | {"temperature": d.turn([0.0, -2.0, -0.5, 0]), "alpha": 0.5}
     if d.index % 2:
         wide = {k: v.double() for k, v in inputs.items() if k != "labels"}
         return wide | {"labels": inputs["labels"], "temperature": 1.7, "alpha": 0.6}
@@ -74,7 +71,7 @@ exercise = Exercise(
         "moyenne.",
         "α·distillation_loss(…) + (1 − α)·entropie croisée, chacun étant une moyenne sur les cibles gardées.",
     ],
-    groups={"courant": 0.5, "bords": 0.25, "formes et types": 0.1, "refus": 0.15},
+    groups={"courant": 0.65, "bords": 0.25, "formes et types": 0.1},
     draw=draw_combined,
     probe="loss_grads",
     visible=4,
@@ -168,13 +165,6 @@ divides_by_all   return alpha * soft + (1 - alpha) * hard
     → return (alpha * soft + (1 - alpha) * hard) * kept.sum() / kept.numel()
     Vous divisez par toutes les positions, celles à ignorer comprises.
 
-no_check
-    - soft = distillation_loss(student[kept], teacher[kept], temperature)
-    + taught = teacher[kept].detach() / temperature
-    + gap = torch.log_softmax(taught, -1) - torch.log_softmax(student[kept] / temperature, -1)
-    + soft = temperature**2 * (torch.softmax(taught, -1) * gap).sum(-1).mean()
-    Une température nulle ou négative n'a pas de sens : l'énoncé demande de la refuser.
-
 per_sentence   = _per_sentence
     Une phrase qui garde peu de cibles pèse autant qu'une autre : la moyenne se fait sur les jetons.
 """
@@ -184,8 +174,6 @@ def _per_sentence(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, temperature: float = 2.0, alpha: float = 0.5
 ) -> Tensor:
     """La moyenne de chaque phrase, puis la moyenne des phrases qui ont une cible."""
-    if temperature <= 0:
-        raise ValueError
     losses = []
     for s, t, y in zip(student_logits[:, :-1], teacher_logits.detach()[:, :-1], labels[:, 1:], strict=True):
         kept = y != -100
@@ -202,7 +190,6 @@ def _per_sentence(
 
 def combined_masked(student_logits, teacher_logits, labels, temperature=2.0, alpha=0.5):
     """Rien n'est retiré : un masque pondère les deux sommes."""
-    refuse(temperature)
     s, t, y = student_logits[:, :-1], teacher_logits[:, :-1].detach(), labels[:, 1:]
     mask = (y != -100).to(s.dtype)
     log_p, log_q = F.log_softmax(t / temperature, -1), F.log_softmax(s / temperature, -1)
@@ -212,7 +199,6 @@ def combined_masked(student_logits, teacher_logits, labels, temperature=2.0, alp
 
 
 def combined_flat(student_logits, teacher_logits, labels, temperature=2.0, alpha=0.5):
-    refuse(temperature)
     size = student_logits.shape[-1]
     s = student_logits[..., :-1, :].reshape(-1, size)
     t = teacher_logits[..., :-1, :].reshape(-1, size)
@@ -225,7 +211,6 @@ def combined_flat(student_logits, teacher_logits, labels, temperature=2.0, alpha
 
 def combined_shifted_labels(student_logits, teacher_logits, labels, temperature=2.0, alpha=0.5):
     """Ce sont les étiquettes qu'on avance, complétées de −100 : les logits gardent leur longueur."""
-    refuse(temperature)
     ahead = torch.full_like(labels, -100)
     ahead[:, :-1] = labels[:, 1:]
     real = ahead.ne(-100)
@@ -235,7 +220,6 @@ def combined_shifted_labels(student_logits, teacher_logits, labels, temperature=
 
 
 def combined_loops(student_logits, teacher_logits, labels, temperature=2.0, alpha=0.5):
-    refuse(temperature)
     losses = []
     for b in range(labels.shape[0]):
         for i in range(1, labels.shape[1]):

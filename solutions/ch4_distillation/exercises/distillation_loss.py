@@ -8,16 +8,12 @@ from torch import nn
 
 from atelier.judging.exercise import Draw, Exercise, Inputs, Tolerance
 
-from ._common import refuse
 from .kl_divergence import kl_xlogy
 from .softmax_temperature import softmax_by_hand
 
 
 def draw_distillation(d: Draw, group: str) -> Inputs:
     shape = d.turn([(2, 3, 5), (4, 6), (3, 2, 4), (2, 5, 7)])
-    if group == "refus":
-        bad = d.turn([0.0, -2.0, -0.5, 0])
-        return {"student_logits": d.normal(2, 3, 4), "teacher_logits": d.normal(2, 3, 4), "temperature": bad}
     logits = {"student_logits": 1.5 * d.normal(*shape), "teacher_logits": 2 * d.normal(*shape)}
     if group == "courant":
         temperature = d.turn([{}, {"temperature": d.uniform(2.5, 5.0)}, {"temperature": d.uniform(0.5, 0.8)}, {}])
@@ -52,7 +48,7 @@ exercise = Exercise(
         "Une somme sur le dernier axe donne une divergence par position ; il reste à faire la moyenne de toutes.",
         "T²·moyenne(KL(softmax(enseignant / T) ‖ softmax(élève / T))), l'enseignant étant détaché du graphe.",
     ],
-    groups={"courant": 0.5, "bords": 0.2, "formes et types": 0.15, "refus": 0.15},
+    groups={"courant": 0.65, "bords": 0.2, "formes et types": 0.15},
     draw=draw_distillation,
     probe="loss_grads",
     visible=3,
@@ -133,12 +129,6 @@ logit_matching   (teacher.exp() * (teacher - student)).sum(dim=-1)
 hard_teacher   (teacher.exp() * (teacher - student)).sum(dim=-1)
     → -student.gather(-1, teacher.argmax(dim=-1, keepdim=True))[..., 0]
     Vous ne gardez de l'enseignant que son mot préféré : tout le reste de ce qu'il sait est perdu.
-
-no_check   if temperature <= 0: → if False:
-    L'énoncé annonce des températures interdites : votre fonction répond quand même, au lieu de les refuser.
-
-negative_accepted   if temperature <= 0: → if temperature == 0:
-    Une température négative n'a pas de sens : l'énoncé demande de la refuser aussi.
 """
 
 
@@ -146,7 +136,6 @@ negative_accepted   if temperature <= 0: → if temperature == 0:
 
 
 def distillation_library(student_logits, teacher_logits, temperature=2.0):
-    refuse(temperature)
     size = student_logits.shape[-1]
     student = F.log_softmax(student_logits / temperature, -1).reshape(-1, size)
     teacher = F.softmax(teacher_logits.detach() / temperature, -1).reshape(-1, size)
@@ -155,7 +144,6 @@ def distillation_library(student_logits, teacher_logits, temperature=2.0):
 
 def distillation_composed(student_logits, teacher_logits, temperature=2.0):
     """Les deux exercices précédents, mis bout à bout."""
-    refuse(temperature)
     with torch.no_grad():
         p = softmax_by_hand(teacher_logits, temperature)
     return temperature**2 * kl_xlogy(p, softmax_by_hand(student_logits, temperature)).mean()
@@ -163,7 +151,6 @@ def distillation_composed(student_logits, teacher_logits, temperature=2.0):
 
 def distillation_cross_entropy(student_logits, teacher_logits, temperature=2.0):
     """Entropie croisée contre une loi, moins l'entropie de cette loi."""
-    refuse(temperature)
     size = student_logits.size(-1)
     target = (teacher_logits.detach() / temperature).softmax(-1).flatten(0, -2)
     cross = F.cross_entropy((student_logits / temperature).flatten(0, -2), target)
@@ -173,7 +160,6 @@ def distillation_cross_entropy(student_logits, teacher_logits, temperature=2.0):
 
 
 def distillation_loops(student_logits, teacher_logits, temperature=2.0):
-    refuse(temperature)
     size = student_logits.shape[-1]
     total, count = 0.0, 0
     for s, t in zip(student_logits.reshape(-1, size), teacher_logits.reshape(-1, size), strict=True):
@@ -184,7 +170,6 @@ def distillation_loops(student_logits, teacher_logits, temperature=2.0):
 
 
 def distillation_log_target(student_logits, teacher_logits, temperature=2.0):
-    refuse(temperature)
     loss = nn.KLDivLoss(reduction="sum", log_target=True)
     value = loss(
         torch.log_softmax(student_logits / temperature, dim=-1),

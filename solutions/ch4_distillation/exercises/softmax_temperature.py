@@ -49,7 +49,7 @@ exercise = Exercise(
         "La température agit sur les logits, avant l'exponentielle, et la somme reste 1 sur le dernier axe.",
         "softmax(z / T), en laissant la bibliothèque retrancher le plus grand logit.",
     ],
-    groups={"courant": 0.5, "bords": 0.2, "formes et types": 0.15, "refus": 0.15},
+    groups={"courant": 0.55, "bords": 0.2, "formes et types": 0.15, "refus": 0.1},
     draw=draw_softmax,
     examples=[{"logits": torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, 4.0]]), "temperature": 2.0}],
     tolerance=Tolerance(rtol=1e-4, atol=1e-6, why="exponentielles en float32, logits jusqu'à 1 000"),

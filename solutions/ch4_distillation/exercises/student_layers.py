@@ -50,7 +50,7 @@ exercise = Exercise(
         "Il reste à arrondir : à mi-chemin, round de Python va au pair. Et s'il n'y a qu'une couche, par quoi "
         "diviseriez-vous ?",
     ],
-    groups={"courant": 0.5, "bords": 0.2, "mi-chemin": 0.15, "refus": 0.15},
+    groups={"courant": 0.55, "bords": 0.2, "mi-chemin": 0.15, "refus": 0.1},
     draw=draw_layers,
     visible=3,
     examples=[{"n_teacher": 12, "n_student": 6}, {"n_teacher": 5, "n_student": 2}],
