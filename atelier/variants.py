@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import statistics
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +75,10 @@ def window(model: torch.nn.Module) -> Callable[[], object]:
 
 def timing(seconds: Sequence[float]) -> dict[str, Any]:
     """Ce qu'une ligne dit d'une durée : la médiane, et les quartiles, en millisecondes."""
-    low, middle, high = (round(1000 * v, 2) for v in statistics.quantiles(seconds, n=4, method="inclusive"))
+    marks = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
+    low, middle, high = (
+        round(1000 * v, 2) for v in torch.tensor(seconds, dtype=torch.float64).quantile(marks).tolist()
+    )
     return {"ms": middle, "quartiles": [low, high]}
 
 

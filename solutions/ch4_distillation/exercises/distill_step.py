@@ -184,17 +184,15 @@ def step_in_two_backwards(student, teacher, input_ids, optimizer, temperature=1.
     return (soft + hard).item()
 
 
-class Step:
-    """Un objet appelable, une position à la fois pour le terme doux."""
-
-    def __call__(self, student, teacher, input_ids, optimizer, temperature=1.0, alpha=1.0):
-        teacher.requires_grad_(False).eval()
-        student.train()
-        optimizer.zero_grad()
-        loss = combined_flat(student(input_ids).logits, teacher(input_ids).logits, input_ids, temperature, alpha)
-        loss.backward()
-        optimizer.step()
-        return loss.detach().cpu().numpy().item()
+def step_frozen_teacher(student, teacher, input_ids, optimizer, temperature=1.0, alpha=1.0):
+    """L'enseignant gelé, les positions mises à plat par combined_flat, la perte rendue par NumPy."""
+    teacher.requires_grad_(False).eval()
+    student.train()
+    optimizer.zero_grad()
+    loss = combined_flat(student(input_ids).logits, teacher(input_ids).logits, input_ids, temperature, alpha)
+    loss.backward()
+    optimizer.step()
+    return loss.detach().cpu().numpy().item()
 
 
-styles = [step_by_library, step_detached, step_in_two_backwards, Step()]
+styles = [step_by_library, step_detached, step_in_two_backwards, step_frozen_teacher]
