@@ -43,8 +43,8 @@ def main() -> int:
     for row in rows:
         if row["name"] in whose:
             row |= variants.timing(found[whose[row["name"]]])
-            told = number(row["ms"], decimals=2)
-            print(f"{row['name']} : {told} ms [{row['quartiles'][0]} ; {row['quartiles'][1]}] ({whose[row['name']]})")
+            middle, low, high = (number(v, decimals=2) for v in (row["ms"], *row["quartiles"]))
+            print(f"{row['name']} : {middle} ms [{low} ; {high}] ({whose[row['name']]})")
     variants.write_authors_rows(rows)
     return 0
 
