@@ -1057,7 +1057,7 @@ ch4.pairs_table(pairs_after.authors() or pairs_after(), by_choice, (labels_autho
 # Un élève de quatre blocs est presque Colibri : il a moins à apprendre, et plus à perdre. Essayons plusieurs taux.
 
 # %%
-deeper = {"3 blocs": student_layers(5, 3), "4 blocs": [0, 1, 2, 4]}
+deeper = {"3 blocs": [0, 2, 4], "4 blocs": [0, 1, 2, 4]}
 
 
 # %% experiment="size_rates"

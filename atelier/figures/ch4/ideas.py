@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
+from atelier import passed
 from atelier.display import note, show, table
 from atelier.evidence import paired, perplexity_of
 from atelier.figures.common.controls import Slider, explore
@@ -98,6 +99,12 @@ def _entropy(p: Tensor) -> float:
     return -torch.xlogy(p, p).sum(-1).item()
 
 
+def _instead(ready_made: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Ce que torch calcule, le temps que la fonction du lecteur passe son check ; et le dit."""
+    note("Calculé par torch. Votre fonction prendra sa place quand son check passera ; relancez alors cette cellule.")
+    return ready_made
+
+
 def temperature(
     model: GPT2LMHeadModel,
     tokenizer: Any,
@@ -106,6 +113,7 @@ def temperature(
     start: float = 1.0,
 ) -> None:
     """La même étiquette douce à plusieurs températures, et son entropie ; T se règle au curseur."""
+    softmax = softmax if passed(softmax) else _instead(lambda z, t: torch.softmax(z / t, -1))
     logits = _next_logits(model, tokenizer, text)[1][-1]
     best = logits.topk(SHOWN).indices
     words = [_word(tokenizer, i) for i in best.tolist()]
@@ -165,6 +173,7 @@ def _bumps(ax: Any, q: Tensor, title: str) -> None:
 
 def fit_by_hand(kl: Callable[[Tensor, Tensor], Tensor], centre: float = 0.0, width: float = 1.0) -> None:
     """Un enseignant à deux bosses, un élève à une seule : placez-le, les deux divergences se lisent."""
+    kl = kl if passed(kl) else _instead(lambda p, q: torch.nn.functional.kl_div(q.log(), p, reduction="sum"))
 
     def draw(centre: float, width: float) -> tuple[Any, str]:
         q = _bell(centre, width)
