@@ -34,9 +34,14 @@ def gpt2_observe(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, An
         except (KeyError, AttributeError):
             result["nom inconnu"] = "KeyError ou AttributeError"
     result["crochets laissés dans le modèle"] = _hooks(model)
-    modes = [] if all(m.training == inputs.get("training", False) for m in model.modules()) else ["mode"]
-    result["modifié dans le modèle"] = _changed(model, before) + modes
+    result["modifié dans le modèle"] = _disturbed(model, before, inputs.get("training", False))
     return result
+
+
+def _disturbed(model: nn.Module, before: dict[str, torch.Tensor], training: bool) -> list[str]:
+    """Les poids qui ne sont plus ceux d'avant, et « mode » si un module n'est plus dans celui où on l'a donné."""
+    modes = [] if all(m.training == training for m in model.modules()) else ["mode"]
+    return _changed(model, before) + modes
 
 
 def _hooks(model: nn.Module) -> int:
@@ -56,12 +61,11 @@ def gpt2_importance(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str,
     before = _state(model)
     value = fn(model, list(inputs["batches"]))
     found = value.items() if isinstance(value, dict) else ()
-    modes = [] if all(m.training == inputs.get("training", False) for m in model.modules()) else ["mode"]
     return {
         "valeur": value,
         "gardent leur graphe": [name for name, x in found if getattr(x, "requires_grad", False)],
         "gardent un gradient": sorted(name for name, p in model.named_parameters() if p.grad is not None),
-        "modifié dans le modèle": _changed(model, before) + modes,
+        "modifié dans le modèle": _disturbed(model, before, inputs.get("training", False)),
     }
 
 

@@ -51,11 +51,10 @@ def run(python: Path, root: Path, arguments: list[str]) -> int:
 def measure(python: Path, root: Path, arguments: list[str]) -> int:
     """Refait les longues mesures d'un chapitre, ou les durées du tableau. arguments : lequel, puis des noms."""
     chapter, *names = arguments
-    if chapter == "tableau":
-        return subprocess.call(
-            [str(python), "-m", "grader", "mesures", chapter], cwd=root, env=environment.variables(python)
-        )
+    recorded = [str(python), "-m", "grader", "mesures", chapter, *names]
     folder = root / "solutions" / chapter
+    if chapter == "tableau":
+        return subprocess.call(recorded, cwd=root, env=environment.variables(python))
     if not folder.is_dir():
         known = ", ".join(
             sorted(path.name for path in (root / "solutions").iterdir() if (path / "chapter.py").is_file())
@@ -65,7 +64,7 @@ def measure(python: Path, root: Path, arguments: list[str]) -> int:
     if script.is_file():
         command = [str(python), str(script), *names]
     elif "# %% experiment=" in (folder / "chapter.py").read_text(encoding="utf-8"):
-        command = [str(python), "-m", "grader", "mesures", chapter, *names]
+        command = recorded
     else:
         print(f"Le chapitre {chapter} n'a pas de longues mesures\u00a0: tout y est calculé dans le carnet.")
         return 0

@@ -7,7 +7,6 @@ chacun, et l'on recommence : ce qui ralentit la machine un moment les ralentit t
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable
 from typing import Any
 from unittest import mock
@@ -17,7 +16,7 @@ from torch import nn
 
 import atelier
 from atelier import variants
-from atelier.hardware import synchronize
+from atelier.figures.common.clock import interleaved_seconds
 from atelier.text import number
 from grader import variables
 from grader.authoring.chapters import load_chapter
@@ -28,18 +27,18 @@ DENSE = "celui de Colibri entier"
 
 
 def main() -> int:
-    rows = variants.authors_rows()
+    rows, whole = variants.authors_rows(), variants.shape_of(atelier.load_model("colibri"))
     computed: dict[str, nn.Module] = {}
     whose: dict[str, str] = {}
     for row in rows:
-        key = _computation(row)
+        key = _computation(row, whole)
         try:
             if key not in computed:
                 computed[key] = _model(row, key)
             whose[row["name"]] = key
         except LookupError as error:
             print(f"{row['name']} : durée laissée telle quelle ({error}).")
-    found = _interleaved({key: variants.window(model) for key, model in computed.items()})
+    found = interleaved_seconds({key: variants.window(model) for key, model in computed.items()}, ROUNDS, warmup=3)
     for row in rows:
         if row["name"] in whose:
             row |= variants.timing(found[whose[row["name"]]])
@@ -49,21 +48,8 @@ def main() -> int:
     return 0
 
 
-def _interleaved(runs: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {key: [] for key in runs}
-    for i in range(ROUNDS + 3):
-        for key, run in runs.items():
-            synchronize()
-            start = time.perf_counter()
-            run()
-            synchronize()
-            if i >= 3:
-                found[key].append(time.perf_counter() - start)
-    return found
-
-
-def _computation(row: variants.Row) -> str:
-    whole = variants.shape_of(atelier.load_model("colibri"))
+def _computation(row: variants.Row, whole: list[list[int]] | None) -> str:
+    """Ce que cette ligne calcule. whole : les formes de Colibri entier."""
     if (shape := row.get("shape")) is not None:
         return DENSE if shape == whole else f"blocs {shape}"
     return row["name"] if row["name"] in OWN or "shape" in row else DENSE

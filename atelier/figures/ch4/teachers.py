@@ -27,7 +27,7 @@ def together_table(found: Mapping[str, Any], authors: Mapping[str, Any] | None) 
         for name in ("moyenne des lois", "moyenne des logits"):
             n = result[name]
             ratio = number(n["perplexité"] / best, decimals=3, before="×")
-            rows.append([f"{len(alone)} ensemble, {name}", number(n["perplexité"], 3), _shares([n["ECE"]]), ratio])
+            rows.append([f"les {len(alone)} ensemble, {name}", number(n["perplexité"], 3), _shares([n["ECE"]]), ratio])
         table(
             rows,
             header=["élèves d'étiquettes dures", "perplexité", "ECE", "face au meilleur, seul"],

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import GPT2LMHeadModel
 
-from atelier.figures.common.files import file_bytes, plain_tensors
+from atelier.figures.common.files import file_bytes, pack_codes, plain_tensors, unpack_codes
 from atelier.figures.common.layers import linear_layers
 from atelier.hardware import beside, device, home
 from atelier.models import load_tokenizer
@@ -123,7 +122,7 @@ def low_bit_file(model: GPT2LMHeadModel, bits: int) -> tuple[GPT2LMHeadModel, in
                 p.copy_(stored[name])
         for name, layer in layers.items():
             codes = torch.round(layer.weight / steps[name].float())
-            stored[f"{name}.q"], stored[f"{name}.s"] = pack_codes(codes.cpu(), bits), steps[name].cpu()
+            stored[f"{name}.q"], stored[f"{name}.s"] = pack_codes(codes, bits), steps[name].cpu()
             layer.weight.copy_(
                 unpack_codes(stored[f"{name}.q"], bits, codes.shape).to(codes.device) * steps[name].float()
             )
@@ -138,20 +137,6 @@ def half_file(model: GPT2LMHeadModel) -> tuple[GPT2LMHeadModel, int]:
         for name, p in again.named_parameters():
             p.copy_(stored[name])
     return again, file_bytes(stored)
-
-
-def pack_codes(codes: Tensor, bits: int) -> Tensor:
-    """Codes signés serrés bit à bit, dans un tenseur d'octets."""
-    raw = codes.flatten().to(torch.int64).numpy() & (2**bits - 1)
-    each = (raw[:, None] >> np.arange(bits)) & 1
-    return torch.from_numpy(np.packbits(each.astype(np.uint8)))
-
-
-def unpack_codes(packed: Tensor, bits: int, shape: torch.Size) -> Tensor:
-    """L'inverse de `pack_codes`."""
-    each = np.unpackbits(packed.numpy())[: bits * shape.numel()].reshape(-1, bits).astype(np.int64)
-    raw = (each << np.arange(bits)).sum(1)
-    return torch.from_numpy(np.where(raw >= 2 ** (bits - 1), raw - 2**bits, raw)).reshape(shape)
 
 
 @torch.no_grad()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import tempfile
-import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,9 +15,10 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from atelier.figures.common.files import file_bytes
+from atelier.figures.common.clock import interleaved_seconds
+from atelier.figures.common.files import file_bytes, pack_codes
 from atelier.figures.common.layers import linear_layers, weight_of
-from atelier.hardware import beside, card_capability, device, home, synchronize
+from atelier.hardware import beside, card_capability, device, home
 from atelier.models import GPT2_SIZES
 
 if TYPE_CHECKING:
@@ -149,12 +149,6 @@ def coded_bytes(model: GPT2LMHeadModel, bits: int) -> int:
     return file_bytes(stored)
 
 
-def pack_codes(codes: Tensor, bits: int) -> Tensor:
-    """Des entiers de `bits` bits, signés, écrits à la suite sans perdre un bit → uint8."""
-    shifted = (codes.cpu().to(torch.int16) + 2 ** (bits - 1)).to(torch.uint8).numpy()
-    return torch.from_numpy(np.packbits(np.unpackbits(shifted[:, None], axis=1)[:, 8 - bits :]))
-
-
 # --- Écrire et relire par transformers --------------------------------------------------------------------------------
 
 
@@ -186,26 +180,6 @@ def written_and_read(small: GPT2LMHeadModel, ids: Tensor) -> dict[str, str]:
 
 
 # --- Le temps ---------------------------------------------------------------------------------------------------------
-
-
-def interleaved_seconds(runs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Durées de chaque appel, en secondes : tous une fois, puis on recommence, `rounds` fois, après un échauffement.
-
-    Ce qui ralentit la machine un moment les ralentit ainsi tous. À l'échelle d'essai, trois tours au plus.
-    """
-    from atelier.hardware import scale
-
-    rounds = min(rounds, 3) if scale().name == "essai" else rounds
-    found: dict[str, list[float]] = {name: [] for name in runs}
-    for i in range(rounds + 1):
-        for name, run in runs.items():
-            synchronize()
-            start = time.perf_counter()
-            run()
-            synchronize()
-            if i:
-                found[name].append(time.perf_counter() - start)
-    return found
 
 
 @torch.inference_mode()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
@@ -31,3 +32,15 @@ def announce(row: dict[str, Any]) -> None:
         f"Au tableau : « {row['name']} », perplexité {number(row['perplexity'])}, "
         f"{number(row['bytes'], unit='octets')}, {number(row['ms'], 3, unit='ms')} par fenêtre."
     )
+
+
+def pack_codes(codes: Tensor, bits: int) -> Tensor:
+    """Des entiers signés de `bits` bits (huit au plus), écrits à la suite sans perdre un bit → uint8."""
+    shifted = (codes.flatten().cpu().to(torch.int16) + 2 ** (bits - 1)).to(torch.uint8).numpy()
+    return torch.from_numpy(np.packbits(np.unpackbits(shifted[:, None], axis=1)[:, 8 - bits :]))
+
+
+def unpack_codes(packed: Tensor, bits: int, shape: torch.Size) -> Tensor:
+    """L'inverse de `pack_codes` → int64, de cette forme."""
+    each = np.unpackbits(packed.numpy(), count=bits * shape.numel()).reshape(-1, bits)
+    return torch.from_numpy(each @ (1 << np.arange(bits)[::-1]) - 2 ** (bits - 1)).reshape(shape)
