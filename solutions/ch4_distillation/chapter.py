@@ -533,7 +533,7 @@ ch4.adam_note(adam_found)
 #
 # PyTorch a sa fonction, `F.kl_div`, et ses pièges. Elle veut d'abord l'**élève**, en log-probabilités ; l'enseignant
 # ensuite. `reduction="mean"` divise aussi par $V$ ; `"batchmean"` divise par la taille du premier axe seulement.
-# Laquelle retrouve votre perte, sur deux suites de trois positions ?
+# Laquelle retrouve votre perte, sur deux suites de trois positions ? (Pour la première, PyTorch prévient, en anglais.)
 
 
 # %% experiment="torchs_own"
@@ -768,9 +768,11 @@ def label_rates(rates=(4e-3,), temperatures=(1.0, 2.0, 4.0), seed=100):
 ch4.rates_table(label_rates(rates=(2e-3,), temperatures=()), label_rates.authors())
 
 # %% [markdown]
-# Les douces veulent un taux deux fois plus grand que les dures, à toute température.
+# Sur cette grille, et pour cette graine, les douces veulent un taux deux fois plus grand que les dures, à toute
+# température.
 # <!-- claim: soft_labels_want_a_larger_rate -->
-# Un seul taux pour tous en aurait désavantagé un.
+# Un seul taux pour tous en aurait désavantagé un. (Les mélanges, à α = 0,5, prendront le taux des douces : nous ne
+# l'avons pas réglé pour eux.)
 
 # %%
 every_label = [(1.0, 0.0), *itertools.product((1.0, 2.0, 4.0), (0.5, 1.0))]
@@ -935,7 +937,8 @@ def step_times(repeats=9):
 
 
 # %%
-teaching_cost = ch4.step_cost(step_times(), student=1_725_696, teacher=colibri.num_parameters())
+pair_size = ch4.fresh_student(colibri, 2, seed=0).num_parameters()  # ce que compte un élève de deux blocs
+teaching_cost = ch4.step_cost(step_times(), student=pair_size, teacher=colibri.num_parameters())
 
 # %% [markdown]
 # Le compte oublie la perte elle-même, que l'on calcule sur 4 096 mots. Donnons aux étiquettes dures deux fois plus de
@@ -1078,8 +1081,8 @@ ch4.rates_table(size_rates.authors() or size_rates(), None)
 size_rate = {"3 blocs": 5e-4, "4 blocs": 5e-4}
 
 # %% [markdown]
-# Plus l'élève est grand, plus il lui faut un petit taux. À celui de l'élève de deux blocs, la leçon n'apprend à peu
-# près rien à celui de quatre.
+# Les deux grands élèves veulent ici un taux au moins deux fois plus petit que celui de deux blocs. À son taux à lui, la
+# leçon n'apprend à peu près rien à celui de quatre.
 # <!-- claim: larger_students_want_smaller_rates -->
 # Sans cette ligne du tableau, on aurait conclu que distiller un grand élève ne sert à rien.
 
@@ -1100,8 +1103,8 @@ def sizes_compared(names=("4 blocs",), seeds=(0,)):
 # %%
 sizes_here, sizes_author = sizes_compared(), sizes_compared.authors()
 two_blocks = (labels_author or labels_here)["notes"][1.0, 1.0]
-ch4.sizes_table(sizes_here, sizes_author, two_blocks, 1_725_696)
-ch4.plot_sizes(sizes_author or sizes_here, two_blocks, 1_725_696)
+ch4.sizes_table(sizes_here, sizes_author, two_blocks, pair_size)
+ch4.plot_sizes(sizes_author or sizes_here, two_blocks, pair_size)
 
 # %% [markdown]
 # Quatre blocs sur cinq, choisis par leur effet et réglés pour eux : la leçon rend une part de ce que le bloc retiré

@@ -460,7 +460,7 @@ few_windows = atelier.scale().pick(essai=2, cpu=8, gpu=16)
 # %% experiment="weight_and_input"
 @atelier.experiment(needs=[magnitude_mask, wanda_mask])
 def weight_and_input(name="transformer.h.1.attn.c_attn", amount=0.5, points=3000):
-    """Quatre mille poids d'une couche : leur taille, la norme de ce qu'ils multiplient, et qui les garde."""
+    """Trois mille poids d'une couche : leur taille, la norme de ce qu'ils multiplient, et qui les garde."""
     w, x = layer_weights[name], inputs_of(colibri, some_text(16), [name])[name]
     chosen = torch.randperm(w.numel(), generator=torch.Generator().manual_seed(0))[:points].to(w.device)
     columns = {
