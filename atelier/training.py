@@ -83,9 +83,9 @@ def train(
 ) -> Log:
     """Entraîne sur place les paramètres de `model` qui ont `requires_grad`, et rend le journal.
 
-    batches : au moins `steps` lots ; loss(model, lot) → scalaire. AdamW (β = 0,9 et 0,95), montée linéaire du pas sur
-    `warmup` pas puis descente en cosinus jusqu'à 10 % de `lr`, norme du gradient bornée à 1. after_step(i) est appelé
-    après chaque mise à jour (réappliquer un masque, mesurer). Le modèle est rendu en mode évaluation.
+    batches : au moins `steps` lots ; loss(model, lot) → scalaire. AdamW fusionné (β = 0,9 et 0,95), montée linéaire du
+    taux sur `warmup` pas puis descente en cosinus jusqu'à 10 % de `lr`, norme du gradient bornée à 1. after_step(i) est
+    appelé après chaque mise à jour (réappliquer un masque, mesurer). Le modèle est rendu en mode évaluation.
     Lève `ValueError` si aucun paramètre n'apprend, ou si `batches` s'arrête avant la fin.
     """
     from tqdm.auto import tqdm
@@ -93,7 +93,7 @@ def train(
     trained = [p for p in model.parameters() if p.requires_grad]
     if not trained:
         raise ValueError("aucun paramètre du modèle n'a requires_grad=True : il n'y a rien à entraîner.")
-    optimizer = torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay)
+    optimizer = torch.optim.AdamW(trained, lr=lr, betas=(0.9, 0.95), weight_decay=weight_decay, fused=True)
     log, durations, source = Log(), [], iter(batches)
     model.train()
     quiet = os.environ.get("TQDM_DISABLE") == "1"

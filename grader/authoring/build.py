@@ -29,7 +29,7 @@ from atelier.text import number, plural
 from grader import UserError
 from grader.authoring.chapters import Cell, Chapter, ChapterError, Problem, chapter_names, load_chapter
 from grader.authoring.claims import check_claims
-from grader.authoring.rules import check_structure, strip_solutions
+from grader.authoring.rules import check_shared_lines, check_structure, strip_solutions
 from grader.cli import FrenchParser
 
 CELL_SECONDS = 600
@@ -85,6 +85,7 @@ def main(argv: list[str]) -> int:
     built = [build_chapter(name, root) for name in names]
     sound = [products for products in built if not products.errors]
     errors = [problem for products in built for problem in products.errors]
+    errors += check_shared_lines([load_chapter(products.name, root) for products in sound], root)
     stale: list[str] = []
     for products in sound:
         if options.check:

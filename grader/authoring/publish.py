@@ -14,8 +14,8 @@ from pathlib import Path
 from hatchling.builders.wheel import WheelBuilder
 
 from grader import UserError
-from grader.authoring.chapters import Chapter, chapter_names, load_chapter
-from grader.authoring.rules import LEAK, distinctive_lines
+from grader.authoring.chapters import chapter_names, load_chapter
+from grader.authoring.rules import LEAK, secret_lines
 
 CARRIED = ("atelier", "assets", "course.toml")
 """Ce que porte la roue (pyproject.toml)."""
@@ -33,7 +33,7 @@ def publish(root: Path, to: Path) -> list[Path]:
     if missing := [name for name in (*BESIDE, *CARRIED) if not (root / name).exists()]:
         raise UserError(f"Il manque à la racine du cours\u00a0: {', '.join(missing)}.")
     check_target(root, to)
-    chapters = [load_chapter(name, root) for name in chapter_names(root)]
+    secrets = secret_lines(load_chapter(name, root) for name in chapter_names(root))
     if not list((root / "notebooks").glob("*.ipynb")):
         raise UserError("notebooks/ est vide\u00a0: construisez d'abord les carnets (python -m grader build).")
     name, data = wheel(root)
@@ -41,7 +41,7 @@ def publish(root: Path, to: Path) -> list[Path]:
         carried = {Path(inside): packed.read(inside) for inside in packed.namelist()}
     present = [name for name in (*BESIDE, *OPTIONAL) if (root / name).exists()]
     beside = {path: (root / path).read_bytes() for name in present for path in files_under(root, name)}
-    if found := [leak for path, content in (beside | carried).items() for leak in leaks(path, content, chapters)]:
+    if found := [leak for path, content in (beside | carried).items() for leak in leaks(path, content, secrets)]:
         shown = "\n".join(f"  {text}" for text in found[:20])
         more = f"\n  … et {len(found) - 20} autres" if len(found) > 20 else ""
         raise UserError(f"Rien n'a été publié\u00a0: des réponses s'y trouveraient.\n{shown}{more}")
@@ -93,8 +93,8 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
-def leaks(path: Path, content: bytes, chapters: list[Chapter]) -> Iterator[str]:
-    """Ce qui, dans un fichier, n'a pas à être chez l'étudiant."""
+def leaks(path: Path, content: bytes, secrets: dict[str, str]) -> Iterator[str]:
+    """Ce qui, dans un fichier, n'a pas à être chez l'étudiant. secrets : voir `secret_lines`."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
@@ -105,12 +105,9 @@ def leaks(path: Path, content: bytes, chapters: list[Chapter]) -> Iterator[str]:
             yield f"{path}\u00a0: le mot «\u00a0{found[0]}\u00a0»"
     elif path.suffix == ".py":
         yield from (f"{path}\u00a0: importe {name}" for name in forbidden_imports(text))
-    lines = {line.strip() for line in text.splitlines()}
-    for chapter in chapters:
-        for id, source in chapter.sources.items():
-            for line in distinctive_lines(source):
-                if line in lines:
-                    yield f"{path}\u00a0: une ligne de la solution de {id} («\u00a0{line[:60]}\u00a0»)"
+    for line in dict.fromkeys(line.strip() for line in text.splitlines()):
+        if owner := secrets.get(line):
+            yield f"{path}\u00a0: une ligne de la solution de {owner} («\u00a0{line[:60]}\u00a0»)"
 
 
 def notebook_text(text: str) -> Iterator[str]:

@@ -9,7 +9,8 @@ import keyword
 import re
 import tokenize
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from atelier.text import plural, prose
 from grader.authoring.chapters import BEGIN, END, Cell, Chapter, Problem, find_definition
@@ -63,6 +64,13 @@ def distinctive_lines(source: str) -> list[str]:
     return found
 
 
+def secret_lines(chapters: Iterable[Chapter]) -> dict[str, str]:
+    """Chaque ligne qui trahirait une solution de ces chapitres → l'exercice à qui elle est."""
+    return {
+        line: id for chapter in chapters for id, source in chapter.sources.items() for line in distinctive_lines(source)
+    }
+
+
 def check_structure(chapter: Chapter) -> list[Problem]:
     """Défauts visibles sans rien exécuter."""
     rules = (
@@ -70,6 +78,33 @@ def check_structure(chapter: Chapter) -> list[Problem]:
         *(_images, _quizzes, _prose, _words, _lines, _leaks),
     )
     return sorted(problem for rule in rules for problem in rule(chapter))
+
+
+def check_shared_lines(chapters: Sequence[Chapter], root: Path) -> list[Problem]:
+    """Les lignes d'une solution que montrerait un autre de ces chapitres, ou l'atelier : `publish` les refuserait."""
+    secrets, found = secret_lines(chapters), []
+    for chapter in chapters:
+        for cell in chapter.cells:
+            student = strip_solutions(cell.source) if cell.kind == "exercise" else cell.source
+            for offset, line in enumerate(student.split("\n")):
+                owner = secrets.get(line.strip())
+                if owner and owner not in chapter.sources:  # celles du chapitre : check_structure les a dites
+                    found.append(
+                        _at(
+                            chapter,
+                            cell,
+                            f"c'est une ligne de la solution de `{owner}` : écrivez-la autrement.",
+                            offset,
+                        )
+                    )
+    for path in sorted((root / "atelier").rglob("*.py")):
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+            if owner := secrets.get(line.strip()):
+                shown = path.relative_to(root).as_posix()
+                found.append(
+                    Problem(shown, number, "", f"c'est une ligne de la solution de `{owner}` : écrivez-la autrement.")
+                )
+    return found
 
 
 def _at(chapter: Chapter, cell: Cell, message: str, offset: int = 0) -> Problem:
@@ -329,7 +364,7 @@ def _quizzes(chapter: Chapter) -> Iterator[Problem]:
 
 def _leaks(chapter: Chapter) -> Iterator[Problem]:
     """Rien de la solution ni de la correction dans ce que l'étudiant reçoit."""
-    secrets = {line: id for id, source in chapter.sources.items() for line in distinctive_lines(source)}
+    secrets = secret_lines([chapter])
     for cell in chapter.cells:
         student = strip_solutions(cell.source) if cell.kind == "exercise" else cell.source
         if found := LEAK.search(student):

@@ -1389,9 +1389,8 @@ class Rounding(torch.nn.Module):
 def with_rounding(model, bits):
     """Une copie dont les couches linéaires arrondissent leurs poids à chaque passage."""
     copied = copy.deepcopy(model)
-    for layer in copied.modules():
-        if isinstance(layer, Conv1D):
-            parametrize.register_parametrization(layer, "weight", Rounding(layer.weight, bits))
+    for layer in [layer for layer in copied.modules() if isinstance(layer, Conv1D)]:
+        parametrize.register_parametrization(layer, "weight", Rounding(layer.weight, bits))
     return copied
 
 
@@ -1463,13 +1462,12 @@ atelier.settle("repair_wins", ch4.repaired_table(repaired_here, repaired_author)
 @torch.no_grad()
 def written_by(model, starts, n_new, seed):
     """Ce que `model` écrit à la suite de ces débuts : chaque jeton est tiré selon sa loi, à température 1."""
-    generator, ids, unread, cache = torch.Generator().manual_seed(seed), starts, starts, None
+    generator, written, cache = torch.Generator().manual_seed(seed), [starts], None
     for _ in range(n_new):
-        logits, cache = model(unread, cache, use_cache=True)[:2]
+        logits, cache = model(written[-1], cache, use_cache=True)[:2]
         chances = logits[:, -1].softmax(-1).cpu()
-        unread = torch.multinomial(chances, 1, generator=generator).to(starts.device)
-        ids = torch.cat([ids, unread], dim=1)
-    return ids
+        written.append(torch.multinomial(chances, 1, generator=generator).to(starts.device))
+    return torch.cat(written, dim=1)
 
 
 # %%

@@ -693,16 +693,15 @@ def sparsegpt(w, x, choose, width=64, grid=None, damp=0.01):
     choose : les importances de `width` colonnes voisines → leur masque. grid : de quoi arrondir une colonne au passage.
     """
     free, x = atelier.for_float64(w).double().clone(), atelier.for_float64(x).double()
-    hessian = 2 * x.T @ x
-    hessian.diagonal().add_(damp * hessian.diagonal().mean())
-    upper = torch.linalg.cholesky(torch.linalg.inv(hessian), upper=True)
-    for j in range(w.shape[1]):
-        if j % width == 0:  # les importances se lisent sur les poids déjà corrigés
-            kept = choose((free[:, j : j + width] / upper.diagonal()[j : j + width]).abs())
-        column = free[:, j].clone()
-        free[:, j] = kept[:, j % width] * (column if grid is None else grid(column))
-        error = (column - free[:, j]) / upper[j, j]
-        free[:, j + 1 :] -= torch.outer(error, upper[j, j + 1 :])
+    curvature = 2 * x.T @ x
+    curvature += damp * curvature.diagonal().mean() * torch.eye(len(curvature)).to(curvature)
+    factor = torch.linalg.cholesky(curvature.inverse(), upper=True)
+    spread, pull = factor.diagonal(), factor / factor.diagonal()[:, None]  # pull[j] : ce que j déplace à sa droite
+    for start in range(0, len(factor), width):  # les importances se lisent sur les poids déjà corrigés
+        kept = choose((free[:, start : start + width] / spread[start : start + width]).abs())
+        for j, mask in enumerate(kept.T, start):
+            wanted = mask * (free[:, j] if grid is None else grid(free[:, j]))
+            free[:, j:] -= (free[:, j] - wanted)[:, None] * pull[j, j:]  # pull[j, j] = 1 : j devient wanted
     return free.to(w.dtype)
 
 

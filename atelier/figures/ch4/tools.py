@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from atelier.figures.common.files import file_bytes, pack_codes, plain_tensors, unpack_codes
 from atelier.figures.common.layers import linear_layers
@@ -65,8 +65,7 @@ class Ensemble(nn.Module):
 
 def fresh_student(teacher: GPT2LMHeadModel, n_layer: int, seed: int) -> GPT2LMHeadModel:
     """Un GPT-2 de la largeur de l'enseignant, à n_layer blocs, aux poids tirés de `seed`."""
-    config = copy.deepcopy(teacher.config)
-    config.n_layer = n_layer
+    config = GPT2Config(**teacher.config.to_dict() | {"n_layer": n_layer})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return GPT2LMHeadModel(config).eval().to(home(teacher))
@@ -143,12 +142,11 @@ def half_file(model: GPT2LMHeadModel) -> tuple[GPT2LMHeadModel, int]:
 def continuation(model: GPT2LMHeadModel, text: str, n_new: int, seed: int = 0) -> str:
     """Une suite de `text`, chaque jeton tiré parmi les vingt plus probables ; les tirages sont ceux de `seed`."""
     tokenizer, generator = load_tokenizer("colibri"), torch.Generator().manual_seed(seed)
-    ids = unread = beside(model, tokenizer(text, return_tensors="pt")["input_ids"])
-    cache = None
+    written, cache = [beside(model, tokenizer(text, return_tensors="pt")["input_ids"])], None
     for _ in range(n_new):
-        logits, cache = model(unread, cache, use_cache=True)[:2]
+        logits, cache = model(written[-1], cache, use_cache=True)[:2]
         best = logits[:, -1].float().cpu().topk(20)
         chosen = torch.multinomial(best.values.softmax(-1), 1, generator=generator)
-        unread = best.indices.gather(-1, chosen).to(ids.device)
-        ids = torch.cat([ids, unread], dim=1)
-    return " ".join(str(tokenizer.decode(ids[0, -n_new:], skip_special_tokens=True)).split())
+        written.append(best.indices.gather(-1, chosen).to(written[0].device))
+    new_ids = torch.cat(written[1:], dim=1)[0]
+    return " ".join(str(tokenizer.decode(new_ids, skip_special_tokens=True)).split())
