@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import CodeType, FunctionType
 from typing import Any
@@ -277,9 +277,21 @@ def _failure(target: _Target, fn: Any, results: Sequence[CaseResult], failed: in
     found = diagnose(results, target.declaration["messages"], target.tolerance)
     if found:
         lines.append(wrapped(f"{MARGIN}Piste\u00a0: ", found.sentence))
+    lines += [wrapped(MARGIN, text) for text in _unfinished(target)]
     lines.append(MARGIN + _hint_line(target))
     lines += [MARGIN + line for line in _printed([result])]
     return "\n".join(lines)
+
+
+def _unfinished(target: _Target) -> Iterator[str]:
+    """Ce dont l'exercice peut se servir, et qui ne passe pas encore."""
+    state = journal.read()
+    for name in target.declaration.get("builds_on", ()):
+        if not journal.is_passed(state, target.chapter, name):
+            yield (
+                f"Si vous vous servez ici de {name}, commencez par check({name})\u00a0: il ne passe pas encore. (À la "
+                "correction, sa faute ne compterait qu'une fois.)"
+            )
 
 
 def _head(target: _Target, failed: int, total: int, inputs: Mapping[str, Any]) -> list[str]:

@@ -25,6 +25,7 @@ from test_exercises import WITH_EXERCISES, chapter, declaration, each_exercise, 
 
 from atelier.judging.probes import run_case
 from grader.authoring.declarations import Swap
+from grader.authoring.rules import strip_solutions
 from grader.classroom.grading import Result, fresh_seed
 from grader.classroom.nbglue import Assignment, assignment, grade_notebook, open_data, points_of
 from grader.jail.outside.sandbox import Sandbox
@@ -261,20 +262,14 @@ def test_there_are_enough_styles_and_ways() -> None:
 
 @pytest.mark.parametrize("name", WITH_EXERCISES)
 def test_near_misses_lose_points_and_are_named(sandbox: Sandbox, name: str) -> None:
-    """Les idées fausses écrites comme un remplacement dans la solution, par la vraie chaîne, deux tirées au sort.
-
-    Deux exercices dont l'un appelle l'autre ne sont jamais faux ensemble : le second serait faux à double titre.
-    """
+    """Les idées fausses qui remplacent du texte, par la vraie chaîne : une par exercice, tirée au sort, deux fois."""
     given = assignment(name)
     rng = random.Random(fresh_seed())
-    uses = {id: used_by(ast.parse(source)) for id, source in given.chapter.sources.items()}
     for _ in range(2):
         written, expected = {}, {}
-        for id in rng.sample(list(uses), len(uses)):
-            swaps = [m for m in given.chapter.exercises[id].misconceptions if isinstance(m.wrong, Swap)]
-            if swaps and not any(id in uses[other] or other in uses[id] for other in written):
+        for id, source in given.chapter.sources.items():
+            if swaps := [m for m in given.chapter.exercises[id].misconceptions if isinstance(m.wrong, Swap)]:
                 chosen = rng.choice(swaps)
-                source = given.chapter.sources[id]
                 written[id], expected[id] = chosen.wrong.apply(source), chosen.name
         results = grade(given, sandbox, filled(given.template, dict(given.chapter.sources) | written))
         for id, wanted in expected.items():
@@ -282,6 +277,33 @@ def test_near_misses_lose_points_and_are_named(sandbox: Sandbox, name: str) -> N
             assert found.score < found.max_score, (id, wanted, found.feedback)
             assert found.verdict in ("misconception", "timeout", "error"), (id, wanted, found.feedback)
             assert found.misconception in (wanted, None), (id, wanted, found.feedback)
+
+
+def used_exercises(given: Assignment) -> dict[str, set[str]]:
+    """Chaque exercice dont la solution se sert d'un autre → ceux-là, directement ou de proche en proche."""
+    sources = given.chapter.sources
+    direct = {id: (used_by(ast.parse(source)) & set(sources)) - {id} for id, source in sources.items()}
+    found = {id: set(names) for id, names in direct.items() if names}
+    for names in found.values():
+        for name in list(names):
+            names |= direct[name]
+    return found
+
+
+@pytest.mark.parametrize("name", WITH_EXERCISES)
+def test_a_mistake_costs_once(sandbox: Sandbox, name: str) -> None:
+    """Un exercice juste garde tous ses points quand celui dont il se sert est faux, s'arrête, ou reste à écrire."""
+    given = assignment(name)
+    sources, rng = dict(given.chapter.sources), random.Random(fresh_seed())
+    for id, names in used_exercises(given).items():
+        for used in sorted(names):
+            swaps = [m for m in given.chapter.exercises[used].misconceptions if isinstance(m.wrong, Swap)]
+            wrongs = {m.name: m.wrong.apply(sources[used]) for m in rng.sample(swaps, min(3, len(swaps)))}
+            wrongs["à écrire"] = strip_solutions(sources[used])
+            for what, wrong in wrongs.items():
+                results = grade(given, sandbox, filled(given.template, sources | {used: wrong}))
+                assert results[used].verdict != "correct", (used, what)
+                assert results[id].verdict == "correct", (id, used, what, results[id].feedback)
 
 
 @each_exercise

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from atelier.lexicon import TERMS, _plain
 from grader import __main__ as command_line
 from grader.authoring import build
 from grader.authoring.chapters import load_chapter
+from grader.authoring.rules import check_shared_lines
 from grader.authoring.words import WORDS, misused, misused_in_code
 
 # --- Les défauts d'un chapitre ---------------------------------------------------------------------------------------
@@ -118,6 +120,20 @@ def test_an_ill_written_chapter_is_refused(
     errors = [plain(line) for line in capsys.readouterr().err.splitlines()]
     assert [e for e in errors if place in e and (cell or "") in e and what in e], (place, errors)
     assert not (course / "notebooks").exists()
+
+
+def test_a_line_of_a_solution_elsewhere_is_refused(course: Path, monkeypatch, capsys) -> None:
+    """Dans l'atelier, ou dans une cellule d'un autre chapitre : ce que `publish` refuserait, `build` le dit."""
+    secret = "scaled_copy = x * float(times)"
+    chapter = load_chapter(NAME, course)
+    shown = [cell for cell in chapter.cells if cell.kind == "code"][-1]
+    other = replace(chapter, name="ch4_autre", cells=[replace(shown, source=f"print(1)\n{secret}")])
+    (problem,) = check_shared_lines([chapter, other], course)
+    assert problem.line == shown.line + 1 and "`double`" in problem.message
+    (course / "atelier").mkdir(exist_ok=True)
+    (course / "atelier" / "tool.py").write_text(f"def tool(x, times):\n    {secret}\n", encoding="utf-8")
+    assert run(course, monkeypatch) == 2
+    assert "atelier/tool.py:2" in plain(capsys.readouterr().err)
 
 
 def test_all_errors_are_reported_at_once(course: Path, monkeypatch, capsys) -> None:

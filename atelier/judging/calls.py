@@ -20,6 +20,7 @@ def case_text(name: str, probe: str, inputs: Mapping[str, Any], hexadecimal: Col
 
     hexadecimal : noms des arguments écrits en base seize, comme dans leur énoncé.
     """
+    inputs = {key: value for key, value in inputs.items() if key != "stand_ins"}
     literals = [literal(value, key in hexadecimal) for key, value in inputs.items()]
     if probe in CALLED and literals and all(literals):
         return f"{name}({', '.join(literals)})"

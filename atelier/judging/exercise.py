@@ -131,6 +131,8 @@ class Exercise:
     examples : cas visibles écrits à la main, petits et lisibles, montrés en premier.
     cases : nombre de cas cachés tirés par groupe ; visible : nombre de cas visibles tirés par groupe.
     probe : nom d'une sonde de `atelier.judging.probes`. seconds : limite de temps d'un cas à la correction.
+    stand_ins : un exercice dont celui-ci peut se servir → sa doublure (`atelier.judging.stand_ins`). La correction juge
+    aussi avec elle, et garde le meilleur des deux : la faute de l'autre exercice ne coûte qu'une fois.
     """
 
     points: float
@@ -148,6 +150,7 @@ class Exercise:
     visible: int = 2
     seconds: float = 10.0
     hexadecimal: Sequence[str] = ()
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if abs(sum(self.groups.values()) - 1.0) > 1e-9:

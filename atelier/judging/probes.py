@@ -17,7 +17,7 @@ Sondes et entrées (les noms en capitales sont ceux du chapitre, dans l'ordre de
 | `module` | `init`, `x`, `weights`, `out_grad`, `watch` | voir `module` |
 | `packed_module` | ceux de `module`, et `other` | voir `packed_module` |
 | `train_steps` | `init`, `weights`, `x`, `target`, `lr`, `steps` | voir `train_steps` |
-| `gpt2_transform` | `config`, `seed`, `args`, `input_ids`, `stand_ins` | voir `gpt2_transform` |
+| `gpt2_transform` | `config`, `seed`, `args`, `input_ids` | voir `gpt2_transform` |
 | `gpt2_new_model` | `config`, `seed`, `args`, `input_ids` | voir `gpt2_new_model` |
 | `gpt2_train` | `config`, `seed`, `input_ids`, `args` | voir `gpt2_train` |
 | `gpt2_distill` | `student`, `teacher`, `seed`, `input_ids`, `args` | voir `gpt2_distill` |
@@ -28,7 +28,8 @@ Sondes et entrées (les noms en capitales sont ceux du chapitre, dans l'ordre de
 | `gpt2_importance` | `config`, `seed`, `batches`, `training` | voir `gpt2_importance` |
 | `gpt2_rounded` | `config`, `seed`, `input_ids` | voir `gpt2_rounded` |
 
-Là où une sonde bâtit un module ou un modèle, une entrée de plus, `device`, peut dire sur quel appareil.
+Là où une sonde bâtit un module ou un modèle, une entrée de plus, `device`, peut dire sur quel appareil. Une autre,
+`stand_ins` (nom global de la fonction → doublure, voir `stand_ins.py`), vaut pour toutes.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ from atelier.judging.probes_models import (
     packed_module,
     train_steps,
 )
+from atelier.judging.stand_ins import replaced
 
 Outcome = dict[str, Any]
 """Ce qu'une exécution a donné. « status » vaut value, raised, todo, untransportable ou timeout."""
@@ -176,9 +178,10 @@ def run_case(probe: str, fn: Callable[..., Any], inputs: dict[str, Any]) -> Outc
     """
     run = PROBES[probe]
     given = copied(inputs, {})
+    stand_ins = given.pop("stand_ins", {})
     out = _Tail()
     try:
-        with clean_room(), redirect_stdout(out):
+        with clean_room(), redirect_stdout(out), replaced(fn, stand_ins):
             value = run(fn, given)
         outcome = {"status": "value", "value": to_data(value)}
     except Interruption:
@@ -202,7 +205,7 @@ def run_case(probe: str, fn: Callable[..., Any], inputs: dict[str, Any]) -> Outc
             "own": by_statement,
             "printed": out.text,
         }
-    outcome["modified"] = [name for name, value in inputs.items() if not unchanged(value, given[name])]
+    outcome["modified"] = [n for n, value in inputs.items() if n != "stand_ins" and not unchanged(value, given[n])]
     return outcome | {"printed": out.text}
 
 

@@ -10,16 +10,13 @@ import functools
 import random
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import CodeType
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
 
 from atelier.judging.data import NotData, name_of
-from atelier.judging.frames import is_student_code
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -242,100 +239,15 @@ def _shape_name(shape: torch.Size) -> str:
     return "×".join(map(str, shape)) or "()"
 
 
-class Bottleneck(nn.Module):
-    """Doublure d'un adaptateur : mêmes attributs et mêmes formes, même identité au départ, autre formule."""
-
-    down: nn.Linear
-    up: nn.Linear
-
-    def __init__(self, d_model: int, bottleneck: int) -> None:
-        super().__init__()
-        sizes = {"down": (d_model, bottleneck), "up": (bottleneck, d_model)}
-        for name, size in sizes.items():
-            setattr(self, name, nn.Linear(*size))
-        for p in self.up.parameters():
-            p.data.zero_()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.up(torch.sin(3 * self.down(x)))
-
-
-class LowRank(nn.Module):
-    """Doublure d'une couche LoRA : mêmes paramètres, mêmes formes, même départ, autre formule."""
-
-    def __init__(self, base: nn.Module, rank: int, alpha: float) -> None:
-        super().__init__()
-        weight = base.get_parameter("weight")
-        d_out, d_in = weight.shape if isinstance(base, nn.Linear) else reversed(weight.shape)
-        self.base, self.alpha = base.requires_grad_(False), float(alpha)
-        self.lora_A = nn.Parameter(torch.randn(rank, d_in).to(weight))
-        self.lora_B = nn.Parameter(torch.zeros(d_out, rank).to(weight))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.base(x) + torch.tanh(self.alpha * nn.functional.linear(x, self.lora_A)) @ self.lora_B.mT
-
-
-STAND_INS: dict[str, type] = {"Bottleneck": Bottleneck, "LowRank": LowRank}
-
-
-def _scopes_of(fn: Callable[..., Any]) -> list[dict[str, Any]]:
-    """Les noms globaux de l'étudiant que voit `fn` : fonction, décorée ou non, `partial`, méthode, objet appelable."""
-    found: dict[int, dict[str, Any]] = {}
-    seen: dict[int, Any] = {}
-    waiting: list[Any] = [fn]
-    while waiting and len(seen) < 100:
-        value = waiting.pop()
-        if value is None or id(value) in seen:
-            continue
-        seen[id(value)] = value
-        code = getattr(value, "__code__", None)
-        if isinstance(code, CodeType):
-            if is_student_code(code):
-                found[id(value.__globals__)] = value.__globals__
-            cells = value.__closure__ or ()
-            waiting += [held for cell in cells if callable(held := _content(cell))]
-        else:
-            waiting.append(getattr(type(value), "__call__", None))  # noqa: B004
-        waiting += [getattr(value, name, None) for name in ("__wrapped__", "func", "__func__")]
-    return list(found.values())
-
-
-def _content(cell: Any) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # pas encore rempli
-        return None
-
-
-@contextmanager
-def _replaced(fn: Callable[..., Any], stand_ins: dict[str, str]) -> Iterator[None]:
-    """Le temps de l'appel, des noms globaux de `fn` désignent des doublures : une faute ne coûte qu'une fois."""
-    missing = object()
-    scopes = _scopes_of(fn) if stand_ins else []
-    kept = [(scope, {name: scope.get(name, missing) for name in stand_ins}) for scope in scopes]
-    for scope in scopes:
-        scope.update({name: STAND_INS[double] for name, double in stand_ins.items()})
-    try:
-        yield
-    finally:
-        for scope, names in kept:
-            for name, value in names.items():
-                if value is missing:
-                    scope.pop(name, None)
-                else:
-                    scope[name] = value
-
-
 def gpt2_transform(fn: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
     """`fn(model, *args)` transforme un petit GPT-2 sur place et le rend.
 
     Mesure le modèle transformé au départ, puis après avoir posé dans ses paramètres entraînés des poids qui ne
-    dépendent que de leur forme : noms et mécanisme restent libres. stand_ins : nom global de `fn` → doublure.
+    dépendent que de leur forme : noms et mécanisme restent libres.
     """
     model: nn.Module = _model_of(inputs)
     ids = inputs["input_ids"]
-    with _replaced(fn, inputs.get("stand_ins", {})):
-        returned = fn(model, *inputs.get("args", {}).values())
+    returned = fn(model, *inputs.get("args", {}).values())
     result: dict[str, Any] = {"rend le modèle reçu": returned is model}
     model = _placed(returned if isinstance(returned, nn.Module) else model, inputs)
     parameters = [p for p in model.parameters() if p.requires_grad]

@@ -190,6 +190,7 @@ def render_pack(chapter: Chapter, cases: dict[str, list[Case]]) -> tuple[str, by
             "signature": chapter.signature(id),
             "hexadecimal": list(exercise.hexadecimal),
             "messages": _messages(exercise),
+            **({"builds_on": list(exercise.stand_ins)} if exercise.stand_ins else {}),
         }
     shown = [cell.id for cell in chapter.cells if cell.kind == "quiz" and cell.id in chapter.quizzes]
     pack = {

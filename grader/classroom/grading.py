@@ -6,7 +6,7 @@ Tout ce qui est ici tourne du côté sûr ; le code de l'étudiant n'y entre que
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -106,8 +106,16 @@ class Drawn:
 
     @cached_property
     def task(self) -> Task:
-        inputs = [inputs for _, inputs in self.cases]
-        return Task(self.id, self.exercise.probe, self.exercise.seconds, inputs)
+        cases = self.cases + (self.doubled.cases if self.doubled else [])
+        return Task(self.id, self.exercise.probe, self.exercise.seconds, [inputs for _, inputs in cases])
+
+    @cached_property
+    def doubled(self) -> Drawn | None:
+        """Les mêmes cas, où une doublure remplace l'exercice dont celui-ci peut se servir ; None s'il n'y en a pas."""
+        named = self.exercise.stand_ins
+        if not named or "stand_ins" in self.cases[0][1]:
+            return None
+        return replace(self, cases=[(group, {**inputs, "stand_ins": dict(named)}) for group, inputs in self.cases])
 
     def answers(self, function: Any) -> list[Outcome]:
         """Ce que `function` répond à chaque cas."""
@@ -204,7 +212,7 @@ def judge(drawn: Drawn, answer: Answer, points: float) -> Result:
     id, exercise = drawn.id, drawn.exercise
     if answer.task.status == "undefined":
         return without_answer(drawn, answer, points)
-    cases = compare_cases(drawn, answer.task.outcomes)
+    drawn, cases = kindest(drawn, answer.task.outcomes)
     groups = score_groups(exercise, cases)
     score = earned(groups, points)
     typical = [c for c in cases if c.group == groups[0].name]
@@ -230,6 +238,18 @@ def judge(drawn: Drawn, answer: Answer, points: float) -> Result:
         result.message = one_line("\n".join(failure_lines(drawn, failing[0])))
     result.feedback = feedback(drawn, result, cases, diagnosis, answer)
     return result
+
+
+def kindest(drawn: Drawn, outcomes: Sequence[Outcome]) -> tuple[Drawn, list[CaseResult]]:
+    """Les cas, tels quels ou avec des doublures : ceux qui rapportent le plus ; à égalité, ceux que l'on explique."""
+    cases = compare_cases(drawn, outcomes[: len(drawn.cases)])
+    if drawn.doubled is None or all(c.verdict.ok for c in cases):
+        return drawn, cases
+    helped = compare_cases(drawn.doubled, outcomes[len(drawn.cases) :])
+    own, other = (earned(score_groups(drawn.exercise, found), 1.0) for found in (cases, helped))
+    if other > own or other == own and not explain(drawn, cases) and explain(drawn.doubled, helped):
+        return drawn.doubled, helped
+    return drawn, cases
 
 
 def compare_cases(drawn: Drawn, outcomes: Sequence[Outcome]) -> list[CaseResult]:
@@ -322,7 +342,8 @@ def feedback(
     mark = "✔" if result.score == result.max_score and result.verdict == "correct" else "✗"
     lines = [f"{mark} {result.exercise}{NBSP}: {number(result.score)} / {number(result.max_score)}"]
     said = () if answer.cell is None and not cases else answer.notes  # déjà dites par le message
-    lines += [f"  Note{NBSP}: {text}" for text in (*said, *answer.telling.exercise(result.exercise, result.verdict))]
+    told = [*said, *answer.telling.exercise(result.exercise, result.verdict), *replacements(cases)]
+    lines += [f"  Note{NBSP}: {text}" for text in told]
     if not cases or result.verdict in ("missing", "correct"):
         return "\n".join([*lines, f"  {result.message}"])
     lines.append(f"  {credit(result)}")
@@ -339,6 +360,13 @@ def feedback(
         lines.append(f"  Piste{NBSP}: {diagnosis.sentence}")
     lines += closing(result)
     return "\n".join(lines)
+
+
+def replacements(cases: Sequence[CaseResult]) -> Iterator[str]:
+    """Ce qu'une doublure a remplacé dans ces cas."""
+    if names := next((case.inputs["stand_ins"] for case in cases if "stand_ins" in case.inputs), None):
+        one = f"jugé avec une autre version de {' et de '.join(names)}, à la place de la vôtre"
+        yield f"{one}{THIN}; une faute y est donc comptée dans son exercice seulement."
 
 
 def group_line(group: GroupScore) -> str:

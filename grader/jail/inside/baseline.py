@@ -28,11 +28,11 @@ class Baseline:
         import numpy
         import torch
 
-        from atelier.judging import codec, compare, data, probes, probes_models, writing
+        from atelier.judging import codec, compare, data, probes, probes_models, stand_ins, writing
 
         functional, linear = torch.nn.functional, torch.nn.Linear
         places: list[Any] = [builtins, math, random, time, copy, numpy, numpy.random, numpy.linalg]
-        places += [codec, compare, data, probes, probes_models, writing]
+        places += [codec, compare, data, probes, probes_models, stand_ins, writing]
         places += [torch, torch.Tensor, torch.nn, functional, linear, torch.nn.Module, torch.nn.Parameter]
         places += [torch.nn.init, torch.linalg, torch.autograd, torch.optim, torch.Generator]
         self.kept = [(place, dict(vars(place))) for place in places]

@@ -74,6 +74,7 @@ exercise = Exercise(
     groups={"courant": 0.65, "bords": 0.25, "formes et types": 0.1},
     draw=draw_combined,
     probe="loss_grads",
+    stand_ins={"distillation_loss": "odd_soft"},
     visible=4,
     examples=[
         {

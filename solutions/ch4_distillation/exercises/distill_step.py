@@ -40,6 +40,7 @@ exercise = Exercise(
     groups={"le seul enseignant": 0.5, "les deux étiquettes": 0.5},
     draw=draw_step,
     probe="gpt2_distill",
+    stand_ins={"combined_loss": "odd_mix"},
     cases=4,
     visible=2,
     examples=[

@@ -52,6 +52,7 @@ exercise = Exercise(
     groups={"courant": 0.7, "blocs par défaut": 0.3},
     draw=draw_qlora,
     probe="packed_module",
+    stand_ins={"nf4_quantize": "odd_codes"},
     cases=3,
     visible=1,
     tolerance=Tolerance(rtol=1e-3, atol=1e-4, why="des sommes de 64 produits en float32"),
