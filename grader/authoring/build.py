@@ -373,10 +373,14 @@ def _execute(products: Products, root: Path, cells: Sequence[str] = ()) -> list[
             client.execute(env=environment)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             return [_failure(products, running, error)]
-    results = {cell.id: cell for cell in running.cells if cell.cell_type == "code" and cell.id in shown}
+    code = [cell for cell in running.cells if cell.cell_type == "code"]
+    results = {cell.id: cell for cell in code if cell.id in shown or not cell.outputs}
+    rank = 0
     for cell in products.solved.cells:
         if result := results.get(cell.id):
             cell.outputs, cell.execution_count = result.outputs, result.execution_count
+        if cell.get("execution_count"):  # de haut en bas, même si l'on n'a exécuté que quelques cellules
+            cell.execution_count = rank = rank + 1
     seconds = number(time.perf_counter() - start, decimals=1)
     print(f"solutions/{products.name}/{products.name}.ipynb : exécuté en {seconds} s")
     return []
