@@ -1110,12 +1110,12 @@ ch4.plot_sizes(sizes_author or sizes_here, two_blocks, pair_size)
 # Quatre blocs sur cinq, choisis par leur effet et réglés pour eux : la leçon rend une part de ce que le bloc retiré
 # avait pris, et l'élève s'approche de Colibri.
 # <!-- claim: four_blocks_come_close -->
-# Élaguer un bloc, puis distiller : c'est la recette des *Minitron* (Muralidharan et al., 2024), que le chapitre 5
-# reprend.
+# Élaguer, puis distiller : c'est la recette des *Minitron* (Muralidharan et al., 2024), que le chapitre 5 reprend.
 
 # %% [markdown]
-# Ne comparez pas les rapports ligne à ligne : GLUE monte quand un modèle s'améliore, la perplexité descend ; DistilBERT
-# et DistilGPT2 ont appris des milliers de fois plus longtemps, d'enseignants de douze blocs, dont chacun pèse moins.
+# Ne comparez pas les rapports ligne à ligne : GLUE monte quand un modèle s'améliore, la perplexité descend ; DistilGPT2
+# et son enseignant ont été fine-tunés sur WikiText-103 avant d'y être notés ; DistilBERT et DistilGPT2 ont appris des
+# milliers de fois plus longtemps, d'enseignants de douze blocs, dont chacun pèse moins.
 
 # %% [markdown]
 # ## 4.11 « Distillation = model ensembling »

@@ -588,8 +588,8 @@ ch5.plot_map(entering["entrées"], "Taille moyenne (quadratique) de ce qui entre
 #
 # où $g$ est sa pente et $h$ sa courbure pour ce poids. Retirer le poids, c'est $\delta = -w$. Sur un modèle déjà
 # entraîné, les pentes se compensent d'un texte à l'autre : le premier terme est petit en moyenne. Reste
-# $\tfrac12 w^2 h$. C'est l'importance d'**Optimal Brain Damage** (LeCun, Denker et Solla, 1990), la plus ancienne de
-# toutes : ce qui coûte, c'est un grand poids à un endroit où la perte est très courbe.
+# $\tfrac12 w^2 h$. C'est l'importance d'**Optimal Brain Damage** (LeCun, Denker et Solla, 1990), l'une des plus
+# anciennes : ce qui coûte, c'est un grand poids à un endroit où la perte est très courbe.
 #
 # Mais une courbure par poids, cela se calcule mal. On la remplace d'ordinaire par la somme des carrés des pentes, lot
 # après lot : pour une perte qui est l'opposé d'un logarithme de probabilité, et un modèle qui prédit bien, l'une
@@ -805,7 +805,7 @@ def nm_mask(w: torch.Tensor, n: int = 2, m: int = 4) -> torch.Tensor:
     égalité, celui qui vient le premier est gardé.
     Lève ValueError si n > m, ou si m ne divise pas la taille k du dernier axe.
 
-    Source : Mishra et al., « Accelerating Sparse Deep Neural Networks », 2021, § 3.
+    Source : Mishra et al., « Accelerating Sparse Deep Neural Networks », 2021.
     """
     ### BEGIN SOLUTION
     if n > m or w.shape[-1] % m:
@@ -1862,8 +1862,8 @@ ch5.announce(row_both())
 #
 # **OWL.** Si chaque couche ne supporte pas la même coupe, et si classer tout ensemble demande des pentes, peut-on
 # choisir la part de chaque couche à moindres frais ? OWL (Yin et al., 2024) la tire de la part d'importances très
-# grandes qu'a chaque couche, au sens de Wanda : plus elle en a, moins on lui retire. Le gain s'y voit surtout à 70 %,
-# et sur de grands modèles.
+# grandes qu'a chaque couche, au sens de Wanda : plus elle en a, moins on lui retire. À 70 %, la perplexité de
+# LLaMA 7B élagué par Wanda passe ainsi de 85,8 à 24,6 ; celle de LLaMA 65B, de 15,2 à 8,6 seulement.
 #
 # **Le mouvement** (*Movement Pruning*). Pendant un fine-tuning, un petit poids qui s'éloigne de zéro compte plus qu'un
 # grand qui y revient. Sanh et al. (2020) prennent pour importance ce mouvement, $-g\,w$ ajouté pas après pas, et

@@ -25,7 +25,8 @@ ANNOUNCED: dict[str, dict[str, float]] = {
     "H100 HBM3": {"float32": 67, "TF32": 494, "bfloat16": 989, "float16": 989},
     "H200": {"float32": 67, "TF32": 494, "bfloat16": 989, "float16": 989},
 }
-"""Pointes annoncées par NVIDIA, en TFLOP/s, sans creux 2:4 : fiches techniques. « H100 HBM3 » : la version SXM.
+"""Pointes annoncées par NVIDIA, en TFLOP/s, sans creux 2:4 : fiches techniques. « V100 » et « H100 HBM3 » : les
+versions SXM.
 
 Une clé désigne la carte dont le nom contient tous ses mots.
 """
