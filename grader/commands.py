@@ -1,4 +1,4 @@
-"""Lignes de commande de l'enseignant : init, publish, collect, grade, feedback, report. Chacune rend un code
+"""Lignes de commande de l'enseignant : init, publish, collect, grade, feedback, report, quiz. Chacune rend un code
 (0, 1 ou 2)."""
 
 from __future__ import annotations
@@ -31,19 +31,29 @@ def init(argv: list[str]) -> int:
 
 
 def publish(argv: list[str]) -> int:
-    """`publish --to DIR`."""
+    """`publish --to DIR [--solved CHAPITRE…]`."""
     parser = FrenchParser(
-        "python -m grader publish", "Écrit le dossier que reçoivent les étudiants, sans aucune réponse."
+        "python -m grader publish",
+        "Écrit le dossier que reçoivent les étudiants, sans réponse (ou avec les corrigés que vous nommez).",
     )
     parser.add_argument("--to", metavar="DOSSIER", type=Path, required=True, help="où l'écrire (vide, ou dépôt git)")
+    parser.add_argument(
+        "--solved",
+        "--corriges",
+        metavar="CHAPITRE",
+        nargs="+",
+        default=[],
+        help="y joindre, dans corriges/, les carnets résolus de ces chapitres (après leur date limite)",
+    )
     options = parser.parse_args(argv)
     from atelier import paths
     from atelier.text import number
     from grader.authoring.publish import publish as write_bundle
 
-    files = write_bundle(paths.root(), options.to)
-    size = sum((options.to / path).stat().st_size for path in files)
-    print(f"{options.to}\u00a0: {len(files)} fichiers, {number(round(size / 1e6, 1), unit='Mo')}, aucune solution.")
+    files = write_bundle(paths.root(), options.to, options.solved)
+    size = number(round(sum((options.to / path).stat().st_size for path in files) / 1e6, 1), unit="Mo")
+    answers = f"corrigés\u00a0: {', '.join(options.solved)}" if options.solved else "aucune solution"
+    print(f"{options.to}\u00a0: {len(files)} fichiers, {size}, {answers}.")
     return 0
 
 
@@ -161,8 +171,11 @@ def feedback(argv: list[str]) -> int:
     from grader.report.feedback import Feedback, summary
 
     course = Course(options.course)
-    done = Feedback(course, options.assignment).renew()
+    pages = Feedback(course, options.assignment)
+    done = pages.renew()
     print(summary(done, course.path("feedback")))
+    if archive := pages.for_moodle():
+        print(f"{archive}\u00a0: les mêmes, à déposer dans Moodle (Téléverser plusieurs fichiers de feedback).")
     return 1 if done.failed else 0
 
 
@@ -188,6 +201,30 @@ def report(argv: list[str]) -> int:
     print((folder / "bilan.txt").read_text(encoding="utf-8"))
     for path, what in written:
         print(f"{path}\u00a0: {what}")
+    return 0
+
+
+def quiz(argv: list[str]) -> int:
+    """`quiz --to FICHIER [CHAPITRE…]`."""
+    parser = FrenchParser(
+        "python -m grader quiz", "Écrit les questions des chapitres (tous, si aucun n'est nommé) au format Moodle XML."
+    )
+    parser.add_argument("chapters", nargs="*", metavar="CHAPITRE", help="par exemple ch3_quantification")
+    parser.add_argument("--to", metavar="FICHIER", type=Path, required=True, help="le fichier .xml à écrire")
+    options = parser.parse_args(argv)
+    from atelier import paths
+    from grader import UserError
+    from grader.authoring.chapters import chapter_names, load_chapter
+    from grader.authoring.questions import moodle_questions
+
+    known = chapter_names(paths.root())
+    if unknown := [name for name in options.chapters if name not in known]:
+        raise UserError(f"Chapitre inconnu\u00a0: {', '.join(unknown)}. Chapitres écrits\u00a0: {', '.join(known)}.")
+    chapters = [load_chapter(name, paths.root()) for name in options.chapters or known]
+    data = moodle_questions(chapters)
+    paths.write_atomically(options.to, data)
+    count = data.count(b'type="multichoice"')
+    print(f"{options.to}\u00a0: {plural(count, 'question')}, à importer dans Moodle (Banque de questions, Importer).")
     return 0
 
 

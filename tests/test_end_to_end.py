@@ -228,7 +228,7 @@ def test_the_bundle_holds_no_answer(story):
     names = {p.name for p in story.bundle.iterdir()}
     (roue,) = story.bundle.glob("atelier-*.whl")
     recipe = {"constraints.txt", "environment.yml"}
-    assert names == {"notebooks", roue.name, "cours.py", "README.md", "LICENSE"} | recipe
+    assert names == {"notebooks", roue.name, "cours.py", "README.md", "AGENTS.md", "LICENSE"} | recipe
     assert f"- ./{roue.name}[lab]\n" in (story.bundle / "environment.yml").read_text(encoding="utf-8")
     assert sum(path.stat().st_size for path in story.bundle.rglob("*")) < 45_000_000
     assert {path.name for path in story.installed.iterdir()} == {"atelier", "atelier-0.1.0.dist-info"}
@@ -281,6 +281,23 @@ def test_publishing_twice_gives_the_same_files_and_forgets_the_old_ones(frozen, 
     publish(frozen, target)
     after = {p.relative_to(target): p.read_bytes() for p in target.rglob("*") if p.is_file()}
     assert after == before and (target / ".git").is_dir()
+
+
+def test_solved_chapters_are_published_when_named_and_only_those(frozen, tmp_path):
+    target = tmp_path / "sortie"
+    publish(frozen, target, [CHAPTER])
+    (path,) = (target / "corriges").iterdir()
+    text = path.read_text(encoding="utf-8")
+    notebook = nbformat.reads(text, as_version=4)
+    nbformat.validate(notebook)
+    assert path.name == f"{CHAPTER}.ipynb" and "SOLUTION" not in text and "nbgrader" not in text
+    assert distinctive_lines(load_chapter(CHAPTER).sources["gptq_quantize"])[0] in "\n".join(
+        c.source for c in notebook.cells
+    )
+    with pytest.raises(UserError, match="Chapitre inconnu"):
+        publish(frozen, target, ["ch3_inconnu"])
+    publish(frozen, target)
+    assert not (target / "corriges").exists()
 
 
 def test_the_wheel_works_alone(story, tmp_path):

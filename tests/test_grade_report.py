@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import zipfile
+from xml.etree import ElementTree
 
 import pytest
+from conftest import ROOT, plain
 
 from grader import UserError
+from grader.__main__ import main
+from grader.authoring.chapters import chapter_names, load_chapter
 from grader.classroom.grading import Result
 from grader.report.analysis import Row, Sheet
-from grader.report.moodle import decimal, fill_worksheet, moodle_csv, safe
+from grader.report.moodle import comment_of, decimal, feedback_zip, fill_worksheet, moodle_csv, safe
 from grader.report.write import class_report, marks_csv
 
 
@@ -111,7 +116,7 @@ def test_a_worksheet_saved_by_a_spreadsheet_is_read_and_given_back_as_moodle_wan
     text = worksheet(FRENCH, lines, delimiter, quoting)
     rows, remarks = filled(sheet, tmp_path / "f.csv", text.encode(encoding))
     assert rows[0] == FRENCH
-    assert rows[1] == [*lines[0][:4], "12,50", "20,00", "", ""]
+    assert rows[1] == [*lines[0][:4], "12,50", "20,00", "", "difficile\u00a0: 0,50 sur 2,00. phrase de no_abs"]
     assert rows[2] == [*lines[1][:4], "", "20,00", "", ""]
     assert rows[3] == [*LINES[2][:4], "0,00", *LINES[2][5:]]
     assert remarks == ["sans ligne dans la feuille\u00a0: bo"]
@@ -186,3 +191,62 @@ def test_the_class_report_puts_what_was_not_understood_first(sheet):
 
 def test_decimals():
     assert [decimal(x) for x in (None, 0.0, 1.005, 20.0)] == ["", "0,00", "1,00", "20,00"]
+
+
+# ── Les retours et les questions ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def received_by(path: str, participants: set[int]) -> tuple[int, str] | None:
+    """(participant, nom du fichier) que lit `is_valid_filename_for_import` de Moodle ; None s'il passe ce fichier."""
+    if path.rsplit("/", 1)[-1].startswith((".", "~")):
+        return None
+    parts = f"/import/{path}".split("/")
+    while parts:
+        info = parts.pop(0).split("_", 4)
+        if len(info) < 4 or not info[1].isdigit() or int(info[1]) not in participants:
+            continue
+        if info[2:4] != ["assignsubmission", "file"]:
+            continue
+        return int(info[1]), "/".join([*info[4:], *parts])
+    return None
+
+
+def test_moodle_takes_every_feedback_page_back():
+    """Noms à accents, à « _ », à « / », à points, homonymes : chacun reçoit sa page, et seulement la sienne."""
+    names = ["Ana Silva", "Ana Silva", "Zoë_12_Ødegård", "a/b\\c", ".caché", "~", "", "Jean_4711_X"]
+    pages = {(str(4711 + i), name): f"<p>{i}</p>".encode() for i, name in enumerate(names)}
+    data = feedback_zip(pages)
+    assert data == feedback_zip(dict(reversed(pages.items())))
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        found = {received_by(path, {4711 + i for i in range(8)}): archive.read(path) for path in archive.namelist()}
+    assert {owner[0]: page for owner, page in found.items()} == {4711 + i: f"<p>{i}</p>".encode() for i in range(8)}
+    assert {owner[1].lstrip("/") for owner in found} == {"retour.html"}
+
+
+def test_a_comment_says_what_was_lost_and_the_delay(sheet):
+    row = sheet.rows[0]
+    row.penalty = 1.5
+    assert plain(comment_of(row)) == "difficile : 0,50 sur 2,00. phrase de no_abs — Retard : 1,50 de moins."
+    assert comment_of(Row("x", "X", 2.0, {"facile": 2.0}, {"facile": row.results["facile"]})).startswith("Tous")
+
+
+def test_the_quizzes_are_a_question_bank_for_moodle(tmp_path):
+    """Lu comme le fait l'importateur de Moodle : une bonne réponse, une phrase par réponse, un nom, une catégorie."""
+    target = tmp_path / "questions.xml"
+    assert main(["quiz", "--to", str(target)]) == 0
+    questions = ElementTree.parse(target).getroot().findall("question")
+    kinds = [q.get("type") for q in questions]
+    asked = [q for q in questions if q.get("type") == "multichoice"]
+    chapters = [load_chapter(name, ROOT) for name in chapter_names(ROOT)]
+    assert kinds[0] == "category" and len(asked) == sum(len(c.quizzes) for c in chapters) > 50
+    ids = [q.findtext("idnumber") for q in asked]
+    assert len(set(ids)) == len(ids) and all(len(id) <= 100 for id in ids)
+    for question in asked:
+        chapter, name = question.findtext("idnumber").split(".")
+        quiz = next(c for c in chapters if c.name == chapter).quizzes[name]
+        assert [a.get("fraction") for a in question.findall("answer")] == [
+            "100" if c.correct else "0" for c in quiz.choices
+        ]
+        assert all(a.findtext("feedback/text") and a.findtext("text") for a in question.findall("answer"))
+        assert question.findtext("name/text") and question.find("questiontext").get("format") == "html"
+        assert (question.findtext("single"), question.findtext("shuffleanswers")) == ("true", "true")

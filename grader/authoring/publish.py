@@ -5,16 +5,17 @@ from __future__ import annotations
 import ast
 import io
 import json
+import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hatchling.builders.wheel import WheelBuilder
 
 from grader import UserError
-from grader.authoring.chapters import chapter_names, load_chapter
+from grader.authoring.chapters import BEGIN, END, chapter_names, load_chapter
 from grader.authoring.rules import LEAK, secret_lines
 
 CARRIED = ("atelier", "assets", "course.toml")
@@ -22,18 +23,27 @@ CARRIED = ("atelier", "assets", "course.toml")
 BESIDE = ("notebooks", "cours.py", "constraints.txt", "environment.yml", "README.md", "LICENSE")
 """Ce que l'étudiant reçoit à côté de la roue."""
 OPTIONAL = ("AGENTS.md",)
+SOLVED = "corriges"
+"""Le dossier des carnets résolus, chez l'étudiant."""
+MARKER = re.compile(rf"#+\s*({re.escape(BEGIN)}|{re.escape(END)})")
 PASSING = ("__pycache__", "*.pyc", ".*", "*.tmp")
 """Ce que laissent les outils, et qui n'est pas du cours."""
 EDITABLE = "-e .[lab,enseignant]"
 """Comment environment.yml installe le dépôt ; chez l'étudiant, la roue en prend la place."""
 
 
-def publish(root: Path, to: Path) -> list[Path]:
-    """Écrit le dossier des étudiants dans `to`. Rend ses fichiers ; lève `UserError` si une réponse y est passée."""
+def publish(root: Path, to: Path, solved: Sequence[str] = ()) -> list[Path]:
+    """Écrit le dossier des étudiants dans `to`, et les corrigés des chapitres `solved`. Rend ses fichiers.
+
+    Lève `UserError` si une réponse d'un autre chapitre y est passée, ou si un chapitre n'existe pas.
+    """
     if missing := [name for name in (*BESIDE, *CARRIED) if not (root / name).exists()]:
         raise UserError(f"Il manque à la racine du cours\u00a0: {', '.join(missing)}.")
     check_target(root, to)
-    secrets = secret_lines(load_chapter(name, root) for name in chapter_names(root))
+    known = chapter_names(root)
+    if unknown := [name for name in solved if name not in known]:
+        raise UserError(f"Chapitre inconnu\u00a0: {', '.join(unknown)}. Chapitres écrits\u00a0: {', '.join(known)}.")
+    secrets = secret_lines(load_chapter(name, root) for name in known if name not in solved)
     if not list((root / "notebooks").glob("*.ipynb")):
         raise UserError("notebooks/ est vide\u00a0: construisez d'abord les carnets (python -m grader build).")
     name, data = wheel(root)
@@ -41,6 +51,7 @@ def publish(root: Path, to: Path) -> list[Path]:
         carried = {Path(inside): packed.read(inside) for inside in packed.namelist()}
     present = [name for name in (*BESIDE, *OPTIONAL) if (root / name).exists()]
     beside = {path: (root / path).read_bytes() for name in present for path in files_under(root, name)}
+    beside |= {Path(SOLVED, f"{name}.ipynb"): solved_notebook(root, name) for name in solved}
     if found := [leak for path, content in (beside | carried).items() for leak in leaks(path, content, secrets)]:
         shown = "\n".join(f"  {text}" for text in found[:20])
         more = f"\n  … et {len(found) - 20} autres" if len(found) > 20 else ""
@@ -49,13 +60,24 @@ def publish(root: Path, to: Path) -> list[Path]:
     recipe = Path("environment.yml")
     files[recipe] = files[recipe].replace(EDITABLE.encode(), f"./{name}[lab]".encode())
     to.mkdir(parents=True, exist_ok=True)
-    for old in (*(to / name for name in (*BESIDE, *CARRIED, *OPTIONAL, "pyproject.toml")), *to.glob("atelier-*.whl")):
+    ours = (*BESIDE, *CARRIED, *OPTIONAL, SOLVED, "pyproject.toml")
+    for old in (*(to / name for name in ours), *to.glob("atelier-*.whl")):
         remove(old)  # les publications d'avant, aussi, qui n'avaient pas de roue
     for path, content in files.items():
         target = to / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
     return sorted(files)
+
+
+def solved_notebook(root: Path, name: str) -> bytes:
+    """Le carnet résolu d'un chapitre, sans ce qui sert à le construire et à le noter."""
+    notebook = json.loads((root / "solutions" / name / f"{name}.ipynb").read_text(encoding="utf-8"))
+    for cell in notebook["cells"]:
+        cell["metadata"].pop("nbgrader", None)
+        if cell["cell_type"] == "code":
+            cell["source"] = [line for line in cell["source"] if not MARKER.search(line)]
+    return (json.dumps(notebook, ensure_ascii=False, indent=1) + "\n").encode()
 
 
 def wheel(root: Path) -> tuple[str, bytes]:

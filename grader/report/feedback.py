@@ -24,6 +24,7 @@ from nbgrader.utils import is_grade
 from atelier import paths
 from atelier.text import plural
 from grader import UserError
+from grader.classroom.collect import moodle_numbers
 from grader.classroom.course import Course
 from grader.classroom.marks import (
     NBSP,
@@ -38,6 +39,7 @@ from grader.classroom.marks import (
     sentence,
 )
 from grader.classroom.record import read_graded
+from grader.report.moodle import feedback_zip
 
 KEY = "atelier"
 _FINGERPRINT = re.compile(rb'content="([0-9a-f]{32})"')
@@ -204,6 +206,17 @@ class Feedback:
             else:
                 done.failed[student] = f"nbgrader n'a pas pu l'écrire{NBSP}: {problem or 'raison inconnue'}"
         return done
+
+    def for_moodle(self) -> Path | None:
+        """L'archive des pages à jour, telle que Moodle la reprend ; None si personne n'est venu de Moodle."""
+        numbers = moodle_numbers(self.course, self.name)
+        known = [s for s in self.students if s in numbers and s in self.marks and self.current(s)]
+        if not known:
+            return None
+        pages = {(numbers[s]["number"], numbers[s]["name"]): read_bytes(self.page(s)) for s in known}
+        path = self.course.folder / "bilans" / self.name / "retours_moodle.zip"
+        paths.write_atomically(path, feedback_zip(pages))
+        return path
 
 
 def summary(done: Renewed, folder: Path) -> str:

@@ -13,6 +13,7 @@ import csv
 import io
 import re
 import unicodedata
+import zipfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -85,6 +86,35 @@ def moodle_csv(sheet: Sheet, numbers: Mapping[str, Mapping[str, str]]) -> bytes:
             mark = None if row.score is None else mark_within(sheet, row, out_of)
             rows.append([id, name, decimal(mark), decimal(out_of), "-"])
     return render_csv(rows, ",")
+
+
+def feedback_zip(pages: Mapping[tuple[str, str], bytes]) -> bytes:
+    """Les retours, pour « Téléverser plusieurs fichiers de feedback dans un zip ». pages : (numéro, nom) → page HTML.
+
+    Relu dans le code de Moodle (mod/assign/feedback/file/importziplib) : à chacun son dossier,
+    « nom_numéro_assignsubmission_file_ » ; aucun « _ » dans le nom. Mêmes pages, mêmes octets.
+    """
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for (number, name), page in sorted(pages.items()):
+            label = " ".join(re.sub(r'[_/\\:*?"<>|.~]', " ", legible(name)).split()) or "Participant"
+            info = zipfile.ZipInfo(f"{label}_{number}_assignsubmission_file_/retour.html")
+            info.compress_type, info.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
+            archive.writestr(info, page)
+    return out.getvalue()
+
+
+def comment_of(row: Row) -> str:
+    """Ce que « Feedback par commentaires » dit d'une copie : ce qui a manqué, exercice par exercice."""
+    if row.refused:
+        return f"Copie refusée{NBSP}: {row.refused}."
+    lost = [
+        f"{id}{NBSP}: {decimal(row.scores.get(id, 0.0))} sur {decimal(result.max_score)}. {result.message}"
+        for id, result in row.results.items()
+        if row.scores.get(id, 0.0) < result.max_score and not (result.verdict == "missing" and id not in row.scores)
+    ]
+    late = [f"Retard{NBSP}: {decimal(row.penalty)} de moins."] if row.penalty else []
+    return " — ".join([*lost, *late]) or "Tous les exercices passent."
 
 
 # ---------------------------------------------------------------------------------------------- lire une feuille
@@ -209,8 +239,8 @@ def fill_worksheet(sheet: Sheet, numbers: Mapping[str, Mapping[str, str]], path:
             continue
         maximum = worksheet.maximum(cells, float(paths.course()["mark_out_of"]))
         cells[worksheet.columns["grade"]] = decimal(mark_within(sheet, row, maximum), worksheet.comma)
-        if row.refused and "comment" in worksheet.columns and not worksheet.cell(cells, "comment"):
-            cells[worksheet.columns["comment"]] = safe(f"Copie refusée{NBSP}: {row.refused}.")
+        if "comment" in worksheet.columns and not worksheet.cell(cells, "comment"):
+            cells[worksheet.columns["comment"]] = safe(comment_of(row))
         used.add(row.student)
         above += [row.student] if beyond(sheet, row) else []
     said = {
