@@ -49,6 +49,8 @@ _HOME = {
     "board": "variants",
     "save_variant": "variants",
     "load_variant": "variants",
+    "save_work": "keep",
+    "restore_work": "keep",
     "corpus_tokens": "training",
     "windows": "training",
     "train": "training",

@@ -16,8 +16,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from atelier import settings
-from atelier.text import number
+from atelier import settings, state
+from atelier.text import number, plural
 
 T = TypeVar("T")
 SCALES = ("essai", "cpu", "gpu")
@@ -130,7 +130,7 @@ def machine() -> str:
     elif d.type == "mps":
         what = f"GPU Apple ({platform.machine()})"
     else:
-        what = f"CPU {processor()}, {torch.get_num_threads()} fil(s) de calcul"
+        what = f"CPU {processor()}, {plural(torch.get_num_threads(), 'fil')} de calcul"
     return f"{what} · {platform.system()} · Python {platform.python_version()} · torch {torch.__version__}"
 
 
@@ -144,6 +144,8 @@ def describe_machine() -> None:
     print(f"Machine : {machine()}")
     print(f"Échelle : « {scale().name} » ({sense[scale().name]})")
     print('Un mot, une lettre : atelier.glossary("lot"), atelier.notations()')
+    if lost := state.volatile():
+        print(lost)
 
 
 def card_name() -> str:

@@ -27,6 +27,8 @@ from atelier.text import number
 PROGRESS, BOARD, VARIANTS = "progression.json", "tableau.json", "variantes"
 """Les fichiers du dossier d'état (les variantes en sont un sous-dossier)."""
 FOLDER = ".atelier"
+DRIVE = Path("/content/drive/MyDrive")
+"""Où Colab monte le Drive de qui le demande."""
 LOCK = "verrou"
 LOCK_SECONDS = 10.0
 """Attente, au plus, d'un autre noyau en train d'écrire."""
@@ -58,7 +60,7 @@ def folder() -> Path:
 
     `COURS_ETAT` s'il est donné. Sinon, d'après le dossier du carnet : `notebooks/.atelier` dans le dossier du cours ;
     ailleurs (devoir récupéré par nbgrader), `.atelier` à côté des dossiers de devoirs. Un dossier d'état qui existe
-    déjà un cran plus haut ou plus bas est repris.
+    déjà un cran plus haut ou plus bas est repris. Dans Colab, le Drive, s'il est monté.
     """
     if given := settings.state_folder():
         return paths.started_in() / Path(given).expanduser()
@@ -67,12 +69,35 @@ def folder() -> Path:
 
 @cache
 def _located() -> Path:
+    if (drive := drive_folder()) is not None:
+        return drive / FOLDER
     starts = list(dict.fromkeys(_starts()))
     for start in starts:
         for place in _places(start):
             if _is_store(place):
                 return place
     return next(_places(starts[0]))
+
+
+def in_colab() -> bool:
+    """Vrai dans Google Colab, dont la machine s'efface à la fin de la séance."""
+    return "google.colab" in sys.modules
+
+
+def drive_folder() -> Path | None:
+    """Le dossier du cours dans le Drive de Colab, s'il est monté."""
+    return DRIVE / "cours" if in_colab() and DRIVE.is_dir() else None
+
+
+def volatile() -> str:
+    """Ce qui se perdra à la fin de la séance, et comment le garder ; vide si rien ne se perd."""
+    if not in_colab() or settings.state_folder() or drive_folder() is not None:
+        return ""
+    return (
+        "Colab efface cette machine à la fin de la séance\u00a0: progression, tableau et variantes avec elle. Pour les "
+        "garder, montez votre Drive (l'icône de dossier, à gauche) et redémarrez le noyau\u202f; ou exécutez "
+        "atelier.save_work() avant de partir, atelier.restore_work() en revenant."
+    )
 
 
 def _starts() -> Iterator[Path]:

@@ -71,6 +71,42 @@ def test_a_notebook_alone_in_an_empty_folder_works_and_survives_a_restart(elsewh
     assert not wrong, "seul un exercice pas encore écrit s'arrête"
 
 
+ALONE = """
+import copy, sys, nbformat
+from nbclient import NotebookClient
+path, address = sys.argv[1:]
+notebook = nbformat.read(path, as_version=4)
+first, second = notebook.cells[1:3]
+if address:
+    install = f"get_ipython().run_line_magic('pip', 'install -q {address}')"
+    first.source = first.source.split("is None:")[0] + "is None: " + install
+notebook.cells = [first, copy.deepcopy(first), second]  # exécutée, puis exécutée de nouveau
+for _ in range(2):  # puis dans un noyau neuf
+    NotebookClient(notebook, timeout=300, allow_errors=True).execute()
+    errors = [o.traceback for cell in notebook.cells for o in cell.outputs if o.output_type == "error"]
+    print(errors[0][0] if errors else "rien")
+"""
+
+
+def test_a_notebook_opened_where_nothing_is_installed(tmp_path):
+    """Sans adresse, une phrase avant tout ModuleNotFoundError ; avec une adresse, le cours s'installe, une fois."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith(("COURS_", "PYTHONPATH"))}
+    env |= {"COURS_ECHELLE": "essai", "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_DEPS": "1"}
+    folder = tmp_path / "env"
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    (environment.packages_of(folder) / "ici.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    python = environment.python_of(folder)
+    shutil.copy(ROOT / "notebooks" / "ch3_quantification.ipynb", tmp_path / "copie.ipynb")
+    said = {}
+    for address in ("", str(ROOT)):
+        line = [python, "-c", ALONE, "copie.ipynb", address]
+        done = subprocess.run(line, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        said[address] = plain(done.stdout)
+    assert said[""].startswith("L'atelier du cours n'est pas installé ici. Demandez son adresse")
+    assert said[str(ROOT)] == "rien\nrien\n"
+
+
 CONFIG_DRIVER = """
 import json, sys
 from traitlets.config.loader import PyFileConfigLoader

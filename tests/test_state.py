@@ -11,6 +11,8 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -18,7 +20,7 @@ import pytest
 import torch
 from nbclient import NotebookClient
 
-from atelier import journal, paths, state, variants
+from atelier import journal, keep, paths, restore_work, save_work, state, variants
 from atelier.models import load_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -388,3 +390,68 @@ def test_the_board_of_a_chapter_does_not_tell_what_comes_after(capsys):
     state.update(state.BOARD, variants._clean, lambda rows: rows.append(ahead))
     variants.board(until="ch3_quantification")
     assert "en-avance" in capsys.readouterr().out  # la vôtre, d'où qu'elle vienne
+
+
+# --- Là où la machine s'efface ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def colab(monkeypatch, tmp_path):
+    """Les fichiers de Colab, tels que le cours s'en sert : ce qui a été téléchargé, ce qu'on y dépose."""
+    files = types.ModuleType("google.colab.files")
+    files.downloaded, files.sent = [], {}
+    files.download, files.upload = files.downloaded.append, lambda: files.sent
+    for name, module in (("google", None), ("google.colab", None), ("google.colab.files", files)):
+        monkeypatch.setitem(sys.modules, name, module or types.ModuleType(name))
+    monkeypatch.setattr(state, "DRIVE", tmp_path / "MyDrive")
+    state._located.cache_clear()
+    yield files
+    state._located.cache_clear()
+
+
+def test_work_comes_back_on_another_machine(colab, monkeypatch, tmp_path):
+    """Progression, tableau et variante, par une archive ; ce que la nouvelle machine avait déjà est gardé à côté."""
+    journal.record_check(CHAPTER, "absmax_scale", True)
+    variants.save_variant("essai-colab", load_model("colibri"), 12, CHAPTER, "essai", keep_weights=True)
+    place = state.folder()
+    before = {p.relative_to(place).as_posix(): p.read_bytes() for p in place.rglob("*") if p.is_file()}
+    archive = save_work(tmp_path / "travail.zip")
+    assert colab.downloaded == [str(archive)]
+    monkeypatch.setenv("COURS_ETAT", str(tmp_path / "machine neuve"))
+    journal.record_check(CHAPTER, "affine_qparams", True)
+    mine = (state.folder() / state.PROGRESS).read_bytes()
+    colab.sent["travail.zip"] = archive.read_bytes()
+    restore_work()
+    weights = [name for name in before if name.startswith(state.VARIANTS)]
+    for name in (state.PROGRESS, state.BOARD, *weights):
+        assert (state.folder() / name).read_bytes() == before[name]
+    assert weights and journal.is_passed(journal.read(), CHAPTER, "absmax_scale")
+    (aside,) = state.folder().glob("avant_*")
+    assert (aside / state.PROGRESS).read_bytes() == mine
+
+
+@pytest.mark.parametrize("kind", ["vide", "texte", "tronquée", "dehors", "étrangère", "énorme"])
+def test_a_wrong_archive_changes_nothing(kind, tmp_path, monkeypatch):
+    journal.record_check(CHAPTER, "absmax_scale", True)
+    before = (state.folder() / state.PROGRESS).read_bytes()
+    path = tmp_path / "travail.zip"
+    names = {"dehors": ("../progression.json", "variantes/../../x"), "étrangère": ("carnet.ipynb",)}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names.get(kind, (state.PROGRESS,)):
+            archive.writestr(name, "{}")
+    if kind == "énorme":
+        monkeypatch.setattr(keep, "MOST", 1)
+    if kind in ("vide", "texte", "tronquée"):
+        path.write_bytes({"vide": b"", "texte": b"bonjour", "tronquée": path.read_bytes()[:-30]}[kind])
+    with pytest.raises(ValueError, match="archive"):
+        restore_work(path)
+    assert (state.folder() / state.PROGRESS).read_bytes() == before and not list(state.folder().glob("avant_*"))
+    assert not (tmp_path / "x").exists()
+
+
+def test_colab_s_drive_keeps_the_work_when_it_is_mounted(colab, monkeypatch):
+    monkeypatch.delenv("COURS_ETAT")
+    assert "save_work" in state.volatile()
+    state.DRIVE.mkdir()
+    state._located.cache_clear()
+    assert state.folder() == state.DRIVE / "cours" / state.FOLDER and not state.volatile()

@@ -27,6 +27,7 @@ from nbformat import NotebookNode
 from atelier import paths
 from atelier.text import number, plural
 from grader import UserError
+from grader.authoring import bootstrap
 from grader.authoring.chapters import Cell, Chapter, ChapterError, Problem, chapter_names, load_chapter
 from grader.authoring.claims import check_claims
 from grader.authoring.rules import check_shared_lines, check_structure, strip_solutions
@@ -154,6 +155,8 @@ def source_notebook(chapter: Chapter) -> tuple[NotebookNode, dict[str, int]]:
             "title": chapter.title,
         }
     )
+    notebook.metadata |= nbformat.from_dict(bootstrap.COLAB)
+    course = paths.read_course(chapter.folder.parent.parent)
     lines: dict[str, int] = {}
     ranks: Counter[str] = Counter()
 
@@ -174,6 +177,10 @@ def source_notebook(chapter: Chapter) -> tuple[NotebookNode, dict[str, int]]:
             add("code", cell.source, cell.id, cell.line, **metadata)
         else:
             add(cell.kind, cell.source, _cell_id(chapter.name, cell, ranks), cell.line, **metadata)
+        if len(notebook.cells) == 1:  # après le titre
+            link = bootstrap.badge(course, chapter.name)
+            notebook.cells[0].source += f"\n\n{link}" if link else ""
+            add("code", bootstrap.first_cell(course), bootstrap.ID, cell.line)
     return notebook, lines
 
 
@@ -228,6 +235,7 @@ def write(products: Products, root: Path, execute: bool, cells: Sequence[str] = 
     if execute:
         problems = _execute(products, root, cells)
     if not problems:
+        _number(products.solved)
         _write_if_changed(solved, _notebook_bytes(products.solved))
     return problems
 
@@ -264,7 +272,8 @@ def summary(products: Products, root: Path) -> str:
         f"{student.relative_to(root).as_posix()} : {plural(len(products.student.cells), 'cellule')}, "
         f"{plural(products.exercises, 'exercice')}, {plural(products.points, 'point')}{bonus} ; paquet {size} ko"
     )
-    waiting = sum(cell.cell_type == "code" and cell.execution_count is None for cell in products.solved.cells)
+    code = [c for c in products.solved.cells if c.cell_type == "code" and c.id != bootstrap.ID]
+    waiting = sum(cell.execution_count is None for cell in code)
     if waiting:
         line += f"\n  {plural(waiting, 'cellule')} du carnet résolu sans sortie : ajoutez --execute."
     return line
@@ -312,6 +321,17 @@ def _keep_outputs(path: Path, notebook: NotebookNode) -> None:
     for cell in notebook.cells:
         if cell.cell_type == "code" and (before := executed.get((cell.id, cell.source))):
             cell.outputs, cell.execution_count = before.outputs, before.execution_count
+
+
+def _number(notebook: NotebookNode) -> None:
+    """Numérote les cellules exécutées de haut en bas, même si elles l'ont été en plusieurs fois.
+
+    La première, qui n'affiche rien et ne laisse rien, compte avec les autres.
+    """
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    executed = [cell for cell in code if cell.execution_count or cell.id == bootstrap.ID]
+    for rank, cell in enumerate(executed if len(executed) > 1 else (), 1):
+        cell.execution_count = rank
 
 
 def _asked(products: Products, root: Path, names: Sequence[str]) -> tuple[set[str], set[str]]:
@@ -375,12 +395,9 @@ def _execute(products: Products, root: Path, cells: Sequence[str] = ()) -> list[
             return [_failure(products, running, error)]
     code = [cell for cell in running.cells if cell.cell_type == "code"]
     results = {cell.id: cell for cell in code if cell.id in shown or not cell.outputs}
-    rank = 0
     for cell in products.solved.cells:
         if result := results.get(cell.id):
             cell.outputs, cell.execution_count = result.outputs, result.execution_count
-        if cell.get("execution_count"):  # de haut en bas, même si l'on n'a exécuté que quelques cellules
-            cell.execution_count = rank = rank + 1
     seconds = number(time.perf_counter() - start, decimals=1)
     print(f"solutions/{products.name}/{products.name}.ipynb : exécuté en {seconds} s")
     return []
