@@ -71,8 +71,7 @@ chapter_links()
 # | *Adapters* | chapitre 7, avant LoRA, qui en reprend l'idée |
 #
 # Le « But du chapitre » de la diapositive est celui de tout ce cours : *découvrir comment on réduit la taille des
-# paramètres et comment finetuner un modèle*. Les sujets d'exposé de la dernière diapositive n'ont pas encore de
-# chapitre.
+# paramètres et comment finetuner un modèle*. Les sujets d'exposé de la dernière diapositive ont le leur, le chapitre 9.
 
 # %% [markdown]
 # ## 0.3 Un exercice, comment ça se passe

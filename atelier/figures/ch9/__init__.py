@@ -1,0 +1,5 @@
+"""Figures, mesures et explorations du chapitre 9. Le détail est dans les modules du dossier."""
+
+from atelier.figures.common.facade import facade
+
+__getattr__, __dir__ = facade(__name__, "style", "clock")
