@@ -1,4 +1,4 @@
-"""Les références du chapitre 9, contre ce qui ne leur doit rien : énumération exacte, nombres complexes."""
+"""Les références du chapitre 9 et ses outils, contre ce qui ne leur doit rien : énumération, complexes, Colibri."""
 
 from __future__ import annotations
 
@@ -8,8 +8,20 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import DynamicCache
+
+from grader.authoring.chapters import load_chapter
+from grader.authoring.recording import needed
 
 CHAPTER = "ch9_exposes"
+NAMES = "with_groups colibri closest_first Experts"
+
+
+@pytest.fixture(scope="module")
+def chapter() -> dict[str, Any]:
+    """Ce que définissent les cellules ordinaires du chapitre."""
+    read = load_chapter(CHAPTER)
+    return read.execute(needed(read, lambda _: False, NAMES.split()))
 
 
 def _laws(rows: int, v: int, seed: int) -> torch.Tensor:
@@ -108,3 +120,57 @@ def test_rope_keeps_lengths_and_refuses_odd_widths(reference: Any) -> None:
     assert torch.equal(reference("rope")(x[:, :1], torch.tensor([0])), x[:, :1])
     with pytest.raises(ValueError):
         reference("rope")(x[..., :5], torch.arange(4))
+
+
+# --- Ce que les cellules emploient ------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_six_groups_are_colibri_with_and_without_cache(chapter: dict[str, Any]) -> None:
+    colibri, same = chapter["colibri"], chapter["with_groups"](6)
+    ids = torch.arange(40)[None] * 7 % 4096
+    expected = colibri(ids, use_cache=False).logits
+    assert torch.allclose(same(ids, use_cache=False).logits, expected, atol=1e-3)
+    memory = DynamicCache()
+    parts = [same(piece, memory, use_cache=True).logits for piece in ids.split((25, 1, 14), dim=1)]
+    assert torch.allclose(torch.cat(parts, 1), expected, atol=1e-3)
+
+
+@torch.no_grad()
+def test_fewer_groups_keep_the_mean_of_their_keys(chapter: dict[str, Any]) -> None:
+    usual, fewer = chapter["colibri"].transformer.h[1].attn, chapter["with_groups"](2).transformer.h[1].attn
+    keys = usual.c_attn.weight.T[192:384].view(6, 32, 192)
+    assert torch.allclose(fewer.to_kv.weight[:32], keys[:3].mean(0), atol=1e-6)
+    assert torch.allclose(fewer.to_kv.weight[32:64], keys[3:].mean(0), atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_window_hides_what_is_behind_and_anchors_stay(chapter: dict[str, Any]) -> None:
+    """Changer un jeton hors de portée d'un seul bloc ne change rien à sa sortie ; les premiers restent vus."""
+    x = torch.randn(1, 20, 192, generator=torch.Generator().manual_seed(0))
+    for anchors, moved in ((0, False), (1, True)):
+        block = chapter["with_groups"](6, reach=4, anchors=anchors).transformer.h[0].attn
+        other = x.clone()
+        other[:, 0] += 1
+        assert torch.equal(block(x)[0][:, 10], block(other)[0][:, 10]) is not moved
+
+
+def test_greedy_matching_is_one_to_one_and_takes_the_smallest_first(chapter: dict[str, Any]) -> None:
+    for seed in range(20):
+        costs = torch.rand(6, 4, generator=torch.Generator().manual_seed(seed))
+        rows, columns = chapter["closest_first"](costs)
+        assert len(set(rows)) == 4 and sorted(columns) == [0, 1, 2, 3]
+        first = divmod(int(costs.argmin()), 4)
+        assert first in list(zip(rows, columns, strict=True))
+
+
+@torch.no_grad()
+def test_experts_are_their_mlps_weighted_by_the_router(chapter: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    layer = chapter["Experts"](width=8, inner=16, count=4, chosen=2)
+    x = torch.randn(3, 5, 8)
+    odds = layer.route(x).softmax(-1)
+    every = torch.stack([torch.nn.functional.gelu(x @ u) @ d for u, d in zip(layer.up, layer.down, strict=True)], -2)
+    kept = odds * (odds >= odds.topk(2, -1).values[..., -1:])
+    assert torch.allclose(layer(x), (every * kept[..., None]).sum(-2), atol=1e-5)
+    assert abs(float(layer.load.sum()) - 1) < 1e-6

@@ -33,7 +33,7 @@ atelier.describe_machine()
 import copy
 import math
 import re
-from statistics import mean
+import statistics
 
 import torch
 import torch.nn.functional as F
@@ -436,7 +436,7 @@ atelier.settle("pooled_heads", ch9.times_worse(pooled))
 # %% [markdown]
 # Le cache fond en proportion des têtes. Mais moyenner des têtes qui n'ont pas appris à se ressembler abîme tout, et
 # plus on en réunit, pire c'est. <!-- claim: pooling_hurts_the_more_heads_are_tied -->
-# Trente pas en réparent une grande part, et ne suffisent pas : même à trois têtes, on reste loin de Colibri.
+# Trente pas rendent entre un quart et un tiers de ce qui était perdu, en nats, et sont loin de suffire.
 # <!-- claim: a_short_recovery_is_not_enough -->
 
 # %% [markdown]
@@ -682,12 +682,11 @@ ch9.plot_ranks(beyond)
 atelier.settle("far_ranks", ch9.far_ranks(beyond))
 
 # %% [markdown]
-# Jusqu'au 64e rang, la table et RoPE font aussi bien l'un que l'autre ; sans rangs, on n'y arrive pas.
-# <!-- claim: ranks_are_needed -->
-# Au 65e, la table s'effondre aussitôt, sous le niveau du hasard : ces lignes-là n'ont jamais appris. RoPE tient mieux,
-# puis se perd à son tour, plus loin. <!-- claim: rope_lasts_longer_than_the_table -->
-# Il ne dépend que de la distance, mais une attention étalée sur 200 jetons n'est plus celle que l'on a apprise sur 64 :
-# « relatif » ne veut pas dire « sans limite ».
+# Jusqu'au 64e rang, la table et RoPE réussissent tous deux, à moins d'un dixième de nat ; sans rangs, on n'y arrive
+# pas. <!-- claim: ranks_are_needed --> Au 65e, la table s'effondre aussitôt, et fait pire que le hasard : ces lignes-là
+# n'ont jamais appris. RoPE tient mieux, puis se perd à son tour. <!-- claim: rope_lasts_longer_than_the_table --> Tout
+# au bout, il est même plus mauvais qu'elle. <!-- claim: rope_is_lost_in_the_end --> « Relatif » ne veut pas dire « sans
+# limite ».
 
 # %% [markdown]
 # **Ce que l'on n'a pas montré.** Deux blocs, et une tâche faite pour que la distance décide de tout : un texte n'est
@@ -772,7 +771,7 @@ def mixture(name, lr, seed, steps):
     return small_model(make, text_windows("a_train", 32, seed), lr, seed, steps, loss)
 
 
-mixture_steps = atelier.scale().pick(essai=2, cpu=100, gpu=120)
+mixture_steps = atelier.scale().pick(essai=2, cpu=60, gpu=120)
 
 # %%
 atelier.bet(
@@ -822,8 +821,10 @@ ch9.plot_loads(loads)
 atelier.settle("busiest_expert", ch9.busiest(loads))
 
 # %% [markdown]
-# Sans équilibrage, la charge se creuse : un expert reçoit plusieurs fois sa part, d'autres presque rien. La perte
+# Sans équilibrage, la charge se creuse : le plus chargé des huit experts reçoit plus du double de sa part. La perte
 # d'équilibrage, à un centième, la ramène près de l'égalité. <!-- claim: balancing_spreads_the_load -->
+# Quant à la perte du modèle, on ne peut départager aucun des trois : en si peu de pas, quatre fois plus de paramètres
+# n'ont encore rien rapporté. <!-- claim: experts_have_not_paid_yet -->
 
 # %% [markdown]
 # ??? q="fair_router"
@@ -888,8 +889,8 @@ def two_matchings(sizes=(2, 5, 8), scenes=100):
 ch9.plot_matchings(two_matchings())
 
 # %% [markdown]
-# Prendre d'abord ce qui est le plus près se paie à la fin : les derniers n'ont plus le choix. Le surcoût grandit avec le
-# nombre de points. <!-- claim: greedy_pays_at_the_end -->
+# Prendre d'abord ce qui est le plus près se paie à la fin : les derniers n'ont plus le choix. Le surcoût grandit avec
+# le nombre de points. <!-- claim: greedy_pays_at_the_end -->
 
 # %% [markdown]
 # Pour apprendre, est-ce que cela change quelque chose ? De petites scènes de 16 × 16 points, de une à quatre taches
@@ -1032,10 +1033,10 @@ ch9.scores_table(set_scores)
 atelier.settle("which_matching", ch9.best_matching(set_scores))
 
 # %% [markdown]
-# Sans appariement, le modèle n'apprend presque rien : la $j$-ième tache n'est pas à une place que l'on puisse
-# deviner. <!-- claim: no_matching_learns_little -->
+# Sans appariement, le modèle se perd : rien, dans l'image, ne dit laquelle des taches est la $j$-ième.
+# <!-- claim: no_matching_learns_little -->
 # Entre l'optimal et le glouton, on ne peut pas les départager. <!-- claim: greedy_learns_as_well_here -->
-# À quatre taches au plus, les deux choisissent presque toujours les mêmes couples.
+# Il fallait apparier un contre un ; que ce soit au mieux ne se voit pas, sur ces scènes.
 
 # %% [markdown]
 # **Ce que l'on n'a pas montré.** Des taches rondes, d'une seule sorte, sans boîte ni classe : rien de ce qui rend la
@@ -1082,10 +1083,13 @@ atelier.bet(
 # %%
 def judged(ids):
     """La note du juge : le nombre moyen de lettres par mot."""
-    return mean([len(word) for word in re.findall(r"\w+", tokenizer.decode(ids.tolist()))] or [0])
+    return statistics.mean([len(word) for word in re.findall(r"\w+", tokenizer.decode(ids.tolist()))] or [0])
 
 
-def continuations(writer, start, count, n_new=24):
+suite_length = atelier.scale().pick(essai=4, cpu=24, gpu=24)
+
+
+def continuations(writer, start, count, n_new=suite_length):
     """`count` suites tirées au sort → (count, n_new)."""
     ids = start.repeat(count, 1)
     length = {"min_new_tokens": n_new, "max_new_tokens": n_new}
@@ -1103,7 +1107,7 @@ def reward_model(pairs, seed):
     """Une couche linéaire, apprise sur des couples de suites dont le juge a préféré l'une."""
     torch.manual_seed(seed)
     starts = some_starts(8, train_tokens)
-    told = torch.cat([continuations(colibri, start, pairs // 4) for start in starts]).view(-1, 2, 24)
+    told = torch.cat([continuations(colibri, start, pairs // 4) for start in starts]).view(-1, 2, suite_length)
     vectors = torch.stack([described(told[:, 0]), described(told[:, 1])], dim=1)
     notes = torch.tensor([[judged(ids) for ids in pair] for pair in told])
     order = notes.argsort(dim=1, descending=True).to(vectors.device)
@@ -1118,6 +1122,9 @@ def reward_model(pairs, seed):
 
 
 # %% experiment="best_of"
+from statistics import mean
+
+
 @atelier.experiment(full={"counts": (1, 2, 4, 8, 16, 32), "seeds": range(5), "starts": 12, "pairs": 100})
 def best_of(counts=(1, 4, 16), seeds=(0,), starts=4, pairs=100):
     """La note du juge, en moyenne : la suite que choisit le modèle de récompense parmi n, et celle du juge lui-même."""

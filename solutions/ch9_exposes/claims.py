@@ -69,12 +69,12 @@ def pooling_hurts_the_more_heads_are_tied(results):
 
 
 def a_short_recovery_is_not_enough(results):
-    """Plus du tiers de la perte ajoutée est rendu ; il en reste plus de 20 % de perplexité, même à trois têtes."""
+    """Même à trois têtes, la perplexité reste plus de quatre fois celle de Colibri ; les taux sont réglés."""
     found = results("pooled_heads")
     tuned = all(_inside(tried) for tried in by_recipe(results("pooled_rates")["perplexités"]).values())
     whole = mean(found["avant"][6])
-    kept = {n: recovered_gap(found, n).high / (mean(found["avant"][n]) - whole) for n in (3, 2, 1)}
-    return tuned and max(kept.values()) < 2 / 3 and all(recovered_gap(found, n).low > log(1.2) for n in (3, 2, 1))
+    mended = [1 - recovered_gap(found, n).mean / (mean(found["avant"][n]) - whole) for n in (3, 2, 1)]
+    return tuned and all(1 / 4 < share < 1 / 3 for share in mended) and recovered_gap(found, 3).low > log(4)
 
 
 def narrower_windows_cost_more(results):
@@ -122,6 +122,11 @@ def rope_lasts_longer_than_the_table(results):
     return paired(near["RoPE"], near["table"]).high < -1 and min(near["table"]) > log(32) and min(ends) > 0.5
 
 
+def rope_is_lost_in_the_end(results):
+    far = {way: [part["193 à 256"] for part in parts] for way, parts in _spans(results).items()}
+    return paired(far["RoPE"], far["table"]).low > 0
+
+
 # --- 9.4 : le mélange d'experts ---------------------------------------------------------------------------------------
 
 
@@ -130,6 +135,14 @@ def balancing_spreads_the_load(results):
     models = results("expert_loads")["modèles"]
     free, fair = (heaviest(models[f"8 experts, {way} équilibrage"]) for way in ("sans", "avec"))
     return paired(free, fair).low > 0 and min(free) > 2 / 8 and max(fair) < 2 / 8
+
+
+def experts_have_not_paid_yet(results):
+    models = results("expert_loads")["modèles"]
+    tuned = all(_inside(tried) for tried in by_recipe(results("mixture_rates")["pertes"]).values())
+    pairs = itertools.combinations([row["pertes"] for row in models.values()], 2)
+    counts = [row["paramètres"] for row in models.values()]
+    return tuned and counts[1] > 4 * counts[0] and not any(paired(a, b).told_apart for a, b in pairs)
 
 
 # --- 9.5 : DETR -------------------------------------------------------------------------------------------------------
