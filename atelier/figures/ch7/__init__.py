@@ -1,5 +1,5 @@
-"""Figures, mesures et explorations du chapitre 7. Le détail est dans les modules du dossier."""
+"""Figures et outils du chapitre 7. Le détail est dans les modules du dossier."""
 
 from atelier.figures.common.facade import facade
 
-__getattr__, __dir__ = facade(__name__)
+__getattr__, __dir__ = facade(__name__, "clock", "files")

@@ -1,28 +1,19 @@
-"""Chapitre 7, première partie : l'adaptateur dessiné, ses trois départs possibles, son compte de paramètres."""
+"""Chapitre 7, première partie : l'adaptateur dessiné, ses départs, son compte, ses voix échangées et pesées."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import torch
-from torch import nn
-
-from atelier.display import note, recorded, show, table
-from atelier.figures.common.layers import blocks
-from atelier.figures.common.sizes import shape_only
+from atelier.display import note, show, table
+from atelier.evidence import paired, perplexity_of
+from atelier.figures.ch7.tools import spread_ms
 from atelier.figures.common.style import BLACK, BLUE, GREEN, ORANGE, SKY, canvas
-from atelier.hardware import home
-from atelier.models import GPT2_SIZES
-from atelier.text import number, percent
-from atelier.training import corpus_tokens, lm_loss, windows
+from atelier.text import byte_size, number, percent
 
-if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
-
-BERT_LARGE = (24, 1024, 330_000_000)
-"""Blocs, dimension, paramètres : Houlsby et al., 2019, § 3.1."""
+TEXTS = {"a": "A", "b": "B", "bprime": "B′"}
+"""Préfixe d'un extrait → la voix."""
+Losses = Sequence[float]
 
 
 # --- Le dessin ------------------------------------------------------------------------------------------------------
@@ -136,102 +127,125 @@ def _zoom(ax: Any, d_model: int, bottleneck: int) -> None:
     ax.set_title("Un adaptateur, à l'échelle", fontsize=10)
 
 
-# --- Trois départs --------------------------------------------------------------------------------------------------
+# --- Les départs, le compte, le branchement ---------------------------------------------------------------------------
 
 
-@recorded("ch7/three_starts", needs=("adapter",))
-def three_starts(
-    model: GPT2LMHeadModel, adapter: Callable[[int, int], nn.Module], bottleneck: int = 16, steps: int = 10
-) -> None:
-    """Un adaptateur après un MLP de Colibri, parti de trois façons : perte, gradients, perte après quelques pas."""
-    ids = next(windows(corpus_tokens("b_train", 8192), 4, 64))
-    starts: dict[str, Callable[[nn.Module], None]] = {
-        "remontée nulle (le vôtre)": lambda m: None,
-        "les deux nulles": _zero_all,
-        "les deux au hasard": _random_up,
-    }
-    rows = []
-    with torch.no_grad():
-        plain = lm_loss(model, ids).item()
-    for name, prepare in starts.items():
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            module = adapter(model.config.n_embd, bottleneck).to(home(model))
-            prepare(module)
-        rows.append((name, *_try_start(model, module, ids, steps)))
+def starts_table(found: Mapping[str, Any]) -> None:
+    """Ce que fait chaque départ. found : départ → à chaque pas, (perte, ‖∇down‖, ‖∇up‖) ; et « sans adaptateur »."""
+    plain, runs = found["sans adaptateur"], {k: v for k, v in found.items() if k != "sans adaptateur"}
+    steps = len(next(iter(runs.values()))) - 1
     table(
-        [[name, number(loss, 5), *(number(g, 3) for g in grads), number(end, 5)] for name, loss, grads, end in rows],
+        [
+            [
+                name,
+                number(run[0][0], decimals=4),
+                *(number(v, 3) for v in run[0][1:]),
+                *(number(v, 3) for v in run[-1][1:]),
+                number(run[-1][0], decimals=4),
+            ]
+            for name, run in runs.items()
+        ],
         header=[
             "départ",
             "perte au départ",
             "‖∇down‖",
             "‖∇up‖",
             f"‖∇down‖ après {steps} pas",
+            f"‖∇up‖ après {steps} pas",
             f"perte après {steps} pas",
         ],
-        caption=f"Un adaptateur (m = {bottleneck}) au milieu de Colibri, sur un lot de B ; sans lui, perte "
-        f"{number(plain, 5)}",
+        caption=f"Un adaptateur (m = 16) au milieu de Colibri, sur un même lot de fantasy ; sans lui, la perte vaut "
+        f"{number(plain, decimals=4)}",
     )
 
 
-def _zero_all(module: nn.Module) -> None:
-    for p in module.parameters():
-        nn.init.zeros_(p)
-
-
-def _random_up(module: nn.Module) -> None:
-    nn.init.normal_(module.get_parameter("up.weight"), std=module.get_parameter("down.weight").std().item())
-
-
-def _try_start(
-    model: GPT2LMHeadModel, module: nn.Module, ids: torch.Tensor, steps: int
-) -> tuple[float, tuple[float, ...], float]:
-    frozen = copy.deepcopy(model).requires_grad_(False)
-    blocks(frozen)[len(frozen.transformer.h) // 2].mlp.register_forward_hook(lambda _m, _x, out: module(out))
-    optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
-    losses, norms = [], []
-    for _ in range(steps + 1):
-        optimizer.zero_grad()
-        loss = lm_loss(frozen, ids)
-        loss.backward()
-        losses.append(loss.item())
-        weights = module.get_parameter("down.weight"), module.get_parameter("up.weight")
-        norms.append([0.0 if p.grad is None else p.grad.norm().item() for p in weights])
-        optimizer.step()
-    return losses[0], (*norms[0], norms[-1][0]), losses[-1]
-
-
-# --- Combien de paramètres ? ----------------------------------------------------------------------------------------
-
-
-@recorded("ch7/count_table", needs=("count",))
-def count_table(model: GPT2LMHeadModel, count: Any) -> None:
-    """Paramètres ajoutés et leur part, de Colibri à BERT-large, avec la formule de l'étudiant."""
-    c = model.config
-    cases = [("Colibri", c.n_layer, c.n_embd, model.num_parameters(), m) for m in (4, 16, 64)]
-    for name, (layers, d, _) in GPT2_SIZES.items():
-        cases.append((f"GPT-2 {name}", layers, d, shape_only(layers, d).num_parameters(), 64))
-    layers, d, total = BERT_LARGE
-    cases += [("BERT-large", layers, d, total, m) for m in (8, 64, 256)]
-    rows = []
-    for name, layers, d, total, m in cases:
-        n = count(d, m, layers)
-        rows.append([name, d, m, n, percent(n / total), number(2 * n / 1e6, 3)])
+def counts_table(found: Mapping[tuple[str, int], tuple[int, int, int]]) -> None:
+    """Paramètres ajoutés. found : (modèle, goulot) → composantes, paramètres du modèle, paramètres ajoutés."""
     table(
-        rows,
-        header=[
-            "modèle",
-            "d",
-            "goulot m",
-            "paramètres ajoutés (votre formule)",
-            "part du modèle",
-            "Mo par voix, en FP16",
+        [
+            [model, d, m, added, percent(added / total, 3), number(2 * added / 1e6, 3, unit="Mo")]
+            for (model, m), (d, total, added) in found.items()
         ],
+        header=["modèle", "d", "goulot m", "paramètres ajoutés (votre formule)", "part du modèle", "par voix, en FP16"],
         caption="Deux adaptateurs par bloc",
     )
-    shown = percent(count(1024, 64, 24) / BERT_LARGE[2])
+    d, total, added = found["BERT-large", 64]
     note(
-        f"Pour BERT-large et m = 64, l'article imprime 2,1 % ; votre compte donne {shown}. L'article entraîne "
-        "aussi les "
-        "LayerNorm (0,03 % de plus) et la tête de chaque tâche ; nous n'expliquons pas le reste."
+        f"Pour BERT-large et m = 64, l'article imprime 2,1 % ; votre compte donne {percent(added / total, 3)}. "
+        "L'article entraîne aussi les LayerNorm (0,03 %) et la tête ; nous n'expliquons pas le reste."
+    )
+
+
+def start_table(found: Mapping[str, tuple[float, int, str]]) -> None:
+    """Brancher, puis apprendre. found : étape → plus grand écart d'un logit, paramètres qui apprennent, empreinte."""
+    table(
+        [[name, number(gap, 3), learning, digest] for name, (gap, learning, digest) in found.items()],
+        header=["", "plus grand écart d'un logit", "paramètres qui apprennent", "empreinte des octets gelés"],
+        caption="Colibri, et dix adaptateurs de largeur 16",
+    )
+
+
+# --- Deux voix --------------------------------------------------------------------------------------------------------
+
+
+def voices_table(found: Mapping[str, Mapping[str, Losses]]) -> None:
+    """Un modèle, plusieurs voix. found : voix branchée → texte → perte, part à part."""
+    base = found["Colibri"]
+
+    def said(losses: Mapping[str, Losses], text: str) -> list[Any]:
+        told = number(perplexity_of(losses[text]), decimals=2)
+        return [
+            told,
+            "—" if losses is base else paired(losses[text], base[text]).as_ratio() if len(base[text]) >= 5 else "—",
+        ]
+
+    table(
+        [[name, *(cell for text in base for cell in said(losses, text))] for name, losses in found.items()],
+        header=["branché", *(h for text in base for h in (f"sur {TEXTS[text]}", "rapport à Colibri [intervalle]"))],
+        caption="Perplexité, et rapport à celle de Colibri, apparié part à part",
+    )
+
+
+def told_tables(found: Mapping[str, Any]) -> None:
+    """Les textes de chaque voix. found : amorce → voix → (texte, empreinte) ; « échanges » → secondes ; « nombres »."""
+    for opening, rows in found.items():
+        if opening not in ("échanges", "nombres"):
+            table(
+                [[name, text.replace("\n", " / "), digest] for name, (text, digest) in rows.items()],
+                header=["voix", "texte", "empreinte de la base"],
+                caption=f"Amorce : « {opening} » (« / » marque un retour à la ligne)",
+            )
+    swaps: list[float] = [s for seconds in found["échanges"].values() for s in seconds]
+    note(
+        f"Changer de voix a pris {spread_ms(swaps)} ms (médiane et quartiles de {number(len(swaps))} échanges) : "
+        f"recopier {number(found['nombres'])} nombres, sans recharger la base."
+    )
+
+
+def files_table(found: Mapping[Any, Any]) -> float:
+    """Ce que pèse une voix. found : (quoi, type) → octets ; « relue » → bool. Rend le rapport, en FP16."""
+    kinds = {"torch.float32": "FP32", "torch.float16": "FP16"}
+    sizes = {key: size for key, size in found.items() if key != "relue"}
+    table(
+        [
+            [f"{what}, en {kinds[dtype]}", size, percent(size / found["Colibri", dtype], 3)]
+            for (what, dtype), size in sizes.items()
+        ],
+        header=["fichier safetensors", "octets", "part du fichier de Colibri"],
+        caption="Écrits, puis pesés",
+    )
+    return sizes["Colibri", "torch.float16"] / sizes["une voix", "torch.float16"]
+
+
+def tasks_table(found: Mapping[int, tuple[int, int]], tasks: int = 100, copies: int = 34 * 10**12) -> None:
+    """Cent tâches et une base. found : goulot → octets de la base, octets des cent jeux d'adaptateurs."""
+    rows: list[list[Any]] = [["cent copies complètes", byte_size(copies), "—", "—", 1]]
+    for m, (base, voices) in found.items():
+        ratio = round(copies / (base + voices))
+        rows.append([f"une base, adaptateurs de m = {m}", byte_size(base + voices), byte_size(base),
+                     byte_size(voices), ratio])  # fmt: skip
+    table(
+        rows,
+        header=["", "en tout", "dont la base", f"dont les {tasks} jeux", "fois moins"],
+        caption="170 milliards de paramètres en 16 bits, cent tâches",
     )

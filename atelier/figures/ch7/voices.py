@@ -1,294 +1,335 @@
-"""Chapitre 7, deuxième partie : des voix dans un modèle gelé, entraînées, échangées, pesées."""
+"""Chapitre 7, deuxième partie : ce qu'une voix vaut, selon la façon de l'apprendre, la largeur, la base."""
 
 from __future__ import annotations
 
-import copy
-import hashlib
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from statistics import mean
+from typing import Any
 
-import torch
-from safetensors.torch import load_file, save, save_file
-from torch import Tensor, nn
+from atelier.display import note, show, table
+from atelier.evidence import Gap, paired, perplexity_of
+from atelier.figures.ch7.adapter import TEXTS, Losses
+from atelier.figures.common.style import BLACK, GREEN, SERIES, canvas, french
+from atelier.text import number, percent, plural, spread
 
-from atelier.display import note, recorded, table
-from atelier.hardware import beside, device, home, median_seconds
-from atelier.perplexity import evaluate_perplexity
-from atelier.text import number, percent
-from atelier.training import Log, corpus_tokens, train, windows
-
-if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
-
-CHAPTER = "ch7_adapters"
-VOICES = {"B": ("b", "fantasy"), "B′": ("bprime", "vers classiques")}
-"""Nom de la voix → (préfixe des extraits, ce que c'est)."""
-WIDTH = 16
-ADAPTER_LR, FULL_LR, REPAIR_LR = 2e-3, 1e-3, 1e-3
-Insert = Callable[[Any, int], Any]
-Weights = dict[str, Tensor]
+Runs = Sequence[tuple[Losses, Losses]]
+"""Graine par graine : la perte sur la voix apprise, puis sur A."""
+FULL, ADAPTERS = "tous les poids", "adaptateurs, m = 16"
 
 
-# --- Outils ---------------------------------------------------------------------------------------------------------
+def told(runs: Runs, which: int = 0) -> list[float]:
+    """Une perplexité par graine : sur la voix (0), ou sur A (1)."""
+    return [perplexity_of(run[which]) for run in runs]
 
 
-def adapted(model: GPT2LMHeadModel, insert: Insert, bottleneck: int = WIDTH, seed: int = 0) -> GPT2LMHeadModel:
-    """Une copie de `model` où `insert` a mis ses adaptateurs ; `seed` fixe leur départ."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return insert(copy.deepcopy(model), bottleneck).to(device()).eval()
+def seeds_gap(a: Sequence[Losses], b: Sequence[Losses]) -> Gap | None:
+    """L'écart de log-perplexité, graine à graine ; None s'il y en a moins de cinq, ou pas autant."""
+    if len(a) != len(b) or len(a) < 5:
+        return None
+    return paired([mean(losses) for losses in a], [mean(losses) for losses in b])
 
 
-def all_trained(model: GPT2LMHeadModel) -> GPT2LMHeadModel:
-    """Une copie dont tous les paramètres apprennent."""
-    return copy.deepcopy(model).requires_grad_(True).eval()
+def _ratio(a: Runs, b: Runs, which: int = 0) -> str:
+    gap = seeds_gap([run[which] for run in a], [run[which] for run in b])
+    return "—" if gap is None else gap.as_ratio()
 
 
-def trained_count(model: nn.Module) -> int:
-    """Nombre de paramètres qui apprennent."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+# --- Les taux ---------------------------------------------------------------------------------------------------------
 
 
-def trained_tensors(model: nn.Module) -> Weights:
-    """Les seuls paramètres qui apprennent, copiés : c'est tout ce qu'il faut garder d'une voix."""
-    return {name: p.detach().to("cpu", copy=True) for name, p in model.named_parameters() if p.requires_grad}
-
-
-def put_back(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Pose une voix dans un modèle qui a les mêmes adaptateurs."""
-    own = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, w in weights.items():
-            own[name].copy_(w)
-
-
-def base_hash(model: nn.Module) -> str:
-    """Empreinte (SHA-256, 12 premiers caractères) de tous les octets gelés, quels que soient leurs noms et leur ordre.
-
-    Si rien n'est gelé, celle du modèle entier.
-    """
-    frozen = [p for p in model.parameters() if not p.requires_grad] or list(model.parameters())
-    digests = sorted(hashlib.sha256(p.detach().cpu().contiguous().numpy().tobytes()).digest() for p in frozen)
-    return hashlib.sha256(b"".join(digests)).hexdigest()[:12]
-
-
-def adapters_of(model: GPT2LMHeadModel) -> list[nn.Module]:
-    """Les adaptateurs (modules qui ont `down` et `up`) dans l'ordre où un passage les traverse."""
-    found: list[nn.Module] = []
-    hooks = [
-        m.register_forward_hook(lambda m, _x, _y: found.append(m))
-        for m in model.modules()
-        if hasattr(m, "down") and hasattr(m, "up")
-    ]
-    try:
-        with torch.no_grad():
-            model(torch.zeros(1, 1, dtype=torch.long, device=home(model)))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found
-
-
-def file_bytes(weights: Mapping[str, Tensor], dtype: torch.dtype) -> int:
-    """Octets d'un fichier safetensors qui contient ces tenseurs, dans ce type."""
-    return len(save({name: w.to("cpu", dtype).contiguous() for name, w in weights.items()}))
-
-
-def teach(
-    model: GPT2LMHeadModel, extract: str, steps: int, seed: int = 0, lr: float = ADAPTER_LR, **options: Any
-) -> Log:
-    """Entraîne sur place ce qui apprend dans `model`, sur un extrait : 8 fenêtres de 128 jetons par pas."""
-    return train(model, windows(corpus_tokens(extract), seed=seed), steps, lr=lr, what=extract, **options)
-
-
-def imitate(teacher: GPT2LMHeadModel) -> Callable[[nn.Module, Tensor], Tensor]:
-    """Perte de distillation : divergence KL du maître à l'élève, moyenne par jeton, en nats."""
-
-    def loss(student: nn.Module, ids: Tensor) -> Tensor:
-        with torch.no_grad():
-            wanted = teacher(ids, use_cache=False).logits.log_softmax(-1).flatten(0, 1)
-        got = student(ids, use_cache=False).logits.log_softmax(-1).flatten(0, 1)
-        return nn.functional.kl_div(got, wanted, log_target=True, reduction="batchmean")
-
-    return loss
-
-
-def continuation(model: GPT2LMHeadModel, tokenizer: Any, opening: str, n_new: int, seed: int = 0) -> str:
-    """Une suite tirée au hasard (température 0,7, top-k 20), toujours la même pour une même graine."""
-    ids = beside(model, tokenizer(opening, return_tensors="pt")["input_ids"])
-    options = {"do_sample": True, "temperature": 0.7, "top_k": 20, "pad_token_id": 0, "suppress_tokens": [0]}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        out = model.generate(
-            ids, attention_mask=torch.ones_like(ids), min_new_tokens=n_new, max_new_tokens=n_new, **options
-        )
-    return tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
-
-
-# --- Brancher -------------------------------------------------------------------------------------------------------
-
-
-@recorded("ch7/same_start", needs=("insert",))
-def same_start(model: GPT2LMHeadModel, insert: Insert, bottleneck: int = WIDTH, steps: int = 3) -> None:
-    """Avant, juste après le branchement, puis après quelques pas : logits, paramètres qui apprennent, octets gelés."""
-    ids = next(windows(corpus_tokens("b_train", 4096), 2, 64))
-    with torch.no_grad():
-        plain = model(ids).logits
-    ready = adapted(model, insert, bottleneck)
-    rows = [["Colibri seul", 0.0, 0, base_hash(model)]]
-    for what, n in (("adaptateurs branchés", 0), (f"après {steps} pas sur B", steps)):
-        if n:
-            teach(ready, "b_train", n)
-        with torch.no_grad():
-            gap = (ready(ids).logits - plain).abs().max().item()
-        rows.append([what, gap, trained_count(ready), base_hash(ready)])
+def rates_table(found: Mapping[tuple[str, str, float], float]) -> None:
+    """Perplexité de réglage. found : (façon, texte, taux) → perplexité ; un taux nul est un rappel, sans leçon."""
+    tried: dict[tuple[str, str], dict[float, float]] = {}
+    for (name, text, lr), perplexity in found.items():
+        tried.setdefault((name, text), {})[lr] = perplexity
+    rates = sorted({lr for (*_, lr) in found if lr})
+    rows: list[list[Any]] = []
+    for (name, text), by_rate in tried.items():
+        best = min(by_rate, key=by_rate.__getitem__)
+        shown = [number(by_rate[lr], decimals=2) if lr in by_rate else "—" for lr in rates]
+        rows.append([name, TEXTS[text], *shown, number(best, 2) if best else number(by_rate[0.0], decimals=2)])
     table(
-        [[what, number(gap, 3), n, digest] for what, gap, n, digest in rows],
-        header=["", "plus grand écart d'un logit", "paramètres qui apprennent", "empreinte des octets gelés"],
-        caption=f"Brancher {2 * model.config.n_layer} adaptateurs de largeur {bottleneck}",
+        [row for row in rows if any(cell != "—" for cell in row[2:-1])],
+        header=["ce qui apprend", "texte", *(f"taux {number(lr, 2)}" for lr in rates), "le meilleur taux"],
+        caption="Perplexité après une leçon, sur l'extrait de réglage, une graine",
     )
-    note(
-        f"Seuls {percent(trained_count(ready) / model.num_parameters())} des paramètres apprennent ; l'empreinte est "
-        "celle de tous les octets de la base, et elle ne bouge pas."
-    )
+    for row in rows:
+        if all(cell == "—" for cell in row[2:-1]):
+            note(f"{row[0].capitalize()} : {row[-1]}.")
 
 
-# --- Deux voix ------------------------------------------------------------------------------------------------------
+# --- Aussi bien ? -----------------------------------------------------------------------------------------------------
 
 
-def _three(model: GPT2LMHeadModel, max_tokens: int) -> list[float]:
-    return [
-        evaluate_perplexity(model, f"{t}_validation", max_tokens=max_tokens).perplexity for t in ("a", "b", "bprime")
-    ]
+def plot_as_good(found: Mapping[Any, Any]) -> None:
+    """Ce qui est appris contre ce qui est oublié, un point par graine. found : (façon, texte) → graines."""
+    texts = list(dict.fromkeys(key[1] for key in found if key != "avant"))
+    fig, axes = canvas(4.6 * len(texts), 3.8, columns=len(texts), squeeze=False)
+    said = []
+    before = found["avant"]
+    for ax, text in zip(axes[0], texts, strict=True):
+        start = perplexity_of(before[text]), perplexity_of(before["a"])
+        ax.plot(*start, "*", color=BLACK, markersize=13, label="Colibri, avant", linestyle="")
+        said.append(f"{TEXTS[text]} : Colibri {number(start[0], 3)} et {number(start[1], 3)}")
+        for look, (name, runs) in zip(SERIES, ((n, r) for (n, t), r in _ways(found) if t == text), strict=False):
+            points = told(runs), told(runs, 1)
+            ax.plot(*points, label=name, **{**look, "linestyle": ""})
+            said.append(f"{name} {number(mean(points[0]), 3)} et {number(mean(points[1]), 3)}")
+        ax.set_title(f"voix {TEXTS[text]}", fontsize=10.5)
+        ax.set_xlabel("perplexité sur la voix (à gauche : mieux apprise)")
+        ax.margins(0.12)
+        french(ax)
+    axes[0][0].set_ylabel("perplexité sur A (en bas : moins oublié)")
+    axes[0][0].legend(frameon=False, fontsize=9)
+    show(fig, alt=f"Perplexité sur la voix, puis sur A, un point par graine. {' ; '.join(said)}.")
 
 
-@recorded("ch7/learn_voices", needs=("insert",))
-def learn_voices(
-    model: GPT2LMHeadModel, insert: Insert, steps: int, bottleneck: int = WIDTH, max_tokens: int = 2048
-) -> dict[str, Weights]:
-    """Un adaptateur appris sur B, un sur B′, l'un après l'autre dans la même base. Rend voix → poids."""
-    ready = adapted(model, insert, bottleneck)
-    silent = trained_tensors(ready)
-    rows = [["Colibri", *_three(model, max_tokens)]]
-    voices: dict[str, Weights] = {}
-    seconds = 0.0
-    for voice, (text, what) in VOICES.items():
-        put_back(ready, silent)
-        seconds += teach(ready, f"{text}_train", steps).seconds
-        voices[voice] = trained_tensors(ready)
-        rows.append([f"… et l'adaptateur {voice} ({what})", *_three(ready, max_tokens)])
-    put_back(ready, silent)
-    rows.append(["… adaptateurs remis au départ", *_three(ready, max_tokens)])
-    table(
-        rows,
-        header=["modèle", "sur A", "sur B", "sur B′"],
-        caption=f"Perplexité sur {number(max_tokens)} jetons de validation, après {steps} pas pour chaque voix "
-        f"({number(seconds, 2, unit='s')} en tout)",
-    )
-    return voices
+def _ways(found: Mapping[Any, Any]) -> list[tuple[tuple[str, str], Runs]]:
+    return [(key, runs) for key, runs in found.items() if key != "avant"]
 
 
-@recorded("ch7/swap_voices", needs=("insert",))
-def swap_voices(
-    model: GPT2LMHeadModel,
-    tokenizer: Any,
-    insert: Insert,
-    voices: Mapping[str, Weights],
-    openings: Sequence[str],
-    bottleneck: int = WIDTH,
-    n_new: int = 40,
-) -> None:
-    """La même amorce continuée par la base, puis par chaque voix posée tour à tour dans le même modèle."""
-    ready = adapted(model, insert, bottleneck)
-    settings = {"Colibri": trained_tensors(ready), **{f"voix {v} ({VOICES[v][1]})": w for v, w in voices.items()}}
-    durations = []
-    for opening in openings:
-        rows = []
-        for name, weights in settings.items():
-            durations.append(median_seconds(partial(put_back, ready, weights), repeats=1, warmup=0))
-            told = continuation(ready, tokenizer, opening, n_new)
-            rows.append([name, f"{opening}{told}".replace("\n", " / "), base_hash(ready)])
-        table(rows, header=["", "texte", "empreinte de la base"], caption=f"Amorce : « {opening} »")
-    middle = sorted(durations)[len(durations) // 2]
-    note(
-        f"Changer de voix : {number(1000 * middle, 2, unit='ms')}, pour recopier "
-        f"{number(trained_count(ready))} nombres. La base n'est jamais rechargée. (« / » marque un retour à la ligne.)"
-    )
+def _share(start: Losses, runs: Runs, full: Runs) -> float:
+    """Nats gagnés sur la voix, en part de ceux que gagnent tous les poids."""
+    own, whole = (mean(start) - mean(mean(losses) for losses, _ in some) for some in (runs, full))
+    return own / whole
 
 
-# --- Peser ----------------------------------------------------------------------------------------------------------
-
-
-@recorded("ch7/weigh_voices", needs=("insert",))
-def weigh_voices(
-    model: GPT2LMHeadModel, insert: Insert, voices: Mapping[str, Weights], bottleneck: int = WIDTH, tasks: int = 100
-) -> None:
-    """Le fichier d'une voix seule contre une copie du modèle, pour une tâche et pour cent ; relu et vérifié."""
-    whole = dict(model.named_parameters())
-    one = next(iter(voices.values()))
-    base = file_bytes(whole, torch.float16)
+def as_good_table(found: Mapping[Any, Any], here: Mapping[Any, Any]) -> None:
+    """Une ligne par façon et par voix ; `here` : ce que vous venez de mesurer, à côté."""
     rows = []
-    for what, weights, shared in (("une copie complète", whole, 0), ("une voix seule", one, base)):
-        for dtype, name in ((torch.float32, "FP32"), (torch.float16, "FP16")):
-            size = file_bytes(weights, dtype)
-            rows.append([f"{what}, {name}", size, percent(size / file_bytes(whole, dtype)), shared + tasks * size])
+    for (name, text), runs in _ways(found):
+        full = found.get((FULL, text), runs)
+        yours = here.get((name, text))
+        rows.append(
+            [
+                f"{TEXTS[text]}, {name}",
+                spread(told(runs)),
+                "—" if runs is full else _ratio(runs, full),
+                "—" if runs is full else percent(_share(found["avant"][text], runs, full), decimals=0),
+                spread(told(runs, 1)),
+                "—" if yours is None else number(told(yours)[0], decimals=2),
+            ]
+        )
+    count = len(_ways(found)[0][1])
+    before = ", ".join(f"{TEXTS[text]} {number(perplexity_of(v), decimals=2)}" for text, v in found["avant"].items())
     table(
         rows,
-        header=["fichier", "octets", "part d'une copie", f"octets pour {tasks} tâches, base en FP16 comprise"],
-        caption="Fichiers safetensors écrits, puis pesés",
+        header=["voix, façon", "perplexité sur la voix", "rapport à « tous les poids » [intervalle]",
+                "part du chemin", "perplexité sur A, ensuite", "la vôtre, sur la voix"],
+        caption=f"{plural(count, 'graine')}, moyenne et étendue ; Colibri, avant : {before}. "
+        "Part du chemin : des nats que gagnent tous les poids",
+    )  # fmt: skip
+
+
+def as_good_verdict(found: Mapping[Any, Any]) -> str:
+    """Le verdict du pari, sur la voix B."""
+    one, whole = found.get((ADAPTERS, "b")), found.get((FULL, "b"))
+    gap = seeds_gap([r[0] for r in one], [r[0] for r in whole]) if one and whole else None
+    if gap is None:
+        return "nettement moins bien"
+    if not gap.told_apart:
+        return "aussi bien que tous les poids"
+    return "mieux" if gap.high < 0 else "nettement moins bien" if gap.low > 0.1 else "un peu moins bien"
+
+
+def longer_table(found: Mapping[str, Sequence[Losses]], good: Mapping[Any, Any]) -> None:
+    """Une fois et demie plus de pas. found : texte → une perte par graine ; good : ce que rend `as_good`."""
+    rows = []
+    for text, longer in found.items():
+        runs = [(losses, losses) for losses in longer]
+        for name, some in ((ADAPTERS, good.get((ADAPTERS, text))), (f"{ADAPTERS}, 1,5 fois plus de pas", runs),
+                           (FULL, good.get((FULL, text)))):  # fmt: skip
+            if some:
+                full = good.get((FULL, text), some)
+                rows.append([f"{TEXTS[text]}, {name}", spread(told(some)), "—" if some is full else _ratio(some, full)])
+    table(
+        rows,
+        header=["voix, façon", "perplexité sur la voix", "rapport à « tous les poids » [intervalle]"],
+        caption="Des adaptateurs à qui l'on donne tout ce que le compte leur fait gagner",
     )
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "voix.safetensors"
-        save_file({k: w.contiguous() for k, w in one.items()}, path)
-        first, second = adapted(model, insert, bottleneck), adapted(model, insert, bottleneck, seed=1)
-        put_back(first, one)
-        put_back(second, load_file(path))
-        ids = next(windows(corpus_tokens("b_train", 4096), 2, 64))
-        with torch.no_grad():
-            same = torch.equal(first(ids).logits, second(ids).logits)
-    note(
-        f"Le fichier ne contient que {len(one)} tenseurs. Relu dans une base fraîche, il donne "
-        + ("exactement les mêmes logits." if same else "d'autres logits !")
+
+
+# --- Les largeurs -----------------------------------------------------------------------------------------------------
+
+
+def _by_width(
+    found: Mapping[int, Mapping[str, Any]], good: Mapping[Any, Any], sixteen: int
+) -> dict[int, tuple[int, Runs]]:
+    """Goulot → paramètres, graines ; ceux de 16 viennent de `as_good`. sixteen : ses paramètres."""
+    swept = {m: (row["paramètres"], row["pertes"]) for m, row in found.items()}
+    return dict(sorted((swept | {16: (sixteen, good[ADAPTERS, "b"])}).items()))
+
+
+def plot_widths(found: Mapping[int, Mapping[str, Any]], good: Mapping[Any, Any], total: int, sixteen: int) -> None:
+    """Perplexité sur B et sur A contre la part de Colibri qui apprend. found : goulot → paramètres, graines.
+
+    good : ce que rend `as_good` ; total, sixteen : paramètres de Colibri, et d'adaptateurs de largeur 16.
+    """
+    swept, full = _by_width(found, good, sixteen), good.get((FULL, "b"))
+    shares = [100 * n / total for n, _ in swept.values()]
+    fig, axes = canvas(9.4, 3.7, columns=2)
+    for which, (ax, title) in enumerate(zip(axes, ("sur la voix B", "sur A, ensuite"), strict=True)):
+        values = [told(runs, which) for _, runs in swept.values()]
+        ax.plot(shares, [mean(v) for v in values], label="adaptateurs", **SERIES[0])
+        ax.vlines(shares, [min(v) for v in values], [max(v) for v in values], color=SERIES[0]["color"])
+        for m, share, v in zip(swept, shares, values, strict=True):
+            ax.annotate(f"m = {m}", (share, mean(v)), xytext=(5, 6), textcoords="offset points", fontsize=9)
+        if full:
+            ax.axhline(mean(told(full, which)), color=GREEN, linestyle="--", label="tous les poids (100 %)")
+        ax.axhline(
+            perplexity_of(good["avant"]["b" if which == 0 else "a"]), color=BLACK, linestyle=":", label="Colibri, avant"
+        )
+        ax.set_xscale("log")
+        ax.set_xticks([0.3, 1, 3, 10])
+        ax.set_xlabel("ce qui apprend (% de Colibri, échelle logarithmique)")
+        ax.set_title(f"Perplexité {title}", fontsize=10.5)
+        ax.margins(0.1)
+        french(ax)
+    axes[0].legend(frameon=False, fontsize=9)
+    show(
+        fig,
+        alt="Perplexité sur B, puis sur A, selon la largeur du goulot : "
+        + " ; ".join(
+            f"m = {m} ({number(s, 2, unit='%')}) {number(mean(told(r)), 3)} et {number(mean(told(r, 1)), 3)}"
+            for (m, (_, r)), s in zip(swept.items(), shares, strict=True)
+        )
+        + (f" ; tous les poids {number(mean(told(full)), 3)} et {number(mean(told(full, 1)), 3)}." if full else "."),
+    )
+    table(
+        [
+            [
+                f"m = {m}",
+                n,
+                percent(n / total, decimals=2),
+                spread(told(runs)),
+                _ratio(runs, full or runs),
+                spread(told(runs, 1)),
+            ]
+            for m, (n, runs) in swept.items()
+        ],
+        header=[
+            "goulot",
+            "paramètres",
+            "part",
+            "perplexité sur B",
+            "rapport à « tous les poids » [intervalle]",
+            "sur A",
+        ],
+        caption=f"{plural(len(next(iter(swept.values()))[1]), 'graine')}, mêmes pas, chaque largeur à son taux",
     )
 
 
-# --- Qui travaille ? ------------------------------------------------------------------------------------------------
+PAPER = (
+    ("BERT-large, tous les poids", 9.0, 1.0, 80.4),
+    ("adaptateurs, m de 8 à 256 selon la tâche", 1.3, 0.036, 80.0),
+    ("adaptateurs, m = 64 partout", 1.2, 0.021, 79.6),
+)
+"""Houlsby et al., 2019, tableau 1 : GLUE, neuf tâches."""
 
 
-@recorded("ch7/who_works", needs=("insert",))
-def who_works(
-    model: GPT2LMHeadModel,
-    insert: Insert,
-    voices: Mapping[str, Weights],
-    bottleneck: int = WIDTH,
-    max_tokens: int = 2048,
+def paper_table() -> None:
+    """Le tableau 1 de l'article : score GLUE moyen, paramètres pour neuf tâches, part entraînée par tâche."""
+    table(
+        [
+            [name, number(times, decimals=1, before="×"), percent(share, decimals=1), number(score, decimals=1)]
+            for name, times, share, score in PAPER
+        ],
+        header=["", "paramètres pour les neuf tâches", "entraînés par tâche", "GLUE, score moyen"],
+        caption="Houlsby et al., 2019, tableau 1 (test GLUE ; BERT-large, 330 M de paramètres)",
+    )
+
+
+def silence_table(found: Mapping[str, Mapping[str, Losses]]) -> None:
+    """Qui travaille. found : texte → adaptateurs réduits au silence → perte, part à part."""
+    texts = list(found)
+    whole = {text: found[text]["aucun"] for text in texts}
+
+    def said(text: str, name: str) -> list[Any]:
+        losses = found[text][name]
+        ratio = paired(losses, whole[text]).as_ratio() if name != "aucun" and len(losses) >= 5 else "—"
+        return [number(perplexity_of(losses), decimals=2), ratio]
+
+    table(
+        [[name, *(cell for text in texts for cell in said(text, name))] for name in found[texts[0]]],
+        header=["adaptateurs réduits au silence",
+                *(h for text in texts for h in (f"voix {TEXTS[text]}", "rapport [intervalle]"))],
+        caption="Perplexité de chaque voix sur son texte, sans réentraîner ; rapport apparié part à part",
+    )  # fmt: skip
+
+
+# --- La famille, mesurée ----------------------------------------------------------------------------------------------
+
+
+def family_measured(
+    selected: Mapping[str, Mapping[str, Any]],
+    widths: Mapping[int, Mapping[str, Any]],
+    good: Mapping[Any, Any],
+    total: int,
+    sixteen: int,
 ) -> None:
-    """Perplexité de chaque voix quand on fait taire les adaptateurs d'un bloc, ou ceux d'un genre, sans réentraîner."""
-    ready = adapted(model, insert, bottleneck)
-    modules = adapters_of(ready)
-    groups = {f"bloc {i}": modules[2 * i : 2 * i + 2] for i in range(len(modules) // 2)}
-    groups |= {"après l'attention": modules[0::2], "après le MLP": modules[1::2], "tous": modules}
-    rows: list[list[Any]] = [["aucun (voix complète)"], *([name] for name in groups)]
-    for voice, weights in voices.items():
-        put_back(ready, weights)
-        for row, silenced in zip(rows, [[], *groups.values()], strict=True):
-            row.append(_without(ready, silenced, f"{VOICES[voice][0]}_validation", max_tokens))
+    """Les sélectives à côté des adaptateurs et du fine-tuning complet, aux mêmes pas, chacune à son taux."""
+    rows: list[tuple[str, int, Runs]] = [(name, row["paramètres"], row["pertes"]) for name, row in selected.items()]
+    rows += [(f"adaptateurs, m = {m}", n, runs) for m, (n, runs) in _by_width(widths, good, sixteen).items() if m < 64]
+    if good.get((FULL, "b")):
+        rows.append((FULL, total, good[FULL, "b"]))
+    against = next((runs for name, _, runs in rows if name == "adaptateurs, m = 2"), None)
+    table(
+        [
+            [name, n, percent(n / total, decimals=2), spread(told(runs)),
+             "—" if against is None or runs is against else _ratio(runs, against), spread(told(runs, 1))]
+            for name, n, runs in rows
+        ],
+        header=["ce qui apprend", "paramètres", "part", "perplexité sur B", "rapport à m = 2 [intervalle]", "sur A"],
+        caption=f"{plural(len(rows[0][2]), 'graine')}, mêmes pas, mêmes fenêtres, chacun à son taux",
+    )  # fmt: skip
+
+
+def selective_verdict(selected: Mapping[str, Mapping[str, Any]], widths: Mapping[int, Mapping[str, Any]]) -> str:
+    """Le verdict du pari : adaptateurs de largeur 2, ou BitFit."""
+    one, other = ([run[0] for run in row["pertes"]] for row in (widths[2], selected["BitFit"]))
+    gap = seeds_gap(one, other)
+    if gap is None or not gap.told_apart:
+        return "on ne pourra pas les départager"
+    return "les adaptateurs, m = 2" if gap.high < 0 else "BitFit"
+
+
+# --- Une base en 4 bits -----------------------------------------------------------------------------------------------
+
+
+def four_bit_table(found: Mapping[str, Any], good: Mapping[Any, Any]) -> None:
+    """La voix B sur la base en 4 bits. found : façon → une perte par graine ; « sans voix » → la perte de la base."""
+    plain = [run[0] for run in good.get((ADAPTERS, "b"), [])]
+    rows: list[list[Any]] = [
+        ["Colibri, sans voix", number(perplexity_of(good["avant"]["b"])), "—"],
+        ["base en 4 bits, sans voix", number(perplexity_of(found["sans voix"])), "—"],
+        ["Colibri, et sa voix", spread([perplexity_of(v) for v in plain]), "—"],
+    ]
+    for name, runs in found.items():
+        if name != "sans voix":
+            gap = seeds_gap(runs, plain)
+            rows.append([f"base en 4 bits, voix {name}", spread([perplexity_of(v) for v in runs]),
+                         gap.as_ratio() if gap else "—"])  # fmt: skip
+    table(rows, header=["", "perplexité sur B", "rapport à « Colibri, et sa voix » [intervalle]"],
+          caption=f"{plural(len(found['apprise dessus']), 'graine')}, m = 16")  # fmt: skip
+
+
+def mended_table(found: Mapping[str, Any]) -> None:
+    """Réparer l'arrondi. found : « FP32 », « 4 bits » → perte ; façon → une perte par graine."""
+    whole, rounded = found["FP32"], found["4 bits"]
+    rows: list[list[Any]] = [
+        ["Colibri", number(perplexity_of(whole)), "—", "—"],
+        ["base en 4 bits", number(perplexity_of(rounded)), "—", "—"],
+    ]
+    lost = mean(rounded) - mean(whole)
+    for name, runs in found.items():
+        if name in ("FP32", "4 bits"):
+            continue
+        gap = seeds_gap(runs, [rounded] * len(runs))
+        back = (mean(rounded) - mean(mean(losses) for losses in runs)) / lost
+        rows.append([f"… et un adaptateur : {name}", spread([perplexity_of(v) for v in runs], 5),
+                     gap.as_ratio() if gap else "—", percent(back, 2, signed=True)])  # fmt: skip
     table(
         rows,
-        header=["adaptateurs réduits au silence", *(f"voix {v}, sur {v}" for v in voices)],
-        caption=f"Perplexité sur {number(max_tokens)} jetons de validation, sans réentraîner",
+        header=["", "perplexité sur A", "rapport à la base en 4 bits [intervalle]", "part rendue"],
+        caption="Part rendue : des nats que l'arrondi avait pris",
     )
-
-
-def _without(model: GPT2LMHeadModel, silenced: Sequence[nn.Module], text: str, max_tokens: int) -> float:
-    kept = [(p, p.detach().clone()) for m in silenced for p in m.get_submodule("up").parameters()]
-    with torch.no_grad():
-        for p, _ in kept:
-            p.zero_()
-        found = evaluate_perplexity(model, text, max_tokens=max_tokens).perplexity
-        for p, w in kept:
-            p.copy_(w)
-    return found
