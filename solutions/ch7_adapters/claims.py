@@ -191,6 +191,11 @@ def no_block_holds_the_voice_alone(results):
     return True
 
 
+def the_first_block_is_not_missed_on_fantasy(results):
+    found = results("silenced_adapters")["b"]
+    return not paired(found["bloc 0"], found["aucun"]).told_apart
+
+
 def the_top_and_the_mlp_work_most(results):
     """Le bloc du haut coûte plus que chaque autre, et le MLP plus que l'attention, apparié part à part."""
     for found in results("silenced_adapters").values():
@@ -230,28 +235,31 @@ def sixteen_beats_the_selective_ways(results):
 
 
 def a_voice_learns_on_four_bits(results):
-    """Moins de 5 % au-dessus de la voix apprise sur la base exacte ; et loin sous la base sans voix."""
-    found = results("four_bit_voices")
+    """De 1 à 8 % au-dessus de la voix apprise sur la base exacte ; loin sous la base sans voix, qui perd de 1 à 4 %."""
+    found, plain = results("four_bit_voices"), results("as_good")["avant"]["b"]
     gap = _gap(found["apprise dessus"], _good(results, ADAPTERS, "b"))
-    return 0 < gap.low and gap.high < log(1.05) and max(map(mean, found["apprise dessus"])) < mean(found["sans voix"])
+    helps = max(map(mean, found["apprise dessus"])) < mean(found["sans voix"]) - 0.05
+    return helps and log(1.01) < gap.low < gap.high < log(1.08) and 0.01 < mean(found["sans voix"]) - mean(plain) < 0.04
 
 
-def a_moved_voice_works_a_little_worse(results):
+def a_moved_voice_is_not_told_apart(results):
     found = results("four_bit_voices")
-    gap = _gap(found["apprise en FP32, posée dessus"], found["apprise dessus"])
-    return 0 < gap.low and gap.high < log(1.05)
+    return not _gap(found["apprise en FP32, posée dessus"], found["apprise dessus"]).told_apart
 
 
-def rereading_mends_nothing(results):
-    found = results("mended_by_adapter")
-    return not _gap(found["relire A"], [found["4 bits"]] * 5).high < 0
+def forty_steps_mend_next_to_nothing(results):
+    """Sur l'extrait de réglage : relire A, jamais mieux que la base ; imiter, moins de 0,2 % de perplexité gagnée."""
+    found = results("mending_rates")
+    base = found["sans réparer", "a", 0.0]
+    best = {who: min(v for (name, *_), v in found.items() if name == who) for who, *_ in found}
+    return best["relire A"] >= base > best["imiter Colibri sur A"] > 0.998 * base
 
 
 def imitation_mends_some(results):
     found = results("mended_by_adapter")
     lost = mean(found["4 bits"]) - mean(found["FP32"])
-    back = [(mean(found["4 bits"]) - mean(losses)) / lost for losses in found["imiter Colibri sur A"]]
-    return all(0.1 < share < 0.6 for share in back)
+    back = [(mean(found["4 bits"]) - mean(losses)) / lost for losses in found["imitation"]]
+    return _gap(found["imitation"], [found["4 bits"]] * 5).high < 0 and all(0 < share < 0.5 for share in back)
 
 
 # --- 7.9 à 7.11 : compter, mesurer ------------------------------------------------------------------------------------
@@ -263,11 +271,11 @@ def _per_token(row):
 
 
 def six_becomes_four(results):
-    """Attention ôtée, à 5 % près : 2N en avant ; en arrière, 4N pour tous les poids, 2N pour les adaptateurs."""
+    """Attention ôtée, à 7 % près : 2N en avant ; en arrière, 4N pour tous les poids, 2N pour les adaptateurs."""
     found = results("counted_adapter_steps")
     wanted = {"tous les poids": (2, 4), "adaptateurs partout": (2, 2)}
     return all(
-        all(isclose(seen, told, rel_tol=0.05) for seen, told in zip(_per_token(row), wanted[name], strict=True))
+        all(isclose(seen, told, rel_tol=0.07) for seen, told in zip(_per_token(row), wanted[name], strict=True))
         for (_, name), row in found.items()
         if name in wanted
     )
@@ -295,7 +303,7 @@ def moments_melt_and_your_formula_is_exact(results):
 
 
 def activations_stay_unless_the_gradient_stops(results):
-    """Pic moins gradients : plus de la moitié reste avec des adaptateurs partout, moins de la moitié en haut."""
+    """Pic moins gradients : plus de 60 % restent avec des adaptateurs partout, moins de 60 % en haut."""
     found = results("adapter_memory")
 
     def share(shape, name):
@@ -303,7 +311,7 @@ def activations_stay_unless_the_gradient_stops(results):
         return own / full
 
     shapes = {shape for shape, _ in found}
-    return all(share(s, "adaptateurs partout") > 0.5 > share(s, "adaptateurs en haut") for s in shapes)
+    return all(share(s, "adaptateurs partout") > 0.6 > share(s, "adaptateurs en haut") for s in shapes)
 
 
 def who_fills_the_memory(results):

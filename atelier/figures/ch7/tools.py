@@ -39,7 +39,11 @@ def model_shapes(model: GPT2LMHeadModel) -> dict[str, tuple[int, int, int]]:
 
 def base_of(shape: str, colibri: GPT2LMHeadModel) -> GPT2LMHeadModel:
     """Colibri, ou un GPT-2 de la vraie taille aux poids tirés au hasard (« GPT-2 small »)."""
-    return colibri if shape == "Colibri" else gpt2_shape(shape.removeprefix("GPT-2 "))
+    if shape == "Colibri":
+        return colibri
+    model = gpt2_shape(shape.removeprefix("GPT-2 "))
+    model.loss_type = "ForCausalLM"  # sans quoi `model(ids, labels=…)` se plaint, en anglais, d'un réglage manquant
+    return model
 
 
 def some_ids(model: GPT2LMHeadModel, batch: int, length: int) -> Tensor:
