@@ -286,8 +286,8 @@ def serving_table(found: Mapping[tuple[str, str], Mapping[str, Any]], where: str
             if low <= 0 <= high:
                 unseen.append(f"{shape}, {what}, {name}")
             else:
-                side = "au-dessus de" if middle > extra else "au-dessous de"
-                seen.append(f"{shape}, {what}, {name} : {told[0]}, {side} ce que l'on compte ({rows[-1][-1]})")
+                where_it_is = "au-dessus de" if low > extra else "au-dessous de" if high < extra else "autour de"
+                seen.append(f"{shape}, {what}, {name} : {told[0]}, {where_it_is} ce que l'on compte ({rows[-1][-1]})")
     table(
         rows,
         header=["", "ms : médiane [quartiles]", "surcoût mesuré [quartiles]", "surcoût compté, tête comprise"],

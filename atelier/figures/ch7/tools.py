@@ -155,7 +155,7 @@ def one_more_token(model: GPT2LMHeadModel, context: int = 32) -> Callable[[], ob
 
     def one() -> None:
         with torch.inference_mode():
-            model(ids[:, -1:], past_key_values=cache, use_cache=True)
+            model(ids[:, -1:], cache, use_cache=True)
         cache.crop(-1)
 
     return one

@@ -311,25 +311,3 @@ def four_bit_table(found: Mapping[str, Any], good: Mapping[Any, Any]) -> None:
                          gap.as_ratio() if gap else "—"])  # fmt: skip
     table(rows, header=["", "perplexité sur B", "rapport à « Colibri, et sa voix » [intervalle]"],
           caption=f"{plural(len(found['apprise dessus']), 'graine')}, m = 16")  # fmt: skip
-
-
-def mended_table(found: Mapping[str, Any]) -> None:
-    """Réparer l'arrondi. found : « FP32 », « 4 bits » → perte ; façon → une perte par graine."""
-    whole, rounded = found["FP32"], found["4 bits"]
-    rows: list[list[Any]] = [
-        ["Colibri", number(perplexity_of(whole)), "—", "—"],
-        ["base en 4 bits", number(perplexity_of(rounded)), "—", "—"],
-    ]
-    lost = mean(rounded) - mean(whole)
-    for name, runs in found.items():
-        if name in ("FP32", "4 bits"):
-            continue
-        gap = seeds_gap(runs, [rounded] * len(runs))
-        back = (mean(rounded) - mean(mean(losses) for losses in runs)) / lost
-        rows.append([f"… et un adaptateur : {name}", spread([perplexity_of(v) for v in runs], 5),
-                     gap.as_ratio() if gap else "—", percent(back, 2, signed=True)])  # fmt: skip
-    table(
-        rows,
-        header=["", "perplexité sur A", "rapport à la base en 4 bits [intervalle]", "part rendue"],
-        caption="Part rendue : des nats que l'arrondi avait pris",
-    )
