@@ -620,9 +620,9 @@ ch7.longer_table(adapters_for_longer.authors() or adapters_for_longer(), good_au
 # Chaque largeur a son taux, elle aussi.
 
 # %%
-widths = (2, 8, 64)
-ways |= {f"adaptateurs, m = {m}": functools.partial(with_adapters, m) for m in widths}
-width_grid = {f"adaptateurs, m = {m}": (8e-3, 4e-3, 2e-3, 1.6e-2) for m in widths[:2]}
+tried_widths = (2, 8, 64)
+ways |= {f"adaptateurs, m = {m}": functools.partial(with_adapters, m) for m in tried_widths}
+width_grid = {f"adaptateurs, m = {m}": (8e-3, 4e-3, 2e-3, 1.6e-2) for m in tried_widths[:2]}
 width_grid |= {"adaptateurs, m = 64": (4e-3, 2e-3, 1e-3, 8e-3)}
 
 
@@ -639,7 +639,7 @@ rate_of |= {("adaptateurs, m = 2", "b"): 8e-3, ("adaptateurs, m = 8", "b"): 4e-3
 
 
 # %% experiment="widths_compared"
-@atelier.experiment(needs=[insert_adapters], full=five_seeds | {"chosen": widths})
+@atelier.experiment(needs=[insert_adapters], full=five_seeds | {"chosen": tried_widths})
 def widths_compared(chosen=(2,), seeds=(0,)):
     """Goulot → paramètres qui apprennent, et pour chaque graine la perte sur B, puis sur A."""
     found = {}
@@ -654,8 +654,8 @@ def widths_compared(chosen=(2,), seeds=(0,)):
 
 # %%
 widths_seen = widths_compared.authors() or widths_compared()
-sizes = {"total": colibri.num_parameters(), "sixteen": counts["Colibri", 16][2]}
-ch7.plot_widths(widths_seen, good_author or good_here, **sizes)
+parameter_counts = {"total": colibri.num_parameters(), "sixteen": counts["Colibri", 16][2]}
+ch7.plot_widths(widths_seen, good_author or good_here, **parameter_counts)
 
 # %% [markdown]
 # De 2 à 16, chaque élargissement apprend un peu davantage.
@@ -799,7 +799,7 @@ def selective_ways(names=("BitFit",), seeds=(0,)):
 
 # %%
 selected = selective_ways.authors() or selective_ways()
-ch7.family_measured(selected, widths_seen, good_author or good_here, **sizes)
+ch7.family_measured(selected, widths_seen, good_author or good_here, **parameter_counts)
 atelier.settle("selective_wins", ch7.selective_verdict(selected, widths_seen))
 
 # %% [markdown]

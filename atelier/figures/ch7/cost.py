@@ -55,9 +55,9 @@ def three_products() -> None:
         ax.text(9.7, y, str(2 * sum(done)), ha="center", va="center", fontsize=13, fontweight="bold")
     show(
         fig,
-        alt="Trois lignes. Poids entraîné : passage avant 2, gradient de l'entrée 2, gradient du poids 2, en tout 6 opérations "
-        "par poids et par jeton. Poids gelé au-dessus du premier adaptateur : 2, 2 et 0, en tout 4. Poids gelé "
-        "au-dessous : 2, 0 et 0, en tout 2.",
+        alt="Trois lignes. Poids entraîné : passage avant 2, gradient de l'entrée 2, gradient du poids 2, en tout 6 "
+        "opérations par poids et par jeton. Poids gelé au-dessus du premier adaptateur : 2, 2 et 0, en tout 4. Poids "
+        "gelé au-dessous : 2, 0 et 0, en tout 2.",
     )
 
 
