@@ -11,7 +11,7 @@ ADDITIVE, SELECTIVE, REPARAMETRIZED = "additive", "sélective", "reparamétrisé
 _LOOKS = {ADDITIVE: (ORANGE, "circle"), SELECTIVE: (BLUE, "square"), REPARAMETRIZED: (GREEN, "sawtooth")}
 """Famille → couleur et forme de son numéro."""
 METHODS = (
-    ("1", ADDITIVE, "amorce apprise (prompt tuning)", "des vecteurs devant ceux des jetons, à l'entrée",
+    ("1", ADDITIVE, "amorce apprise (« prompt tuning »)", "des vecteurs devant ceux des jetons, à l'entrée",
      "un contexte plus long", "Lester et al., 2021"),
     ("2", ADDITIVE, "préfixe (prefix-tuning)", "des clés et des valeurs de plus, dans chaque attention",
      "un cache K/V plus long", "Li et Liang, 2021"),
@@ -62,7 +62,7 @@ def plot_family() -> None:
     for i, (badge, kind, name, *_) in enumerate(METHODS):
         y = 11.7 - 1.25 * i
         _badge(ax, 10.9, y, badge, kind)
-        ax.text(11.35, y, f"{name.split(',')[0].split(' (p')[0]}, {kind}", fontsize=9, va="center")
+        ax.text(11.35, y, f"{name.split(',')[0].split(' (« ')[0].split(' (p')[0]}, {kind}", fontsize=9, va="center")
     show(
         fig,
         alt="Un bloc de GPT-2, de bas en haut, et les numéros des méthodes à l'endroit de leurs poids. "
