@@ -16,10 +16,22 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers.pytorch_utils import Conv1D
 
-from atelier.figures.ch8.cache import cached_loss, hidden_before, passes, saved_bytes, step_times
-from atelier.figures.ch8.delta import energy, rank_for
-from atelier.figures.ch8.nf4 import PUBLISHED, on_four_bits, restore
-from atelier.figures.ch8.train import everywhere, factors, merged_copy, trained_count
+from atelier.figures.ch8.lora import best_rates, grid_curves
+from atelier.figures.ch8.nf4 import PUBLISHED, entropy
+from atelier.figures.ch8.spectra import energy, rank_for
+from atelier.figures.ch8.speed import crossings, durable_crossing, quartiles
+from atelier.figures.ch8.tools import (
+    cached_loss,
+    code_shares,
+    counted_flops,
+    hidden_before,
+    learning_count,
+    nf4_file_bytes,
+    restore,
+    saved_bytes,
+    step_parts,
+)
+from atelier.figures.common.layers import linear_layers, replace_weights, weight_of
 from atelier.judging.probes_models import tiny_gpt2
 from atelier.models import gpt2_shape, load_model
 from atelier.training import lm_loss
@@ -42,6 +54,22 @@ def ids() -> torch.Tensor:
 
 def _noise(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def everywhere(model: Any, inject: Callable[..., Any], rank: int, alpha: float) -> Any:
+    """Une copie du modèle où LoRA est posé sur toutes les couches linéaires, une cible après l'autre."""
+    adapted = copy.deepcopy(model)
+    for target in ("c_attn", "c_proj", "c_fc"):
+        inject(adapted, rank, alpha, target)
+    for name, p in adapted.named_parameters():
+        p.requires_grad_("lora_" in name)
+    return adapted
+
+
+def factors(model: nn.Module) -> list[tuple[nn.Parameter, nn.Parameter]]:
+    """Les couples (A, B) d'un modèle, dans l'ordre de ses couches."""
+    a, b = ([p for n, p in model.named_parameters() if kind in n] for kind in ("lora_A", "lora_B"))
+    return list(zip(a, b, strict=True))
 
 
 # --- low_rank ---------------------------------------------------------------------------------------------------------
@@ -170,27 +198,30 @@ def test_injected_gpt2_is_that_of_peft(reference: Any, ids: torch.Tensor, target
     mine = reference("inject_lora")(copy.deepcopy(model), 3, 6.0, target)
     theirs = _with_peft(copy.deepcopy(model), 3, 6, [target])
     assert torch.equal(mine(ids).logits, model(ids).logits)
-    assert trained_count(mine) == trained_count(theirs)
+    assert learning_count(mine) == learning_count(theirs)
     with torch.no_grad():
-        for i, ((a, b), (a2, b2)) in enumerate(zip(factors(mine, 3), factors(theirs, 3), strict=True)):
+        for i, ((a, b), (a2, b2)) in enumerate(zip(factors(mine), factors(theirs), strict=True)):
             for p, q in ((a, a2), (b, b2)):
                 p.copy_(0.3 * _noise(*p.shape, seed=i))
                 q.copy_(p)
     torch.testing.assert_close(mine(ids).logits, theirs(ids).logits, rtol=1e-4, atol=1e-4)
     lm_loss(mine, ids).backward()
     lm_loss(theirs, ids).backward()
-    for (a, b), (a2, b2) in zip(factors(mine, 3), factors(theirs, 3), strict=True):
+    for (a, b), (a2, b2) in zip(factors(mine), factors(theirs), strict=True):
         torch.testing.assert_close(a.grad, a2.grad, rtol=1e-3, atol=1e-5)
         torch.testing.assert_close(b.grad, b2.grad, rtol=1e-3, atol=1e-5)
-    fused = merged_copy(model, factors(mine, 3), 6.0, reference("merge_lora"), target)
+    pairs = dict(zip((n for n in linear_layers(model) if n.endswith(target)), factors(mine), strict=True))
+    fused = replace_weights(
+        model, lambda n, w: reference("merge_lora")(w, *(p.detach() for p in pairs[n]), 6.0) if n in pairs else w
+    )
     torch.testing.assert_close(fused(ids).logits, theirs.merge_and_unload()(ids).logits, rtol=1e-4, atol=1e-4)
 
 
 def test_three_injections_reach_every_linear_layer(reference: Any, ids: torch.Tensor) -> None:
     model = tiny_gpt2(TINY, 2)
     adapted = everywhere(model, reference("inject_lora"), 2, 4.0)
-    assert len(factors(adapted, 2)) == 4 * TINY["n_layer"]
-    assert trained_count(adapted) == trained_count(_with_peft(model, 2, 4, ["c_attn", "c_proj", "c_fc"]))
+    assert len(factors(adapted)) == 4 * TINY["n_layer"]
+    assert learning_count(adapted) == learning_count(_with_peft(model, 2, 4, ["c_attn", "c_proj", "c_fc"]))
 
 
 # --- NF4 ---
@@ -218,7 +249,7 @@ def test_nf4_is_the_nearest_level_of_each_block(reference: Any, levels: torch.Te
 
 def test_colibri_survives_four_bits(reference: Any, levels: torch.Tensor) -> None:
     model = load_model("colibri")
-    copied = on_four_bits(model, reference("nf4_quantize"), levels)
+    copied = replace_weights(model, lambda _, w: restore(*reference("nf4_quantize")(w, 64), levels, w))
     window = torch.arange(64)[None]
     with torch.no_grad():
         assert (copied(window).logits - model(window).logits).abs().max() > 0
@@ -251,15 +282,6 @@ def test_cache_gives_the_same_loss_and_gradients(reference: Any, ids: torch.Tens
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
-def test_passes_see_every_window_once_a_pass() -> None:
-    windows, cache = torch.arange(12).reshape(6, 2), torch.arange(18.0).reshape(6, 3)
-    source = passes(windows, cache, 2, seed=0)
-    for _ in range(2):
-        rows = [next(source) for _ in range(3)]
-        assert sorted(int(w) for _, part in rows for w in part[:, 0]) == [0, 2, 4, 6, 8, 10]
-        assert all(int(c[0]) * 2 == int(w[0]) * 3 for kept, part in rows for c, w in zip(kept, part, strict=True))
-
-
 def test_saved_bytes_of_a_linear_layer() -> None:
     layer, x = nn.Linear(10, 4), torch.randn(8, 10)
     assert saved_bytes(lambda: layer(x).square().sum(), layer) == 4 * (8 * 10 + 8 * 4)
@@ -281,14 +303,55 @@ def test_a_step_costs_a_third_less_with_everything_frozen_above(reference: Any) 
     assert flops() / full == pytest.approx(4 / 6)
 
 
-def test_step_times_changes_nothing(ids: torch.Tensor) -> None:
-    model = tiny_gpt2(TINY, 5)
-    before = copy.deepcopy(model.state_dict())
-    line = step_times(model, ids, lm_loss, repeats=1)
-    assert line["entraînés"] == model.num_parameters() and line["octets d'état"] == 12 * model.num_parameters()
-    assert all(line[k] > 0 for k in ("avant", "arrière", "optimiseur", "octets gardés"))
-    after = model.state_dict()
-    assert all(torch.allclose(before[k], v, rtol=1e-5, atol=1e-6) for k, v in after.items())
+def test_steps_are_timed_in_turn_and_change_nothing(ids: torch.Tensor) -> None:
+    models = {name: tiny_gpt2(TINY, seed) for seed, name in enumerate(("un", "deux"))}
+    before = {name: copy.deepcopy(model.state_dict()) for name, model in models.items()}
+    found = step_parts({name: (m, lambda m=m: lm_loss(m, ids)) for name, m in models.items()}, rounds=2)
+    assert {name: {part: len(v) for part, v in parts.items()} for name, parts in found.items()} == dict.fromkeys(
+        models, {"avant": 2, "arrière": 2, "optimiseur": 2}
+    )
+    for name, model in models.items():
+        assert all(torch.equal(before[name][k], v) for k, v in model.state_dict().items())
+        assert all(p.grad is None for p in model.parameters())
+
+
+def test_flops_are_counted_with_the_head(reference: Any) -> None:
+    """Six opérations par poids de matrice et par jeton, tête comprise, attention en plus ; quatre quand tout gèle."""
+    model = tiny_gpt2(TINY, 6)
+    window = torch.arange(10)[None] % TINY["vocab_size"]
+    products = sum(m.weight.numel() for m in linear_layers(model).values()) + model.lm_head.weight.numel()
+    full = counted_flops(lambda: lm_loss(model, window))
+    assert 6 * products * 10 <= full < 1.3 * 6 * products * 10
+    frozen = everywhere(model, reference("inject_lora"), 1, 1.0)
+    assert 0.6 < counted_flops(lambda: lm_loss(frozen, window)) / full < 0.85
+
+
+def test_a_crossing_counts_only_when_it_lasts() -> None:
+    curve = {0: [5.0], 8: [3.9], 16: [4.1], 24: [3.8], 32: [3.7]}
+    assert durable_crossing(curve, 4.0) == 24
+    assert durable_crossing(curve, 3.0) is None
+    runs = {"LoRA": [{"B": curve, "A": [1.0]}], "tout": [{"B": {0: [5.0], 8: [3.6], 32: [3.6]}, "A": [1.0]}]}
+    assert crossings(runs | {"apprennent": {}}) == {"LoRA": [32], "tout": [8]}
+
+
+def test_the_shared_rank_belongs_to_every_rule() -> None:
+    grid = {("α/r", 16, 1.0): [5.0, 7.0], ("α/r", 4, 1.0): [9.0], ("α/√r", 4, 1.0): [8.0], ("α/√r", 4, 2.0): [4.0]}
+    assert grid_curves(grid)["α/√r"] == {4: {1.0: 8.0, 2.0: 4.0}, 16: {1.0: 6.0}}
+    assert best_rates(grid)["α/√r", 4] == 2.0
+
+
+def test_quartiles_entropy_and_codes() -> None:
+    assert quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 3.0, 4.0)
+    assert entropy([1 / 16] * 16) == pytest.approx(4) and entropy([1.0]) == 0
+    assert code_shares(torch.tensor([0, 0, 3, 15]))[:4] == [0.5, 0, 0, 0.25]
+
+
+def test_nf4_file_holds_half_a_byte_a_weight_and_a_scale_a_block(reference: Any) -> None:
+    model = load_model("colibri")
+    weights = sum(weight_of(layer).numel() for layer in linear_layers(model).values())
+    rest = model.num_parameters() - weights
+    size = nf4_file_bytes(model, reference("nf4_quantize"))
+    assert 0 < size - (weights // 2 + weights // 64 * 4 + 2 * rest) < 20_000
 
 
 # --- après LoRA -------------------------------------------------------------------------------------------------------

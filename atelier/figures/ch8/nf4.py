@@ -1,31 +1,22 @@
-"""Chapitre 8, quatrième partie : les niveaux de NF4, la base sur 4 bits, et LoRA par-dessus."""
+"""Chapitre 8, cinquième partie : les niveaux de NF4, la base sur 4 bits, et LoRA par-dessus."""
 
 from __future__ import annotations
 
-import copy
 import math
-import os
-import statistics
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from statistics import mean
+from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from atelier.display import note, recorded, show, table
-from atelier.figures.ch8.delta import CHAPTER, from_measures, source
-from atelier.figures.common.layers import KINDS, linear_layers, weight_of
+from atelier.display import note, show, table
+from atelier.evidence import perplexity_of
+from atelier.figures.ch8.seeds import Runs, runs_table
+from atelier.figures.ch8.speed import quartiles, whole_step
+from atelier.figures.common.layers import KINDS
 from atelier.figures.common.style import BLACK, SERIES, canvas, french
-from atelier.perplexity import evaluate_perplexity
-from atelier.text import byte_size, interval, number, percent
-from atelier.variants import save_variant
-
-if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
+from atelier.text import byte_size, number, percent
 
 BLOCK = 64
 PUBLISHED = (
@@ -56,70 +47,37 @@ def levels(mine: Tensor) -> None:
     french(ax, y=False)
     told = ", ".join(number(float(v), 3) for v in mine)
     show(
-        fig, alt=f"Seize niveaux sous la courbe en cloche, serrés près de zéro : {told} ; dessous, 15 crans réguliers."
+        fig,
+        alt=f"Seize niveaux sous la courbe en cloche, serrés près de zéro : {told} ; dessous, quinze, réguliers.",
     )
     gap = max(abs(float(a) - b) for a, b in zip(mine, PUBLISHED, strict=True))
     note(f"Plus grand écart entre vos seize niveaux et ceux que publie bitsandbytes : {number(gap, 1)}.")
 
 
-def restore(codes: Tensor, absmax: Tensor, table_: Tensor, like: Tensor) -> Tensor:
-    """Le poids relu de ses codes : niveau × échelle du bloc, à la forme de `like`."""
-    return (table_.to(like)[codes.long()].reshape(len(absmax), -1) * absmax.to(like)[:, None]).reshape(like.shape)
+def entropy(shares: Sequence[float]) -> float:
+    """L'entropie des codes, en bits par poids."""
+    return -sum(v * math.log2(v) for v in shares if v)
 
 
-@torch.no_grad()
-def on_four_bits(model: GPT2LMHeadModel, quantize: Any, table_: Tensor) -> GPT2LMHeadModel:
-    """Une copie du modèle dont chaque couche linéaire a été écrite en NF4, puis relue."""
-    copied = copy.deepcopy(model)
-    for layer in linear_layers(copied).values():
-        w = weight_of(layer)
-        codes, absmax = quantize(w, BLOCK)
-        layer.weight.copy_(restore(codes, absmax, table_, w).T)
-    return copied
-
-
-@recorded("ch8/four_bits", needs=("quantize",))
-def four_bits(model: GPT2LMHeadModel, quantize: Any, table_: Tensor, max_tokens: int) -> None:
-    """NF4 par la fonction du lecteur, à côté de la grille régulière : erreur par genre de couche, perplexité, codes."""
-    _four_bits(model, quantize, table_, max_tokens)
-
-
-@from_measures("qlora", "delta")
-def _four_bits(
-    measures: dict[str, Any], model: GPT2LMHeadModel, quantize: Any, table_: Tensor, max_tokens: int
-) -> None:
-    found = measures["qlora"]
-    rounded = linear_layers(on_four_bits(model, quantize, table_))
-    errors = {
-        n: float((weight_of(rounded[n]) - weight_of(layer)).norm() / weight_of(layer).norm())
-        for n, layer in linear_layers(model).items()
-    }
+def four_bits_table(found: Mapping[str, Any]) -> None:
+    """NF4 à côté de la grille régulière. found : « erreurs » (grille → couche → part), « pertes », « codes »."""
     rows = []
     for kind, label in KINDS.items():
-        mine = statistics.mean(e for n, e in errors.items() if n.endswith(kind))
-        other = statistics.mean(e for n, e in found["int4"]["erreur relative"].items() if n.endswith(kind))
-        rows.append([label, percent(mine), percent(other)])
-    ppl = evaluate_perplexity(on_four_bits(model, quantize, table_), max_tokens=max_tokens).perplexity
-    base = evaluate_perplexity(model, max_tokens=max_tokens).perplexity
+        means = [mean(e for n, e in found["erreurs"][grid].items() if n.endswith(kind)) for grid in ("NF4", "int4")]
+        rows.append([label, *(percent(v, decimals=1) for v in means)])
     table(
         rows,
-        header=["couches", "NF4 (vous)", "int4 régulier (auteur)"],
+        header=["couches", "NF4", "int4 régulier"],
         caption=f"Erreur relative des poids, quatre bits par blocs de {BLOCK}",
     )
-    note(
-        f"Perplexité sur A : {number(base, 4)} en FP32, {number(ppl, 4)} en NF4 avec votre fonction. L'auteur, sur son "
-        f"extrait : {number(measures['delta']['base']['A'], 4)} en FP32, "
-        f"{number(found['NF4']['avant']['A'], 4)} en NF4, {number(found['int4']['avant']['A'], 4)} en int4."
-    )
-    _usage(
-        found["int4"]["emploi des codes"],
-        torch.cat([quantize(weight_of(layer), BLOCK)[0] for layer in linear_layers(model).values()]),
-    )
+    told = ", ".join(f"{number(perplexity_of(parts), 4)} en {name}" for name, parts in found["pertes"].items())
+    note(f"Perplexité sur A : {told}.")
+    plot_codes(found["codes"])
 
 
-def _usage(regular: list[float], codes: Tensor) -> None:
+def plot_codes(codes: Mapping[str, Sequence[float]]) -> None:
     """La part des poids qui prend chaque code, NF4 et int4."""
-    mine = (torch.bincount(codes.long(), minlength=16) / len(codes)).tolist()
+    mine, regular = codes["NF4"], codes["int4"]
     fig, ax = canvas(7.6, 3.2)
     ax.bar([i - 0.2 for i in range(16)], [100 * v for v in mine], 0.4, label="NF4", color=SERIES[0]["color"])
     ax.bar(
@@ -133,15 +91,15 @@ def _usage(regular: list[float], codes: Tensor) -> None:
     )
     ax.axhline(100 / 16, color=BLACK, linestyle=":", label="1/16 : tous servis également")
     ax.set(xlabel="code", ylabel="part des poids de Colibri (%)", xticks=range(16))
-    ax.legend(fontsize=8)
-    bits = [-sum(v * math.log2(v) for v in line if v) for line in (mine, regular)]
+    ax.legend(fontsize=9)
+    bits = [entropy(line) for line in (mine, regular)]
     show(
         fig,
-        alt=f"Part des poids par code. NF4 : de {percent(min(mine))} à {percent(max(mine))} ; int4 : de "
-        f"{percent(min(regular[:15]))} à {percent(max(regular))}. Entropie : {number(bits[0], 3)} bits sur 4 pour NF4, "
+        alt=f"Part des poids par code. NF4 : de {percent(min(mine))} à {percent(max(mine))} ; int4 : de "
+        f"{percent(min(regular[:15]))} à {percent(max(regular))}. Entropie : {number(bits[0], 3)} bits sur 4 pour NF4, "
         f"{number(bits[1], 3)} pour int4.",
     )
-    note(f"Entropie des codes : {number(bits[0], 3)} bits par poids pour NF4, {number(bits[1], 3)} pour int4, sur 4.")
+    note(f"Entropie des codes : {number(bits[0], 3)} bits par poids pour NF4, {number(bits[1], 3)} pour int4, sur 4.")
 
 
 def double_quantization(block: int = BLOCK, second: int = 256) -> None:
@@ -163,72 +121,38 @@ def double_quantization(block: int = BLOCK, second: int = 256) -> None:
     note(f"Gain : {number(once, 3)} − {number(twice, 3)} = {number(saved, 3, unit='bit')} par poids, soit pour {told}.")
 
 
-@from_measures("qlora", "delta", "langue")
-def qlora(found: dict[str, Any]) -> None:
-    """LoRA sur une base FP32, NF4 ou int4 : perplexités avant et après, trois graines."""
-    lines: dict[str, tuple[dict[str, float], Sequence[dict[str, Any]], float]] = {
-        "FP32": (found["delta"]["base"], found["langue"]["LoRA"], 32.0),
-        "NF4, blocs de 64": (found["qlora"]["NF4"]["avant"], found["qlora"]["NF4"]["après"], 4.5),
-        "int4 régulier, blocs de 64": (found["qlora"]["int4"]["avant"], found["qlora"]["int4"]["après"], 4.5),
+def merges_table(here: Runs, author: Runs | None, descents: Mapping[str, Any] | None) -> str:
+    """LoRA appris sur une base NF4, puis fusionné de trois façons. Rend le verdict du pari : la pire fusion."""
+    kept = dict(author or here)
+    shown = dict(kept)
+    if author is not None and descents is not None:
+        shown["LoRA, base FP32"] = [run["B"][max(run["B"])] for run in descents["LoRA"]]
+    runs_table(here, shown, "à part", "Perplexité sur B ; LoRA appris sur une base NF4, puis fusionné…", first="fusion")
+    ways = {
+        "dans la base relue": "dans la base relue",
+        "dans la base d'origine": "dans la base d'origine",
+        "relue, puis requantifiée": "relue, puis requantifiée",
     }
-    rows = []
-    for name, (before, runs, bits) in lines.items():
-        values = [r["B"] for r in runs]
-        rows.append(
-            [
-                name,
-                bits,
-                before["A"],
-                before["B"],
-                statistics.mean(values),
-                interval(min(values), max(values)),
-            ]
-        )
-    table(
-        rows,
-        header=["base", "bits par poids", "A, avant", "B, avant", "B, après LoRA", "étendue de 3 graines"],
-        caption=f"Perplexités ; r = 8, toutes les couches, mêmes lots ({source(found)})",
-    )  # fmt: skip
+    return ways[max(ways, key=lambda name: mean(mean(parts) for parts in kept[name]))]
 
 
-@from_measures("temps")
-def qlora_cost(found: dict[str, Any]) -> None:
-    """Durée d'un pas et mémoire, base FP32 ou base NF4 relue à chaque passage, à deux tailles."""
-    rows = []
-    for shape, run in found["temps"]["pas"].items():
-        for name in ("LoRA partout", "QLoRA (NF4 relu à chaque pas)"):
-            line = run["méthodes"][name]
-            total = line["avant"] + line["arrière"] + line["optimiseur"]
-            rows.append([shape, name, round(total), number(line["octets gardés"] / 1e6, 3, unit="Mo")])
+def memory_table(found: Mapping[str, tuple[int, int, int]]) -> None:
+    """Octets d'un pas. found : version → (poids tenus, gradients et Adam, gardé pour le passage arrière)."""
+    rows = [[name, *(byte_size(v) for v in row), byte_size(sum(row))] for name, row in found.items()]
     table(
         rows,
-        header=["modèle", "méthode", "un pas (ms)", "tenseurs gardés pour l'arrière"],
-        caption=f"Le même LoRA, sur une base FP32 ou NF4 ({source(found)})",
+        header=["version", "poids tenus", "gradients et Adam", "gardé pour l'arrière", "en tout"],
+        caption="Octets d'un pas de Colibri, comptés tenseur par tenseur",
     )
 
 
-@recorded("ch8/row_nf4", needs=("quantize",))
-def row_nf4(model: GPT2LMHeadModel, quantize: Any, table_: Tensor) -> None:
-    """Inscrit Colibri en NF4 au tableau du cours, avec la taille d'un fichier vraiment écrit."""
-    content: dict[str, Tensor] = {}
-    layers = {id(layer.weight): name for name, layer in linear_layers(model).items()}
-    for name, p in model.named_parameters():
-        if id(p) not in layers:
-            content[name] = p.detach().cpu().half()
-            continue
-        codes, absmax = quantize(p.detach().T, BLOCK)
-        bits = np.unpackbits(codes.cpu().numpy()[:, None], axis=1)[:, 4:]
-        content[f"{name}.codes"] = torch.from_numpy(np.packbits(bits))
-        content[f"{name}.absmax"] = absmax.cpu().contiguous()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "nf4.safetensors"
-        save_file(content, path)
-        size = os.path.getsize(path)
-    row = save_variant(
-        "nf4",
-        on_four_bits(model, quantize, table_),
-        size,
-        CHAPTER,
-        "poids sur 4 bits en NF4, par blocs de 64, calcul en FP32",
-    )
-    note(f"« nf4 » : perplexité {number(row['perplexity'], 4)}, {number(size, unit='octets')}.")
+def packed_note(found: Mapping[str, Any]) -> None:
+    """Tout Colibri sur 4 bits. found : « avant », « après » (parts), « pas » (version → partie → durées)."""
+    before, after = (number(perplexity_of(found[key]), 3) for key in ("avant", "après"))
+    note(f"Colibri tout entier sur 4 bits : perplexité sur B de {before} avant la leçon, {after} après.")
+    base = whole_step(found["pas"]["base FP32"])
+    told = []
+    for name in list(found["pas"])[1:]:
+        low, middle, high = quartiles([a / b for a, b in zip(whole_step(found["pas"][name]), base, strict=True)])
+        told.append(f"{name}, × {number(middle, 3)} (quartiles {number(low, 3)} et {number(high, 3)})")
+    note(f"Un pas, face à une base FP32 ({len(base)} tours, un fil) : {' ; '.join(told)}.")

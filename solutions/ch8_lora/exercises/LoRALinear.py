@@ -121,7 +121,7 @@ no_scaling   self.scaling = alpha / rank → self.scaling = 1.0
     α ne change rien.
 
 alpha_only   self.scaling = alpha / rank → self.scaling = alpha
-    Doublez r sans toucher α : votre mise à jour double aussi.
+    Sans diviser par r, doubler r sans toucher α double l'effet d'un pas sur la perte, et grandit ΔW de √2.
 
 ratio_inverted   self.scaling = alpha / rank → self.scaling = rank / alpha
     Quand α grandit, votre mise à jour rétrécit : lequel des deux divise l'autre ?

@@ -105,7 +105,7 @@ no_scaling   self.scaling = alpha / rank → self.scaling = 1.0
     α ne change rien.
 
 alpha_only   self.scaling = alpha / rank → self.scaling = alpha
-    Doublez r sans toucher α : votre mise à jour double aussi.
+    Sans diviser par r, doubler r sans toucher α double l'effet d'un pas sur la perte, et grandit ΔW de √2.
 
 b_random   nn.Parameter(torch.zeros(d_out, rank).to(base.weight))
     → nn.Parameter(torch.randn(d_out, rank).to(base.weight))
