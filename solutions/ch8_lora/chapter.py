@@ -60,9 +60,9 @@ def losses_on(model, text="b_test", tokens=extract_tokens):
     return atelier.evaluate_perplexity(model, text, max_tokens=tokens).losses
 
 
-# %% experiment="two_voices"
+# %% experiment="before_lora"
 @atelier.experiment()
-def two_voices(tokens=extract_tokens):
+def before_lora(tokens=extract_tokens):
     """Colibri devant ce qu'il connaît (A, l'administration) et ce qu'il n'a jamais lu (B, la fantasy)."""
     return {
         "jetons": tokens,
@@ -72,7 +72,7 @@ def two_voices(tokens=extract_tokens):
 
 
 # %%
-ch8.voices_note(two_voices())
+ch8.voices_note(before_lora())
 
 # %% [markdown]
 # Tout le chapitre tient dans l'écart de ces deux perplexités : le réduire, par le plus petit changement possible, sans
@@ -467,9 +467,9 @@ def with_lora(rank=16, alpha=32.0, seed=0, base=colibri):
     return model.to(base.device)
 
 
-# %% experiment="first_lesson"
+# %% experiment="lora_lesson"
 @atelier.experiment(needs=[inject_lora])
-def first_lesson(rank=16, lr=4e-3):
+def lora_lesson(rank=16, lr=4e-3):
     """Votre LoRA, avant et après une leçon : paramètres, plus grand écart de logits au départ, pertes sur B et A."""
     model, ids = with_lora(rank), next(atelier.windows(fantasy, 1, 64)).to(colibri.device)
     found = {"apprennent": ch8.learning_count(model), "en tout": colibri.num_parameters()}
@@ -480,7 +480,7 @@ def first_lesson(rank=16, lr=4e-3):
 
 
 # %%
-ch8.lesson_note(first_lesson(), two_voices())
+ch8.lesson_note(lora_lesson(), before_lora())
 
 # %% [markdown]
 # Entendez-vous la différence ? Les mêmes débuts, continués par les deux modèles. Ni l'un ni l'autre n'a beaucoup de
@@ -1090,7 +1090,7 @@ def descents(names=("LoRA et table",), seeds=(0,), steps=lesson_steps, every=8):
 
 # %%
 falls_here, falls_author = descents(), descents.authors()
-ch8.contenders_table(falls_here, falls_author, two_voices())
+ch8.contenders_table(falls_here, falls_author, before_lora())
 ch8.plot_contenders(falls_author or falls_here)
 
 # %% [markdown]
@@ -1108,9 +1108,9 @@ ch8.plot_contenders(falls_author or falls_here)
 
 # %% [markdown]
 # Biderman et al. (2024) résument ainsi de plus grandes mesures : « LoRA learns less and forgets less ». Et pour LoRA,
-# l'oubli s'en va quand on le débranche : la base n'a pas bougé d'un octet. La classification d'un texte, elle, est au
-# chapitre 6, avec le nombre de pas qu'il lui faut : sur 640 exemples, l'ordre des méthodes ne serait pas celui de
-# 3 840, et un seul budget n'en dirait rien.
+# l'oubli s'en va quand on le débranche : la base n'a pas bougé d'un octet. La classification d'un texte est au
+# chapitre 6 : il lui faut bien plus d'exemples que n'en lisent ces leçons, et un ordre des méthodes trouvé à un seul
+# budget n'y dirait rien.
 
 # %% [markdown]
 # ## 8.10 « It is not faster! », « It is faster! »
@@ -1194,9 +1194,9 @@ atelier.settle("how_much_of_a_step", 100 * counted["LoRA"][0] / counted["tout"][
 # l'autre, et ferait gagner à LoRA une course qu'il ne court pas.
 
 
-# %% experiment="step_times"
+# %% experiment="lora_step_times"
 @atelier.experiment(needs=[inject_lora], full={"rounds": 15, "shape": (8, 64)})
-def step_times(rounds=7, shape=batch_shape):
+def lora_step_times(rounds=7, shape=batch_shape):
     """Durées d'un pas de Colibri, tour à tour : méthode → partie du pas → une durée par tour ; celles d'AdamW seul."""
     model = whole()
     model(
@@ -1211,7 +1211,7 @@ def step_times(rounds=7, shape=batch_shape):
 
 
 # %%
-ch8.step_times_table(step_times(), counted)
+ch8.step_times_table(lora_step_times(), counted)
 
 # %% [markdown]
 # Colibri est petit.
@@ -1254,7 +1254,7 @@ for shape, measured in gpt2_times.items():
 # **et y reste** ; on multiplie par la durée médiane d'un pas de Colibri, mesurée plus haut.
 
 # %%
-ch8.durable_table(descents.authors(), step_times.authors())
+ch8.durable_table(descents.authors(), lora_step_times.authors())
 
 # %% [markdown]
 # À pas égaux, « tout » arrive le premier : il passe pour de bon, aux cinq graines, avant la fin de la leçon de LoRA. Un

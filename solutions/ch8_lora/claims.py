@@ -13,7 +13,7 @@ from atelier.figures.ch8.speed import crossings
 
 
 def fantasy_is_foreign(results):
-    found = results("two_voices")
+    found = results("before_lora")
     return mean(found["B"]) > mean(found["A"]) + 1
 
 

@@ -100,11 +100,11 @@ def _say_what_was_timed(times: Times, counted: Mapping[str, tuple[int, int]], mo
     for name in (n for n in ("LoRA", "LoRA en haut, cache") if n in times):
         low, middle, high = quartiles(share_of_full(times, name))
         told = counted[name][0] / counted["tout"][0]
-        verdict = "comme le compte" if low <= told <= high else "plus que le compte" if low > told else "moins que lui"
+        verdict = "comme" if low <= told <= high else "plus que" if low > told else "moins que"
         entire = [a / b for a, b in zip(whole_step(times[name]), whole_step(times["tout"]), strict=True)]
         note(
-            f"{model}, « {name} » : {percent(middle)} d'un pas complet sans l'optimiseur ({verdict}, {percent(told)}), "
-            f"{percent(quartiles(entire)[1])} avec lui."
+            f"{model}, « {name} » : {percent(middle)} d'un pas complet sans l'optimiseur ({verdict} le compte, "
+            f"{percent(told)}), {percent(quartiles(entire)[1])} avec lui."
         )
 
 
