@@ -301,7 +301,7 @@ def test_only_the_cells_asked_for_are_executed(course, capsys):
     assert command_line.main(["build", "--execute", "ch1_x", "--cells", "counting"]) == 0
     solved = json.loads((course / "solutions" / "ch1_x" / "ch1_x.ipynb").read_text(encoding="utf-8"))
     ran = {"".join(c["source"]): c["outputs"] for c in solved["cells"] if c.get("execution_count")}
-    assert len(ran) == 2 and "{0: 3}" in json.dumps(ran["print(counting())"])
+    assert "{0: 3}" in json.dumps(ran["print(counting())"]) and not [text for text in ran if "SystemExit" in text]
     assert command_line.main(["build", "--execute", "ch1_x", "--cells", "20"]) == 0, "une ligne de chapter.py"
     for wrong in (["ch1_x", "--cells", "autre"], ["ch1_x", "--cells", "99"], ["--cells", "counting"]):
         assert command_line.main(["build", "--execute", *wrong]) == 2

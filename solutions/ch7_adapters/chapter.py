@@ -817,7 +817,7 @@ atelier.settle("selective_wins", ch7.selective_verdict(selected, widths_seen))
 #
 # Puisque la base ne bouge pas, rien n'oblige à la garder en pleine précision. Reprenons votre Colibri en 4 bits du
 # chapitre 3 (à défaut, celui de l'auteur) : poids sur une grille de seize valeurs. Tels quels, on ne les entraîne
-# pas : un petit pas n'atteint pas le cran suivant (au chapitre 4, il fallait garder à côté une copie en FP32). Les
+# pas : un petit pas n'atteint pas la valeur suivante (au chapitre 4, il fallait garder à côté une copie en FP32). Les
 # adaptateurs, eux, restent en virgule flottante. Une voix s'apprend-elle aussi bien sur cette base ? Et celle qui a été
 # apprise sur la base exacte s'y pose-t-elle sans réapprendre ?
 

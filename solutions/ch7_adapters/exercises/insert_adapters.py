@@ -27,7 +27,7 @@ def draw_insert(d: Draw, group: str) -> Inputs:
 exercise = Exercise(
     points=4,
     minutes=30,
-    stars=3,
+    stars=2,
     hints=[
         "Dans un bloc, quels sont les deux endroits où une sous-couche rend son résultat, juste avant l'addition ?",
         "Remplacer un module par la suite de lui-même et d'un adaptateur suffit : le bloc n'en saura rien.",
