@@ -9,6 +9,7 @@ import importlib
 import logging
 import os
 import sys
+import warnings
 from typing import Any
 
 from atelier import paths as paths  # retient le dossier où le noyau a commencé, avant tout os.chdir
@@ -23,6 +24,9 @@ if sys.platform == "darwin":
 # transformers charge torchao s'il est là, qui se plaint alors de noyaux faits pour d'autres machines.
 for _noisy in ("torchao", "torch.utils._pytree"):
     logging.getLogger(_noisy).setLevel(logging.ERROR)
+
+# peft appelle encore un nom que transformers 5 va retirer : rien qu'un lecteur puisse changer.
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 __version__ = "0.1.0"
 

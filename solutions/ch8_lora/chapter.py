@@ -1055,13 +1055,17 @@ atelier.settle("where_it_is", ch8.kept_table(kept_here, kept_author))
 # <!-- claim: much_is_in_the_table -->
 
 # %% [markdown]
-# Rien n'interdit de l'apprendre **avec** LoRA. C'est `with_table`, plus haut ; dans peft, `modules_to_save=["wte"]`
-# (une copie entière, apprise à part ; ici, il faut aussi dire qu'elle reste liée à la tête), ou
-# `trainable_token_indices`, quand quelques jetons suffisent.
+# Rien n'interdit de l'apprendre **avec** LoRA. C'est `with_table`, plus haut ; dans peft, `modules_to_save`, qui en
+# apprend une copie entière. Dans GPT-2 la table et la tête sont une seule matrice : il faut nommer les deux, et
+# demander qu'elles le restent, sans quoi la tête garde l'ancienne. (Quand quelques jetons suffisent :
+# `trainable_token_indices`.)
 
 # %%
-both = LoraConfig(r=16, lora_alpha=32, modules_to_save=["wte"], ensure_weight_tying=True, **everywhere)
-get_peft_model(copy.deepcopy(colibri), both).print_trainable_parameters()
+both = LoraConfig(r=16, lora_alpha=32, modules_to_save=["wte", "lm_head"], ensure_weight_tying=True, **everywhere)
+with_copy = get_peft_model(copy.deepcopy(colibri), both)
+with_copy.print_trainable_parameters()
+body = with_copy.base_model.model
+print("La tête et la table apprise sont une même matrice :", body.lm_head.weight is body.transformer.wte.weight)
 
 # %% [markdown]
 # Cinq méthodes, chacune à son taux, cinq graines, du texte neuf à chaque pas. La perplexité sur B est relevée tous les
