@@ -263,9 +263,13 @@ ch9.laws_table(drawn_tokens())
 # tient donc à $c$. Un brouillon cent fois plus petit que sa cible a un $c$ de quelques centièmes. Le nôtre ?
 
 
+# %%
+few_words = atelier.scale().pick(essai=6, cpu=32, gpu=32)
+
+
 # %% experiment="spoken_times"
 @atelier.experiment(full={"rounds": 7, "starts": 4, "steps": 40})
-def spoken_times(ahead=2, rounds=3, starts=2, n_new=32, steps=few_steps):
+def spoken_times(ahead=2, rounds=3, starts=2, n_new=few_words, steps=few_steps):
     """Durées, tour à tour : écrire seul, écrire à deux, et une lecture de chacun, d'un jeton et de plusieurs."""
     helper, texts = make_draft((0, 4), steps, 0), some_starts(starts)
     kept = [r for text in texts for r in write_together(colibri, helper, text, n_new, ahead)[1]]

@@ -36,18 +36,18 @@ def rates_table(measured: Mapping[str, Any], what: str, kind_said: str = "") -> 
     kind = next(name for name in KINDS if name in measured)
     found = by_recipe(measured[kind])
     rates = sorted({rate for tried in found.values() for rate in tried})
+    several = len(rates) > 1
+    rows = []
+    for name, tried in found.items():
+        told = [number(tried[rate], 4) if rate in tried else "—" for rate in rates]
+        rows.append([str(name), *told, *([number(best_rate(tried, kind == "scores"), 2)] if several else [])])
     table(
-        [
-            [
-                str(name),
-                *(number(tried[r], 4) if r in tried else "—" for r in rates),
-                number(best_rate(tried, kind == "scores"), 2),
-            ]
-            for name, tried in found.items()
-        ],
-        header=[what, *(f"taux {number(rate, 2)}" for rate in rates), "le meilleur"],
+        rows,
+        header=[what, *(f"taux {number(rate, 2)}" for rate in rates), *(["le meilleur"] if several else [])],
         caption=f"{kind_said or KINDS[kind]}, une graine, {number(measured['pas'])} pas",
     )
+    if not several:
+        note("Un seul taux est essayé ici ; ceux qui suivent viennent de la grille que l'auteur a enregistrée.")
 
 
 def seed_gap(runs: Mapping[Any, Sequence[float]], first: Any, second: Any) -> Gap | None:
