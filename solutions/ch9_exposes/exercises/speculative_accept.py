@@ -44,7 +44,7 @@ def _telling(ratios: list[float], kept: int) -> bool:
 
 def draw_accept(d: Draw, group: str) -> Inputs:
     k, v = d.turn([(4, 5), (3, 6), (5, 4), (4, 7)])
-    if group == "refus en route":
+    if group == "faute en route":
         return _case(d, k, v, d.turn([1, 2, 3, 0]) % k)
     if group == "tous gardés":
         return _case(d, k, v, k)
@@ -83,7 +83,7 @@ exercise = Exercise(
         "loi de la cible ? Une dette ne peut pas être négative.",
         "Rien n'a été refusé ? La cible a lu les K jetons : elle a aussi calculé la loi du suivant.",
     ],
-    groups={"refus en route": 0.5, "tous gardés": 0.2, "bords": 0.15, "types et mémoire": 0.15},
+    groups={"faute en route": 0.5, "tous gardés": 0.2, "bords": 0.15, "types et mémoire": 0.15},
     draw=draw_accept,
     examples=[
         {"p_target": _TARGET, "p_draft": _DRAFT, "draft_tokens": torch.tensor([1, 2]), "u": torch.tensor([0.5, 0.9])},
