@@ -123,9 +123,10 @@ def test_no_line_of_a_solution_reaches_the_student(chapter: Chapter) -> None:
 
 
 def test_names_are_those_of_one_chapter_only() -> None:
-    """`check`, `hint` et `quiz` retrouvent un exercice ou une question par son seul nom."""
+    """`check`, `hint`, `quiz` et les résultats enregistrés retrouvent ce qu'on leur demande par son seul nom."""
     chapters = [load_chapter(name, ROOT) for name in chapter_names(ROOT)]
-    for names in ([*c.sources] for c in chapters), ([*c.quizzes] for c in chapters):
+    experiments = [[cell.id for cell in c.cells if cell.kind == "experiment"] for c in chapters]
+    for names in ([*c.sources] for c in chapters), ([*c.quizzes] for c in chapters), experiments:
         flat = [name for found in names for name in found]
         assert len(flat) == len(set(flat))
 

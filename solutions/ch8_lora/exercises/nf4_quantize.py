@@ -81,7 +81,7 @@ def draw_nf4(d: Draw, group: str) -> Inputs:
 exercise = Exercise(
     points=3,
     minutes=25,
-    stars=3,
+    stars=2,
     hints=[
         "Après la coupe en blocs, une ligne par bloc : que vaut le plus grand écart à zéro de chaque ligne, et que "
         "deviennent les valeurs une fois divisées par lui ?",
