@@ -52,10 +52,14 @@ def root() -> Path:
     )
 
 
-@cache
 def course() -> dict[str, Any]:
     """Le contenu de course.toml."""
-    return read_course(root())
+    return _course_in(root())
+
+
+@cache
+def _course_in(folder: Path) -> dict[str, Any]:
+    return read_course(folder)
 
 
 def read_course(folder: Path) -> dict[str, Any]:
