@@ -52,14 +52,10 @@ def root() -> Path:
     )
 
 
+@cache
 def course() -> dict[str, Any]:
     """Le contenu de course.toml."""
-    return _course_in(root())
-
-
-@cache
-def _course_in(folder: Path) -> dict[str, Any]:
-    return read_course(folder)
+    return read_course(root())
 
 
 def read_course(folder: Path) -> dict[str, Any]:

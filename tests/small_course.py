@@ -153,12 +153,12 @@ def course_fixture(built, tmp_path, monkeypatch):
     _forget(monkeypatch)
     yield built
     paths.root.cache_clear()
-    paths._course_in.cache_clear()
+    paths.course.cache_clear()
 
 
 def _forget(monkeypatch):
     paths.root.cache_clear()
-    paths._course_in.cache_clear()
+    paths.course.cache_clear()
     monkeypatch.setattr(store, "_pending", {})
     monkeypatch.setattr(store, "_said", set())
     monkeypatch.setattr(checker, "_known", {})

@@ -81,10 +81,10 @@ def course(tmp_path, monkeypatch):
     monkeypatch.setenv("COURS_RACINE", str(tmp_path))
     monkeypatch.setenv("COURS_ETAT", str(tmp_path / "etat"))
     paths.root.cache_clear()
-    paths._course_in.cache_clear()
+    paths.course.cache_clear()
     yield tmp_path
     paths.root.cache_clear()
-    paths._course_in.cache_clear()
+    paths.course.cache_clear()
 
 
 def test_recorded_then_replayed(course, monkeypatch, capsys):
