@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,14 @@ from grader import __main__ as command_line
 
 
 @pytest.fixture
-def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Un dossier de cours, où tout exercice nommé « fait… » passe son check."""
+    paths.course.cache_clear()
     (tmp_path / "course.toml").write_text('[[chapters]]\nname = "ch1_x"\ntitle = "X"\n', encoding="utf-8")
     monkeypatch.setattr(paths, "root", lambda: tmp_path)
     monkeypatch.setattr("atelier.passed", lambda f: f.__name__.startswith("done"))
-    return tmp_path
+    yield tmp_path
+    paths.course.cache_clear()
 
 
 def done(x):
