@@ -13,14 +13,16 @@
 # %% [markdown]
 # # Chapitre 6 · Fine-tuning
 #
-# Colibri parle comme une fiche de l'administration. **Avant d'aller plus loin :** combien de pages de vers
-# faudrait-il lui faire lire pour qu'il se mette à rimer à la manière de Racine ? Et saura-t-il encore, ensuite,
-# parler d'un bail ?
+# Colibri parle comme une fiche de l'administration. Combien de pages de vers faudrait-il lui faire lire pour qu'il se
+# mette à rimer à la manière de Racine ? Et saura-t-il encore, ensuite, parler d'un bail ?
 #
 # Les chapitres précédents rendaient un modèle plus petit. Ceux-ci l'**adaptent** : reprendre un modèle déjà entraîné et
-# poursuivre son apprentissage sur une tâche à soi, c'est le **fine-tuner** (*to fine-tune*). Vous le ferez sur quatre
-# tâches, vous comparerez le fine-tuning de tout le modèle à celui de sa seule tête, et vous compterez ce que cela
-# coûte. Deux heures.
+# poursuivre son apprentissage sur une tâche à soi, c'est le **fine-tuner** (*to fine-tune*). Vous écrirez le pas qui le
+# fait apprendre, vous vous en servirez sur quatre tâches, vous séparerez ce que l'on gèle de la façon de lire, et vous
+# compterez ce que tout cela coûte.
+#
+# Comptez deux heures. Une leçon prend ici de cinq à quinze secondes. Rien ne vous arrête : tant qu'un exercice n'est
+# pas fait, les expériences qui en dépendent montrent le résultat de l'auteur et le disent.
 
 # %%
 import atelier
@@ -31,21 +33,52 @@ atelier.describe_machine()
 
 # %% tags=["setup"]
 import copy
+import functools
+import itertools
 
 import torch
+import torch.nn.functional as F
 from torch import nn
+from transformers import DataCollatorForLanguageModeling, get_cosine_schedule_with_warmup
+
+# %% [markdown]
+# Trois textes : **A**, la langue que Colibri a lue ; **B**, la fantasy du jeu *Battle for Wesnoth* ; **B′**, des vers
+# classiques cités par Littré. De A, Colibri n'a pas lu cet extrait ; de B et de B′, il n'a rien lu du tout. La fin de B
+# est mise de côté, pour régler les taux d'apprentissage. Toutes les perplexités de ce chapitre se lisent sur les mêmes
+# extraits, sauf au tableau du cours, qui a le sien, plus long.
 
 # %%
 colibri = atelier.load_model("colibri")
 tokenizer = atelier.load_tokenizer("colibri")
-extract_tokens = atelier.scale().pick(essai=512, cpu=2048, gpu=16384)
-ch6.three_texts(colibri, tokenizer, max_tokens=extract_tokens)
+extract_tokens = atelier.scale().pick(essai=256, cpu=2048, gpu=16384)
+lesson_steps = atelier.scale().pick(essai=2, cpu=40, gpu=300)
+tuning_tokens = atelier.scale().pick(essai=512, cpu=3072, gpu=16384)
+texts = {voice: atelier.corpus_tokens(f"{voice}_train") for voice in ("a", "b", "bprime")}
+read_ids = {voice: ids[:-tuning_tokens] for voice, ids in texts.items()}
+tuning_ids = texts["b"][-tuning_tokens:].reshape(-1, 256).to(atelier.device())
+five_seeds = {"seeds": range(5)}
+
+
+def perplexity(model, text="a"):
+    """Perplexité sur l'extrait du chapitre : « a », « b » ou « bprime »."""
+    return atelier.evaluate_perplexity(model, f"{text}_validation", max_tokens=extract_tokens).perplexity
+
+
+# %% experiment="before_tuning"
+@atelier.experiment()
+def before_tuning():
+    """Perplexité de Colibri sur les trois textes."""
+    return {text: perplexity(colibri, text) for text in ("a", "b", "bprime")}
+
+
+# %%
+ch6.three_texts(before_tuning(), extract_tokens)
 
 # %% [markdown]
-# Les deux derniers textes ne faisaient pas partie de ce que Colibri a lu : la **fantasy** du jeu *Battle for Wesnoth*
-# (B) et des **vers classiques** cités par Littré (B′). La perplexité le dit : devant eux, il hésite entre bien plus
-# de jetons.
-#
+# Devant B et B′, il hésite entre bien plus de jetons.
+# <!-- claim: new_texts_are_harder -->
+
+# %% [markdown]
 # ## 6.1 Changer de voix
 #
 # La première tâche est celle que Colibri connaît déjà : prédire le jeton suivant (*language modelling*). Rien à
@@ -86,94 +119,220 @@ def train_step(
 
 
 # %% [markdown]
-# La boucle, ensuite, tient dans une cellule. Lisez-la, changez-y le taux ou la borne, relancez-la.
-
-# %%
-training_steps = atelier.scale().pick(essai=3, cpu=60, gpu=400)
+# Qui bouge les poids ? L'**optimiseur**. Le nôtre est **AdamW** (Loshchilov et Hutter, 2019). Adam divise chaque
+# gradient moyen par sa propre taille : tous les poids avancent ainsi d'environ le taux d'apprentissage (*learning
+# rate*), quelle que soit l'échelle de leurs gradients. AdamW y ajoute une **décroissance** : à chaque pas, les poids
+# rétrécissent un peu, à part, sans passer par cette division. Nous la mettons ici à zéro, et AdamW vaut alors Adam.
+# `fused=True` ne change pas le résultat : PyTorch met tous les poids à jour en une seule traversée de la mémoire, au
+# lieu d'une dizaine.
+#
+# La boucle tient dans une cellule. Lisez-la, changez-y le taux ou la borne, relancez-la.
 
 
 # %% experiment="own_loop"
-@atelier.experiment(needs=[train_step], full={"steps": 60, "tokens": 2048})
-def own_loop(steps=training_steps, lr=1e-3, max_norm=1.0, tokens=extract_tokens):
+@atelier.experiment(needs=[train_step])
+def own_loop(steps=lesson_steps, lr=5e-4, max_norm=1.0):
     """Colibri sur la fantasy, par votre pas : perte et norme du gradient de chaque pas, perplexité avant et après."""
     model = copy.deepcopy(colibri)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95))
-    batches = atelier.windows(atelier.corpus_tokens("b_train"), batch_size=8, length=96)
-    found = {"avant": atelier.evaluate_perplexity(model, "b_validation", max_tokens=tokens).perplexity, "pas": []}
-    for _ in range(steps):
-        found["pas"].append(train_step(model, next(batches), optimizer, max_norm))
-    found["après"] = atelier.evaluate_perplexity(model.eval(), "b_validation", max_tokens=tokens).perplexity
-    return found | {"jetons": tokens, "borne": max_norm}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    batches = atelier.windows(read_ids["b"], batch_size=4, length=96)
+    found = {"avant": perplexity(model, "b"), "borne": max_norm, "jetons": extract_tokens}
+    found["pas"] = [train_step(model, next(batches), optimizer, max_norm) for _ in range(steps)]
+    return found | {"après": perplexity(model.eval(), "b")}
 
 
 # %%
 ch6.plot_own_loop(own_loop())
 
 # %% [markdown]
-# Pour la suite, le cours emploie la même boucle, avec un taux qui monte puis redescend, et la range dans
-# `atelier.train`. **Pariez :** au bout de combien de lots de 8 fenêtres entendrez-vous la différence ?
+# C'est tout. Pour la suite, la même boucle devient une fonction, avec deux habitudes de métier : le taux monte sur les
+# premiers pas, puis descend en cosinus ; et l'on peut regarder le modèle en chemin. Le pas y est un argument : le
+# vôtre, ou un autre.
+
 
 # %%
-fantasy_tuning = ch6.new_voice("b", training_steps)
-verse_tuning = ch6.new_voice("bprime", training_steps)
+def fine_tune(model, step, batches, steps, lr, look=lambda done, model: None):
+    """`steps` pas, un lot à chacun : step(modèle, lot, optimiseur). look(pas faits, modèle) est appelé après chacun."""
+    learning = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=lr, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+    schedule = get_cosine_schedule_with_warmup(optimizer, 1 + steps // 8, steps)
+    for done, batch in enumerate(itertools.islice(batches, steps), 1):
+        step(model, batch, optimizer)
+        schedule.step()
+        look(done, model)
+    return model.eval()
+
+
+def voice_batches(voice, seed=0, old=0):
+    """Lots sans fin de quatre fenêtres de 96 jetons de cette voix, dont `old` laissent la place à des fenêtres de A."""
+    new = atelier.windows(read_ids[voice], 4, 96, seed)
+    if not old:
+        return new
+    past = atelier.windows(read_ids["a"], old, 96, seed + 1000)
+    return (torch.cat([ids[old:], other]) for ids, other in zip(new, past, strict=False))
+
+
+@functools.cache
+def tuned_voice(voice, seed=0, lr=5e-4, old=0):
+    """Colibri, fine-tuné en entier sur une voix, par vos pas ; gardé pour la suite."""
+    return fine_tune(copy.deepcopy(colibri), train_step, voice_batches(voice, seed, old), lesson_steps, lr)
+
 
 # %%
-tuned_models = {"Colibri": colibri, "fine-tuné sur la fantasy": fantasy_tuning, "fine-tuné sur les vers": verse_tuning}
-ch6.side_by_side(
-    tuned_models,
-    tokenizer,
-    ["Le roi", "Vous pouvez demander", "Mon cœur"],
-    n_new=atelier.scale().pick(essai=6, cpu=32, gpu=48),
-)
+atelier.bet("pages_of_verse", "Combien de pages de vers (500 jetons) suffiront pour que le ton y soit ?")
+
+
+# %%
+words_shown = atelier.scale().pick(essai=3, cpu=32, gpu=48)
+
+
+# %% experiment="new_voices"
+@atelier.experiment(needs=[train_step])
+def new_voices(openings=("Le roi", "Vous pouvez demander", "Mon cœur"), n_new=words_shown):
+    """Colibri et ses deux fine-tunés : ce qu'ils écrivent, leurs perplexités sur les trois textes, les jetons lus."""
+    models = {"Colibri": colibri, "fine-tuné sur B": tuned_voice("b"), "fine-tuné sur B′": tuned_voice("bprime")}
+    return {
+        "phrases": {who: {o: ch6.continuation(m, o, n_new) for o in openings} for who, m in models.items()},
+        "perplexités": {who: {t: perplexity(m, t) for t in ("a", "b", "bprime")} for who, m in models.items()},
+        "jetons lus": lesson_steps * 4 * 96,
+    }
+
+
+# %%
+voices_found = new_voices()
+ch6.voices_table(voices_found)
+atelier.settle("pages_of_verse", voices_found["jetons lus"] / 500)
 
 # %% [markdown]
-# Les mêmes débuts, trois voix. Le sens ne suit pas toujours, mais le ton y est, après quelques secondes
-# d'apprentissage, là où Colibri lui-même a demandé plus d'une heure. Comptez ce qu'il a lu de vers : tant de pas de 8 ×
-# 96 jetons, à quelque 500 jetons la page, combien de pages ? Et rime-t-il ?
-#
-# **Maintenant, devinez** la perplexité du modèle fine-tuné, sur chacun des trois
-# textes : sur lequel a-t-elle baissé ? Sur lequel a-t-elle monté ?
+# Les mêmes débuts, trois voix. Le sens ne suit pas toujours, et rien ne rime encore ; le ton, lui, a changé en quelques
+# secondes. **Maintenant, devinez** : sur lequel des trois textes la perplexité de chacun a-t-elle baissé ? Sur lequel
+# a-t-elle monté ?
 
 # %%
-ch6.perplexity_grid(tuned_models, max_tokens=extract_tokens)
+ch6.perplexity_grid(voices_found["perplexités"], extract_tokens)
 
 # %% [markdown]
-# Chaque modèle fine-tuné a gagné sur son texte, et perdu sur celui d'origine. (Et le troisième texte, qu'il n'a jamais
-# lu ? Les deux lignes ne disent pas la même chose.) Perdre l'ancien en apprenant le nouveau, c'est l'**oubli
-# catastrophique** (*catastrophic forgetting*, McCloskey et Cohen, 1989) : les mêmes poids servent à tout, et rien, dans
-# la perte, ne rappelle plus ce qu'il fallait garder.
+# Chaque modèle fine-tuné a gagné sur son texte, et perdu sur celui d'origine.
+# <!-- claim: every_voice_gains_and_forgets -->
+# C'est l'**oubli catastrophique** (*catastrophic forgetting*, McCloskey et Cohen, 1989) : les mêmes poids servent à
+# tout, et rien, dans la perte, ne rappelle plus ce qu'il fallait garder.
 #
 # ??? q="catastrophic_forgetting"
 
 # %% [markdown]
-# Suivons-le pas à pas. L'oubli vient-il après le progrès, ou en même temps ?
+# Suivons-le pas à pas.
 
 # %%
-ch6.forgetting_curves()
+atelier.bet(
+    "when_forgotten",
+    "L'oubli vient…",
+    options=("après le progrès", "en même temps, dès les premiers pas", "à la fin, quand le taux redescend"),
+)
 
-# %% [markdown]
-# En même temps, et presque tout de suite : comparez, dans les deux cadres, le premier quart des pas au reste. À la fin,
-# où les pas se font plus petits, l'oubli ne grandit plus, alors que la voix s'améliore encore.
-#
-# La taille de ces pas se règle, et ce réglage pèse plus que les autres : c'est le **taux d'apprentissage** (*learning
-# rate*). Cherchez sur la figure le taux qui donne la meilleure fantasy, puis celui qui oublie le moins.
+
+# %% experiment="forgetting"
+@atelier.experiment(needs=[train_step], full=five_seeds)
+def forgetting(seeds=(0,), voice="b", marks=(5, 10, 20, 40), lr=5e-4):
+    """Perplexités en chemin : une suite de (pas, sur la voix, sur A) par graine ; le pas 0 est Colibri."""
+    found = []
+    for seed in seeds:
+        trace = [(0, perplexity(colibri, voice), perplexity(colibri))]
+
+        def look(done, model, trace=trace):
+            if done in marks or done == lesson_steps:
+                trace.append((done, perplexity(model, voice), perplexity(model)))
+
+        fine_tune(copy.deepcopy(colibri), train_step, voice_batches(voice, seed), lesson_steps, lr, look)
+        found.append(trace)
+    return found
+
 
 # %%
-ch6.rates_and_forgetting()
+forgotten_here, forgotten_author = forgetting(), forgetting.authors()
+atelier.settle("when_forgotten", ch6.plot_forgetting(forgotten_here, forgotten_author))
+every_weight = [trace[-1][1:] for trace in forgotten_author or forgotten_here]
 
 # %% [markdown]
-# Si ce n'est pas le même, il n'y a pas de bon taux, il y a un **compromis**. Deux idées pour s'en tirer à meilleur
-# compte : glisser dans chaque lot un peu de l'ancien texte (la **répétition**, *rehearsal*), ou ne laisser apprendre
-# qu'une partie des poids. Voici la première, à nombre de pas égal : les fenêtres de l'ancien texte y prennent la place
-# de fenêtres du nouveau.
+# En même temps : au vingtième pas, à mi-chemin, plus de la moitié de l'oubli est là, comme plus de la moitié du
+# progrès.
+# <!-- claim: forgetting_comes_with_progress -->
+# À chaque graine, la voix a gagné et A a perdu.
+# <!-- claim: every_seed_gains_and_forgets -->
+
+# %% [markdown]
+# Comment choisir le taux ? Sur un texte qui ne sert ni à apprendre ni à juger : la fin de B, mise de côté. Et que coûte
+# à A chacun de ces taux ? Le même apprentissage, enfin, sans Colibri au départ : un modèle de sa taille, aux poids
+# tirés au hasard, qui a ses taux à lui.
+
 
 # %%
-ch6.rehearsal()
+@torch.no_grad()
+def tuning_perplexity(model):
+    """Perplexité sur la fin de B : ni apprise, ni employée pour juger."""
+    return torch.stack([model(ids, labels=ids).loss for ids in tuning_ids.split(4)]).mean().exp().item()
+
+
+def body_of(start, seed):
+    """« Colibri », une copie ; « zéro », un modèle de même taille aux poids tirés au hasard."""
+    return ch6.fresh_model(seed) if start == "zéro" else copy.deepcopy(colibri)
+
+
+# %% experiment="voice_rates"
+@atelier.experiment(needs=[train_step], full={"tried": ch6.VOICE_RATES})
+def voice_rates(tried=(("Colibri", 5e-4),), seed=100):
+    """(départ, taux) → perplexités : sur la fin de B, qui règle le taux, et sur A."""
+    found = {}
+    for start, lr in tried:
+        model = fine_tune(body_of(start, seed), train_step, voice_batches("b", seed), lesson_steps, lr)
+        found[start, lr] = (tuning_perplexity(model), perplexity(model))
+    return found
+
+
+# %%
+ch6.plot_rates(voice_rates.authors() or voice_rates(), before_tuning())
 
 # %% [markdown]
-# Combien d'oubli les deux premières fenêtres rachètent-elles, et à quel prix sur la fantasy ? Et les deux suivantes ?
-# La dernière ligne est un rappel : le même nombre de pas sur la fantasy, sans Colibri au départ.
-#
+# Le meilleur taux pour B n'est pas celui qui oublie le moins : deux fois plus petit, il oublie moins et apprend un peu
+# moins ; deux fois plus grand, il apprend à peine moins et oublie davantage ; au-delà, on perd des deux côtés.
+# <!-- claim: the_rate_is_a_compromise -->
+# Il n'y a donc pas de bon taux, il y a un **compromis**. Sans Colibri au départ, les mêmes quarante pas laissent le
+# modèle à des centaines, quel que soit le taux essayé.
+# <!-- claim: forty_steps_from_scratch_are_nothing -->
+
+# %% [markdown]
+# Deux idées pour s'en tirer à meilleur compte : glisser dans chaque lot un peu de l'ancien texte (la **répétition**,
+# *rehearsal*), ou ne laisser apprendre qu'une partie des poids. Voici la première, à nombre de pas égal : les fenêtres
+# de l'ancien texte y prennent la place de fenêtres du nouveau.
+
+# %%
+atelier.bet(
+    "rehearsal_pays",
+    "Une fenêtre sur quatre rendue à A rachètera de l'oubli (en log-perplexité)…",
+    options=("moins du quart", "à peu près la moitié", "presque tout"),
+)
+
+
+# %% experiment="rehearsal"
+@atelier.experiment(needs=[train_step], full=five_seeds)
+def rehearsal(shares=(1,), seeds=(0,)):
+    """Fenêtres de A par lot de quatre → [(perplexité sur B, sur A), …], par graine ; aucune : `forgetting`."""
+    found = {}
+    for old, seed in itertools.product(shares, seeds):
+        model = tuned_voice("b", seed, old=old)
+        found.setdefault(old, []).append((perplexity(model, "b"), perplexity(model)))
+    return found
+
+
+# %%
+rehearsed_here, rehearsed_author = rehearsal(), rehearsal.authors()
+atelier.settle("rehearsal_pays", ch6.rehearsal_table(rehearsed_here, rehearsed_author, every_weight, before_tuning()))
+
+# %% [markdown]
+# Une fenêtre sur quatre rendue à A rachète une part de l'oubli, et coûte un peu sur B : les deux se départagent, graine
+# par graine.
+# <!-- claim: rehearsal_buys_back_some -->
+
+# %% [markdown]
 # La deuxième idée occupe la section 6.4, puis les chapitres 7 et 8.
 #
 # ## 6.2 Un texte, un vecteur
@@ -181,11 +340,15 @@ ch6.rehearsal()
 # Deuxième tâche : **classer**. Un guide de service-public.fr, son titre et sa première phrase ; douze sujets possibles.
 
 # %%
-ch6.subjects_sample(tokenizer)
+parts = {name: ch6.subjects(name) for name in ("train", "validation", "test")}
+
+# %%
+ch6.subjects_sample(parts)
 
 # %% [markdown]
 # Colibri rend un vecteur par **jeton**. Il en faut un par **texte**, que lira une petite couche linéaire, la **tête**
-# (*head*). Lequel prendre ?
+# (*head*). Lequel prendre ? BERT (Devlin et al., 2019), un transformer dont chaque jeton voit les deux côtés du texte,
+# met devant chaque texte un faux jeton, [CLS], et lit son vecteur.
 #
 # ??? q="which_token"
 
@@ -221,6 +384,67 @@ def pool_last_token(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch
 
 
 # %% [markdown]
+# Une autre lecture, que rien n'interdit : la **moyenne** de tous les vrais jetons. Nous garderons les deux. Et voici
+# une tête posée sur Colibri. Rien de plus : elle prend le corps, choisit un vecteur, le lit.
+
+
+# %%
+def mean_token(hidden, attention_mask):
+    """Moyenne des états cachés des vrais jetons : (B, T, d), (B, T) → (B, d)."""
+    real = attention_mask[..., None].to(hidden.dtype)
+    return (hidden * real).sum(1) / real.sum(1)
+
+
+class Reader(nn.Module):
+    """Le corps d'un GPT-2, et une tête linéaire, nulle au départ, sur ce que `reading` en retient."""
+
+    def __init__(self, model, n_outputs, reading):
+        super().__init__()
+        self.body, self.reading = model.transformer, reading
+        self.head = nn.Linear(model.config.n_embd, n_outputs).to(model.device)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, ids, mask):
+        hidden = self.body(ids, attention_mask=mask, use_cache=False).last_hidden_state
+        return self.head(self.reading(hidden, mask))
+
+
+readings = {"dernier": lambda hidden, mask: pool_last_token(hidden, mask), "moyenne": mean_token}
+
+
+# %% [markdown]
+# La perte change, le pas reste : au lieu du jeton suivant, l'étiquette du texte.
+
+
+# %%
+def label_loss(reader, batch):
+    """Entropie croisée des étiquettes ; −100 dit à PyTorch « ne comptez pas celle-ci »."""
+    scores = reader(batch.ids, batch.mask)
+    return F.cross_entropy(scores.flatten(0, -2), batch.labels.flatten(), ignore_index=-100)
+
+
+def text_loss(model, ids):
+    """Entropie croisée du jeton suivant."""
+    return F.cross_entropy(model(ids).logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+
+
+def loss_step(loss_of):
+    """Un pas comme le vôtre, pour n'importe quelle perte : loss_of(modèle, lot)."""
+
+    def step(model, batch, optimizer):
+        loss = loss_of(model.train(), batch)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], 1.0)
+        optimizer.step()
+
+    return step
+
+
+label_step, text_step = loss_step(label_loss), loss_step(text_loss)
+
+# %% [markdown]
 # ## 6.3 Partir de zéro, ou partir de Colibri
 #
 # La diapositive oppose deux façons d'apprendre. À gauche, l'apprentissage **traditionnel** : chaque tâche part de zéro,
@@ -228,38 +452,91 @@ def pool_last_token(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch
 # learning*) : la tâche nouvelle s'appuie sur ce qui est déjà appris ; il serait « faster, more accurate and/or need
 # less training data ».
 #
-# Trois affirmations, donc trois mesures. Même tâche, mêmes textes, quatre façons (Colibri n'a lu aucun des textes de
-# test) :
+# Mêmes textes, mêmes graines, trois façons (Colibri n'a lu aucun des textes de test) :
 #
 # - **de zéro** : un modèle de la taille de Colibri, aux poids tirés au hasard ;
 # - **de Colibri** : le même, mais avec les poids de Colibri, tous entraînés ;
-# - **tête seule** : Colibri gelé, on n'apprend que la couche linéaire (section suivante) ;
 # - **TF-IDF et régression logistique** : l'outil ordinaire, sans réseau ; un texte y est la liste de ses mots, chacun
 #   pesé par sa rareté. Il ne sait rien du français d'avance, lui non plus.
 #
-# **Classez-les avant d'exécuter**, avec 50 textes, puis avec 3 200.
+# Les deux réseaux lisent le dernier jeton, font autant de pas de 16 textes (30, 60 et 80 pas pour 50, 200 et 800
+# textes, soit une dizaine de passages, cinq, et un et demi), et chaque façon a son réglage, choisi sur les textes de
+# validation : un taux d'apprentissage, ou, pour TF-IDF, la force de la régression.
 
 # %%
-ch6.transfer(
-    pool_last_token,
-    n=atelier.scale().pick(essai=24, cpu=200, gpu=1600),
-    steps=atelier.scale().pick(essai=2, cpu=80, gpu=300),
-    n_test=atelier.scale().pick(essai=24, cpu=200, gpu=427),
+atelier.bet(
+    "who_wins_at_50",
+    "Avec 50 textes, qui l'emporte sur le test ?",
+    options=("de zéro", "de Colibri", "TF-IDF", "on ne pourra pas les départager"),
 )
 
+# %%
+n_classes = len(ch6.subject_names())
+class_steps = atelier.scale().pick(
+    essai={50: 1, 200: 1, 800: 1}, cpu={50: 30, 200: 60, 800: 80}, gpu={50: 30, 200: 100, 800: 400}
+)
+setting = {
+    ("zéro", "dernier"): {50: 2e-3, 200: 1e-3, 800: 1e-3},
+    ("tout", "dernier"): {50: 4e-3, 200: 2e-3, 800: 2e-3},
+    ("tout", "moyenne"): {50: 4e-3, 200: 4e-3, 800: 4e-3},
+    ("gelé", "dernier"): {50: 3, 200: 10, 800: 10},
+    ("gelé", "moyenne"): {50: 0.01, 200: 0.03, 800: 0.03},
+    ("TF-IDF", "mots"): {50: 3000, 200: 300, 800: 300},
+}
+
+
+def taught_reader(start, reading, examples, n_outputs, steps, lr, seed, size=16):
+    """Un lecteur entraîné en entier, tête et corps, sur des exemples étiquetés."""
+    reader = Reader(body_of(start, seed), n_outputs, reading)
+    return fine_tune(reader, label_step, examples.batches(size, seed), steps, lr)
+
+
+def answers(way, n, seed, value, part="test"):
+    """Les sujets que donne une façon d'apprendre aux textes d'une partie, apprise sur n textes tirés par la graine."""
+    (some_texts, some), (judged_texts, judged) = ch6.sampled(parts["train"], n, seed), parts[part]
+    if way[0] == "TF-IDF":
+        return ch6.tfidf_predictions(some_texts, some.labels, judged_texts, strength=value)
+    reader = taught_reader(way[0], readings[way[1]], some, n_classes, class_steps[n], value, seed)
+    return ch6.outputs(reader, judged).argmax(1)
+
+
+# %% experiment="transfer"
+@atelier.experiment(needs=[pool_last_token], full=five_seeds | {"cases": ch6.TRANSFER_CASES})
+def transfer(cases=((("tout", "dernier"), 50), (("TF-IDF", "mots"), 50)), seeds=(0,)):
+    """Réponses justes (1) ou fausses (0) sur le test : (départ, lecture, textes) → (graines, textes de test)."""
+    right, test = {}, parts["test"][1].labels
+    for (way, n), seed in itertools.product(cases, seeds):
+        found = answers(way, n, seed, setting[way][n])
+        right.setdefault((*way, n), []).append((found == test).to(torch.uint8))
+    return {name: torch.stack(rows) for name, rows in right.items()}
+
+
+# %%
+transfer_here, transfer_author = transfer(), transfer.authors()
+atelier.settle("who_wins_at_50", ch6.plot_transfer(transfer_here, transfer_author))
+
 # %% [markdown]
-# Lisez la figure dans les deux sens. **Verticalement**, à nombre de textes égal : combien de points le transfert
-# apporte-t-il ? **Horizontalement**, à justesse égale : combien de fois moins de textes étiquetés faut-il ? Quant à
-# « faster », les deux réseaux ont fait autant de pas : celui qui part de zéro est loin derrière au même moment, ce qui
-# ne dit pas où il arriverait avec plus de pas.
+# Lisez la figure à nombre de textes égal : le transfert bat le réseau parti de zéro, à 50 comme à 200 textes.
+# <!-- claim: transfer_beats_scratch -->
+# « Faster » et « less training data » n'en disent pas plus : à nombre de pas égal, celui qui part de zéro est loin
+# derrière ; où il arriverait avec plus de pas, nous ne l'avons pas mesuré.
 #
 # Puis regardez la courbe de TF-IDF, que la diapositive n'a pas dessinée. Un sujet se reconnaît à ses mots (« loyer »,
-# « passeport »), et compter des mots est justement ce que TF-IDF sait faire. **Le transfert bat le réseau qui part de
-# zéro ; fine-tuné ainsi, il ne bat la méthode simple à aucune des quatre tailles.** La section suivante y ajoutera une
-# nuance. Avec trois millions de paramètres, Colibri est un petit modèle : comparez toujours à cette ligne-là avant de
-# payer un grand modèle.
+# « passeport »), et compter des mots est justement ce que TF-IDF sait faire. Lu au dernier jeton, à ce budget, Colibri
+# fine-tuné ne le bat à aucune des trois tailles.
+# <!-- claim: last_token_does_not_beat_words -->
+# Avec trois millions de paramètres, Colibri est un petit modèle : comparez toujours à cette ligne-là avant de payer un
+# grand modèle.
 #
 # ??? q="transfer_gain"
+
+# %% [markdown]
+# Comment dire qu'un score en dépasse un autre ? Chaque graine donne d'autres textes d'apprentissage : on compare les
+# deux façons **graine par graine**. Et les 427 textes de test auraient pu être d'autres textes : on les compare
+# **texte par texte**. Seuls comptent ceux où l'une a raison et l'autre tort ; avec une seule graine, c'est le test de
+# McNemar (1947). Le cours ne départage deux façons que si les deux intervalles excluent zéro. Comparer l'incertitude
+# de chaque score à l'écart, comme on le voit souvent, serait trop exigeant quand elles se trompent sur les mêmes
+# textes, et trop peu quand elles se trompent sur des textes différents.
 
 # %% [markdown]
 # ## 6.4 Toute la maison, ou seulement le toit
@@ -308,40 +585,134 @@ def train_head(
 # %% [markdown]
 # Le même apprentissage, confié à l'autograd et à `torch.optim.SGD` : vos poids sont-ils les siens ?
 
-# %%
-ch6.same_as_autograd(train_head, steps=(1, 10, 100))
 
-# %% [markdown]
-# Et sur les vrais textes. Le corps de Colibri les lit **une fois** ; comptez ensuite le temps de la tête. Nous essayons
-# aussi, à la place du dernier jeton, la **moyenne** de tous les jetons du texte. Laquelle des deux préférez-vous, avant
-# de voir ?
+# %% experiment="same_as_autograd"
+@atelier.experiment(needs=[train_head])
+def same_as_autograd(steps=(1, 10, 100), lr=0.5):
+    """Votre tête contre nn.Linear et SGD, sur des vecteurs au hasard : pas → (perte, plus grand poids, écart)."""
+    generator, found = torch.Generator().manual_seed(0), {}
+    vectors, labels = torch.randn(200, 16, generator=generator), torch.randint(0, 5, (200,), generator=generator)
+    for n in steps:
+        weight, bias = train_head(vectors, labels, 5, lr, n)
+        theirs = nn.Linear(16, 5)
+        theirs.load_state_dict({name: torch.zeros_like(p) for name, p in theirs.named_parameters()})
+        optimizer = torch.optim.SGD(theirs.parameters(), lr=lr)
+        for _ in range(n):
+            optimizer.zero_grad()
+            (loss := F.cross_entropy(theirs(vectors), labels)).backward()
+            optimizer.step()
+        gap = max((weight - theirs.weight).abs().max().item(), (bias - theirs.bias).abs().max().item())
+        found[n] = (loss.item(), theirs.weight.abs().max().item(), gap)
+    return found
 
-# %%
-ch6.head_alone(
-    colibri,
-    pool_last_token,
-    train_head,
-    sizes=atelier.scale().pick(essai=(16, 32), cpu=(50, 200, 800), gpu=(50, 200, 800, 3200)),
-    n_test=atelier.scale().pick(essai=24, cpu=427, gpu=427),
-)
-
-# %% [markdown]
-# Voilà une surprise. Le dernier jeton a bien lu tout le texte, mais Colibri ne l'a pas entraîné à le résumer : il y
-# prépare le jeton **suivant**. La moyenne garde un peu de chaque mot. Quand tout le modèle apprend, en revanche, il
-# se met lui-même à ranger le sujet là où la tête regarde.
-#
-# Voici la nuance promise : la figure de la section 6.3, avec cette tête-là. **Qui est devant avec 50 textes ?**
 
 # %%
-ch6.mean_against_words()
+ch6.autograd_table(same_as_autograd())
 
 # %% [markdown]
-# Avec le moins de textes, le corps **gelé**, bien lu, passe devant la méthode simple sur les trois graines, et devant
-# Colibri fine-tuné en entier. Si peu d'exemples, pensons-nous, suffisent à régler quelques milliers de poids, pas trois
-# millions. L'écart reste de l'ordre de ce que 427 textes permettent de voir. Puis les courbes se croisent : dès que les
-# exemples s'ajoutent, compter les mots reprend l'avantage et le garde.
-#
 # ??? q="frozen_features"
+
+# %% [markdown]
+# Et sur les vrais textes. Le corps lit chaque texte une fois ; ses vecteurs sont centrés et réduits, composante par
+# composante, d'après les textes d'apprentissage ; puis vient votre tête, cent pas.
+
+
+# %%
+@functools.cache
+def frozen_vectors(examples, reading):
+    """Ce que Colibri gelé dit de chaque texte : (n, d), sur le processeur ; lu une fois, puis gardé."""
+
+    def read(ids, mask):
+        return readings[reading](colibri.transformer(ids, attention_mask=mask).last_hidden_state, mask)
+
+    return ch6.outputs(read, examples)
+
+
+def frozen_or_not(way, n, seed, value, part="test"):
+    """Comme `answers` ; et, si le corps est gelé, les sujets que donne votre tête seule."""
+    if way[0] != "gelé":
+        return answers(way, n, seed, value, part)
+    reading, some, judged = way[1], ch6.sampled(parts["train"], n, seed)[1], parts[part][1]
+    seen, others = frozen_vectors(some, reading), frozen_vectors(judged, reading)
+    middle, spread = seen.mean(0), seen.std(0)
+    weight, bias = train_head((seen - middle) / spread, some.labels, n_classes, lr=value)
+    return ((others - middle) / spread @ weight.T + bias).argmax(1)
+
+
+# %% [markdown]
+# Attention à ce que l'on compare. Entre « tête seule sur la moyenne » et « tout le modèle, dernier jeton », **deux**
+# choses changent : ce qui apprend, et ce que la tête lit. Croisons-les : gelé ou fine-tuné, dernier jeton ou moyenne.
+
+# %%
+atelier.bet(
+    "which_factor",
+    "Avec 50 textes, lequel des deux choix pèse le plus sur la justesse ?",
+    options=("geler ou non", "la lecture", "ni l'un ni l'autre ne se voit"),
+)
+other_ways = (("gelé", "dernier"), ("gelé", "moyenne"), ("tout", "moyenne"))
+
+
+# %% experiment="two_factors"
+@atelier.experiment(needs=[pool_last_token, train_head], full=five_seeds | {"sizes": (50, 200, 800)})
+def two_factors(sizes=(50,), ways=other_ways, seeds=(0,)):
+    """Les façons qui manquent à `transfer`, sur les mêmes textes : (ce qui apprend, lecture, textes) → justes."""
+    right, test = {}, parts["test"][1].labels
+    for n, way, seed in itertools.product(sizes, ways, seeds):
+        found = frozen_or_not(way, n, seed, setting[way][n])
+        right.setdefault((*way, n), []).append((found == test).to(torch.uint8))
+    return {name: torch.stack(rows) for name, rows in right.items()}
+
+
+# %%
+factors_here, factors_author = two_factors(), two_factors.authors()
+every_here, every_author = transfer_here | factors_here, (transfer_author or {}) | (factors_author or {})
+ch6.plot_factors(every_here, every_author)
+atelier.settle("which_factor", ch6.factors_table(every_author or every_here))
+
+# %% [markdown]
+# C'est la lecture qui gagne. Corps gelé, la moyenne bat le dernier jeton de quatorze points à 50 textes, de vingt
+# ensuite. Et à lecture égale, sur la moyenne, geler ou tout fine-tuner ne se départage à aucune des trois tailles.
+# <!-- claim: reading_decides_when_frozen -->
+# Tout fine-tuné, la moyenne l'emporte aussi avec 50 textes.
+# <!-- claim: reading_decides_at_50 -->
+# À 200 et 800, quand tout apprend, les deux lectures ne se départagent plus : le modèle s'est mis à ranger le sujet là
+# où la tête regarde. Et la nuance : lu par la moyenne, Colibri fine-tuné bat TF-IDF à 50 textes, non au-delà.
+# <!-- claim: reading_fades_as_texts_come -->
+# Trois millions de poids se règlent donc très bien sur 50 textes : ce n'est pas leur nombre qui gênait, c'est ce que la
+# tête lisait. Le dernier jeton a bien lu tout le texte, mais Colibri y prépare le jeton **suivant** ; la moyenne garde
+# un peu de chaque mot.
+# <!-- claim: three_million_weights_learn_from_50_texts -->
+# Un mot des budgets. Ces justesses sont celles de 30, 60 et 80 pas de 16 textes coupés à 32 jetons. Le chapitre 8
+# reprend cette tâche avec le sien : ses nombres ne se comparent pas à ceux-ci, ni son classement. Un classement de
+# méthodes est toujours celui d'un budget.
+
+# %% [markdown]
+# D'où viennent ces réglages ? Des textes de validation, un par façon et par nombre de textes : 50 et 200 textes, et le
+# réglage de 200 sert aussi à 800.
+
+
+# %% experiment="class_settings"
+@atelier.experiment(
+    needs=[pool_last_token, train_head],
+    full={"ways": tuple(ch6.GRIDS), "runs": ((50, 100), (50, 101), (200, 100))},
+)
+def class_settings(ways=(("gelé", "moyenne"),), runs=((50, 100),)):
+    """Part de réponses justes sur la validation : (ce qui apprend, lecture, textes, réglage) → une par graine."""
+    found, judged = {}, parts["validation"][1].labels
+    for way, (n, seed) in itertools.product(ways, runs):
+        for value in ch6.GRIDS[way]:
+            right = frozen_or_not(way, n, seed, value, "validation") == judged
+            found.setdefault((*way, n, value), []).append(right.float().mean().item())
+    return found
+
+
+# %%
+ch6.settings_table(class_settings.authors() or class_settings())
+
+# %% [markdown]
+# Aucun meilleur réglage n'est au bord de sa grille, sauf là où la courbe est plate.
+# <!-- claim: best_settings_are_inside -->
+# Ils diffèrent d'une façon à l'autre : à un même taux pour tous, on aurait comparé des réglages, non des méthodes.
 
 # %% [markdown]
 # Entre la tête et tout le modèle, il y a des étages : on peut dégeler la tête et le dernier bloc, puis les deux
@@ -377,50 +748,102 @@ def freeze_except(model: nn.Module, patterns: list[str]) -> list[str]:
 
 
 # %% [markdown]
-# Revenons à la fantasy et dégelons Colibri étage par étage, depuis le haut ; puis, par curiosité, le premier bloc seul,
-# et la table des jetons seule. **Pariez :** combien de paramètres suffisent pour prendre la moitié du chemin ? Et qui
-# oublie le moins ?
+# Revenons à la fantasy et dégelons Colibri : son dernier LayerNorm, son dernier bloc, ou, par curiosité, sa table des
+# jetons, qui sert aussi de tête de sortie. À chacun son taux, réglé sur la fin de B.
 
 # %%
-ch6.depths(freeze_except)
+floors = {
+    "dernier LayerNorm": ["ln_f"],
+    "dernier bloc": ["h.4.", "ln_f"],
+    "premier bloc": ["h.0."],
+    "table des jetons": ["wte"],
+    "tout": ["transformer"],
+}
+floor_rate = {"dernier LayerNorm": 0.03, "dernier bloc": 4e-3, "table des jetons": 2e-3}
 
-# %% [markdown]
-# Chaque point est un compromis entre ce que l'on gagne (vers le bas) et ce que l'on oublie (vers la droite). Dégeler
-# davantage n'améliore pas toujours : cherchez le point qui rompt la suite. Il n'a qu'une graine, et chaque façon a le
-# même taux d'apprentissage.
-#
-# Voici enfin le
-# bilan, sur la classification : qualité, paramètres entraînés, mémoire, temps, oubli. La mémoire et les comptes sont
-# mesurés ici, avec vos fonctions.
+
+def unfrozen(floor, seed, lr):
+    """Colibri fine-tuné sur la fantasy, cet étage seul, et le nombre de paramètres qui ont appris."""
+    model = copy.deepcopy(colibri)
+    names = set(freeze_except(model, floors[floor]))
+    fine_tune(model, text_step, voice_batches("b", seed), lesson_steps, lr)
+    return model, sum(p.numel() for name, p in model.named_parameters() if name in names)
+
 
 # %%
-ch6.head_or_whole(colibri, pool_last_token, freeze_except)
+atelier.bet("last_block_goes", "Quelle part (%) du progrès de « tout », en log-perplexité, fera le dernier bloc seul ?")
+
+
+# %% experiment="floor_rates"
+@atelier.experiment(needs=[freeze_except], full={"tried": ch6.FLOOR_RATES})
+def floor_rates(tried=(("dernier bloc", 4e-3),), seed=100):
+    """Perplexité sur la fin de B : (étage, taux) → perplexité."""
+    return {(floor, lr): tuning_perplexity(unfrozen(floor, seed, lr)[0]) for floor, lr in tried}
+
+
+# %% experiment="depths"
+@atelier.experiment(needs=[freeze_except], full=five_seeds | {"names": tuple(floor_rate)})
+def depths(names=("dernier bloc",), seeds=(0,)):
+    """Étage → paramètres qui apprennent, et (perplexité sur B, sur A) par graine."""
+    found = {}
+    for name, seed in itertools.product(names, seeds):
+        model, count = unfrozen(name, seed, floor_rate[name])
+        row = found.setdefault(name, {"paramètres": count, "perplexités": []})
+        row["perplexités"].append((perplexity(model, "b"), perplexity(model)))
+    return found
+
+
+# %%
+depths_here, depths_author = depths(), depths.authors()
+tried_rates = floor_rates.authors() or floor_rates()
+share = ch6.plot_depths(depths_here, depths_author, every_weight, before_tuning(), tried_rates)
+atelier.settle("last_block_goes", share)
 
 # %% [markdown]
-# La tête seule n'oublie rien, par construction : le corps n'a pas bougé. Elle ne coûte presque rien. Et elle plafonne
-# là où le corps ne sait pas déjà dire ce que l'on cherche : plus haut quand elle lit la moyenne, comme on vient de le
-# voir, mais sous le modèle fine-tuné en entier dès que les textes sont nombreux.
-#
+# Chaque point est un compromis entre ce que l'on gagne (vers le bas) et ce que l'on oublie (vers la droite). Le dernier
+# bloc seul, un septième des paramètres, fait plus de la moitié du progrès de « tout » ; mais, au taux qui lui
+# convient, il oublie davantage.
+# <!-- claim: the_last_block_does_most_and_forgets_more -->
+# La table des jetons seule en fait plus des trois quarts, et oublie moins que les deux autres ; sur la fantasy, on ne
+# peut pas la départager du dernier bloc.
+# <!-- claim: the_table_forgets_least -->
+# Et les 384 nombres du dernier LayerNorm font près du tiers du chemin à eux seuls : le nombre de paramètres ne dit pas
+# tout, leur place compte.
+# <!-- claim: a_layernorm_goes_a_third -->
+
+# %% [markdown]
 # **Et le temps ?** Un paramètre gelé n'a plus de gradient, mais il faut toujours le passage avant à travers tout le
-# modèle, et le passage arrière jusqu'au premier bloc qui apprend. Devinez le gain pour « dernier bloc », puis pour
-# « premier bloc ».
+# modèle, et le passage arrière jusqu'au premier bloc qui apprend. Voici les opérations comptées par PyTorch
+# (`FlopCounterMode`, tête de sortie comprise), et les durées, pas complets, optimiseur compris, chacun à son tour.
 
 # %%
-ch6.step_times()
+atelier.bet(
+    "which_floor_is_fast",
+    "« Dernier bloc » et « premier bloc » entraînent presque autant de nombres. Leurs pas durent…",
+    options=("autant", "moins pour le dernier bloc", "moins pour le premier bloc"),
+)
 
-# %% [markdown]
-# « Dernier bloc » et « premier bloc » entraînent presque autant de nombres, mais leurs pas ne durent pas le même
-# temps : pour l'un, le passage arrière s'arrête aussitôt ; pour l'autre, il redescend tout le modèle.
-#
-# Un mot du **réglage**. Les deux méthodes sont-elles aussi sensibles l'une que l'autre au taux d'apprentissage ?
+
+# %% experiment="step_times"
+@atelier.experiment(needs=[freeze_except], full={"rounds": 15})
+def step_times(names=("tout", "dernier bloc", "premier bloc", "dernier LayerNorm"), rounds=9, size=(4, 96)):
+    """Secondes de chaque pas, tour à tour, et opérations d'un passage avant et arrière : étage → (durées, FLOP)."""
+    ids, runs, counted = torch.randint(0, 4096, size).to(atelier.device()), {}, {}
+    for name in names:
+        model = copy.deepcopy(colibri)
+        freeze_except(model, floors[name])
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-5, fused=True)
+        counted[name] = ch6.counted_flops(lambda model=model: text_loss(model, ids).backward())
+        runs[name] = lambda model=model, optimizer=optimizer: text_step(model, ids, optimizer)
+    with ch6.one_thread():
+        seconds = ch6.interleaved_seconds(runs, rounds)
+    return {name: (seconds[name], counted[name]) for name in names}
+
 
 # %%
-ch6.rate_sensitivity()
+atelier.settle("which_floor_is_fast", ch6.steps_table(step_times()))
 
 # %% [markdown]
-# Les deux optimiseurs diffèrent : ne comparez pas les taux, comparez la **largeur** des bons réglages, en puissances de
-# dix. Et lisez les deux cadres ensemble : au taux qui classe le mieux, que reste-t-il de la langue ?
-#
 # ## 6.5 Une étiquette par mot
 #
 # Troisième tâche : dire de chaque mot s'il est nom, verbe, préposition… (*POS tagging*, de *part of speech*). La tête
@@ -473,34 +896,141 @@ def align_labels(word_ids: list[int | None], word_labels: list[int]) -> list[int
 #
 # ??? q="silver_tags"
 
+# %% [markdown]
+# Faut-il suivre BERT ? Essayons aussi le **dernier** jeton du mot. Votre fonction suffit : lire la phrase à l'envers.
+
 # %%
-ch6.tagging(
-    align_labels,
-    n=atelier.scale().pick(essai=24, cpu=800, gpu=2400),
-    steps=atelier.scale().pick(essai=2, cpu=100, gpu=600),
-    n_test=atelier.scale().pick(essai=16, cpu=150, gpu=300),
+atelier.bet(
+    "first_or_last",
+    "Pour Colibri, qui ne lit que vers la gauche, l'étiquette se lira mieux sur…",
+    options=("le premier jeton du mot", "le dernier", "on ne pourra pas les départager"),
 )
+tag_steps = atelier.scale().pick(essai=1, cpu=60, gpu=600)
+tag_count = atelier.scale().pick(essai=24, cpu=800, gpu=2400)
+
+
+def on_last(word_ids, word_labels):
+    """L'étiquette sur le dernier jeton de chaque mot."""
+    return align_labels(word_ids[::-1], word_labels)[::-1]
+
+
+def tags_right(way, lr, seed, part, n):
+    """Colibri ou un modèle parti de zéro étiquette des phrases : 1 par mot bien étiqueté, 0 sinon."""
+    start, place = way
+    place = on_last if place == "dernier" else align_labels
+    known, judged = ch6.tag_examples("train", place, tag_count), ch6.tag_examples(part, place, n)
+    reader = taught_reader(start, lambda hidden, mask: hidden, known, len(ch6.UPOS), tag_steps, lr, seed, size=8)
+    kept = judged.labels != -100
+    said = ch6.outputs(reader, judged, size=len(judged)).argmax(-1)
+    return (said[kept] == judged.labels[kept]).to(torch.uint8)
+
+
+# %% experiment="tag_rates"
+@atelier.experiment(needs=[align_labels], full={"rates": (5e-4, 1e-3, 2e-3, 4e-3, 8e-3), "ways": ch6.TAG_WAYS})
+def tag_rates(rates=(2e-3,), ways=(("Colibri", "dernier"),), seed=100):
+    """Part des mots bien étiquetés sur 100 phrases de validation : (départ, jeton, taux) → part."""
+    found = {}
+    for way, lr in itertools.product(ways, rates):
+        found[*way, lr] = tags_right(way, lr, seed, "validation", 100).float().mean().item()
+    return found
+
+
+# %%
+ch6.tag_rates_table(tag_rates.authors() or tag_rates())
+
+# %%
+tag_rate = {("Colibri", "premier"): 2e-3, ("Colibri", "dernier"): 2e-3}
+
+
+# %% experiment="tagging"
+@atelier.experiment(needs=[align_labels], full=five_seeds | {"ways": ch6.TAG_WAYS})
+def tagging(ways=(("Colibri", "dernier"),), seeds=(0,), n_test=150):
+    """Mots bien étiquetés (1) ou non (0) : (départ, jeton) → (graines, mots) ; et l'étiquette la plus fréquente."""
+    known, judged = ch6.tagged("train")[:tag_count], ch6.tagged("test")[:n_test]
+    found = {("l'étiquette la plus fréquente du mot", ""): ch6.most_frequent_tag(known, judged)}
+    for way in ways:
+        found[way] = torch.stack([tags_right(way, tag_rate[way], seed, "test", n_test) for seed in seeds])
+    return found
+
+
+# %%
+tags_here, tags_author = tagging(), tagging.authors()
+atelier.settle("first_or_last", ch6.tags_table(tags_here, tags_author))
 
 # %% [markdown]
 # Deux choses à voir. La ligne sans modèle, « l'étiquette la plus fréquente du mot », est déjà haute : une justesse ne
-# se lit jamais seule. Et l'étiquette posée sur le **dernier** jeton fait mieux que sur le premier.
-#
+# se lit jamais seule. Et pour Colibri, l'étiquette posée sur le **dernier** jeton se lit mieux que sur le premier, à
+# toutes les graines.
+# <!-- claim: the_last_piece_reads_better -->
+
+# %% [markdown]
 # ??? q="first_subword"
 
 # %% [markdown]
 # Avec des étiquettes humaines, cette fois : Littré donne lui-même la catégorie de chaque mot qu'il définit. Le modèle
 # lit le mot et le début de sa définition, et devine. En face, TF-IDF compte ici des suites de deux à cinq lettres, de
-# quoi reconnaître les terminaisons. **Pariez** : le transfert perd-il encore contre lui ?
+# quoi reconnaître les terminaisons.
 
 # %%
-ch6.littre_categories()
+atelier.bet(
+    "littre_transfer",
+    "Sur cette tâche, Colibri fine-tuné fera, face à TF-IDF…",
+    options=("moins bien", "aussi bien, à l'incertitude près", "mieux"),
+)
+words_known, words_test = ch6.some_categories("train", 1600), ch6.some_categories("test", 500)
+word_steps = atelier.scale().pick(essai=1, cpu=60, gpu=400)
+
+
+def categories_right(start, lr, seed, judged):
+    """Catégories bien devinées (1) ou non (0), par un lecteur de la moyenne."""
+    n_outputs = len(ch6.category_names())
+    reader = taught_reader(start, mean_token, words_known[1], n_outputs, word_steps, lr, seed)
+    return (ch6.outputs(reader, judged).argmax(1) == judged.labels).to(torch.uint8)
+
+
+# %% experiment="category_settings"
+@atelier.experiment(full={"tried": ch6.CATEGORY_RATES, "strengths": (1, 10, 100, 1000, 10_000, 100_000)})
+def category_settings(tried=(), strengths=(100,), seed=100):
+    """Part de catégories bien devinées sur 500 mots de validation : (façon, réglage) → part."""
+    texts_judged, judged = ch6.some_categories("validation", 500)
+    found = {}
+    for start, lr in tried:
+        found[start, lr] = categories_right(start, lr, seed, judged).float().mean().item()
+    for value in strengths:
+        said = ch6.tfidf_predictions(words_known[0], words_known[1].labels, texts_judged, True, value)
+        found["TF-IDF", value] = (said == judged.labels).float().mean().item()
+    return found
+
+
+# %%
+ch6.category_settings_table(category_settings.authors() or category_settings())
+
+# %%
+category_setting = {"Colibri": 2e-3, "TF-IDF": 10000}
+
+
+# %% experiment="littre"
+@atelier.experiment(full=five_seeds)
+def littre(starts=("Colibri",), seeds=(0,)):
+    """Catégories bien devinées : façon → (graines, mots) ; TF-IDF n'a pas de graine."""
+    some_texts, some = words_known
+    said = ch6.tfidf_predictions(some_texts, some.labels, words_test[0], True, category_setting["TF-IDF"])
+    found = {"TF-IDF": (said == words_test[1].labels).to(torch.uint8)[None]}
+    for start in starts:
+        rows = [categories_right(start, category_setting[start], seed, words_test[1]) for seed in seeds]
+        found[start] = torch.stack(rows)
+    return found | {"la plus fréquente": (words_test[1].labels == some.labels.mode().values).to(torch.uint8)[None]}
+
+
+# %%
+littre_here, littre_author = littre(), littre.authors()
+atelier.settle("littre_transfer", ch6.plot_littre(littre_here, littre_author))
 
 # %% [markdown]
-# Non. La même comparaison, sur une autre tâche, tourne à l'avantage du transfert, plus loin que l'étendue des graines.
-# Notre lecture, qui reste une hypothèse : un sujet se reconnaît à quelques mots, une catégorie se devine à la tournure
-# d'une définition. Or Colibri a lu des milliers d'autres définitions de ce dictionnaire (aucune de celles du test, et
-# jamais leur catégorie) : le domaine lui est familier. La leçon de la section 6.3 demeure : on ne le sait qu'en
-# mesurant la méthode simple.
+# À ce budget, soixante pas de 16 mots, moins d'une lecture des 1 600, Colibri ne bat pas la méthode simple.
+# <!-- claim: littre_words_win_at_this_budget -->
+# Changez `word_steps` : avec plus de pas, qui l'emporte ? On ne le sait qu'en mesurant la méthode simple, et en disant
+# le budget des deux.
 
 # %% [markdown]
 # ## 6.6 Une tâche écrite comme un texte
@@ -542,30 +1072,108 @@ def lm_labels(input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_leng
 
 # %% [markdown]
 # Trois millions de paramètres, et presque pas d'anglais dans ce que Colibri a lu : n'attendez pas un traducteur.
-# Attendez-vous à ce qu'il apprenne **la forme** de la tâche, et le vocabulaire d'une interface de bureau.
+# Attendez-vous à ce qu'il apprenne **la forme** de la tâche, et le vocabulaire d'une interface de bureau. Deux façons :
+# la perte sur la réponse seule, ou sur l'amorce aussi ; mêmes lots, mêmes pas, à chacune son taux.
+
 
 # %%
-ch6.translation(
-    lm_labels,
-    n=atelier.scale().pick(essai=24, cpu=None, gpu=None),
-    steps=atelier.scale().pick(essai=2, cpu=80, gpu=800),
-    n_test=atelier.scale().pick(essai=6, cpu=40, gpu=191),
+translation_steps = atelier.scale().pick(essai=1, cpu=40, gpu=800)
+n_pairs = atelier.scale().pick(essai=6, cpu=191, gpu=191)
+
+
+def whole_text(ids, mask, lengths):
+    """Étiquettes d'un modèle qui apprend aussi l'amorce."""
+    return torch.where(mask.bool(), ids, -100)
+
+
+what_is_learned = {"réponse seule": lambda *batch: lm_labels(*batch), "amorce aussi": whole_text}
+
+
+def answer_loss(model, batch):
+    """Entropie croisée du jeton suivant, là où l'étiquette n'est pas −100 ; transformers fait le décalage."""
+    return model(batch.ids, attention_mask=batch.mask, labels=batch.labels).loss
+
+
+def translator(way, lr, seed):
+    """Colibri, entraîné à continuer « anglais = » par le français."""
+    examples = ch6.translation_examples(ch6.pairs("train"), what_is_learned[way])
+    return fine_tune(copy.deepcopy(colibri), loss_step(answer_loss), examples.batches(16, seed), translation_steps, lr)
+
+
+@torch.no_grad()
+def answer_perplexity(model, couples):
+    """Perplexité des réponses, leur amorce étant donnée."""
+    batch = ch6.translation_examples(couples, lm_labels).to(atelier.device())
+    return answer_loss(model, batch).exp().item()
+
+
+# %%
+atelier.bet(
+    "beats_memory",
+    "Une mémoire de traduction rend la traduction de la phrase connue la plus proche. Colibri, en quarante pas…",
+    options=("la bat", "ne la bat pas"),
 )
+
+
+# %% experiment="translation_rates"
+@atelier.experiment(needs=[lm_labels], full={"rates": (5e-4, 1e-3, 2e-3, 4e-3), "ways": tuple(what_is_learned)})
+def translation_rates(rates=(2e-3,), ways=("réponse seule",), seed=100):
+    """Perplexité des réponses de la validation, l'amorce étant donnée : (façon, taux) → perplexité."""
+    judged = ch6.pairs("validation")
+    return {(way, lr): answer_perplexity(translator(way, lr, seed), judged) for way in ways for lr in rates}
+
+
+# %%
+ch6.translation_rates_table(translation_rates.authors() or translation_rates())
+
+# %%
+translation_rate = {"réponse seule": 1e-3, "amorce aussi": 1e-3}
+
+
+# %% experiment="translation"
+@atelier.experiment(needs=[lm_labels], full=five_seeds | {"ways": tuple(what_is_learned)})
+def translation(ways=("réponse seule",), seeds=(0,)):
+    """Ce que valent des traducteurs, par graine, et trois façons de ne rien apprendre."""
+    test = ch6.pairs("test")[:n_pairs]
+    english, french = zip(*test, strict=True)
+    memory = ch6.translation_memory(ch6.pairs("train"), english)
+    said = {"recopier l'anglais": english, "phrase connue la plus proche": memory}
+    found = {name: [ch6.translation_scores(words, french)] for name, words in said.items()}
+    moved = [(test[i - 1][0], fr) for i, (_, fr) in enumerate(test)]  # chaque réponse après l'amorce d'une autre
+    for way, seed in itertools.product(ways, seeds):
+        model = translator(way, translation_rate[way], seed)
+        words = ch6.translate(model, english)
+        row = ch6.translation_scores(words, french) | {"phrases": list(zip(english, french, words, strict=True))[:8]}
+        row |= {"bonne amorce": answer_perplexity(model, test), "autre amorce": answer_perplexity(model, moved)}
+        found.setdefault(way, []).append(row)
+    return found
+
+
+# %%
+translated_here, translated_author = translation(), translation.authors()
+atelier.settle("beats_memory", ch6.translation_table(translated_here, translated_author))
 
 # %% [markdown]
 # **chrF** compare les suites de lettres de la traduction à celles de la référence, de 0 à 100 (Popović, 2015 ; calculé
-# par sacrebleu). Lisez les lignes de comparaison avant celles de Colibri : recopier l'anglais vaut déjà quelque chose,
-# car des mots se ressemblent ; et une **mémoire de traduction**, qui rend la traduction de la phrase connue la plus
-# proche, ne demande aucun apprentissage. Colibri ne la bat pas. Il se sert pourtant de l'anglais : la bonne traduction
-# le surprend bien moins après la bonne amorce qu'après celle d'une autre phrase. Il en reconnaît des mots, et ne sait
-# pas encore les écrire dans l'ordre.
+# par sacrebleu). Lisez d'abord les deux lignes où rien n'apprend : recopier l'anglais vaut déjà quelque chose, car des
+# mots se ressemblent ; et la mémoire de traduction n'est pas battue.
+# <!-- claim: the_memory_is_not_beaten -->
+# Colibri se sert pourtant de l'anglais : la bonne traduction le surprend bien moins après la bonne amorce qu'après
+# celle d'une autre phrase.
+# <!-- claim: the_right_prompt_helps -->
+# L'usage est de cacher l'amorce à la perte. Ici, il a raison : à pas et taux égaux, qui n'apprend que la réponse la
+# traduit mieux, à chacune des cinq graines.
+# <!-- claim: masking_the_prompt_helps -->
+
+# %% [markdown]
+# Reste l'idée : un signe = a suffi à poser une tâche, sans changer une ligne de l'architecture. À l'échelle de GPT-3,
+# le même geste n'a plus besoin d'apprentissage (*in-context learning*, Brown et al., 2020).
 #
-# Comparez aussi les deux dernières lignes du tableau des façons de traduire. L'usage est de cacher l'amorce à la
-# perte ; ici, avec des amorces aussi courtes que les réponses, **nous ne voyons pas l'effet attendu**. Il pèse
-# davantage quand l'amorce est longue et la réponse brève.
+# ## 6.7 Une conversation
 #
-# **Une conversation** est le même problème, en plus long : plusieurs tours, plusieurs rôles, et un jeton qui dit « mon
-# tour est fini ». Le modèle lit tout, et n'apprend à écrire que sa part.
+# C'est l'usage le plus courant du fine-tuning aujourd'hui : apprendre à un modèle de langue à **répondre**. Une
+# conversation est un texte, en plus long : plusieurs tours, plusieurs rôles (consigne du système, utilisateur, outil,
+# assistant), et un jeton qui dit « mon tour est fini ». Le modèle lit tout, et n'apprend à écrire que sa part.
 
 # %% [markdown]
 # ### ✎ chat_labels
@@ -592,10 +1200,118 @@ def chat_labels(turns: list[tuple[str, list[int]]]) -> tuple[torch.Tensor, torch
 
 
 # %% [markdown]
-# Reste l'idée : un signe = a suffi à poser une tâche, sans changer une ligne de l'architecture. À l'échelle de GPT-3,
-# le même geste n'a plus besoin d'apprentissage (*in-context learning*, Brown et al., 2020).
-#
-# ## 6.7 Ce que l'apprentissage garde en mémoire
+# Comment passer de messages à des jetons ? Par un **gabarit de conversation** (*chat template*), livré avec le
+# découpeur : un petit programme Jinja qui écrit les rôles et les fins de tour. En voici un pour Colibri, qui n'en avait
+# pas. Ses rôles s'écrivent en toutes lettres ; son seul jeton spécial, `<|endoftext|>`, finit les tours.
+
+# %%
+chatting = copy.deepcopy(tokenizer)
+chatting.chat_template = (
+    "{% for m in messages %}"
+    "{{ '\\n' + {'system': 'Consigne', 'user': 'Question', 'assistant': 'Réponse'}[m.role] + ' :' }}"
+    "{% if m.role == 'assistant' %}{% generation %}{{ ' ' + m.content + eos_token }}{% endgeneration %}"
+    "{% else %}{{ ' ' + m.content + eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '\\nRéponse :' }}{% endif %}"
+)
+
+# %%
+ch6.chat_sample(chatting, ch6.conversations("train", 1)[0])
+
+# %% [markdown]
+# `{% generation %}` marque ce que l'assistant écrit : transformers sait en tirer un masque. Vos étiquettes disent-elles
+# la même chose ? L'en-tête « Réponse : » est donné au modèle (`add_generation_prompt`) : elle se lit, comme une
+# consigne.
+
+
+# %%
+def as_turns(messages):
+    """Une conversation, en tours pour chat_labels : l'en-tête de chaque rôle, puis ce qu'il dit et sa fin de tour."""
+    names = {"system": "Consigne", "user": "Question", "assistant": "Réponse"}
+    turns = []
+    for m in messages:
+        turns.append(("system", chatting(f"\n{names[m['role']]} :")["input_ids"]))
+        turns.append((m["role"], chatting(f" {m['content']}{chatting.eos_token}")["input_ids"]))
+    return turns
+
+
+# %% experiment="template_agrees"
+@atelier.experiment(needs=[chat_labels])
+def template_agrees(n=50):
+    """Vos étiquettes, contre le masque de transformers : conversations d'accord, jetons, jetons appris."""
+    found = {"conversations": n, "d'accord": 0, "jetons": 0, "appris": 0}
+    for messages in ch6.conversations("train", n):
+        ids, labels = chat_labels(as_turns(messages))
+        theirs = chatting.apply_chat_template(messages, return_assistant_tokens_mask=True, return_dict=True)
+        mask = torch.tensor(theirs["assistant_masks"]).bool()
+        same = ids.tolist() == theirs["input_ids"] and torch.equal(labels, torch.where(mask, ids, -100))
+        found["d'accord"] += same
+        found["jetons"] += len(ids)
+        found["appris"] += int((labels != -100).sum())
+    return found
+
+
+# %%
+ch6.template_note(template_agrees())
+
+# %% [markdown]
+# La question, qui est lue, ne compte pas ; chaque réponse compte, fin de tour comprise.
+
+# %% [markdown]
+# Maintenant, le piège le plus répandu. Un lot se complète par du remplissage, et GPT-2 n'a pas de jeton pour cela. On
+# lit donc partout `tokenizer.pad_token = tokenizer.eos_token` : Colibri en est là, lui aussi. Mais l'assembleur de lots
+# de transformers met −100 sur **tout** jeton égal au remplissage. Voyez ce qu'il fait de cette conversation.
+
+# %%
+collator = DataCollatorForLanguageModeling(chatting, mlm=False)
+sample_ids = chatting.apply_chat_template(ch6.conversations("train", 1)[0], return_dict=True)["input_ids"]
+ch6.collated(chatting, sample_ids, collator([{"input_ids": sample_ids}])["labels"][0])
+
+# %% [markdown]
+# Toutes les fins de tour ont disparu de la perte. Vos étiquettes les gardent. Qu'est-ce que cela change, une fois le
+# modèle entraîné ? Deux Colibri, mêmes lots, même taux ; seule la fin de tour diffère.
+
+# %%
+atelier.bet("never_ends", "Sans jamais l'apprendre, quelle part (%) des réponses finira en moins de douze jetons ?")
+chat_steps = atelier.scale().pick(essai=1, cpu=30, gpu=300)
+
+
+def chat_examples(n, end_learned):
+    """Des conversations mises en tenseurs ; le remplissage est hors de la perte dans les deux cas."""
+    both = [chat_labels(as_turns(messages)) for messages in ch6.conversations("train", n)]
+    ids, mask = ch6.padded([ids.tolist() for ids, _ in both], filler=chatting.pad_token_id)
+    labels, _ = ch6.padded([labels.tolist() for _, labels in both], filler=-100)
+    if not end_learned:
+        labels = labels.masked_fill(labels == chatting.pad_token_id, -100)  # « pad = eos »
+    return ch6.Examples(ids, mask, labels)
+
+
+# %% experiment="padding_is_end"
+@atelier.experiment(needs=[chat_labels], full=five_seeds | {"n_test": 80})
+def padding_is_end(seeds=(0,), lr=2e-3, n=240, n_test=40):
+    """Réponses à des questions neuves, douze jetons au plus : façon → par graine, [(finie ?, juste ?, texte), …]."""
+    found = {}
+    for name, end_learned in {"fin de tour apprise": True, "pad = eos": False}.items():
+        examples = chat_examples(n, end_learned)
+        for seed in seeds:
+            batches = examples.batches(8, seed)
+            model = fine_tune(copy.deepcopy(colibri), loss_step(answer_loss), batches, chat_steps, lr)
+            found.setdefault(name, []).append(ch6.chat_answers(model, chatting, n_test))
+    return found
+
+
+# %%
+ends_here, ends_author = padding_is_end(), padding_is_end.authors()
+atelier.settle("never_ends", ch6.ends_table(ends_here, ends_author))
+
+# %% [markdown]
+# Qui n'a jamais appris à finir ne finit pas : sans fin de tour dans la perte, presque aucune réponse ne s'arrête ;
+# avec, presque toutes.
+# <!-- claim: pad_as_end_never_ends -->
+# Le remède : un jeton de remplissage à part, ou un masque qui dit où est le remplissage, comme vos étiquettes ; et
+# vérifier, sur un lot, que la fin de tour n'y porte pas −100.
+
+# %% [markdown]
+# ## 6.8 Ce que l'apprentissage garde en mémoire
 #
 # Utiliser un modèle, c'est garder ses poids. L'entraîner, c'est garder bien davantage. **Faites la liste** avant de
 # lire la suite.
@@ -603,10 +1319,10 @@ def chat_labels(turns: list[tuple[str, list[int]]]) -> tuple[torch.Tensor, torch
 # %% [markdown]
 # En **précision mixte** (Micikevicius et al., 2018), la façon ordinaire, chaque paramètre qui apprend demande :
 #
-# - son **poids**, en FP16 ou BF16, avec lequel on calcule : 2 octets ;
-# - son **gradient**, du même type : 2 octets ;
-# - une **copie en FP32**, où s'additionnent des mises à jour trop petites pour 16 bits (chapitre 3) : 4 octets ;
-# - les deux **moments d'Adam**, moyennes du gradient et de son carré : 4 octets chacun.
+# - son **poids**, en FP16 ou BF16, avec lequel on calcule ;
+# - son **gradient**, du même type ;
+# - une **copie en FP32**, où s'additionnent des mises à jour trop petites pour 16 bits (chapitre 3) ;
+# - les deux **moments d'Adam**, moyennes du gradient et de son carré, en FP32.
 #
 # Un paramètre gelé ne demande que le premier. S'y ajoutent les **activations**, gardées d'un passage à l'autre :
 # elles dépendent du lot et de la longueur, pas du nombre de paramètres seul. Laissons-les de côté un instant.
@@ -634,37 +1350,114 @@ def training_memory_bytes(n_params: int, n_trainable: int | None = None) -> int:
 
 # %% [markdown]
 # Votre formule, contre de vrais tenseurs : Colibri et les formes de GPT-2, un pas d'apprentissage en précision mixte,
-# et l'on additionne les octets de tout ce qui existe.
+# et l'on additionne les octets de tout ce qui existe entre deux pas.
+
+
+# %% experiment="formula_against_bytes"
+@atelier.experiment(needs=[training_memory_bytes, freeze_except])
+def formula_against_bytes(sizes=("small", "xl")):
+    """Modèle, ce qui apprend → paramètres, ceux qui apprennent, octets de votre formule, octets comptés."""
+    models = {"Colibri": ch6.eager_colibri}
+    models |= {f"GPT-2 {size}": functools.partial(ch6.without_data, size) for size in sizes}
+    found = {}
+    for name, make in models.items():
+        for what in ("tout", "dernier bloc"):
+            model = make()
+            last = f"h.{model.config.n_layer - 1}."
+            freeze_except(model, ["transformer"] if what == "tout" else [last, "ln_f"])
+            n, learning = model.num_parameters(), model.num_parameters(only_trainable=True)
+            found[name, what] = (n, learning, training_memory_bytes(n, learning), ch6.mixed_step_bytes(model))
+    return found
+
 
 # %%
-ch6.formula_against_bytes(training_memory_bytes, freeze_except)
+ch6.bytes_table(formula_against_bytes())
+
+# %% [markdown]
+# L'écart de la dernière colonne est-il nul partout ?
 
 # %% [markdown]
 # Et les activations ? PyTorch sait dire ce qu'il garde pour le passage arrière : un crochet (*saved-tensor hook*) voit
-# passer chaque tenseur rangé. **Pariez :** pour un lot de 8 fenêtres de 128 jetons, Colibri garde-t-il plus d'octets de
-# poids ou d'activations ?
+# passer chaque tenseur rangé. Une ligne de plus, pour qui manque de place : le **gradient checkpointing** (Chen et al.,
+# 2016) ne garde que l'entrée de chaque bloc, et refait le passage avant du bloc quand le passage arrière y arrive.
 
 # %%
-ch6.activation_bytes(colibri, freeze_except)
+atelier.bet(
+    "weights_or_activations",
+    "Un lot de 8 fenêtres de 128 jetons, en FP32 : Colibri garde plus d'octets…",
+    options=("de poids, gradients et Adam", "d'activations"),
+)
+
+
+# %% experiment="activation_bytes"
+@atelier.experiment(needs=[freeze_except])
+def activation_bytes(names=("tout", "dernier bloc", "premier bloc"), size=(8, 128)):
+    """Octets d'un vrai pas d'AdamW, en FP32, selon ce qui apprend ; la dernière ligne refait au lieu de garder."""
+    ids, found = torch.randint(0, 4096, size).to(atelier.device()), {}
+    for name in (*names, "tout, refait"):
+        model = copy.deepcopy(colibri).train()
+        freeze_except(model, floors[name.removesuffix(", refait")])
+        if name.endswith("refait"):
+            model.config.use_cache = False
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        found[name] = ch6.training_bytes(model, lambda model=model: text_loss(model, ids))
+        found[name]["FLOP"] = ch6.counted_flops(lambda model=model: text_loss(model, ids).backward())
+    return found
+
+
+# %%
+atelier.settle("weights_or_activations", ch6.plot_activations(activation_bytes()))
 
 # %% [markdown]
-# Geler ne libère pas seulement Adam : sous le premier bloc qui apprend, plus rien n'est à retenir, puisque le
-# gradient n'y descend pas. Au-dessus, une couche gelée laisse passer le gradient et garde encore une partie de ses
-# activations.
+# Geler ne libère pas seulement Adam : sous le premier bloc qui apprend, plus rien n'est à retenir, puisque le gradient
+# n'y descend pas. Au-dessus, une couche gelée laisse passer le gradient et garde encore de quoi : le premier bloc seul
+# demande presque autant d'activations que tout.
+# <!-- claim: freezing_the_bottom_frees_activations -->
+# Refaire le passage avant de chaque bloc divise ce qui est gardé par six, pour un sixième d'opérations de plus (la
+# tête, elle, ne se refait pas).
+# <!-- claim: checkpointing_trades_bytes_for_flops -->
+# Au plus fort du passage arrière, il faut y ajouter les activations du bloc que l'on refait.
 #
 # ??? q="activations_kept"
 
 # %% [markdown]
-# À grande échelle, la mémoire décide de qui peut entraîner. Avec votre formule :
+# À grande échelle, la mémoire décide de qui peut entraîner. Voici ce que promettent les recettes d'aujourd'hui, pour un
+# modèle de 7 milliards de paramètres dont 1 % apprend, ou tous : **compté, non mesuré**. Les moments d'Adam sur 8 bits
+# (Dettmers et al., 2022), que l'on peut aussi laisser partir vers la mémoire de l'hôte (Adam **paginé**) ; une base sur
+# 4 bits, en **NF4** (QLoRA, Dettmers et al., 2023), ou en **MXFP4**, le format partagé de l'OCP (2023).
+
+
+# %% experiment="counted_recipes"
+@atelier.experiment(needs=[training_memory_bytes])
+def counted_recipes(n=7_000_000_000):
+    """Recette → octets par poids gelé, par poids qui apprend, et octets en tout si tous apprennent, ou 1 %."""
+    part, rows = n // 100, {}
+    rows["précision mixte, votre formule"] = (training_memory_bytes(n), training_memory_bytes(n, part))
+    small_adam = training_memory_bytes(n) - 6 * n  # deux moments d'un octet au lieu de deux de quatre
+    rows["moments d'Adam sur 8 bits"] = (small_adam, training_memory_bytes(n, part) - 6 * part)
+    for name, bits in ch6.FOUR_BITS.items():
+        rows[name] = (None, round(n * bits / 8) + training_memory_bytes(part))
+    return rows
+
 
 # %%
-ch6.memory_bars(training_memory_bytes)
+ch6.recipes_table(counted_recipes())
 
 # %% [markdown]
-# ## 6.8 Ce qu'il faut ranger sur le disque
+# Quand tout apprend, les moments d'Adam sur 8 bits rendent plus du tiers de la mémoire. Quand 1 % apprend, ils ne
+# rendent presque rien : ce qui pèse alors, c'est la base, et c'est elle que l'on met sur 4 bits.
+# <!-- claim: the_base_weighs_when_little_learns -->
+
+# %% [markdown]
+# Les échelles comptent : NF4 garde un nombre FP32 pour 64 poids, soit un demi-bit de plus par poids ; QLoRA quantifie
+# ces nombres à leur tour ; MXFP4 n'en garde qu'un exposant de 8 bits pour 32 poids. Le chapitre 8 posera LoRA sur une
+# base NF4.
+
+# %% [markdown]
+# ## 6.9 Ce qu'il faut ranger sur le disque
 #
 # La diapositive : un modèle de 170 milliards de paramètres, c'est « 340 GB », et cent tâches, « 34 TB ». Retrouvez ces
-# deux nombres, puis ceux d'un disque où les cent tâches **partagent** la base et n'ajoutent chacune que 1 % de
+# deux nombres, puis ceux d'un disque où les cent tâches **partagent** la base et n'ajoutent chacune que quelques
 # paramètres.
 
 # %% [markdown]
@@ -691,8 +1484,36 @@ def finetuning_storage_bytes(
     ### END SOLUTION
 
 
+# %% [markdown]
+# Combien de paramètres par tâche ? Nous les prenons à l'article de LoRA (Hu et al., 2021, tableau 4), qui a fine-tuné
+# GPT-3 : 40,1 millions pour ses plus gros adaptateurs ; 37,7 millions pour LoRA, ou 4,7 au rang 1. (GPT-3 a 175
+# milliards de paramètres, la diapositive dit 170 : cela ne change rien ici.)
+
 # %%
-ch6.storage(finetuning_storage_bytes)
+atelier.bet("hundred_tasks_lora", "Cent tâches, une base partagée de 340 Go, LoRA à 37,7 millions : combien de Go ?")
+
+
+# %% experiment="hundred_tasks"
+@atelier.experiment(needs=[finetuning_storage_bytes])
+def hundred_tasks(n_params=170_000_000_000, counts=(1, 10, 100)):
+    """Octets à ranger : ce que chaque tâche ajoute → une valeur par nombre de tâches."""
+    each = {
+        "une copie entière": None,
+        "1 % des paramètres": n_params // 100,
+        "adaptateurs, 40,1 millions": 40_100_000,
+        "LoRA, 37,7 millions": 37_700_000,
+        "LoRA de rang 1, 4,7 millions": 4_700_000,
+    }
+    return {name: [finetuning_storage_bytes(n_params, n, 2, own) for n in counts] for name, own in each.items()}
+
+
+# %%
+atelier.settle("hundred_tasks_lora", ch6.storage_table(hundred_tasks(), (1, 10, 100)))
+
+# %% [markdown]
+# Cent copies : 34 To. Avec une base partagée, cent fois moins de place, que l'on prenne des adaptateurs ou LoRA : les
+# cent tâches réunies pèsent alors moins que la base.
+# <!-- claim: a_shared_base_takes_a_hundredth -->
 
 # %% [markdown]
 # Voilà le problème, posé en octets : **une tâche, un modèle entier**. Reste à savoir si 1 % des paramètres, ou moins,
@@ -700,33 +1521,51 @@ ch6.storage(finetuning_storage_bytes)
 # placés**. Ce sont les adaptateurs (chapitre 7) et LoRA (chapitre 8), que l'on réunit sous le nom de fine-tuning
 # économe en paramètres (*parameter-efficient fine-tuning*, PEFT).
 #
-# ## 6.9 Où en est Colibri
+# ## 6.10 Où en est Colibri
 #
-# Le tableau du cours mesure toujours la même chose, la perplexité sur la langue d'origine. Le Colibri de fantasy y
-# paie son oubli : même taille, même temps, moins bonne place.
+# Le tableau du cours mesure toujours la même chose, la perplexité sur la langue d'origine, sur un extrait de A plus
+# long que celui de ce chapitre : ses nombres ne sont pas ceux de 6.1. Le Colibri de fantasy y paie son oubli.
+
+
+# %% experiment="row_fantasy"
+@atelier.experiment(needs=[train_step])
+def row_fantasy():
+    """Colibri fine-tuné en entier sur la fantasy, au tableau."""
+    size = ch6.file_bytes(ch6.plain_tensors(tuned_voice("b"), torch.float32))
+    what = f"fine-tuné en entier sur la fantasy (B), {lesson_steps} pas"
+    return atelier.save_variant("fantasy", tuned_voice("b"), size, "ch6_finetuning", what)
+
 
 # %%
-ch6.board_row(fantasy_tuning, training_steps)
+ch6.announce(row_fantasy())
 
 # %%
-atelier.board()
+atelier.board(until="ch6_finetuning")
 
 # %% [markdown]
-# **Ce que vous savez maintenant.** Un modèle déjà entraîné apprend une tâche nouvelle en quelques pas, là où le même
-# modèle, tiré au hasard, reste loin derrière ; une méthode simple peut pourtant faire mieux, selon la tâche, le nombre
-# d'exemples et la façon de lire. Toutes les tâches deviennent du texte à continuer ou une tête à lire, et −100 dit à la
-# perte ce qui ne compte pas. Tout fine-tuner apprend le plus et oublie le plus. Entraîner coûte 16 octets par
-# paramètre, en garder une copie par tâche 2, et cent tâches cent fois.
+# **Ce que vous savez maintenant.** Un apprentissage est un même pas, répété, et vous l'avez écrit. Un modèle déjà
+# entraîné apprend une tâche nouvelle en quelques dizaines de pas, là où le même, tiré au hasard, reste loin derrière ;
+# une méthode simple peut pourtant faire aussi bien. Ce que la tête lit peut compter plus que ce que l'on gèle ; on ne
+# le voit qu'en changeant une chose à la fois, chaque méthode à son réglage, et en départageant par des écarts appariés.
+# Toutes les tâches deviennent du texte à continuer ou une tête à lire ; −100 dit à la perte ce qui ne compte pas, et
+# une fin de tour qui le porte ne s'apprend jamais. Apprendre une voix nouvelle fait oublier l'ancienne, dès les
+# premiers pas. Entraîner coûte 16 octets par paramètre, en garder une copie par tâche 2, et cent tâches cent fois.
 
 # %%
 atelier.progress()
 
 # %% [markdown]
 # **Références.** Radford et al., *Improving Language Understanding by Generative Pre-Training*, 2018 · Radford et al.,
-# *Language Models are Unsupervised Multitask Learners*, 2019 · Devlin et al., *BERT*, 2019, arXiv 1810.04805 · Howard
-# et Ruder, *Universal Language Model Fine-tuning*, 2018, arXiv 1801.06146 · McCloskey et Cohen, *Catastrophic
-# Interference in Connectionist Networks*, 1989 · Kumar et al., *Fine-Tuning can Distort Pretrained Features*, 2022,
-# arXiv 2202.10054 · Micikevicius et al., *Mixed Precision Training*, 2018, arXiv 1710.03740 · Rajbhandari et al.,
-# *ZeRO*, 2020, arXiv 1910.02054 · Popović, *chrF*, 2015 · Post, *A Call for Clarity in Reporting BLEU Scores*, 2018
-# (sacrebleu) · Pedregosa et al., *Scikit-learn*, 2011 · Battle for Wesnoth (GPL-2+) ; Littré ; service-public.fr ; aide
-# de LibreOffice : voir assets/corpora/README.md
+# *Language Models are Unsupervised Multitask Learners*, 2019 · Devlin et al., *BERT*, 2019, arXiv 1810.04805 · Brown et
+# al., *Language Models are Few-Shot Learners*, 2020, arXiv 2005.14165 · Pascanu, Mikolov et Bengio, *On the Difficulty
+# of Training Recurrent Neural Networks*, 2013, arXiv 1211.5063 · Loshchilov et Hutter, *Decoupled Weight Decay
+# Regularization*, 2019, arXiv 1711.05101 · McNemar, *Note on the Sampling Error of the Difference Between Correlated
+# Proportions*, 1947 · Howard et Ruder, *Universal Language Model Fine-tuning*, 2018, arXiv 1801.06146 · McCloskey et
+# Cohen, *Catastrophic Interference in Connectionist Networks*, 1989 · Kumar et al., *Fine-Tuning can Distort Pretrained
+# Features*, 2022, arXiv 2202.10054 · Micikevicius et al., *Mixed Precision Training*, 2018, arXiv 1710.03740 · Chen et
+# al., *Training Deep Nets with Sublinear Memory Cost*, 2016, arXiv 1604.06174 · Dettmers et al., *8-bit Optimizers via
+# Block-wise Quantization*, 2022, arXiv 2110.02861 · Dettmers et al., *QLoRA*, 2023, arXiv 2305.14314 · Open Compute
+# Project, *Microscaling Formats (MX)*, 2023 · Hu et al., *LoRA*, 2021, arXiv 2106.09685 · Rajbhandari et al., *ZeRO*,
+# 2020, arXiv 1910.02054 · Popović, *chrF*, 2015 · Post, *A Call for Clarity in Reporting BLEU Scores*, 2018 (sacrebleu)
+# · Pedregosa et al., *Scikit-learn*, 2011 · Battle for Wesnoth (GPL-2+) ; Littré ; service-public.fr ; aide de
+# LibreOffice : voir assets/corpora/README.md

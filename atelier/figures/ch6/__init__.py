@@ -2,4 +2,4 @@
 
 from atelier.figures.common.facade import facade
 
-__getattr__, __dir__ = facade(__name__)
+__getattr__, __dir__ = facade(__name__, "clock", "files")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from atelier.hardware import beside, device, home
+from atelier.hardware import beside, device, scale
 from atelier.models import load_model, load_tokenizer
 from atelier.paths import asset
 from atelier.perplexity import END
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 IGNORED = -100
 LENGTH = 32
 """Jetons gardés du début d'une fiche : le titre et, le plus souvent, la première phrase."""
-Pool = Callable[[Tensor, Tensor], Tensor]
-"""(états cachés (B, T, d), masque (B, T)) → (B, d)."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +104,21 @@ def subject_names() -> tuple[str, ...]:
 
 def subjects(part: str, length: int = LENGTH) -> tuple[list[str], Examples]:
     """Textes des fiches, coupés à `length` jetons, et les mêmes en tenseurs ; étiquette : rang du sujet."""
-    lines, names = rows("classification", part), subject_names()
+    n = scale().pick(essai=60, cpu=None, gpu=None)
+    lines, names = rows("classification", part)[:n], subject_names()
     ids, mask = _encode([text for _, text in lines], length)
     tokenizer = load_tokenizer("colibri")
     texts = [
         decoded(tokenizer, row[m.bool()], clean_up_tokenization_spaces=False) for row, m in zip(ids, mask, strict=True)
     ]
     return texts, Examples(ids, mask, torch.tensor([names.index(subject) for subject, _ in lines]))
+
+
+def sampled(part: tuple[list[str], Examples], n: int, seed: int) -> tuple[list[str], Examples]:
+    """n textes d'une partie, tirés par la graine, et leurs exemples, dans le même ordre."""
+    texts, examples = part
+    index = order(len(examples), seed)[:n]
+    return [texts[i] for i in index], examples.take(index)
 
 
 @cache
@@ -128,40 +135,30 @@ def categories(part: str, length: int = 32) -> tuple[list[str], Examples]:
     return texts, Examples(ids, mask, torch.tensor([names.index(category) for _, category, _ in lines]))
 
 
-def tfidf_predictions(train: Sequence[str], labels: Tensor, test: Sequence[str], characters: bool = False) -> Tensor:
-    """L'apprentissage « traditionnel » : TF-IDF des mots et paires, ou des suites de lettres, puis régression."""
+def some_categories(part: str, n: int) -> tuple[list[str], Examples]:
+    """Les n premiers mots d'une partie ; quelques-uns à l'échelle d'essai."""
+    texts, examples = categories(part)
+    n = min(scale().pick(essai=24, cpu=n, gpu=n), len(examples))
+    return texts[:n], examples.take(torch.arange(n))
+
+
+def tfidf_predictions(
+    train: Sequence[str], labels: Tensor, test: Sequence[str], characters: bool = False, strength: float = 30
+) -> Tensor:
+    """L'apprentissage « traditionnel » : TF-IDF des mots et paires, ou des suites de lettres, puis régression.
+
+    strength : l'inverse de la régularisation (C de scikit-learn).
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
     grain = {"analyzer": "char_wb", "ngram_range": (2, 5)} if characters else {"ngram_range": (1, 2)}
-    model = make_pipeline(TfidfVectorizer(sublinear_tf=True, **grain), LogisticRegression(C=30, max_iter=500))
+    model = make_pipeline(TfidfVectorizer(sublinear_tf=True, **grain), LogisticRegression(C=strength, max_iter=500))
     return torch.from_numpy(model.fit(train, labels.numpy()).predict(test))
 
 
 # --- Colibri et une tête ----------------------------------------------------------------------------------------------
-
-
-class Reader(nn.Module):
-    """Le corps d'un GPT-2 et une tête linéaire, nulle au départ, qui lit ses états cachés.
-
-    pool : None pour une réponse par jeton, (B, T, C) ; sinon ce qui fait d'un texte un seul vecteur, (B, C).
-    """
-
-    def __init__(self, model: GPT2LMHeadModel, n_outputs: int, pool: Pool | None = None) -> None:
-        super().__init__()
-        self.body, self.pool = model.transformer, pool
-        self.head = nn.Linear(model.config.n_embd, n_outputs).to(home(model))
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-
-    def features(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Ce que la tête lit : (B, T, d), ou (B, d) si `pool` est donné."""
-        hidden = self.body(ids, attention_mask=mask, use_cache=False).last_hidden_state
-        return hidden if self.pool is None else self.pool(hidden, mask)
-
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        return self.head(self.features(ids, mask))
 
 
 def fresh_model(seed: int) -> GPT2LMHeadModel:
@@ -176,17 +173,6 @@ def fresh_model(seed: int) -> GPT2LMHeadModel:
         torch.set_rng_state(kept)
 
 
-def starting_model(start: str, seed: int) -> GPT2LMHeadModel:
-    """« colibri », ou « zéro » : un modèle de même taille, tiré au hasard."""
-    return load_model("colibri") if start == "colibri" else fresh_model(seed)
-
-
-def label_loss(model: nn.Module, batch: Examples) -> Tensor:
-    """Entropie croisée moyenne des étiquettes, sans les −100."""
-    logits = model(batch.ids, batch.mask)
-    return nn.functional.cross_entropy(logits.flatten(0, -2), batch.labels.flatten(), ignore_index=IGNORED)
-
-
 @torch.inference_mode()
 def outputs(compute: Callable[[Tensor, Tensor], Tensor], examples: Examples, size: int = 64) -> Tensor:
     """compute(ids, mask) sur tous les exemples, par lots, ramené sur CPU : (n, …)."""
@@ -195,13 +181,6 @@ def outputs(compute: Callable[[Tensor, Tensor], Tensor], examples: Examples, siz
         batch = examples.take(torch.arange(start, min(start + size, len(examples)))).to(device())
         parts.append(compute(batch.ids, batch.mask).float().cpu())
     return torch.cat(parts)
-
-
-def accuracy(predicted: Tensor, labels: Tensor) -> float:
-    """Part de réponses justes."""
-    from sklearn.metrics import accuracy_score
-
-    return float(accuracy_score(labels.numpy(), predicted.numpy()))
 
 
 # --- Étiqueter chaque mot ---------------------------------------------------------------------------------------------
@@ -230,48 +209,53 @@ def words_to_tokens(words: Sequence[str]) -> tuple[list[int], list[int | None]]:
     return ids, word_ids
 
 
+@cache
+def _cut_sentences(part: str, n: int | None) -> list[tuple[list[int], list[int | None], list[int]]]:
+    """Jetons, mot de chaque jeton, rang de l'étiquette de chaque mot, phrase par phrase."""
+    found = []
+    for line in tagged(part)[:n]:
+        tokens, word_ids = words_to_tokens(line["mots"])
+        found.append((tokens, word_ids, [UPOS.index(tag) for tag in line["etiquettes"]]))
+    return found
+
+
 def tag_examples(
     part: str, align: Callable[[list[int | None], list[int]], list[int]], n: int | None = None
 ) -> Examples:
     """Phrases étiquetées mises en tenseurs ; `align` pose les étiquettes sur les jetons."""
     sequences, labels = [], []
-    for line in tagged(part)[:n]:
-        tokens, word_ids = words_to_tokens(line["mots"])
-        sequences.append(tokens)
-        labels.append(align(word_ids, [UPOS.index(tag) for tag in line["etiquettes"]]))
+    for tokens, word_ids, tags in _cut_sentences(part, n):
+        sequences.append(list(tokens))
+        labels.append(align(list(word_ids), list(tags)))
     ids, mask = padded(sequences)
     return Examples(ids, mask, padded(labels, filler=IGNORED)[0])
 
 
-def tag_accuracy(predicted: Tensor, examples: Examples) -> float:
-    """Part des mots bien étiquetés. predicted : (n, T) rangs d'étiquettes."""
-    kept = examples.labels != IGNORED
-    return accuracy(predicted[kept], examples.labels[kept])
+def most_frequent_tag(train: Sequence[dict[str, Any]], test: Sequence[dict[str, Any]]) -> Tensor:
+    """Sans modèle ni contexte : l'étiquette la plus fréquente de chaque mot, celle des noms pour un mot inconnu.
 
-
-def most_frequent_tag(train: Sequence[dict[str, Any]], test: Sequence[dict[str, Any]]) -> float:
-    """Référence sans contexte : l'étiquette la plus fréquente de chaque mot ; celle des noms pour un mot inconnu."""
-    from collections import Counter, defaultdict
-
+    Rend (1, mots du test) : 1 si elle est juste, 0 sinon.
+    """
     seen: dict[str, Counter[str]] = defaultdict(Counter)
     for line in train:
         for word, tag in zip(line["mots"], line["etiquettes"], strict=True):
             seen[word.lower()][tag] += 1
-    guesses = [
+    right = [
         (seen[word.lower()].most_common(1)[0][0] if word.lower() in seen else "NOUN") == tag
         for line in test
         for word, tag in zip(line["mots"], line["etiquettes"], strict=True)
     ]
-    return sum(guesses) / len(guesses)
+    return torch.tensor(right, dtype=torch.uint8)[None]
 
 
 # --- Traduire ---------------------------------------------------------------------------------------------------------
 
 
+@cache
 def pairs(part: str, source: str = "libreoffice", longest: int = 40) -> list[tuple[str, str]]:
     """Couples (anglais, français) d'une source, dont les deux textes réunis font au plus `longest` jetons."""
-    tokenizer = load_tokenizer("colibri")
-    kept = ((en, fr) for en, fr, where in rows("paires", part) if where == source)
+    tokenizer, n = load_tokenizer("colibri"), scale().pick(essai=60, cpu=None, gpu=None)
+    kept = [(en, fr) for en, fr, where in rows("paires", part) if where == source][:n]
     return [(en, fr) for en, fr in kept if len(tokenizer(en + fr, verbose=False)["input_ids"]) <= longest]
 
 
@@ -296,14 +280,6 @@ def translation_examples(
     sequences, lengths = translation_sequences(couples)
     ids, mask = padded(sequences)
     return Examples(ids, mask, labels(ids, mask, torch.tensor(lengths)))
-
-
-def next_token_loss(model: nn.Module, batch: Examples) -> Tensor:
-    """Entropie croisée du jeton suivant, là où l'étiquette n'est pas −100 ; le décalage est fait ici."""
-    logits = model(batch.ids, attention_mask=batch.mask, use_cache=False).logits
-    return nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten(), ignore_index=IGNORED
-    )
 
 
 @torch.inference_mode()

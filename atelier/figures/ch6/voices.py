@@ -1,72 +1,40 @@
-"""Chapitre 6, première partie : changer la voix de Colibri, et ce que cela lui fait oublier."""
+"""Chapitre 6, première partie : changer la voix de Colibri, ce que cela lui fait oublier, et ce que coûte un pas."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from math import log
+from statistics import mean, median, quantiles
+from typing import Any
 
-import torch
+from atelier.display import note, show, table
+from atelier.evidence import paired
+from atelier.figures.ch6.compare import setting
+from atelier.figures.common.style import BLACK, BLUE, GREY, RED, SERIES, canvas, french
+from atelier.perplexity import extract
+from atelier.text import interval, number, plural
 
-from atelier.display import note, recorded, show, table
-from atelier.figures.common.measured import measured
-from atelier.figures.common.style import BLACK, BLUE, RED, SERIES, canvas, french
-from atelier.hardware import beside
-from atelier.models import load_model
-from atelier.perplexity import evaluate_perplexity, extract
-from atelier.text import long_date, number
-from atelier.training import corpus_tokens, train, windows
-
-if TYPE_CHECKING:
-    from torch import nn
-    from transformers import GPT2LMHeadModel
-
-CHAPTER = "ch6_finetuning"
 TEXTS = {"a": "A, langue générale", "b": "B, fantasy", "bprime": "B′, vers classiques"}
 """Extraits → ce qu'ils sont."""
-VOICES = {"b": "fantasy", "bprime": "vers"}
-
-DEPTHS = {
-    "ln_f": ["ln_f"],
-    "dernier bloc": ["h.4.", "ln_f"],
-    "2 derniers": ["h.3.", "h.4.", "ln_f"],
-    "3 derniers": ["h.2.", "h.3.", "h.4.", "ln_f"],
-    "tous les blocs": ["h.", "ln_f"],
-    "table seule": ["wte"],
-    "premier bloc": ["h.0."],
-    "tout": ["transformer"],
-}
-"""Ce que l'on dégèle dans Colibri : nom enregistré → motifs de noms de paramètres."""
-SHOWN_DEPTHS = {
-    "ln_f": "dernier LayerNorm",
-    "2 derniers": "2 derniers blocs",
-    "3 derniers": "3 derniers blocs",
-    "table seule": "table des jetons",
-}
-"""Comment le dire au lecteur, quand le nom enregistré ne suffit pas."""
+WHOLE = 3_060_288
+"""Paramètres de Colibri."""
+Trace = Sequence[tuple[int, float, float]]
+"""(pas, perplexité sur la voix, sur A)."""
+Scores = Sequence[tuple[float, float]]
+"""(perplexité sur B, sur A), par graine."""
 
 
-measures = partial(measured, CHAPTER)
-"""Les mesures enregistrées de ces expériences ; None, et une phrase, s'il en manque."""
-
-
-def source(found: dict[str, Any], what: str) -> str:
-    """« Mesuré par l'auteur (…) » : d'où vient un chiffre enregistré."""
-    return f"Mesuré par l'auteur ({what} ; {found['machine'].split(' · ')[0]}, {long_date(found['date'])})."
-
-
-def three_texts(model: GPT2LMHeadModel, tokenizer: Any, max_tokens: int) -> None:
-    """Les trois textes : leurs premiers mots, et la perplexité de Colibri sur chacun (validation)."""
+def three_texts(found: Mapping[str, float], tokens: int) -> None:
+    """Les trois textes : leurs premiers mots, et la perplexité de Colibri sur chacun. found : texte → perplexité."""
     rows = []
     for name, label in TEXTS.items():
-        text = extract(f"{name}_validation")
-        words = " / ".join(line for line in text.splitlines()[2:12] if line)[:120]
-        found = evaluate_perplexity(model, f"{name}_validation", tokenizer, max_tokens)
-        rows.append([label, f"{words}…", round(found.perplexity, 2), round(found.bits_per_byte, 3)])
+        words = " / ".join(line for line in extract(f"{name}_validation").splitlines()[2:12] if line)[:120]
+        rows.append([label, f"{words}…", number(found[name], decimals=1)])
     table(
         rows,
-        header=["texte", "un début", "perplexité de Colibri", "bits par octet"],
-        caption="Trois voix, jamais lues par Colibri pendant son apprentissage (extraits de validation)",
+        header=["texte", "un début", "perplexité de Colibri"],
+        caption=f"Trois voix : extraits que Colibri n'a pas lus ({number(tokens)} jetons évalués)",
     )
 
 
@@ -86,7 +54,7 @@ def plot_own_loop(found: Mapping[str, Any]) -> None:
         ax.set_xlabel("pas")
         french(ax)
     axes[1].axhline(limit, color=BLACK, lw=1.0, linestyle=":", label="borne")
-    axes[1].legend(frameon=False, fontsize=8.5)
+    axes[1].legend(frameon=False, fontsize=9)
     bounded = sum(n > limit for n in norms)
     told = f"{bounded} pas sur {len(norms)} dépassent la borne, {number(limit, 2)}"
     show(
@@ -95,205 +63,242 @@ def plot_own_loop(found: Mapping[str, Any]) -> None:
         f"norme du gradient : de {number(norms[0], 3)} à {number(norms[-1], 3)} ; {told}.",
     )
     before, after = (number(found[when], decimals=1) for when in ("avant", "après"))
-    note(f"{told}. Perplexité sur la fantasy, {found['jetons']} jetons : {before} avant, {after} après.")
+    note(f"{told}. Perplexité sur B, {number(found['jetons'])} jetons : {before} avant, {after} après.")
 
 
-def new_voice(voice: str, steps: int, lr: float = 1e-3) -> GPT2LMHeadModel:
-    """Une copie de Colibri, tous ses poids ajustés sur cette voix (« b » ou « bprime ») ; dit le temps et la perte."""
-    model = load_model("colibri")
-    batches = windows(corpus_tokens(f"{voice}_train"), batch_size=8, length=96, seed=0)
-    log = train(model, batches, steps, lr=lr, what=VOICES[voice])
-    smooth = log.smoothed(10)
-    note(
-        f"{TEXTS[voice]} : {steps} pas de 8 × 96 jetons en {number(log.seconds, 2, unit='s')} ; "
-        f"perte {number(log.losses[0], 3)} au premier pas, {number(smooth[-1], 3)} à la fin (moyenne de dix pas)."
-    )
-    return model
-
-
-def side_by_side(models: dict[str, GPT2LMHeadModel], tokenizer: Any, openings: Sequence[str], n_new: int) -> None:
-    """Les mêmes débuts, continués par chaque modèle : même graine, température 0,8, 40 jetons les plus probables."""
-    rows = []
-    for opening in openings:
-        line = [opening]
-        for model in models.values():
-            ids = beside(model, tokenizer(opening, return_tensors="pt")["input_ids"])
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(1)
-                made = model.generate(
-                    ids,
-                    attention_mask=torch.ones_like(ids),
-                    do_sample=True,
-                    temperature=0.8,
-                    top_k=40,
-                    max_new_tokens=n_new,
-                    min_new_tokens=n_new,
-                    pad_token_id=model.config.eos_token_id,
-                )[0, ids.shape[1] :]
-            line.append("… " + " / ".join(tokenizer.decode(made, skip_special_tokens=True).strip().splitlines()))
-        rows.append(line)
-    table(rows, header=["début", *models], caption="Tirage au sort : même graine, température 0,8, top-k de 40")
-
-
-def perplexity_grid(models: dict[str, GPT2LMHeadModel], max_tokens: int) -> None:
-    """Perplexité de chaque modèle sur chacun des trois textes."""
-    rows = [
-        [name, *(round(evaluate_perplexity(m, f"{t}_validation", max_tokens=max_tokens).perplexity, 1) for t in TEXTS)]
-        for name, m in models.items()
-    ]
-    table(rows, header=["modèle", *TEXTS.values()], caption="Perplexité : une ligne par modèle, une colonne par texte")
-
-
-def forgetting_curves() -> None:
-    """Perplexité sur la voix apprise et sur la langue d'origine, pas après pas (enregistré, trois graines)."""
-    if (found := measures("voix b")) is None:
-        return
-    voices = {voice: label for voice, label in VOICES.items() if f"voix {voice}" in found}
-    fig, axes = canvas(9.0, 3.7, columns=2)
-    told = []
-    for style, (voice, label) in zip(SERIES, voices.items(), strict=False):
-        runs = found[f"voix {voice}"]
-        steps, new, old = zip(*runs[0]["trace"], strict=True)
-        ends = [run["trace"][-1] for run in runs]
-        for ax, values, column in ((axes[0], new, 1), (axes[1], old, 2)):
-            ax.plot(steps, values, label=label, **style)
-            ax.plot([e[0] for e in ends], [e[column] for e in ends], "_", color=style["color"], markersize=14)
-        told.append(
-            f"{label} : de {number(new[0], 3)} à {number(new[-1], 3)} sur sa voix, "
-            f"de {number(old[0], 3)} à {number(old[-1], 3)} sur A"
-        )
-    for ax, title in zip(axes, ("sur la voix apprise", "sur la langue d'origine (A)"), strict=True):
-        ax.set(title=title, xlabel="pas de fine-tuning", ylabel="perplexité")
-        ax.set_yscale("log")
-        _plain_log(ax)
-        ax.legend(frameon=False)
-    show(fig, alt=f"Deux courbes par cadre, pas 0 à {steps[-1]}. {'. '.join(told)}.")
-    note(
-        source(
-            found,
-            f"{len(runs)} graines : les tirets marquent la fin de chacune ; courbe de la première ; "
-            f"{number(found['recette']['voix']['jetons'])} jetons évalués",
-        )
-    )
-
-
-def _plain_log(ax: Any) -> None:
-    """Échelle logarithmique verticale, graduée de nombres ordinaires."""
-    from matplotlib.ticker import LogLocator
-
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    french(ax, x=False)
-
-
-def rates_and_forgetting() -> None:
-    """Un point par taux d'apprentissage : ce que l'on gagne sur la fantasy, ce que l'on perd sur A (enregistré)."""
-    if (found := measures("taux", "voix b")) is None:
-        return
-    first = found["voix b"][0]["trace"]
-    points = {float(lr): line for lr, line in found["taux"].items()}
-    points[found["recette"]["voix"]["taux"]] = first[-1]
-    fig, ax = canvas(6.8, 4.0)
-    rates = sorted(points)
-    xs, ys = [first[0][2], *(points[r][2] for r in rates)], [first[0][1], *(points[r][1] for r in rates)]
-    ax.plot(xs, ys, "-", color="#999999", linewidth=1)
-    ax.plot(xs[0], ys[0], "D", color=RED, markersize=9)
-    ax.annotate("Colibri, avant", (xs[0], ys[0]), xytext=(8, 2), textcoords="offset points")
-    for rate, x, y in zip(rates, xs[1:], ys[1:], strict=True):
-        ax.plot(x, y, "o", color=BLUE, markersize=8)
-        place = {"xytext": (-9, -11), "ha": "right"} if rate <= 1e-3 else {"xytext": (8, -4)}
-        ax.annotate(f"taux {number(rate, 2)}", (x, y), textcoords="offset points", **place)
-    ax.set(xscale="log", yscale="log", xlabel="perplexité sur A : l'oubli, vers la droite", ylabel="perplexité sur B")
-    ax.set_title("Plus bas, il parle mieux la fantasy ; plus à gauche, il oublie moins", fontsize=10)
-    french(ax)
-    _plain_log(ax)
-    ax.margins(x=0.25, y=0.15)
-    body = " ; ".join(f"taux {number(r, 2)}, B {number(points[r][1], 3)}, A {number(points[r][2], 3)}" for r in rates)
-    show(fig, alt=f"Nuage relié, perplexité sur B contre perplexité sur A. Avant : B {number(ys[0], 3)}, "
-         f"A {number(xs[0], 3)} ; {body}.")  # fmt: skip
-    note(source(found, f"une graine, {first[-1][0]} pas"))
-
-
-def rehearsal() -> None:
-    """L'ancien texte glissé dans les lots, à nombre de pas égal ; et le même modèle parti de zéro (enregistré)."""
-    if (found := measures("remedes", "voix b")) is None:
-        return
-    start, *_, end = found["voix b"][0]["trace"]
-    rows = [["Colibri, avant", start[1], start[2]], ["fantasy seule", end[1], end[2]]]
-    rows += [[name, line[1], line[2]] for name, line in found["remedes"].items() if name != "zéro"]
-    zero = found["remedes"]["zéro"]
-    rows.append(["fantasy seule, modèle parti de zéro", zero[1], zero[2]])
+def voices_table(found: Mapping[str, Any]) -> None:
+    """Les mêmes débuts, continués par chaque modèle. found : « phrases », modèle → début → suite ; « jetons lus »."""
+    said = found["phrases"]
+    openings = list(next(iter(said.values())))
     table(
-        [[name, round(b, 1), round(a, 1)] for name, b, a in rows],
-        header=["lots de 8 fenêtres", "perplexité sur B", "perplexité sur A"],
-        caption=f"Répétition : des fenêtres de A à la place de fenêtres de B, {end[0]} pas pour tous",
+        [[opening, *(f"… {said[who][opening]}" for who in said)] for opening in openings],
+        header=["début", *said],
+        caption="Même graine, température 0,8, parmi les 40 jetons les plus probables",
     )
-    note(source(found, "une graine"))
+    read = found["jetons lus"]
+    note(f"Chaque fine-tuning a lu {number(read)} jetons : {number(read / 500, 2)} pages de 500 jetons.")
 
 
-@recorded("ch6/depths", needs=("freeze",))
-def depths(freeze: Any) -> None:
-    """Dégeler étage par étage : paramètres (comptés par l'étudiant), perplexités sur B et sur A (enregistrées)."""
-    model, found = load_model("colibri"), measures("profondeur", "voix b")
-    ends = {name: found["profondeur"][name]["trace"][-1][1:] for name in DEPTHS} if found else {}
+def perplexity_grid(found: Mapping[str, Mapping[str, float]], tokens: int) -> None:
+    """Perplexité de chaque modèle sur chacun des trois textes. found : modèle → texte → perplexité."""
+    table(
+        [[who, *(number(row[text], decimals=1) for text in TEXTS)] for who, row in found.items()],
+        header=["modèle", *TEXTS.values()],
+        caption=f"Perplexité, une graine ({number(tokens)} jetons évalués par texte)",
+    )
+
+
+def plot_forgetting(here: Sequence[Trace], author: Sequence[Trace] | None) -> str:
+    """Perplexité sur B et sur A, pas après pas ; traits fins : chaque graine. Rend le verdict du pari."""
+    runs = author or here
+    steps = [step for step, *_ in runs[0]]
+    fig, axes = canvas(9.0, 3.6, columns=2)
+    told = []
+    for ax, column, title, style in zip(
+        axes, (1, 2), ("sur la voix apprise (B)", "sur la langue d'origine (A)"), SERIES, strict=False
+    ):
+        for run in runs:
+            ax.plot(steps, [point[column] for point in run], color=style["color"], lw=0.6, alpha=0.5)
+        middle = [mean(run[i][column] for run in runs) for i in range(len(steps))]
+        ax.plot(steps, middle, **style)
+        ax.set(title=title, xlabel="pas de fine-tuning", ylabel="perplexité (échelle logarithmique)")
+        _log_ticks(ax)
+        told.append(f"{title} : {', '.join(number(v, 3) for v in middle)}")
+    seeds = plural(len(runs), "graine")
+    show(fig, alt=f"Deux cadres, pas {', '.join(map(str, steps))}, {seeds}. {'. '.join(told)}.")
+    note(f"Courbes : moyenne de {seeds}{' (auteur)' if author else ''} ; traits fins : chacune.")
+    if author is not None and here is not author:
+        _, new, old = here[0][-1]
+        note(f"Ici, à la fin, une graine : {number(new, 3)} sur B, {number(old, 3)} sur A.")
+    early, final = (mean(log(run[i][2] / run[0][2]) for run in runs) for i in (min(2, len(steps) - 1), -1))
+    return "en même temps, dès les premiers pas" if early > 0.3 * final else "après le progrès"
+
+
+def _log_ticks(ax: Any, x: bool = False, y: bool = True) -> None:
+    """Une échelle logarithmique, graduée de nombres ordinaires, assez serrés pour qu'on y lise une valeur."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+    for wanted, axis, scale in ((x, ax.xaxis, ax.set_xscale), (y, ax.yaxis, ax.set_yscale)):
+        if wanted:
+            scale("log")
+            low, high = axis.get_data_interval()
+            narrow = high < 4 * low
+            axis.set_major_locator(MaxNLocator(6) if narrow else LogLocator(subs=(1, 1.5, 2, 3, 4, 5, 6, 8)))
+            axis.set_minor_locator(NullLocator())
+    french(ax, x=x, y=y)
+
+
+def plot_rates(found: Mapping[tuple[str, float], tuple[float, float]], before: Mapping[str, float]) -> None:
+    """Un point par taux : ce que l'on gagne sur la fin de B, ce que l'on perd sur A ; puis le tableau des deux départs.
+
+    found : (départ, taux) → perplexités ; before : celles de Colibri sur l'extrait.
+    """
+    points = {lr: scores for (start, lr), scores in sorted(found.items()) if start == "Colibri"}
+    fig, ax = canvas(6.8, 3.9)
+    ax.plot([old for _, old in points.values()], [new for new, _ in points.values()], "-", color=GREY, lw=1)
+    places = ((-8, 12), (-8, -18), (8, -16), (10, -4), (10, -4))
+    for (lr, (new, old)), place in zip(points.items(), itertools.cycle(places), strict=False):
+        ax.plot(old, new, "o", color=BLUE, markersize=8)
+        ax.annotate(f"taux {setting(lr)}", (old, new), xytext=place, textcoords="offset points", fontsize=9)
+    ax.axvline(before["a"], color=RED, linestyle=":", label="A, avant le fine-tuning")
+    ax.set(
+        xlabel="perplexité sur A (échelle logarithmique) : l'oubli, vers la droite",
+        ylabel="perplexité sur la fin de B\n(échelle logarithmique)",
+    )
+    _log_ticks(ax, x=True)
+    ax.margins(x=0.2, y=0.15)
+    ax.legend(frameon=False, fontsize=9)
+    told = " ; ".join(
+        f"taux {setting(lr)}, B {number(new, 3)}, A {number(old, 3)}" for lr, (new, old) in points.items()
+    )
+    show(fig, alt=f"Perplexité sur la fin de B contre perplexité sur A, un point par taux. {told}.")
     rows = []
-    for name, patterns in DEPTHS.items():
-        trained = set(freeze(model, patterns))
-        count = sum(p.numel() for n, p in model.named_parameters() if n in trained)
-        rows.append([SHOWN_DEPTHS.get(name, name), count, *(round(v, 1) for v in ends.get(name, ()))])
+    for start in dict.fromkeys(start for start, _ in found):
+        tried = {lr: new for (who, lr), (new, _) in found.items() if who == start}
+        best = min(tried, key=lambda lr: tried[lr])
+        rows.append([start, " · ".join(f"{setting(lr)} : {number(v, 3)}" for lr, v in tried.items()), setting(best)])
     table(
         rows,
-        header=["ce qui apprend", "paramètres", *(["perplexité sur B", "perplexité sur A"] if ends else [])],
-        caption="Colibri fine-tuné sur la fantasy, dégelé par étages",
-    )
-    if found is None:
-        return
-    start = found["voix b"][0]["trace"][0]
-    points = {name: (old, new) for name, (new, old) in ends.items()}
-    fig, ax = canvas(7.2, 4.0)
-    ax.plot(start[2], start[1], "D", color=RED, markersize=9)
-    ax.annotate("Colibri, avant", (start[2], start[1]), xytext=(8, -3), textcoords="offset points", fontsize=9)
-    from_top = [points[n] for n in ("ln_f", "dernier bloc", "2 derniers", "3 derniers", "tous les blocs", "tout")]
-    ax.plot(*zip(*from_top, strict=True), "-", color="#999999", linewidth=1)
-    for name, (old, new) in points.items():
-        inside = name in ("table seule", "premier bloc")
-        ax.plot(old, new, "^" if inside else "o", color=RED if inside else BLUE, markersize=8)
-        place = {"xytext": (-9, -4), "ha": "right"} if name in ("table seule", "3 derniers") else {"xytext": (8, 5)}
-        ax.annotate(SHOWN_DEPTHS.get(name, name), (old, new), textcoords="offset points", fontsize=9, **place)
-    ax.set(xlabel="perplexité sur A : l'oubli, vers la droite", ylabel="perplexité sur B")
-    ax.set_title("Ronds : dégelé depuis le haut ; triangles : une seule partie", fontsize=10)
-    french(ax)
-    ax.margins(x=0.18, y=0.1)
-    body = " ; ".join(f"{SHOWN_DEPTHS.get(n, n)}, B {number(y, 3)}, A {number(x, 3)}" for n, (x, y) in points.items())
-    show(fig, alt=f"Nuage de points, perplexité sur B contre perplexité sur A, selon ce qui apprend : {body}.")
-    spread = [run["trace"][-1][1] for run in found["voix b"]]
-    note(
-        source(found, "une graine")
-        + f" Les {len(spread)} graines de « tout » vont de {number(min(spread), 3)} à {number(max(spread), 3)} sur B."
+        header=["départ", "taux : perplexité sur la fin de B", "le meilleur"],
+        caption="Une graine, quarante pas",
     )
 
 
-def step_times() -> None:
-    """Durée d'un pas selon ce qui apprend, pour Colibri et pour les formes de GPT-2 small (enregistré)."""
-    if (found := measures("temps")) is None:
-        return
-    times = found["temps"]
-    colibri, small = times["Colibri"], times["GPT-2 small"]
+def rehearsal_table(
+    here: Mapping[int, Scores], author: Mapping[int, Scores] | None, none: Scores, before: Mapping[str, float]
+) -> str:
+    """L'ancien texte glissé dans les lots, à nombre de pas égal. found : fenêtres de A sur 4 → par graine ; none : 0.
+
+    Rend le verdict du pari : la part d'oubli que rachète la première fenêtre.
+    """
+    kept = {0: none} | dict(author or here)
+    rows: list[list[Any]] = [["Colibri, avant", number(before["b"], 3), number(before["a"], 3), "—", "—"]]
+    for old, scores in kept.items():
+        rows.append([f"{4 - old} fenêtres de B, {old} de A" if old else "4 fenêtres de B", *_scores(scores)])
+        for column in (0, 1):
+            gap = "—"
+            if old and len(none) == len(scores) >= 5:
+                gap = paired([log(s[column]) for s in scores], [log(s[column]) for s in none]).as_ratio()
+            rows[-1].append(gap)
+    seeds = plural(max(map(len, kept.values())), "graine")
     table(
-        [
-            [
-                SHOWN_DEPTHS.get(name, name),
-                round(1000 * colibri[name], 1),
-                number(round(1000 * small[name]), 4) if name in small else "–",
-            ]
-            for name in ("tout", "3 derniers", "dernier bloc", "ln_f", "table seule", "premier bloc")
-        ],
-        header=["ce qui apprend", "Colibri, un pas (ms)", "GPT-2 small, un pas (ms)"],
-        caption=f"Passages avant et arrière, AdamW : {' × '.join(map(str, colibri['lot']))} jetons pour Colibri, "
-        f"{' × '.join(map(str, small['lot']))} pour GPT-2 small (poids au hasard)",
+        rows,
+        header=["un lot", "perplexité sur B", "perplexité sur A", "B, face à rien de A [95 %]", "A, face à rien de A"],
+        caption=f"Répétition, à nombre de pas égal, {seeds}{' (auteur)' if author else ''}",
     )
-    note(source(found, "durées médianes"))
+    _said_here(here, author, lambda old: f"{old} fenêtre(s) de A")
+    if 1 not in kept:
+        return "à peu près la moitié"
+    lost, left = (mean(log(a / before["a"]) for _, a in kept[old]) for old in (0, 1))
+    share = 1 - left / lost
+    return "moins du quart" if share < 0.25 else "presque tout" if share > 0.75 else "à peu près la moitié"
 
 
-def trainable(model: nn.Module) -> int:
-    """Nombre de paramètres qui apprennent."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+def _scores(scores: Scores) -> list[str]:
+    return [number(mean(s[column] for s in scores), decimals=1) for column in (0, 1)]
+
+
+def _said_here(here: Mapping[Any, Any], author: Mapping[Any, Any] | None, name: Any) -> None:
+    if author is None or here is author:
+        return
+    told = []
+    for key, scores in here.items():
+        b, a = _scores(scores)
+        told.append(f"{name(key)} : B {b}, A {a}")
+    note(f"Ici, une graine : {' ; '.join(told)}.")
+
+
+def plot_depths(
+    here: Mapping[str, Any],
+    author: Mapping[str, Any] | None,
+    whole: Scores,
+    before: Mapping[str, float],
+    rates: Mapping[tuple[str, float], float],
+) -> float:
+    """Ce que l'on dégèle : gain sur B contre oubli de A ; barres : l'étendue des graines.
+
+    found : étage → « paramètres », « perplexités » ((sur B, sur A) par graine) ; rates : (étage, taux) → perplexité sur
+    la fin de B. Rend la part (%) du progrès de « tout » que fait le dernier bloc.
+    """
+    kept = dict(author or here) | {"tout": {"paramètres": WHOLE, "perplexités": whole}}
+    fig, ax = canvas(7.4, 4.2)
+    ax.plot(before["a"], before["b"], "D", color=RED, markersize=8)
+    ax.annotate("Colibri, avant", (before["a"], before["b"]), xytext=(9, -4), textcoords="offset points", fontsize=9)
+    told, rows = [], []
+    for name, found in kept.items():
+        new, old = ([s[column] for s in found["perplexités"]] for column in (0, 1))
+        x, y = mean(old), mean(new)
+        inside = name == "table des jetons"
+        ax.errorbar(
+            x,
+            y,
+            xerr=[[x - min(old)], [max(old) - x]],
+            yerr=[[y - min(new)], [max(new) - y]],
+            marker="^" if inside else "o",
+            color=RED if inside else BLUE,
+            markersize=7,
+            capsize=2,
+        )
+        ax.annotate(name, (x, y), xytext=(8, 6), textcoords="offset points", fontsize=9)
+        told.append(f"{name}, B {number(y, 3)}, A {number(x, 3)}")
+        tried = {lr: value for (floor, lr), value in rates.items() if floor == name}
+        best = setting(min(tried, key=lambda lr: tried[lr])) if tried else "—"
+        gap = "—"
+        if name != "tout" and len(whole) == len(new) >= 5:
+            gap = paired([log(v) for v in new], [log(s[0]) for s in whole]).as_ratio()
+        rows.append([name, found["paramètres"], best, number(y, decimals=1), gap, number(x, decimals=1)])
+    ax.set(
+        xlabel="perplexité sur A (échelle logarithmique) : l'oubli, vers la droite",
+        ylabel="perplexité sur B\n(échelle logarithmique)",
+    )
+    ax.set_title("Ronds : dégelé depuis le haut ; triangle : la table seule", fontsize=10)
+    _log_ticks(ax, x=True)
+    ax.margins(x=0.18, y=0.12)
+    show(fig, alt=f"Perplexité sur B contre perplexité sur A, selon ce qui apprend : {' ; '.join(told)}.")
+    header = ["ce qui apprend", "paramètres", "taux", "perplexité sur B", "B, face à tout [95 %]", "perplexité sur A"]
+    seeds = max(len(found["perplexités"]) for found in kept.values())
+    said = f"Fantasy, dégelée par étages, quarante pas, {plural(seeds, 'graine')}{' (auteur)' if author else ''}"
+    table(rows, header=header, caption=said)
+    _said_here({n: f["perplexités"] for n, f in here.items()}, author, str)
+    last = kept.get("dernier bloc", {}).get("perplexités")
+    if not last:
+        return 100.0
+    return 100 * mean(log(before["b"] / s[0]) for s in last) / mean(log(before["b"] / s[0]) for s in whole)
+
+
+def steps_table(found: Mapping[str, tuple[Sequence[float], int]]) -> str:
+    """Un pas selon ce qui apprend : opérations comptées et durées. found : étage → (secondes, FLOP).
+
+    Écrit la phrase qui les compare ; rend le verdict du pari.
+    """
+    whole, all_flops = found["tout"]
+    rows = []
+    for name, (seconds, flops) in found.items():
+        low, _, high = (1000 * q for q in quantiles(seconds, n=4, method="inclusive"))
+        rows.append(
+            [
+                name,
+                number(flops / 1e9, decimals=2),
+                number(100 * flops / all_flops, decimals=0),
+                number(1000 * median(seconds), decimals=1),
+                interval(low, high, 3),
+                number(100 * median(seconds) / median(whole), decimals=0),
+            ]
+        )
+    header = ["ce qui apprend", "GFLOP", "en % de tout", "un pas (ms)", "quartiles (ms)", "durée, en % de tout"]
+    table(
+        rows,
+        header=header,
+        caption="Passages avant et arrière comptés, tête de sortie comprise ; pas entiers chronométrés, un fil de "
+        f"calcul, {plural(len(whole), 'tour')}, AdamW fusionné",
+    )
+    last, first = (median(found[name][0]) / median(whole) for name in ("dernier bloc", "premier bloc"))
+    counted = [found[name][1] / all_flops for name in ("dernier bloc", "premier bloc")]
+    note(
+        f"Ici, le pas du dernier bloc dure {number(100 * last, 2)} % d'un pas entier, celui du premier bloc "
+        f"{number(100 * first, 2)} % ; le compte disait {number(100 * counted[0], 2)} et "
+        f"{number(100 * counted[1], 2)} %."
+    )
+    if max(last, first) < 1.1 * min(last, first):
+        return "autant"
+    return f"moins pour le {'dernier' if last < first else 'premier'} bloc"

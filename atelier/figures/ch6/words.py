@@ -1,134 +1,172 @@
-"""Chapitre 6, troisième partie : étiqueter des mots, reconnaître des catégories, traduire."""
+"""Chapitre 6, troisième partie : étiqueter des mots, reconnaître des catégories, traduire."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from statistics import mean
+from typing import Any
 
-import torch
+from torch import Tensor
 
-from atelier.display import note, recorded, show, table
+from atelier.display import note, show, table
 from atelier.figures.ch6 import tasks
-from atelier.figures.ch6.voices import measures, source
+from atelier.figures.ch6.classes import UNDECIDED
+from atelier.figures.ch6.compare import gaps, points, said, setting, verdict
 from atelier.figures.common.style import BLUE, GREEN, ORANGE, RED, canvas, french
-from atelier.hardware import beside
-from atelier.models import load_model, load_tokenizer
-from atelier.text import number, percent, spread
-from atelier.training import train
-
-if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel
+from atelier.models import load_tokenizer
+from atelier.text import number, plural, spread
 
 SHOWN = 5
-"""Phrase montrée : son rang dans la partie test."""
+"""Phrase montrée : son rang dans la partie test."""
+_TAGGERS = {
+    ("l'étiquette la plus fréquente du mot", ""): "l'étiquette la plus fréquente du mot, sans modèle",
+    ("zéro", "premier"): "parti de zéro, premier jeton",
+    ("Colibri", "premier"): "Colibri, premier jeton",
+    ("Colibri", "dernier"): "Colibri, dernier jeton",
+}
 
 
-def _pieces(ids: list[int]) -> list[str]:
-    tokenizer = load_tokenizer("colibri")
-    return [tasks.decoded(tokenizer, [i], clean_up_tokenization_spaces=False).replace(" ", "␣") for i in ids]
+def pieces(ids: Sequence[int], tokenizer: Any = None) -> list[str]:
+    """Ce que chaque jeton écrit, les espaces montrées."""
+    tokenizer = tokenizer or load_tokenizer("colibri")
+    shown = (tasks.decoded(tokenizer, [i], clean_up_tokenization_spaces=False) for i in ids)
+    return [text.replace(" ", "␣").replace("\n", "⏎") for text in shown]
 
 
 def tagged_sentence() -> None:
-    """Une phrase : ses jetons, le mot de chacun, son étiquette."""
+    """Une phrase : ses jetons, le mot de chacun, son étiquette."""
     line = tasks.tagged("test")[SHOWN]
     ids, word_ids = tasks.words_to_tokens(line["mots"])
     rows = [
-        [
-            piece,
-            "–" if w is None else w,
-            "" if w is None else line["mots"][w],
-            "" if w is None else line["etiquettes"][w],
-        ]
-        for piece, w in zip(_pieces(ids), word_ids, strict=True)
+        [piece, "–", "", ""] if w is None else [piece, str(w), line["mots"][w], line["etiquettes"][w]]
+        for piece, w in zip(pieces(ids), word_ids, strict=True)
     ]
     table(
-        [[str(cell) for cell in row] for row in rows],
+        rows,
         header=["jeton", "numéro du mot", "mot", "étiquette du mot"],
-        caption=f"{len(line['mots'])} mots, {len(ids)} jetons : où poser chaque étiquette ? (␣ : une espace)",
+        caption=f"{len(line['mots'])} mots, {len(ids)} jetons : où poser chaque étiquette ? (␣ : une espace)",
     )
 
 
-def _percents(values: Any) -> str:
-    """Une moyenne, et l'étendue des graines s'il y en a plusieurs."""
-    values = values if isinstance(values, list) else [values]
-    return spread([100 * v for v in values], 3, unit="%")
+def _rates(found: Mapping[Any, float], names: Mapping[Any, str], caption: str, lowest: bool = False) -> None:
+    """Un taux par ligne de façons : (façon, taux) → note ; le meilleur est le plus haut, ou le plus bas."""
+    rows = []
+    for way, name in names.items():
+        tried = {key[-1]: value for key, value in found.items() if tuple(key[:-1]) == way}
+        if not tried:
+            continue
+        best = (min if lowest else max)(tried, key=lambda lr: tried[lr])
+        every = " · ".join(
+            f"{setting(lr)} : {number(v, 3) if lowest else number(100 * v, decimals=1)}" for lr, v in tried.items()
+        )
+        rows.append([name, every, setting(best)])
+    what = "perplexité" if lowest else "bonnes réponses (%)"
+    table(rows, header=["façon", f"réglage : {what}, validation", "le meilleur"], caption=caption)
 
 
-@recorded("ch6/tagging", needs=("align",))
-def tagging(align: Any, n: int, steps: int, n_test: int) -> None:
-    """Étiqueter, ici, avec l'alignement de l'étudiant ; puis les comparaisons enregistrées."""
-    known, test = tasks.tag_examples("train", align, n), tasks.tag_examples("test", align, n_test)
-    reader = tasks.Reader(load_model("colibri"), len(tasks.UPOS))
-    log = train(reader, known.batches(8, 0), steps, lr=1e-3, loss=tasks.label_loss, what="étiquetage")
-    predicted = tasks.outputs(lambda ids, mask: reader(ids, mask).argmax(-1), test, len(test)).long()
-    note(
-        f"{len(known)} phrases, {steps} pas ({number(log.seconds, 2, unit='s')}) : "
-        f"{percent(tasks.tag_accuracy(predicted, test), 3)} des mots de {len(test)} phrases de test."
-    )
-    line = tasks.tagged("test")[SHOWN]
-    ids, word_ids = tasks.words_to_tokens(line["mots"])
-    places = [i for i, label in enumerate(align(word_ids, list(range(len(line["mots"]))))) if label != tasks.IGNORED]
-    guesses = [tasks.UPOS[int(predicted[SHOWN, i])] for i in places]
+def tag_rates_table(found: Mapping[tuple[str, str, float], float]) -> None:
+    """Mots bien étiquetés sur la validation, selon le taux."""
+    _rates(found, _TAGGERS, "Étiqueter : soixante pas, une graine")
+
+
+def category_settings_table(found: Mapping[tuple[str, float], float]) -> None:
+    """Catégories bien devinées sur la validation, selon le réglage."""
+    names = {("zéro",): "de zéro", ("Colibri",): "de Colibri", ("TF-IDF",): "TF-IDF des suites de lettres"}
+    _rates(found, names, "Catégories de Littré : soixante pas, une graine")
+
+
+def translation_rates_table(found: Mapping[tuple[str, float], float]) -> None:
+    """Perplexité des réponses de la validation, selon le taux."""
+    names = {(way,): f"perte sur {LEARNED[way]}" for way in LEARNED}
+    _rates(found, names, "Traduire : quarante pas, une graine", lowest=True)
+
+
+def tags_table(here: Mapping[Any, Tensor], author: Mapping[Any, Tensor] | None) -> str:
+    """Mots bien étiquetés, et l'écart au premier jeton. found : (départ, jeton) → (graines, mots), 1 si juste.
+
+    Rend le verdict du pari.
+    """
+    kept = author or here
+    rows, base = [], kept.get(("Colibri", "premier"))
+    for way, name in _TAGGERS.items():
+        if way not in kept:
+            continue
+        both = None if base is None or way == ("Colibri", "premier") else gaps(kept[way], base)
+        cells = ["—", "—"] if both is None else [said(both.by_seed), said(both.by_item)]
+        rows.append([name, number(points(kept[way]), decimals=1), *cells, verdict(both)])
+    seeds = max(map(len, kept.values()))
     table(
-        [list(cells) for cells in zip(line["mots"], guesses, line["etiquettes"], strict=True)],
-        header=["mot", "le modèle dit", "étiquette d'argent"],
-        caption="La phrase de tout à l'heure",
+        rows,
+        header=["façon d'étiqueter", "mots (%)", "face au premier jeton, par graine", "par mot", "départagés ?"],
+        caption=f"Mots d'accord avec l'étiquette d'argent : 150 phrases de test, {plural(seeds, 'graine')}"
+        + (" (auteur)" if author else ""),
     )
-    if (found := measures("etiquetage")) is None:
+    _live(here, author, _TAGGERS)
+    last = kept.get(("Colibri", "dernier"))
+    both = gaps(last, base) if base is not None and last is not None else None
+    if both is None or not both.told_apart:
+        return UNDECIDED
+    return "le dernier" if both.by_seed.mean > 0 else "le premier jeton du mot"
+
+
+def _live(here: Mapping[Any, Tensor], author: Mapping[Any, Tensor] | None, names: Mapping[Any, str]) -> None:
+    if author is None or here is author:
         return
-    measured = found["etiquetage"]
-    labels = {
-        "mot": "l'étiquette la plus fréquente du mot, sans modèle",
-        "zéro": "modèle parti de zéro, premier jeton",
-        "premier": "Colibri, premier jeton",
-        "dernier": "Colibri, dernier jeton",
-    }
-    table(
-        [[label, _percents(measured[key])] for key, label in labels.items()],
-        header=["façon d'étiqueter", "mots d'accord avec l'étiquette d'argent"],
-        caption="2 400 phrases d'apprentissage, 200 pas, 300 phrases de test",
-    )
-    note(source(found, "trois graines pour Colibri, une de zéro"))
+    told = [
+        f"{names.get(way, way)} : {number(points(v), decimals=1)} %"
+        for way, v in here.items()
+        if way not in author or v.shape != author[way].shape
+    ]
+    if told:
+        note(f"Ici, une graine : {' ; '.join(told)}.")
 
 
-def littre_categories() -> None:
-    """Quelques mots de Littré, et la justesse de quatre façons de deviner leur catégorie (enregistré)."""
+def plot_littre(here: Mapping[str, Tensor], author: Mapping[str, Tensor] | None) -> str:
+    """Catégories bien devinées, façon par façon ; un trait par graine. Rend le verdict du pari."""
+    kept = author or here
     lines = tasks.rows("categories_littre", "test")
     table(
         [[word, category, definition[:90]] for word, category, definition in lines[:5]],
         header=["mot", "catégorie selon Littré", "début de la définition"],
         caption="Étiquettes posées par Littré lui-même, 1863-1877",
     )
-    if (found := measures("categories")) is None:
-        return
-    measured = found["categories"]
     ways = {
-        "majorité": "catégorie la plus fréquente",
-        "zéro": "de zéro",
-        "colibri": "de Colibri",
-        "tfidf": "TF-IDF des suites de lettres",
+        "la plus fréquente": ("catégorie la plus fréquente", "", ORANGE),
+        "zéro": ("de zéro", "xx", RED),
+        "TF-IDF": ("TF-IDF des suites de lettres", "//", GREEN),
+        "Colibri": ("de Colibri", "", BLUE),
     }
-    values = {key: measured[key] if isinstance(measured[key], list) else [measured[key]] for key in ways}
-    fig, ax = canvas(7.5, 2.8)
-    for i, (key, hatch, color) in enumerate(zip(ways, ("", "xx", "", "//"), (ORANGE, RED, BLUE, GREEN), strict=True)):
-        mean = 100 * statistics.mean(values[key])
-        ax.barh(i, mean, color=color, alpha=0.8, hatch=hatch, edgecolor="white")
-        ax.plot([100 * v for v in values[key]], [i] * len(values[key]), "|", color="black", markersize=12)
-        ax.annotate(number(mean, 3, unit="%"), (100 * max(values[key]), i), xytext=(6, -3), textcoords="offset points")
-    ax.set_yticks(range(len(ways)), list(ways.values()))
-    ax.set(xlim=(0, 105), xlabel="bonnes réponses sur 500 mots de test (%)")
+    ways = {way: about for way, about in ways.items() if way in kept}
+    fig, ax = canvas(7.5, 2.6)
+    told = []
+    for i, (way, (name, hatch, color)) in enumerate(ways.items()):
+        each = [100 * v for v in kept[way].float().mean(1).tolist()]
+        ax.barh(i, mean(each), color=color, alpha=0.8, hatch=hatch, edgecolor="white")
+        ax.plot(each, [i] * len(each), "|", color="black", markersize=12)
+        shown = number(mean(each), decimals=1, unit="%")
+        ax.annotate(shown, (max(each), i), xytext=(6, -3), textcoords="offset points")
+        told.append(f"{name}, {shown}")
+    ax.set_yticks(range(len(ways)), [name for name, *_ in ways.values()])
+    ax.set(xlim=(0, 105), xlabel="bonnes réponses sur les mots de test (%)")
     french(ax, y=False)
-    told = " ; ".join(f"{label}, {_percents(values[key])}" for key, label in ways.items())
-    show(fig, alt=f"Barres, catégorie grammaticale devinée : {told}.")
-    note(source(found, "4 000 mots d'apprentissage, 250 pas ; trois graines pour Colibri, une de zéro"))
+    show(fig, alt=f"Barres, catégorie grammaticale devinée, un trait par graine : {' ; '.join(told)}.")
+    both = gaps(kept["Colibri"], kept["TF-IDF"])
+    if both is not None:
+        note(f"Colibri face à TF-IDF, en points : {said(both.by_seed)} par graine, {said(both.by_item)} par mot.")
+    _live(here, author, {way: name for way, (name, *_) in ways.items()})
+    if both is None or not both.told_apart:
+        return "aussi bien, à l'incertitude près"
+    return "mieux" if both.by_seed.mean > 0 else "moins bien"
+
+
+# --- Traduire ---------------------------------------------------------------------------------------------------------
+
+LEARNED = {"réponse seule": "la réponse seule", "amorce aussi": "l'amorce aussi"}
 
 
 def translation_sample(tokenizer: Any) -> None:
     """Quelques couples, dans le format qui sera donné au modèle."""
-    couples = tasks.pairs("train")
-    rows = []
+    couples, rows = tasks.pairs("train"), []
     for en, fr in couples[3:120:29]:
         inside = len(tokenizer(tasks.prompt(en))["input_ids"])
         whole = len(tokenizer(f"{tasks.prompt(en)} {fr}")["input_ids"])
@@ -140,62 +178,41 @@ def translation_sample(tokenizer: Any) -> None:
     )
 
 
-@torch.inference_mode()
-def _answer_perplexity(model: GPT2LMHeadModel, labels: Any, couples: Sequence[tuple[str, str]]) -> float:
-    """Perplexité des réponses seules, l'amorce étant donnée."""
-    batch = beside(model, tasks.translation_examples(couples, labels))
-    return math.exp(tasks.next_token_loss(model, batch).item())
+def translation_table(
+    here: Mapping[str, Sequence[Mapping[str, Any]]], author: Mapping[str, Sequence[Mapping[str, Any]]] | None
+) -> str:
+    """Traductions : chrF, exactes, et la surprise devant la bonne réponse. found : façon → notes par graine.
 
-
-@recorded("ch6/translation", needs=("labels",))
-def translation(labels: Any, n: int | None, steps: int, n_test: int) -> None:
-    """Traduire, ici, avec les étiquettes de l'étudiant ; puis les comparaisons enregistrées."""
-    known, test = tasks.pairs("train")[:n], tasks.pairs("test")[:n_test]
-    model = load_model("colibri")
-    batches = tasks.translation_examples(known, labels).batches(16, 0)
-    log = train(model, batches, steps, lr=1e-3, loss=tasks.next_token_loss, what="traduction")
-    said = tasks.translate(model, [en for en, _ in test])
-    scores = tasks.translation_scores(said, [fr for _, fr in test])
-    note(
-        f"{number(len(known))} couples, {steps} pas ({number(log.seconds, 2)} s) : chrF {number(scores['chrf'], 3)} "
-        f"sur {len(test)} phrases jamais vues, {percent(scores['exact'], 2)} identiques à la référence."
-    )
+    Rend le verdict du pari.
+    """
+    kept = author or here
+    rows = []
+    for way, notes in kept.items():
+        cells = [
+            spread([n[key] for n in notes], 3) if key in notes[0] else "—" for key in ("bonne amorce", "autre amorce")
+        ]
+        exact = number(100 * mean(n["exact"] for n in notes), decimals=1)
+        rows.append([LEARNED.get(way, way), spread([n["chrf"] for n in notes], 3), exact, *cells])
+    seeds = max(map(len, kept.values()))
     table(
-        [[en, fr, " / ".join(made.splitlines())] for (en, fr), made in zip(test, said, strict=True)][:6],
-        header=["anglais", "traduction du corpus", f"Colibri, après {steps} pas"],
-        caption="Ce qu'il écrit à ce stade",
+        rows,
+        header=[
+            "façon de traduire",
+            "chrF (0 à 100)",
+            "exactes (%)",
+            "perplexité de la bonne réponse",
+            "la même, après l'amorce d'une autre phrase",
+        ],
+        caption=f"191 phrases de test ; moyenne et étendue de {plural(seeds, 'graine')}{' (auteur)' if author else ''}",
     )
-    others = [(test[i - 1][0], fr) for i, (_, fr) in enumerate(test)]
-    right, wrong = (_answer_perplexity(model, labels, couples) for couples in (test, others))
-    note(
-        f"Se sert-il de l'anglais ? Perplexité de la bonne traduction après la bonne amorce : {number(right, 3)} ; "
-        f"après l'amorce d'une autre phrase : {number(wrong, 3)}."
-    )
-    if (found := measures("traduction")) is None:
-        return
-    measured = found["traduction"]
-    ways = {
-        "copie": "recopier l'anglais",
-        "mémoire": "traduction de la phrase connue la plus proche",
-        "avant": "Colibri, avant",
-        "amorce aussi": "Colibri, perte sur l'amorce et la réponse",
-        "réponse seule": "Colibri, perte sur la réponse seule",
-    }
-    table(
-        [[label, round(measured[k]["chrf"], 1), round(100 * measured[k]["exact"], 1)] for k, label in ways.items()],
-        header=["façon de traduire", "chrF (0 à 100)", "traductions exactes (%)"],
-        caption=f"{number(measured['couples'][0])} couples d'apprentissage, {measured['couples'][1]} phrases de test",
-    )
-    table(
-        measured["exemples"][6:],
-        header=["anglais", "corpus", "Colibri"],
-        caption="Le même, après plus de pas (autres phrases de test)",
-    )
-    recipe = found["recette"]["traduction"]
-    note(
-        source(
-            found,
-            f"une graine, {recipe['pas']} pas\u202f; perplexité sur A ensuite\u00a0: "
-            f"{number(measured['perplexite_A'], decimals=1)}",
+    own = here.get("réponse seule", [])
+    if own and "phrases" in own[0]:
+        table(
+            [[en, fr, " / ".join(made.splitlines())] for en, fr, made in own[0]["phrases"][:6]],
+            header=["anglais", "traduction du corpus", "Colibri, réponse seule"],
+            caption="Ce qu'il écrit",
         )
-    )
+    if author is not None and here is not author and own:
+        note(f"Ici, réponse seule, une graine : chrF {number(own[0]['chrf'], 3)}.")
+    memory = kept["phrase connue la plus proche"][0]["chrf"]
+    return "la bat" if min(n["chrf"] for n in kept["réponse seule"]) > memory else "ne la bat pas"
