@@ -1346,9 +1346,9 @@ some_peft = {
 def peft_model(name, seed=0):
     """Colibri et cette méthode ; BitFit n'a pas besoin de peft : les biais seuls apprennent."""
     torch.manual_seed(seed)
-    model = copy.deepcopy(colibri)
     if name == "BitFit":
-        return only(model, "bias")
+        return only(copy.deepcopy(colibri), "bias")
+    model = copy.deepcopy(colibri).cpu()  # PiSSA se prépare sur l'hôte
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return get_peft_model(model, copy.deepcopy(some_peft[name])).to(colibri.device)
