@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import base64
-import functools
 import html
-import inspect
 import io
-import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from atelier import settings
-from atelier.naming import exercise_of
-from atelier.paths import asset
 from atelier.text import columns, drawn, graduation, typeset
 
 if TYPE_CHECKING:
@@ -23,7 +17,6 @@ if TYPE_CHECKING:
 
 WIDTH = 96
 """Largeur, en caractères, d'un message de check ou d'un indice."""
-_recording: list[dict[str, Any]] | None = None
 
 
 def _display(markup: str, text: str) -> None:
@@ -60,8 +53,6 @@ def show(fig: Figure, alt: str) -> None:
     plt.close(fig)
     png = buffer.getvalue()
     width = round(int.from_bytes(png[16:20], "big") / 1.5)
-    if _recording is not None:
-        _recording.append({"kind": "figure", "png": png, "alt": alt, "width": width})
     _display(_figure_markup(png, alt, width), f"[Figure] {alt}")
 
 
@@ -126,76 +117,14 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str], caption: str = "
     markup = f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     lines = drawn(header, written)
     text = "\n".join([caption, *lines] if caption else lines)
-    if _recording is not None:
-        _recording.append({"kind": "html", "html": markup, "text": text})
     _display(markup, text)
 
 
 def note(text: str) -> None:
-    """Affiche une phrase, composée (gardée elle aussi par `recorded`)."""
+    """Affiche une phrase, composée."""
     text = typeset(text)
     markup = f"<p>{html.escape(text)}</p>"
-    if _recording is not None:
-        _recording.append({"kind": "html", "html": markup, "text": text})
     _display(markup, text)
-
-
-def recorded(key: str, needs: Sequence[str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Décore une fonction de figure qui emploie des exercices de l'étudiant.
-
-    key : « chapitre/nom », l'emplacement sous assets/images. needs : noms des paramètres qui reçoivent des
-    fonctions d'exercice. Tant que l'une d'elles ne passe pas son `check`, la figure enregistrée par l'auteur est
-    montrée, dite telle, et la fonction n'est pas exécutée. Avec `COURS_ENREGISTRER=1` (grader build --execute),
-    ce qui est affiché est enregistré.
-    """
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        signature = inspect.signature(function)
-
-        @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            if settings.recording():
-                return _record(key, function, args, kwargs)
-            from atelier import passed
-
-            bound = signature.bind(*args, **kwargs).arguments
-            missing = {name: bound[name] for name in needs if name in bound and not passed(bound[name])}
-            if missing:
-                _replay(key, [exercise_of(f) or str(getattr(f, "__name__", name)) for name, f in missing.items()])
-                return None
-            return function(*args, **kwargs)
-
-        return wrapper
-
-    return decorate
-
-
-def _record(key: str, function: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-    global _recording
-    outer, _recording = _recording, []
-    try:
-        result = function(*args, **kwargs)
-        items = _recording
-    finally:
-        _recording = outer
-    folder = asset("images", *key.split("/")[:-1])
-    folder.mkdir(parents=True, exist_ok=True)
-    name = key.split("/")[-1]
-    for old in folder.glob(f"{name}-*.png"):
-        old.unlink()
-    stored = []
-    for i, item in enumerate(items):
-        if item["kind"] == "figure":
-            file = f"{name}-{i}.png"
-            (folder / file).write_bytes(item["png"])
-            stored.append({"kind": "figure", "file": file, "alt": item["alt"], "width": item["width"]})
-        else:
-            stored.append(item)
-    text = json.dumps(stored, ensure_ascii=False, indent=1) + "\n"
-    (folder / f"{name}.json").write_text(text, encoding="utf-8")
-    if outer is not None:
-        outer.extend(items)
-    return result
 
 
 def authors_result(names: Sequence[str], about: str = "") -> None:
@@ -213,19 +142,3 @@ def authors_result(names: Sequence[str], about: str = "") -> None:
         f'<p style="{style}"><strong>{label}</strong> {rich}{small}</p>',
         f"{label} {sentence}" + (f" ({about})" if about else ""),
     )
-
-
-def _replay(key: str, names: Sequence[str]) -> None:
-    authors_result(names)
-    folder, name = asset("images", *key.split("/")[:-1]), key.split("/")[-1]
-    try:
-        stored = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        _display("<p>(Aucun enregistrement n'accompagne cette copie du cours.)</p>", "(aucun enregistrement)")
-        return
-    for item in stored:
-        if item["kind"] == "figure":
-            png = (folder / item["file"]).read_bytes()
-            _display(_figure_markup(png, item["alt"], item["width"]), f"[Figure] {item['alt']}")
-        else:
-            _display(item["html"], item["text"])

@@ -1,7 +1,5 @@
 """Figures, tableaux, résultats enregistrés et tableau du cours, dans un vrai noyau quand c'est lui qui compte."""
 
-import json
-
 import matplotlib
 import nbformat
 import pytest
@@ -85,42 +83,6 @@ def course(tmp_path, monkeypatch):
     yield tmp_path
     paths.root.cache_clear()
     paths.course.cache_clear()
-
-
-def test_recorded_then_replayed(course, monkeypatch, capsys):
-    import matplotlib.pyplot as plt
-
-    calls = []
-
-    @display.recorded("ch0/essai", needs=("f",))
-    def figure(f):
-        calls.append(f)
-        fig, ax = plt.subplots()
-        ax.plot([0, f(1)])
-        display.show(fig, alt="Une droite.")
-        display.table([["x", 1]], header=["nom", "n"])
-        return "rendu"
-
-    monkeypatch.setenv("COURS_ENREGISTRER", "1")
-    assert figure(lambda x: x) == "rendu"
-    stored = json.loads((course / "assets/images/ch0/essai.json").read_text())
-    assert [s["kind"] for s in stored] == ["figure", "html"]
-    assert (course / "assets/images/ch0" / stored[0]["file"]).read_bytes().startswith(b"\x89PNG")
-
-    monkeypatch.delenv("COURS_ENREGISTRER")
-    monkeypatch.setattr("atelier.passed", lambda f: False)
-    capsys.readouterr()
-
-    def pas_encore(x):
-        raise NotImplementedError
-
-    assert figure(pas_encore) is None
-    said = capsys.readouterr().out
-    assert "Résultat de l'auteur" in said and "pas_encore" in said and "Une droite." in said
-    assert len(calls) == 1
-
-    monkeypatch.setattr("atelier.passed", lambda f: True)
-    assert figure(lambda x: 2 * x) == "rendu"
 
 
 def tiny() -> GPT2LMHeadModel:

@@ -8,7 +8,6 @@ import itertools
 import pytest
 import torch
 
-from atelier.measures import load_measures, recorded_measures, save_measures
 from atelier.models import load_model
 from atelier.training import corpus_tokens, lm_loss, train, windows
 
@@ -54,32 +53,3 @@ def test_smoothed_losses():
     from atelier.training import Log
 
     assert Log([4.0, 2.0, 6.0]).smoothed(2) == [4.0, 3.0, 4.0]
-
-
-def test_measures_are_written_with_their_recipe_and_read_back(tmp_path, monkeypatch):
-    monkeypatch.setattr("atelier.measures.asset", lambda *parts: tmp_path.joinpath(*parts))
-    with pytest.raises(FileNotFoundError, match="cours.py mesures ch9_exposes"):
-        load_measures("ch9_exposes")
-    save_measures("ch9_exposes", {"graines": [1, 2]}, courbe=[0.5])
-    read = load_measures("ch9_exposes")
-    assert read["recette"] == {"graines": [1, 2]} and read["courbe"] == [0.5] and read["machine"] and read["date"]
-    assert not list(tmp_path.rglob("*.tmp"))
-
-
-def test_a_measure_is_made_once_unless_asked_again(tmp_path, monkeypatch, capsys):
-    from grader.authoring.recording import run_measures
-
-    monkeypatch.setattr("atelier.measures.asset", lambda *parts: tmp_path.joinpath(*parts))
-    made = []
-    measures = {name: lambda name=name: made.append(name) or len(made) for name in ("un", "deux")}
-
-    def run(*arguments: str) -> dict:
-        monkeypatch.setattr("sys.argv", ["measures.py", *arguments])
-        run_measures("ch9_exposes", {}, measures)
-        return recorded_measures("ch9_exposes")
-
-    assert run("deux") == {"deux": 1} and run() == {"deux": 1, "un": 2}
-    assert run("--redo", "un") == {"deux": 1, "un": 3}
-    with pytest.raises(SystemExit):
-        run("trois")
-    assert "mesure inconnue\u00a0: trois" in capsys.readouterr().err

@@ -60,12 +60,7 @@ def measure(python: Path, root: Path, arguments: list[str]) -> int:
             sorted(path.name for path in (root / "solutions").iterdir() if (path / "chapter.py").is_file())
         )
         raise Trouble(f"Il n'y a pas de chapitre «\u00a0{chapter}\u00a0». Chapitres écrits\u00a0: {known}.")
-    script = folder / "measures.py"
-    if script.is_file():
-        command = [str(python), str(script), *names]
-    elif "# %% experiment=" in (folder / "chapter.py").read_text(encoding="utf-8"):
-        command = recorded
-    else:
+    if "# %% experiment=" not in (folder / "chapter.py").read_text(encoding="utf-8"):
         print(f"Le chapitre {chapter} n'a pas de longues mesures\u00a0: tout y est calculé dans le carnet.")
         return 0
-    return subprocess.call(command, cwd=root, env=environment.variables(python))
+    return subprocess.call(recorded, cwd=root, env=environment.variables(python))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import ast
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from atelier import paths
 from atelier.experiments import Experiment, fingerprint, load
-from atelier.measures import recorded_measures, save_measures
 from atelier.text import number
 from grader import UserError, variables
 from grader.authoring.chapters import Cell, Chapter, load_chapter
@@ -102,23 +100,3 @@ def written_names(cell: Cell) -> set[str]:
             elif isinstance(inner, ast.alias):
                 found.add((inner.asname or inner.name).partition(".")[0])
     return found
-
-
-def run_measures(chapter: str, recipe: dict[str, Any], measures: Mapping[str, Callable[[], Any]]) -> None:
-    """`python cours.py mesures CHAPITRE [NOM…]` d'un chapitre qui a encore son `measures.py` : les mesures demandées,
-    ou celles qui manquent, chacune enregistrée dès qu'elle finit.
-    """
-    parser = FrenchParser(f"python cours.py mesures {chapter}", "Fait et enregistre les longues mesures d'un chapitre.")
-    parser.add_argument("names", metavar="NOM", nargs="*", help=f"celles-là seulement\u00a0: {', '.join(measures)}")
-    parser.add_argument("--redo", "--refaire", action="store_true", help="refaire aussi celles qui sont enregistrées")
-    options = parser.parse_args()
-    if unknown := [name for name in options.names if name not in measures]:
-        parser.error(f"mesure inconnue\u00a0: {', '.join(unknown)}")
-    for name in options.names or measures:
-        if name in recorded_measures(chapter) and not options.redo:
-            print(f"{name}\u00a0: déjà enregistrée")
-            continue
-        start = time.perf_counter()
-        value = measures[name]()
-        save_measures(chapter, recipe, **recorded_measures(chapter) | {name: value})
-        print(f"{name}\u00a0: {number(time.perf_counter() - start, decimals=0, unit='s')}", flush=True)

@@ -34,7 +34,7 @@ def _best_inside(found, name, text):
 def the_board_reads_further(results):
     rows = json.loads(asset("results", "tableau.json").read_text(encoding="utf-8"))
     board = next(row["perplexity"] for row in rows if row["name"] == "fp32")
-    return f"{perplexity_of(results('voices_swapped')['Colibri']['a']):.2f} {board:.2f}" == "10.42 11.58"
+    return (round(perplexity_of(results("voices_swapped")["Colibri"]["a"]), 2), round(board, 2)) == (10.42, 11.58)
 
 
 # --- 7.2 à 7.5 : un adaptateur, deux voix -----------------------------------------------------------------------------

@@ -1780,7 +1780,7 @@ def row_lora():
         ch8.file_bytes({f"{k}.{i}": t.cpu() for k, both in pairs.items() for i, t in enumerate(both)}),
     )
     size = ch8.file_bytes(ch8.plain_tensors(fused, torch.float32))
-    what = f"adapté à la fantasy par LoRA, fusionné ; l'adaptateur seul : {alone / 1e6:.2f} Mo".replace(".", ",")
+    what = f"adapté à la fantasy par LoRA, fusionné ; l'adaptateur seul : {round(alone / 1e3)} ko"
     return atelier.save_variant("lora-b", fused, size, "ch8_lora", what)
 
 

@@ -53,4 +53,4 @@ def verdict(both: Both | None) -> str:
 
 def setting(value: float) -> str:
     """Un réglage, toujours sans puissance de dix : « 0,0005 », « 30 »."""
-    return f"{value:f}".rstrip("0").rstrip(".").replace(".", ",")
+    return number(value, decimals=next(d for d in range(12) if round(value, d) == value))
