@@ -340,10 +340,10 @@ atelier.settle("rehearsal_pays", ch6.rehearsal_table(rehearsed_here, rehearsed_a
 # Deuxième tâche : **classer**. Un guide de service-public.fr, son titre et sa première phrase ; douze sujets possibles.
 
 # %%
-parts = {name: ch6.subjects(name) for name in ("train", "validation", "test")}
+news_parts = {name: ch6.subjects(name) for name in ("train", "validation", "test")}
 
 # %%
-ch6.subjects_sample(parts)
+ch6.subjects_sample(news_parts)
 
 # %% [markdown]
 # Colibri rend un vecteur par **jeton**. Il en faut un par **texte**, que lira une petite couche linéaire, la **tête**
@@ -471,7 +471,7 @@ atelier.bet(
 )
 
 # %%
-n_classes = len(ch6.subject_names())
+subject_count = len(ch6.subject_names())
 class_steps = atelier.scale().pick(
     essai={50: 1, 200: 1, 800: 1}, cpu={50: 30, 200: 60, 800: 80}, gpu={50: 30, 200: 100, 800: 400}
 )
@@ -493,10 +493,10 @@ def taught_reader(start, reading, examples, n_outputs, steps, lr, seed, size=16)
 
 def answers(way, n, seed, value, part="test"):
     """Les sujets que donne une façon d'apprendre aux textes d'une partie, apprise sur n textes tirés par la graine."""
-    (some_texts, some), (judged_texts, judged) = ch6.sampled(parts["train"], n, seed), parts[part]
+    (some_texts, some), (judged_texts, judged) = ch6.sampled(news_parts["train"], n, seed), news_parts[part]
     if way[0] == "TF-IDF":
         return ch6.tfidf_predictions(some_texts, some.labels, judged_texts, strength=value)
-    reader = taught_reader(way[0], readings[way[1]], some, n_classes, class_steps[n], value, seed)
+    reader = taught_reader(way[0], readings[way[1]], some, subject_count, class_steps[n], value, seed)
     return ch6.outputs(reader, judged).argmax(1)
 
 
@@ -504,7 +504,7 @@ def answers(way, n, seed, value, part="test"):
 @atelier.experiment(needs=[pool_last_token], full=five_seeds | {"cases": ch6.TRANSFER_CASES})
 def transfer(cases=((("tout", "dernier"), 50), (("TF-IDF", "mots"), 50)), seeds=(0,)):
     """Réponses justes (1) ou fausses (0) sur le test : (départ, lecture, textes) → (graines, textes de test)."""
-    right, test = {}, parts["test"][1].labels
+    right, test = {}, news_parts["test"][1].labels
     for (way, n), seed in itertools.product(cases, seeds):
         found = answers(way, n, seed, setting[way][n])
         right.setdefault((*way, n), []).append((found == test).to(torch.uint8))
@@ -632,10 +632,10 @@ def frozen_or_not(way, n, seed, value, part="test"):
     """Comme `answers` ; et, si le corps est gelé, les sujets que donne votre tête seule."""
     if way[0] != "gelé":
         return answers(way, n, seed, value, part)
-    reading, some, judged = way[1], ch6.sampled(parts["train"], n, seed)[1], parts[part][1]
+    reading, some, judged = way[1], ch6.sampled(news_parts["train"], n, seed)[1], news_parts[part][1]
     seen, others = frozen_vectors(some, reading), frozen_vectors(judged, reading)
     middle, spread = seen.mean(0), seen.std(0)
-    weight, bias = train_head((seen - middle) / spread, some.labels, n_classes, lr=value)
+    weight, bias = train_head((seen - middle) / spread, some.labels, subject_count, lr=value)
     return ((others - middle) / spread @ weight.T + bias).argmax(1)
 
 
@@ -656,7 +656,7 @@ other_ways = (("gelé", "dernier"), ("gelé", "moyenne"), ("tout", "moyenne"))
 @atelier.experiment(needs=[pool_last_token, train_head], full=five_seeds | {"sizes": (50, 200, 800)})
 def two_factors(sizes=(50,), ways=other_ways, seeds=(0,)):
     """Les façons qui manquent à `transfer`, sur les mêmes textes : (ce qui apprend, lecture, textes) → justes."""
-    right, test = {}, parts["test"][1].labels
+    right, test = {}, news_parts["test"][1].labels
     for n, way, seed in itertools.product(sizes, ways, seeds):
         found = frozen_or_not(way, n, seed, setting[way][n])
         right.setdefault((*way, n), []).append((found == test).to(torch.uint8))
@@ -698,7 +698,7 @@ atelier.settle("which_factor", ch6.factors_table(every_author or every_here))
 )
 def class_settings(ways=(("gelé", "moyenne"),), runs=((50, 100),)):
     """Part de réponses justes sur la validation : (ce qui apprend, lecture, textes, réglage) → une par graine."""
-    found, judged = {}, parts["validation"][1].labels
+    found, judged = {}, news_parts["validation"][1].labels
     for way, (n, seed) in itertools.product(ways, runs):
         for value in ch6.GRIDS[way]:
             right = frozen_or_not(way, n, seed, value, "validation") == judged
@@ -824,9 +824,9 @@ atelier.bet(
 )
 
 
-# %% experiment="step_times"
+# %% experiment="floor_step_times"
 @atelier.experiment(needs=[freeze_except], full={"rounds": 15})
-def step_times(names=("tout", "dernier bloc", "premier bloc", "dernier LayerNorm"), rounds=9, size=(4, 96)):
+def floor_step_times(names=("tout", "dernier bloc", "premier bloc", "dernier LayerNorm"), rounds=9, size=(4, 96)):
     """Secondes de chaque pas, tour à tour, et opérations d'un passage avant et arrière : étage → (durées, FLOP)."""
     ids, runs, counted = torch.randint(0, 4096, size).to(atelier.device()), {}, {}
     for name in names:
@@ -841,7 +841,7 @@ def step_times(names=("tout", "dernier bloc", "premier bloc", "dernier LayerNorm
 
 
 # %%
-atelier.settle("which_floor_is_fast", ch6.steps_table(step_times()))
+atelier.settle("which_floor_is_fast", ch6.steps_table(floor_step_times()))
 
 # %% [markdown]
 # ## 6.5 Une étiquette par mot
