@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import platform
 import statistics
 import time
@@ -215,28 +214,6 @@ def call_seconds(run: Callable[[], object], repeats: int = 7, warmup: int = 2) -
         run()
         times.append(_now() - start)
     return sorted(times)
-
-
-def step_seconds(
-    loss: Callable[[], torch.Tensor], optimizer: torch.optim.Optimizer, repeats: int, warmup: int = 1
-) -> dict[str, float]:
-    """Secondes médianes d'un pas d'apprentissage : « avant », « arrière », « optimiseur », et « pas », en tout."""
-    spent: dict[str, list[float]] = {"avant": [], "arrière": [], "optimiseur": [], "pas": []}
-    for i in range(warmup + repeats):
-        optimizer.zero_grad(set_to_none=True)
-        marks = [_now()]
-        value = loss()
-        marks.append(_now())
-        value.backward()
-        marks.append(_now())
-        optimizer.step()
-        marks.append(_now())
-        if i >= warmup:
-            parts = [end - begin for begin, end in itertools.pairwise(marks)]
-            for name, seconds in zip(spent, [*parts, sum(parts)], strict=True):
-                spent[name].append(seconds)
-    optimizer.zero_grad(set_to_none=True)
-    return {name: statistics.median(seconds) for name, seconds in spent.items()}
 
 
 def _now() -> float:

@@ -41,10 +41,11 @@ GOES_ON = "raises-exception"
 
 @dataclass
 class Products:
-    """Ce que la construction d'un chapitre a donné. Avec des erreurs, rien d'autre n'est rempli."""
+    """Ce que la construction d'un chapitre a donné. Avec des erreurs, rien d'autre n'est rempli que `chapter`, s'il se lit."""
 
     name: str
     problems: list[Problem]
+    chapter: Chapter | None = None
     student: NotebookNode | None = None
     solved: NotebookNode | None = None
     pack: tuple[str, bytes] = ("", b"")
@@ -86,7 +87,7 @@ def main(argv: list[str]) -> int:
     built = [build_chapter(name, root) for name in names]
     sound = [products for products in built if not products.errors]
     errors = [problem for products in built for problem in products.errors]
-    errors += check_shared_lines([load_chapter(products.name, root) for products in sound], root)
+    errors += check_shared_lines([products.chapter for products in sound if products.chapter], root)
     stale: list[str] = []
     for products in sound:
         if options.check:
@@ -121,7 +122,7 @@ def build_chapter(name: str, root: Path) -> Products:
         chapter = load_chapter(name, root)
     except ChapterError as error:
         return Products(name, error.problems)
-    products = Products(name, [*check_structure(chapter), *check_claims(chapter, root)])
+    products = Products(name, [*check_structure(chapter), *check_claims(chapter, root)], chapter)
     cases, found = packing.build_cases(chapter)
     already = {(p.cell, p.line) for p in products.problems}
     products.problems += [p for p in found if not p.line or (p.cell, p.line) not in already]
