@@ -41,7 +41,7 @@ GOES_ON = "raises-exception"
 
 @dataclass
 class Products:
-    """Ce que la construction d'un chapitre a donné. Avec des erreurs, rien d'autre n'est rempli que `chapter`, s'il se lit."""
+    """Ce que la construction d'un chapitre a donné. Avec des erreurs, seul `chapter` l'est aussi."""
 
     name: str
     problems: list[Problem]
