@@ -111,7 +111,7 @@ target_law   left = (p_target[n] - p_draft[n]).clamp(min=0) → left = p_target[
 not_renormalised   left / left.sum() → left
     Votre loi ne somme pas à 1 : comment y tirer un jeton ?
 
-no_clamp   .clamp(min=0) →  * 1.0
+no_clamp *   .clamp(min=0) →  * 1.0
     Une probabilité ne peut pas être négative : que doit-on à un jeton qui a déjà trop reçu ?
 
 absolute   .clamp(min=0) → .abs()
