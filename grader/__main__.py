@@ -10,6 +10,7 @@ from grader import UserError
 COMMANDS: dict[str, tuple[str, str, str]] = {
     "build": ("grader.authoring.build", "main", "construire les carnets et les paquets à partir de solutions/"),
     "exercise": ("grader.authoring.skeleton", "main", "commencer un exercice (exercise new CHAPITRE NOM)"),
+    "words": ("grader.authoring.spelling", "main", "vérifier l'orthographe et la typographie de tout ce que l'on lit"),
     "mesures": ("grader.authoring.recording", "main", "refaire et enregistrer les expériences d'un chapitre"),
     "init": ("grader.commands", "init", "préparer un dossier de cours nbgrader"),
     "publish": ("grader.commands", "publish", "écrire le dossier que reçoivent les étudiants"),

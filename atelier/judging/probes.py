@@ -78,7 +78,7 @@ class Interruption(BaseException):
 
 
 class _Tail(io.TextIOBase):
-    """Sortie texte qui ne garde que les premiers caractères : un print sans fin ne remplit pas la mémoire."""
+    """Sortie texte qui ne garde que les premiers caractères : un `print` sans fin ne remplit pas la mémoire."""
 
     def __init__(self) -> None:
         self.text = ""

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from atelier.text import plural, prose
+from atelier.text import plural
 from grader.authoring.chapters import BEGIN, END, Cell, Chapter, Problem, find_definition
 from grader.authoring.declarations import heading
-from grader.authoring.words import misused, misused_in_code
+from grader.authoring.words import misused, misused_in_code, typography
 
 STUB = 'raise NotImplementedError("Cet exercice reste à écrire : remplacez cette ligne par votre code.")'
 """Ce que l'étudiant trouve à la place de chaque région de solution ; la configuration nbgrader dit la même chose."""
@@ -254,7 +254,7 @@ def _experiments(chapter: Chapter) -> Iterator[Problem]:
             continue
         found = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == cell.id), None)
         if found is None or not any("experiment" in ast.unparse(d) for d in found.decorator_list):
-            yield _at(chapter, cell, f"la cellule ne définit pas d'expérience `{cell.id}` (@experiment, puis def).")
+            yield _at(chapter, cell, f"la cellule ne définit pas d'expérience `{cell.id}` (`@experiment`, puis `def`).")
             continue
         length = sum(1 for line in cell.source.split("\n") if line.strip())
         if length > MAX_EXPERIMENT_LINES:
@@ -303,11 +303,8 @@ def _prose(chapter: Chapter) -> Iterator[Problem]:
 
 def _faults(text: str) -> Iterator[tuple[int, str]]:
     """Ce qui est mal composé : (rang de la ligne, phrase)."""
-    text = prose(text)
-    for found in re.finditer(r"\.\.\.|«(?!\u00a0)|(?<!\u00a0)»", text):
-        around = text[max(0, found.start() - 25) : found.end() + 25].replace("\n", " ")
-        fault = "trois points s'écrivent d'un seul signe, « … »" if found[0] == "..." else "il manque une espace"
-        yield text.count("\n", 0, found.start()), f"{fault} : {around}"
+    for rank, fault, around in typography(text):
+        yield rank, f"{fault} : {around}"
 
 
 def _unfinished(text: str) -> Iterator[tuple[int, str]]:

@@ -52,6 +52,16 @@ _COMPILED = [(re.compile(rf"(?<![\w-])(?:{word.pattern})(?![\w-])", re.IGNORECAS
 _QUOTED = re.compile(r"(?<![*\w])\*(?![*\s])[^*]+\*(?!\*)|«[^»]*»")
 _SENTENCE = re.compile(r"[^.?!;]+")
 
+ILL_SET = [
+    (r"\.\.\.", "trois points s'écrivent d'un seul signe, « … »"),
+    (r"«(?![\u00a0\u202f])|(?<![\u00a0\u202f])»", "il manque une espace"),
+]
+ILL_SIGNS = [
+    (r"(?<=[^\W\d_])[;?!](?=\s|$)|(?<=[^\W\d_]):(?=\s)", "il manque une espace"),
+    (r"(?<=[^\W\d_])[ \u00a0][,.](?=\s|$)", "une espace est de trop"),
+]
+"""Ce à quoi on reconnaît une faute de composition, et ce qu'on en dit."""
+
 
 def misused(text: str, names: Collection[str] = ()) -> Iterator[tuple[int, str]]:
     """Les mots d'un texte Markdown que le cours n'écrit pas : (rang de la ligne, phrase). names : les variables."""
@@ -75,6 +85,21 @@ def misused_in_code(tree: ast.AST, consignes: bool = True) -> Iterator[tuple[int
             continue
         if " " in node.value:
             yield from ((node.lineno + rank, message) for rank, message in misused(node.value, names))
+
+
+def typography(text: str, signs: bool = True) -> Iterator[tuple[int, str, str]]:
+    """Ce qui est mal composé dans un texte Markdown que `typeset` a composé : (rang de la ligne, faute, autour).
+
+    signs : regarder aussi les signes de ponctuation, hors des citations, des italiques et des accolades.
+    """
+    text = prose(text)
+    faults = [(found.start(), fault) for pattern, fault in ILL_SET for found in re.finditer(pattern, text)]
+    if signs:
+        outside = re.sub(rf"{_QUOTED.pattern}|{{[^{{}}]*}}", lambda found: "…" * len(found[0]), text)
+        faults += [(found.start(), fault) for pattern, fault in ILL_SIGNS for found in re.finditer(pattern, outside)]
+    for start, fault in sorted(faults):
+        around = text[max(0, start - 25) : start + 25].replace("\n", " ")
+        yield text.count("\n", 0, start), fault, around
 
 
 def _docstring(node: ast.AST) -> ast.expr | None:

@@ -170,7 +170,7 @@ class Mistake:
 
 @dataclass
 class Item:
-    """Un exercice vu par la classe. success, discrimination : None si trop peu de copies."""
+    """Un exercice vu par la classe. discrimination : None si trop peu de copies."""
 
     exercise: str
     points: float

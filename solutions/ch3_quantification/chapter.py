@@ -89,8 +89,8 @@ ch3.layers_table({name: tuple(w.shape) for name, w in layer_weights.items()})
 ch3.three_compressions()
 
 # %% [markdown]
-# Les diapositives disent deux choses de la quantification. Elle « stores **or** performs computation on 4/8 bit
-# integers » : garder des entiers et calculer avec des entiers sont deux affaires, la première de mémoire (3.12), la
+# Les diapositives disent deux choses de la quantification. Elle « *stores or performs computation on 4/8 bit
+# integers* » : garder des entiers et calculer avec des entiers sont deux affaires, la première de mémoire (3.12), la
 # seconde de temps (3.11), et l'on peut faire l'une sans l'autre. Et elle serait « the most effective and practical
 # way » d'utiliser un grand modèle. C'est une affirmation : il faut la mesurer, et mesurer de même les deux autres
 # façons de réduire. D'où un tableau unique pour tout le cours, trois colonnes par variante : sa **perplexité** (entre

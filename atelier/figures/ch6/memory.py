@@ -27,7 +27,7 @@ def tensor_bytes(tensors: Any) -> int:
 
 
 def saved_bytes(model: nn.Module, loss: Callable[[], Tensor]) -> tuple[Tensor, int]:
-    """La perte, et les octets que PyTorch garde de l'aller pour le retour, poids non compris.
+    """La perte, et les octets que PyTorch garde du passage avant pour le passage arrière, poids non compris.
 
     Chaque zone de mémoire compte une fois, même si plusieurs tenseurs en sont des vues.
     """

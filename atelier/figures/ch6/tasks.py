@@ -307,7 +307,7 @@ def translation_scores(found: Sequence[str], expected: Sequence[str]) -> dict[st
 
 
 def translation_memory(train: Sequence[tuple[str, str]], english: Sequence[str]) -> list[str]:
-    """Référence sans apprentissage : la traduction de la phrase d'entraînement la plus proche (suites de lettres)."""
+    """Référence sans apprentissage : la traduction de la phrase apprise la plus proche (suites de lettres)."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
