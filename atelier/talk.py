@@ -17,38 +17,106 @@ import subprocess
 import sys
 import tempfile
 import unicodedata
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from atelier.paths import write_atomically
+from atelier.text import typeset
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "msedge")
-RUBRIC = """| critère | points | ce qui fait la différence |
-|---|---|---|
-| La question | 4 | le problème est dit avec un nombre |
-| Le concept | 4 | un dessin à vous ; ce qui casse si l'on en retire un morceau |
-| L'expérience | 4 | une chose changée, pariée avant, comparée à égalité |
-| Les sources | 4 | un chiffre cité avec papier, tableau et ligne, puis discuté |
-| Les limites et les questions | 4 | une limite de votre expérience, et pas seulement du sujet |"""
-PLAN: tuple[tuple[str, str], ...] = (
+ASSIGNMENT = "expose"
+"""Le devoir de nbgrader sous lequel un exposé est rendu, et noté à la main."""
+TITLE = "Exposé"
+POINTS = 4
+LEVELS = ("0 à 1", "2", "3", "4")
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """Un critère du barème : son titre, et ce que vaut chaque niveau, du plus bas au plus haut."""
+
+    title: str
+    levels: tuple[str, str, str, str]
+
+
+CRITERIA: dict[str, Criterion] = {
+    "question": Criterion(
+        "La question",
+        (
+            "le sujet est nommé, pas le problème",
+            "le problème est dit",
+            "il est dit avec un nombre : ce que cela coûte sans la technique",
+            "il est relié à ce que le cours a mesuré",
+        ),
+    ),
+    "concept": Criterion(
+        "Le concept",
+        (
+            "des mots de l'article, récités",
+            "l'idée est juste",
+            "un dessin à vous, et la place exacte dans un Transformer",
+            "vous savez ce qui casse si l'on en retire un morceau",
+        ),
+    ),
+    "experience": Criterion(
+        "L'expérience",
+        (
+            "celle du chapitre, telle quelle",
+            "une chose changée, exécutée",
+            "pariée avant, comparée à égalité (pas, graines, réglage)",
+            "plusieurs graines, un intervalle, et une conclusion qui n'en dit pas plus",
+        ),
+    ),
+    "limites": Criterion(
+        "Les limites et les questions",
+        (
+            "aucune limite",
+            "une limite générale",
+            "une limite de votre expérience",
+            "vous répondez juste, ou vous dites « nous ne savons pas, voici comment nous le saurions »",
+        ),
+    ),
+    "sources": Criterion(
+        "Les sources",
+        (
+            "« on a vu que »",
+            "trois lectures citées",
+            "un chiffre cité avec papier, tableau et ligne",
+            "un chiffre cité et discuté : mesuré comment, sur quoi",
+        ),
+    ),
+}
+"""Le barème : chaque critère est une cellule de nbgrader, que l'on note sous la partie dont il juge."""
+PLAN: tuple[tuple[str, str, str], ...] = (
     (
         "Introduction",
         "*Le contexte et l'importance du sujet : quel problème, combien coûte-t-il ?*\n\n*Pourquoi ce sujet ?*",
+        "question",
     ),
     (
         "Le concept clé",
         "*La question, l'idée en dix lignes, un dessin. Où cela se place-t-il dans un Transformer ?*",
+        "concept",
     ),
     (
         "Applications et exemples",
         "*Qui s'en sert, pour quoi, avec quel résultat (papier, tableau, ligne) ?*\n\n"
         "*Notre expérience : ce que nous avons changé, ce que nous avions parié.*",
+        "experience",
     ),
-    ("Avantages et limites", "*Ce que nous avons mesuré, ce que nous citons, ce que nous ne savons pas.*"),
-    ("Perspectives", "*Une question ouverte, et comment on y répondrait.*"),
-    ("Nos sources", "*Trois lectures au moins.*"),
+    ("Avantages et limites", "*Ce que nous avons mesuré, ce que nous citons, ce que nous ne savons pas.*", ""),
+    ("Perspectives", "*Une question ouverte, et comment on y répondrait.*", "limites"),
+    ("Nos sources", "*Trois lectures au moins.*", "sources"),
 )
-"""Les parties du « Plan type » de la dernière diapositive, et ce que l'on attend sous chacune."""
+"""Les parties du « Plan type » de la dernière diapositive, ce que l'on attend sous chacune, le critère qui la juge."""
+HOW = (
+    f"*Cinq critères de {POINTS} points : chacun est écrit à la fin de la partie dont il juge, et c'est là que la note "
+    "et les remarques seront mises. Ces cellules restent où elles sont ; ajoutez toutes celles que vous voulez. Elles "
+    "ne paraissent ni dans les diapositives ni dans le PDF.*"
+)
+HIDDEN = "bareme"
+"""L'étiquette des cellules que les diapositives et le PDF ne montrent pas."""
 EXPERIMENT = """import atelier
 
 # Votre expérience, en quinze secondes au plus.
@@ -61,21 +129,33 @@ def file_name(subject: str) -> str:
     return f"expose_{re.sub(r'[^a-z0-9]+', '_', plain).strip('_') or 'sujet'}.ipynb"
 
 
+def rubric(name: str) -> str:
+    """Le texte de la cellule notée du critère `name` : son titre, ses points, ses quatre niveaux."""
+    criterion = CRITERIA[name]
+    head = f"**{criterion.title}, sur {POINTS}**\n\n| {' | '.join(LEVELS)} |\n|{'---|' * len(LEVELS)}\n"
+    return typeset(f"{head}| {' | '.join(criterion.levels)} |")
+
+
 def template(subject: str) -> dict[str, Any]:
-    """Le carnet d'un exposé, vide : une partie du plan par diapositive, une cellule de code pour l'expérience."""
+    """Le carnet d'un exposé, vide : une partie du plan par diapositive, et sous elle la cellule où elle est notée."""
     cells: list[dict[str, Any]] = []
 
-    def add(kind: str, text: str, slide: str) -> None:
+    def add(kind: str, text: str, slide: str, **metadata: Any) -> None:
         id = hashlib.sha256(f"{len(cells)} {text}".encode()).hexdigest()[:12]
-        cell = {"cell_type": kind, "id": id, "metadata": {"slideshow": {"slide_type": slide}}, "source": text}
+        about = {"slideshow": {"slide_type": slide}, **metadata}
+        cell = {"cell_type": kind, "id": id, "metadata": about, "source": text}
         cells.append(cell | ({"outputs": [], "execution_count": None} if kind == "code" else {}))
 
     add("markdown", f"# {subject}\n\n*Vos noms*", "slide")
-    for title, expected in PLAN:
-        add("markdown", f"## {title}\n\n{expected}", "slide")
-        if title.startswith("Applications"):
+    add("markdown", typeset(HOW), "skip", tags=[HIDDEN])
+    for title, expected, criterion in PLAN:
+        add("markdown", typeset(f"## {title}\n\n{expected}"), "slide")
+        if criterion == "experience":
             add("code", EXPERIMENT, "fragment")
-    add("markdown", f"### Comment cet exposé est noté\n\n{RUBRIC}", "skip")
+        if criterion:
+            kind = {"task": True, "grade": False, "solution": False, "locked": True, "schema_version": 3}
+            task = kind | {"grade_id": criterion, "points": POINTS}
+            add("markdown", rubric(criterion), "skip", tags=[HIDDEN], nbgrader=task, deletable=False, editable=False)
     kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
     about = {"kernelspec": kernel, "language_info": {"name": "python"}, "title": subject, "lang": "fr"}
     return {"cells": cells, "metadata": about, "nbformat": 4, "nbformat_minor": 5}
@@ -104,13 +184,16 @@ def export(notebook: Path) -> list[Path]:
     if not notebook.is_file():
         raise FileNotFoundError(f"pas de carnet {notebook}.")
     from nbconvert import HTMLExporter, SlidesExporter
+    from traitlets.config import Config
 
     slides = notebook.with_suffix(".slides.html")
-    slides.write_text(SlidesExporter().from_filename(str(notebook))[0], encoding="utf-8")
+    hide = Config({"TagRemovePreprocessor": {"enabled": True, "remove_cell_tags": [HIDDEN]}})
+    french = {"config": hide, "language_code": "fr"}
+    slides.write_text(SlidesExporter(**french).from_filename(str(notebook))[0], encoding="utf-8")
     made, program = [slides], browser()
     if program is None:
         return made
-    page = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True).from_filename(str(notebook))[0]
+    page = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True, **french).from_filename(str(notebook))[0]
     style = "<style>@media print { h2 { break-before: page } pre, img, table { break-inside: avoid } }</style></head>"
     pdf = notebook.with_suffix(".pdf")
     with tempfile.TemporaryDirectory() as folder:

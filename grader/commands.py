@@ -17,7 +17,12 @@ def init(argv: list[str]) -> int:
     """`init COURSE [CHAPITRE…]`."""
     parser = FrenchParser("python -m grader init", "Prépare un dossier de cours nbgrader, ou met le sien à jour.")
     parser.add_argument("course", metavar="DOSSIER", type=Path, help="dossier à créer")
-    parser.add_argument("chapters", metavar="CHAPITRE", nargs="*", help="les chapitres à y mettre (tous, sinon)")
+    parser.add_argument(
+        "chapters",
+        metavar="CHAPITRE",
+        nargs="*",
+        help="les chapitres à y mettre (tous, sinon) ; « expose » y ajoute l'exposé",
+    )
     options = parser.parse_args(argv)
     from grader.classroom.course import prepare
 

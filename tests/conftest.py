@@ -54,6 +54,17 @@ def exige_fixture():
 
 
 @pytest.fixture(scope="module")
+def browser():
+    """Chromium, celui du système."""
+    program = exige("chromium")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="ce test demande le paquet playwright")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
 def reference(request: pytest.FixtureRequest):
     """id → la référence de cet exercice, dans le chapitre que le module éprouve (CHAPTER)."""
     from grader.authoring.chapters import load_chapter

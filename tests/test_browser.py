@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, exige
+from conftest import ROOT
 
 from atelier.launch import lab
 
@@ -109,17 +109,6 @@ def address(course) -> Iterator[str]:
         server.terminate()
         server.wait(timeout=30)
         log.close()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """Chromium, celui du système."""
-    program = exige("chromium")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="ce test demande le paquet playwright")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

@@ -363,7 +363,7 @@ def test_the_pages_of_a_template_of_the_teacher_are_renewed_too(course):
     template.parent.mkdir(parents=True)
     template.write_text("{% block body %}à moi {{ resources.nbgrader.score }}{% endblock %}", encoding="utf-8")
     with open(course.folder / "nbgrader_config.py", "a", encoding="utf-8") as config:
-        config.write('c.HTMLExporter.template_name = "mien"\n')
+        config.write('c.GenerateFeedback.HTMLExporter.template_name = "mien"\n')
     course.reload()
     assert written(course) == sorted(CLASS) and "à moi 4.5" in page(course, "ana")
     by_hand(course, "di", "spread", manual_score=2.0)

@@ -231,7 +231,8 @@ def test_the_page_of_feedback_is_ours_and_escapes_all_it_shows():
     }
     about |= {"fingerprint": "a" * 32, "remarks": ["<dd>"]}
     resources = {"nbgrader": about, "metadata": {"name": "x", "path": ""}}
-    text, _ = HTMLExporter(config=config).from_notebook_node(everything(), resources)
+    pages = Config(HTMLExporter=config.GenerateFeedback.HTMLExporter)
+    text, _ = HTMLExporter(config=pages).from_notebook_node(everything(), resources)
     body = text[text.index("<body>") :]
     assert {tag for tag in re.findall(r"<([a-z0-9]+)", body)} == {
         *("body", "header", "h1", "p", "b", "table", "tr", "td", "a", "main", "div", "code", "section", "span", "pre"),

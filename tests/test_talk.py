@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import ROOT
 
 from atelier import talk
 
@@ -17,8 +18,9 @@ def test_the_template_is_a_valid_notebook_that_follows_the_plan(tmp_path: Path) 
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     titles = [c.source.split("\n")[0] for c in notebook.cells if c.source.startswith("## ")]
-    assert titles == [f"## {title}" for title, _ in talk.PLAN]
-    assert sum(line.count("| 4 |") for line in talk.RUBRIC.split("\n")) == 5
+    assert titles == [f"## {title}" for title, *_ in talk.PLAN]
+    tasks = [c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("task")]
+    assert {c.metadata.nbgrader["grade_id"]: c.source.count(" | ") for c in tasks} == dict.fromkeys(talk.CRITERIA, 6)
     with pytest.raises(FileExistsError):
         talk.start("Le décodage spéculatif", tmp_path)
 
@@ -30,7 +32,9 @@ def test_the_command_exports_slides_and_a_pdf(
     monkeypatch.chdir(tmp_path)
     assert talk.main(["nouveau", "RoPE"]) == 0 and talk.main(["exporter", "expose_rope.ipynb"]) == 0
     assert Path("expose_rope.pdf").read_bytes().startswith(b"%PDF")
-    assert "Le concept clé" in Path("expose_rope.slides.html").read_text(encoding="utf-8")
+    slides = Path("expose_rope.slides.html").read_text(encoding="utf-8")
+    assert "Le concept clé" in slides and 'lang="fr"' in slides
+    assert not [c.title for c in talk.CRITERIA.values() if f"{c.title}, sur" in slides]
     assert capsys.readouterr().out.split()[-1].endswith("expose_rope.pdf")
 
 
@@ -42,3 +46,8 @@ def test_without_a_browser_the_slides_are_there_and_the_reason_is_said(
     assert talk.main(["nouveau", "RoPE"]) == 0 and talk.main(["exporter", "expose_rope.ipynb"]) == 0
     assert "Pas de PDF" in capsys.readouterr().out
     assert talk.main(["exporter", "absent.ipynb"]) == 1
+
+
+def test_the_page_of_the_teacher_has_the_same_rubric() -> None:
+    page = (ROOT / "docs" / "exposes.md").read_text(encoding="utf-8")
+    assert not [level for c in talk.CRITERIA.values() for level in (c.title, *c.levels) if level not in page]

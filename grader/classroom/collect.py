@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 import nbformat
 from nbgrader.utils import parse_utc
 
-from atelier import paths
+from atelier import paths, talk
 from atelier.paths import write_atomically
 from grader import UserError
 from grader.authoring.chapters import chapter_names
@@ -106,7 +106,8 @@ class Collected:
 def collect(course: Course, source: Path) -> Collected:
     """Range les copies de `source` (archive ou dossier) dans le cours."""
     done = Collected()
-    known = {name: assignment(name) for name in course.assignments() if name in chapter_names(paths.root())}
+    ours = [*chapter_names(paths.root()), talk.ASSIGNMENT]
+    known = {name: assignment(name) for name in course.assignments() if name in ours}
     if not known:
         raise UserError(
             f"Aucun devoir dans {course.folder}. Lancez d'abord\u00a0: python -m grader init {course.folder}"
@@ -179,6 +180,9 @@ def best_match(data: bytes, known: dict[str, Assignment], named: str = "") -> tu
         marked = sum(owner in ids for owner in owners)
         written = {e: [c for c in notebook.cells if defines(c.source, e)] for e in stubs}
         answers = sum(any(plain(c.source) != stubs[e] for c in cells) for e, cells in written.items())
+        if given.template.tasks:  # tout ce qui y est écrit compte, le titre excepté
+            published = {plain(c.source) for c in given.template.cells}
+            answers += sum(plain(c.source) not in published for c in notebook.cells[1:])
         scores[name] = (marked, sum(map(bool, written.values())), name == named, answers)
     name = max(scores, key=lambda n: scores[n])
     return (name, scores[name][3]) if any(scores[name][:2]) else ("", 0)
@@ -206,7 +210,7 @@ def usual_assignment(copies: Sequence[Copy], known: dict[str, Assignment], sourc
 
 def identify(copies: Sequence[Copy], people: People, default: str, done: Collected) -> None:
     """Donne à chaque fichier son étudiant, et son devoir à ce qui ne dit pas le sien ; dit ce qui n'est à personne."""
-    layout = Layout(chapter_names(paths.root()), people.names)
+    layout = Layout([*chapter_names(paths.root()), talk.ASSIGNMENT], people.names)
     notebooks = [c for c in copies if c.item.kind == "notebook"]
     for copy, who in zip(notebooks, named(layout, notebooks), strict=True):
         copy.who = who

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbformat import NotebookNode
 from nbgrader.api import Gradebook, MissingEntry
 from nbgrader.converters import Autograde, GenerateAssignment
 from nbgrader.converters.base import NbGraderException
@@ -23,7 +24,7 @@ from sqlalchemy.exc import SAWarning
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
-from atelier import paths
+from atelier import paths, talk
 from atelier.paths import write_atomically
 from grader import UserError
 from grader.authoring.chapters import chapter_names, load_chapter
@@ -109,8 +110,10 @@ def configure(c: Any, folder: Path) -> None:
     # Un greffon de nbgrader (retard, export) posé à côté de nbgrader_config.py se trouve d'où que l'on tape.
     if str(folder) not in sys.path:
         sys.path.append(str(folder))
-    c.HTMLExporter.template_name = "feedback"  # le nôtre ; celui d'un enseignant est dans gabarits/, sous un autre nom
-    c.HTMLExporter.extra_template_basedirs = [str(TEMPLATES), str(folder / "gabarits")]
+    # Pour les retours seulement : formgrader a le sien. Celui d'un enseignant est dans gabarits/, sous un autre nom.
+    pages = c.GenerateFeedback.HTMLExporter
+    pages.template_name = "feedback"
+    pages.extra_template_basedirs = [str(TEMPLATES), str(folder / "gabarits")]
 
 
 class Course:
@@ -151,7 +154,7 @@ class Course:
             return [a.name for a in book.assignments]
 
     def points(self, assignment: str) -> dict[str, float]:
-        """Barème d'un devoir, par exercice. Lève `UserError` s'il n'est pas inscrit."""
+        """Barème d'un devoir, par exercice ou critère. Lève `UserError` s'il n'est pas inscrit."""
         with self.gradebook() as book:
             try:
                 notebook = book.find_notebook(assignment, assignment)
@@ -161,7 +164,8 @@ class Course:
                     f"Le devoir «\u00a0{assignment}\u00a0» n'est pas dans ce cours (devoirs\u00a0: {known}). "
                     f"Ajoutez-le avec «\u00a0python -m grader init {self.folder}\u00a0»."
                 ) from None
-            return {cell.name.removeprefix("test_"): cell.max_score for cell in notebook.grade_cells}
+            cells = (*notebook.grade_cells, *notebook.task_cells)
+            return {cell.name.removeprefix("test_"): cell.max_score for cell in cells}
 
     def students(self, assignment: str, step: str = "submitted") -> list[str]:
         """Les étudiants qui ont un dossier pour ce devoir dans submitted/ (ou à une autre étape)."""
@@ -195,6 +199,11 @@ class Course:
             except SystemExit as error:
                 return str(error)
         return ""
+
+
+def title_of(assignment: str) -> str:
+    """Le titre d'un devoir, tel qu'une page le montre."""
+    return {**paths.chapter_titles(), talk.ASSIGNMENT: talk.TITLE}.get(assignment, assignment)
 
 
 @contextmanager
@@ -231,6 +240,7 @@ def find_alembic() -> None:
 def prepare(folder: Path, only: Sequence[str] = ()) -> list[tuple[str, int, float]]:
     """Prépare (ou met à jour) un dossier de cours : tous les chapitres notés, ou ceux de `only`.
 
+    L'exposé (`atelier.talk`), que tous ne demandent pas, se nomme.
     Rend (devoir, exercices, points) pour chacun.
     """
     root = paths.root()
@@ -241,12 +251,12 @@ def prepare(folder: Path, only: Sequence[str] = ()) -> list[tuple[str, int, floa
             f"{folder} existe et contient autre chose qu'un cours nbgrader\u00a0: choisissez un autre dossier."
         )
     known = chapter_names(root)
-    if unknown := [name for name in only if name not in known]:
+    if unknown := [name for name in only if name not in (*known, talk.ASSIGNMENT)]:
         raise UserError(f"Chapitre inconnu\u00a0: {', '.join(unknown)}. Chapitres écrits\u00a0: {', '.join(known)}.")
-    chapters = [name for name in only or known if load_chapter(name, root).exercises]
+    chapters = [n for n in only or known if n == talk.ASSIGNMENT or load_chapter(n, root).exercises]
     if not chapters:
         raise UserError("Aucun de ces chapitres n'a d'exercice à noter.")
-    for name in chapters:
+    for name in (n for n in chapters if n != talk.ASSIGNMENT):
         for path in (root / "solutions" / name / f"{name}.ipynb", root / "notebooks" / f"{name}.ipynb"):
             if not path.is_file():
                 raise UserError(
@@ -259,7 +269,7 @@ def prepare(folder: Path, only: Sequence[str] = ()) -> list[tuple[str, int, floa
     course = Course(folder)
     done = []
     for name in chapters:
-        write_source(root / "solutions" / name / f"{name}.ipynb", course.path("source", assignment=name))
+        write_source(name, given_notebook(name, root), course.path("source", assignment=name))
         if problem := course.generate(name):
             raise UserError(
                 f"nbgrader n'a pas pu préparer {name}\u00a0: {problem}\n"
@@ -270,11 +280,17 @@ def prepare(folder: Path, only: Sequence[str] = ()) -> list[tuple[str, int, floa
     return done
 
 
-def write_source(solved: Path, folder: Path) -> None:
-    """Copie le carnet résolu, sans ses sorties, là où nbgrader cherche la version de l'enseignant."""
-    notebook = nbformat.read(solved, as_version=4)
+def given_notebook(name: str, root: Path) -> NotebookNode:
+    """La version de l'enseignant d'un devoir : le carnet résolu d'un chapitre, ou l'exposé, vide."""
+    if name == talk.ASSIGNMENT:
+        return nbformat.from_dict(talk.template(talk.TITLE))
+    return nbformat.read(root / "solutions" / name / f"{name}.ipynb", as_version=4)
+
+
+def write_source(name: str, notebook: NotebookNode, folder: Path) -> None:
+    """Écrit ce carnet, sans ses sorties, là où nbgrader cherche la version de l'enseignant."""
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
     folder.mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, folder / solved.name)
+    nbformat.write(notebook, folder / f"{name}.ipynb")

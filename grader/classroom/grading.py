@@ -32,6 +32,7 @@ VERDICTS = {
     "misconception": "idée fausse",
     "partial": "en partie juste",
     "incorrect": "faux",
+    "manual": "à la main",
 }
 """Verdict → mot français, dans l'ordre où le premier qui s'applique est retenu."""
 
@@ -478,5 +479,9 @@ def worth(chapter: Chapter, points: Mapping[str, float]) -> dict[str, float]:
 
 def grade_refused(chapter: Chapter, points: Mapping[str, float], reason: str) -> list[Result]:
     """Note une copie illisible : zéro partout, et pourquoi. points : le barème de nbgrader."""
-    full = worth(chapter, points)
-    return [refused(id, full[id], reason) for id in chapter.exercises]
+    return [refused(id, full, reason) for id, full in worth(chapter, points).items()]
+
+
+def by_hand(id: str, points: float) -> Result:
+    """Un critère que seul quelqu'un peut noter."""
+    return Result(id, 0.0, points, "manual", "À noter à la main, dans formgrader.")

@@ -15,6 +15,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
+from atelier import talk
 from grader.classroom.archives import ARCHIVES, clean_name
 
 MOODLE = re.compile(r"(?P<name>.*?)_(?P<number>\d+)_assignsubmission_[a-z]+(?:_.*)?", re.DOTALL)
@@ -161,6 +162,8 @@ class Layout:
     def of_file(self, name: str) -> tuple[str, bool]:
         """(le nom que porte un nom de fichier, ou "" ; vrai s'il a tout d'un nom de personne)."""
         stem = unicodedata.normalize("NFC", re.split(r"\.ipynb|(?:\.\w{1,5})+$", name, flags=re.IGNORECASE)[0])
+        if stem.lower().startswith(f"{talk.ASSIGNMENT}_") and talk.ASSIGNMENT in self.chapters:
+            return "", False  # « expose_le_decodage_speculatif » : un sujet
         text = stem
         for chapter in sorted(self.chapters, key=len, reverse=True):
             text = re.sub(re.escape(chapter), " ", text, flags=re.IGNORECASE)

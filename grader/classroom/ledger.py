@@ -93,12 +93,13 @@ class Ledger:
             raise UserError(str(error)) from error
         self.assignment_id, self.notebook_id = notebook.assignment.id, notebook.id
         self.kernelspec = json.loads(notebook.kernelspec) if notebook.kernelspec else None
-        points = {c.name: float(c.max_score) for c in notebook.grade_cells}
+        marked = [*notebook.grade_cells, *notebook.task_cells]
+        points = {c.name: float(c.max_score) for c in marked}
         self.cells = {
             c.name: SourceCell(c.locked, c.source, c.checksum, points.get(c.name)) for c in notebook.source_cells
         }
-        self.graded_ids = {c.name: c.id for c in notebook.grade_cells}
-        self.solution_ids = {c.name: c.id for c in notebook.solution_cells}
+        self.graded_ids = {c.name: c.id for c in marked}
+        self.solution_ids = {c.name: c.id for c in (*notebook.solution_cells, *notebook.task_cells)}
         self.book.db.rollback()
         return self
 

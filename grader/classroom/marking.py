@@ -110,7 +110,7 @@ def mark(
     """
     points = course.points(name)
     given = assignment(name)
-    if missing := sorted(given.chapter.exercises.keys() ^ points.keys()):
+    if missing := sorted((given.chapter.exercises.keys() | given.template.tasks.keys()) ^ points.keys()):
         raise UserError(
             f"Le devoir «\u00a0{name}\u00a0» a changé depuis la préparation du cours ({', '.join(missing)}). "
             f"Relancez «\u00a0python -m grader init {course.folder}\u00a0», ou revenez à la version publiée."
@@ -219,7 +219,8 @@ class Batch:
     def outdated(self, student: str, results: list[Result]) -> bool:
         """Vrai si la base n'a pas encore ces notes, cette date de remise ou la pénalité qu'elles demandent."""
         copy = self.recorded.get(student)
-        if copy is None or {id: cell.auto for id, cell in copy.cells.items()} != {r.exercise: r.score for r in results}:
+        auto = {r.exercise: None if r.exercise in self.given.template.tasks else r.score for r in results}
+        if copy is None or {id: cell.auto for id, cell in copy.cells.items()} != auto:
             return True
         timestamp = self.recorder.timestamp(student)
         if timestamp is not None and timestamp != copy.timestamp:
@@ -322,6 +323,9 @@ def summary(marked: Marked) -> str:
         lines += ["", "À savoir\u00a0:"]
         for student in sorted(marked.remarks):
             lines += [f"  {marked.who(student)}{NBSP}: {text}" for text in marked.remarks[student]]
+    waiting = [s for s in everyone if (copy := marked.marks.get(s)) and any(c.pending for c in copy.cells.values())]
+    if waiting:
+        lines += ["", f"À noter à la main, dans formgrader{NBSP}: {plural(len(waiting), 'copie')}."]
     if marked.absent:
         lines += ["", f"Rien reçu de{NBSP}: {', '.join(map(marked.who, marked.absent))}"]
     counts = Counter(r.verdict for results in marked.results.values() for r in results)

@@ -66,16 +66,24 @@ class CellMark:
     extra: float
     review: bool
     cut: float = 0.0
+    task: bool = False
+    """Vrai pour ce que seul quelqu'un note : une note à la main n'y change rien."""
 
     @property
     def by_hand(self) -> bool:
         return self.manual is not None or bool(self.extra)
 
     @property
+    def pending(self) -> bool:
+        """Vrai si personne ne l'a encore notée."""
+        return self.task and self.manual is None
+
+    @property
     def difference(self) -> str:
         """Ce qui sépare cette note de la correction automatique, en une phrase ; "" si rien."""
         parts = []
-        if self.manual is not None and (self.auto is None or abs(self.manual - self.auto) > SAME):
+        other = self.auto is None or self.manual is None or abs(self.manual - self.auto) > SAME
+        if self.manual is not None and other and not self.task:
             parts.append(f"note mise à la main, {out_of(self.manual, self.max_score)}")
             if self.auto is not None:
                 parts[0] += f" (la correction automatique donne {out_of(self.auto, self.max_score)})"
@@ -133,6 +141,8 @@ class CopyMarks:
                 if cell.review:
                     text += f"{THIN}; copie recorrigée depuis, à revoir dans formgrader"
                 said.append(f"{exercise}{NBSP}: {text}")
+            elif cell.task and cell.review and not cell.pending:
+                said.append(f"{exercise}{NBSP}: noté avant que la copie change, à revoir dans formgrader")
         return said + ([self.lateness] if self.lateness else [])
 
 
@@ -166,13 +176,15 @@ def read_marks(book: Gradebook, name: str, student: str | None = None) -> dict[s
         max_score, late = float(assignment.max_score), seconds_late(row)
         found[row.student_id] = CopyMarks(row.student_id, score, penalty, max_score, row.timestamp, late)
     columns = (Grade.score, Grade.max_score, Grade.auto_score, Grade.manual_score, Grade.extra_credit)
-    for who, cell, *values, review in book.db.execute(
-        _only(_by_cell(Grade, assignment.id, *columns, Grade.needs_manual_grade), student)
+    about = (BaseCell.type, Grade.needs_manual_grade)
+    for who, cell, *values, kind, review in book.db.execute(
+        _only(_by_cell(Grade, assignment.id, *columns, *about), student)
     ):
         score, max_score, auto, manual, extra = values
         extra = extra or 0.0
         cut = max(0.0, -extra) if not max_score else 0.0
-        mark = CellMark(score + cut, float(max_score), auto, manual, extra + cut, bool(review), cut)
+        task = kind == "TaskCell"
+        mark = CellMark(score + cut, float(max_score), auto, manual, extra + cut, bool(review), cut, task)
         found[who].cells[exercise_of(cell)] = mark
     return found
 
@@ -213,7 +225,8 @@ def seconds_late(submission: SubmittedAssignment) -> float:
 def points_when_graded(notebook: NotebookNode) -> dict[str, float]:
     """Le barème d'un carnet corrigé, par exercice : celui qui valait quand il l'a été."""
     cells = (cell.metadata.get("nbgrader", {}) for cell in notebook.cells)
-    return {exercise_of(meta["grade_id"]): float(meta["points"]) for meta in cells if meta.get("grade")}
+    graded = (meta for meta in cells if meta.get("grade") or meta.get("task"))
+    return {exercise_of(meta["grade_id"]): float(meta["points"]) for meta in graded}
 
 
 def points_changed(graded: Mapping[str, float], copy: CopyMarks) -> list[str]:

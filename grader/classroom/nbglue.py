@@ -22,10 +22,20 @@ from nbformat.v4 import reads_json, writes_json
 from nbgrader.coursedir import CourseDirectory
 from nbgrader.preprocessors import NbGraderPreprocessor
 
-from atelier import paths
+from atelier import paths, talk
 from grader.authoring.chapters import Chapter, load_chapter
 from grader.classroom.display import shortened
-from grader.classroom.grading import Drawn, GradingError, Result, draw, fresh_seed, grade_copy, grade_refused, worth
+from grader.classroom.grading import (
+    Drawn,
+    GradingError,
+    Result,
+    by_hand,
+    draw,
+    fresh_seed,
+    grade_copy,
+    grade_refused,
+    worth,
+)
 from grader.classroom.ledger import Ledger
 from grader.classroom.record import entries
 from grader.classroom.submission import (
@@ -60,9 +70,9 @@ class Assignment:
     @cached_property
     def fingerprint(self) -> str:
         """Empreinte de l'énoncé, de la solution et des cas cachés : qu'ils changent, et les copies sont à reprendre."""
-        given = paths.root() / "notebooks" / f"{self.chapter.name}.ipynb"
-        files = (self.chapter.folder / "chapter.py", *sorted(self.chapter.folder.glob("exercises/*.py")), given)
+        files = (self.chapter.folder / "chapter.py", *sorted(self.chapter.folder.glob("exercises/*.py")))
         parts = [path.read_bytes() if path.is_file() else b"" for path in files]
+        parts.append(writes_json(self.template.notebook).encode())
         return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
 
     def subject(self, seed: int) -> list[Drawn]:
@@ -77,7 +87,10 @@ class Assignment:
 
 @cache
 def assignment(name: str) -> Assignment:
-    """Le devoir `name`, lu une fois. Lève `ChapterError` si ce n'est pas un chapitre écrit."""
+    """Le devoir `name`, lu une fois. Lève `ChapterError` si ce n'est ni un chapitre écrit, ni l'exposé."""
+    if name == talk.ASSIGNMENT:
+        given = nbformat.from_dict(talk.template(talk.TITLE))
+        return Assignment(Chapter(name, talk.TITLE, Path(), [], {}, {}), Template.of(name, given, ()))
     chapter = load_chapter(name)
     path = paths.root() / "notebooks" / f"{name}.ipynb"
     if not path.is_file():
@@ -191,7 +204,7 @@ def open_data(data: bytes, given: Assignment, refused: str = "") -> NotebookNode
     try:
         if refused or (refused := refusal(data)):
             raise Unreadable(refused)
-        notebook = read_notebook(data)
+        notebook = read_notebook(data, pictures=bool(template.tasks))
         if not related(notebook, template):
             raise Unreadable(f"le carnet rendu n'est pas celui de {template.name}")
         notebook, notes = repair(notebook, template)
@@ -262,7 +275,9 @@ def grade_notebook(
     notes: Notes = {exercise: list(texts) for exercise, texts in about.get("notes", {}).items()}
     run = lambda tasks, shared: sandbox.run(cells, tasks, shared)  # noqa: E731
     chosen = fresh_seed() if seed is None else seed
-    results = grade_copy(lambda: given.subject(chosen), run, cells, worth(given.chapter, points), notes)
+    full = worth(given.chapter, points)
+    results = grade_copy(lambda: given.subject(chosen), run, cells, full, notes) if given.chapter.exercises else []
+    results += [by_hand(id, full[id]) for id in given.template.tasks]
     nb.metadata[KEY] = {**about, "notes": notes}
     return results
 
@@ -290,10 +305,11 @@ def _judged(text: str, name: str, fingerprint: str, points: dict[str, float]) ->
 def points_of(nb: NotebookNode, template: Template) -> dict[str, float]:
     """Le barème : celui des cellules de vérification, que nbgrader a remises d'après sa base."""
     points = {c.exercise: float(c.node.metadata["nbgrader"]["points"]) for c in template.cells if c.role == "test"}
+    points |= template.tasks
     for cell in nb.cells:
         meta = cell.metadata.get("nbgrader", {})
         exercise = str(meta.get("grade_id", "")).removeprefix("test_")
-        if meta.get("grade") and exercise in points:
+        if (meta.get("grade") or meta.get("task")) and exercise in points:
             points[exercise] = float(meta["points"])
     return points
 

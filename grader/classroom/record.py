@@ -47,7 +47,9 @@ def entries(notebook: NotebookNode) -> Entries:
     for cell in notebook.cells:
         if utils.is_grade(cell):
             found.scores[cell.metadata.nbgrader["grade_id"]] = score_of(cell)
-        if utils.is_solution(cell):
+        if utils.is_task(cell):
+            found.scores[cell.metadata.nbgrader["grade_id"]] = None  # quelqu'un la notera
+        if utils.is_solution(cell) or utils.is_task(cell):
             found.comments[cell.metadata.nbgrader["grade_id"]] = None  # le retour dit déjà, en français, « non fait »
     return found
 

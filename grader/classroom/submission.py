@@ -76,8 +76,11 @@ def read_data(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def read_notebook(data: bytes) -> NotebookNode:
-    """Octets → carnet propre au format 4.5, réduit à ce qui est compris ; `Unreadable` sinon."""
+def read_notebook(data: bytes, pictures: bool = False) -> NotebookNode:
+    """Octets → carnet propre au format 4.5, réduit à ce qui est compris ; `Unreadable` sinon.
+
+    pictures : garder aussi les images collées dans un texte, et celles de `atelier.show` : qui note à la main regarde.
+    """
     cells = raw_cells(read_json(data))
     if len(cells) > MAX_CELLS:
         raise Unreadable(f"le carnet a {len(cells)} cellules, la limite est de {MAX_CELLS}")
@@ -95,13 +98,19 @@ def read_notebook(data: bytes) -> NotebookNode:
             raise Unreadable(
                 f"les cellules du carnet contiennent plus de {MAX_SOURCES // 10**6} millions de caractères"
             )
+        found = [cell]
         if cell.cell_type == "code":
-            outputs = clean_outputs(raw.get("outputs"))
-            size = sum(len(str(o)) for o in outputs)
-            cell.outputs = outputs if size <= budget else []
+            cell.outputs = clean_outputs(raw.get("outputs"), pictures)
+        elif pictures and (pasted := pasted_pictures(raw.get("attachments"))):
+            found.append(NotebookNode(cell_type="code", id="", metadata={}, source="", outputs=pasted))
+            found[-1].execution_count = None
+        for kept in found:
+            size = sum(len(str(o)) for o in kept.get("outputs", ()))
+            if size > budget:
+                kept.outputs = []
             budget -= size if size <= budget else 0
-        cell.id = f"copie-{len(notebook.cells)}"
-        notebook.cells.append(cell)
+            kept.id = f"copie-{len(notebook.cells)}"
+            notebook.cells.append(kept)
     return notebook
 
 
@@ -183,8 +192,8 @@ def clean_cell(raw: dict[str, Any]) -> NotebookNode | None:
     return cell
 
 
-def clean_outputs(raw: Any) -> list[NotebookNode]:
-    """Les sorties d'une cellule, en texte et en images, bornées."""
+def clean_outputs(raw: Any, pictures: bool = False) -> list[NotebookNode]:
+    """Les sorties d'une cellule, en texte et en images, bornées. pictures : celles de `atelier.show` aussi."""
     kept = []
     for output in raw[:MAX_OUTPUTS] if isinstance(raw, list) else []:
         if not isinstance(output, dict):
@@ -200,18 +209,41 @@ def clean_outputs(raw: Any) -> list[NotebookNode]:
             kept.append(NotebookNode(output_type="error", ename=name, evalue=value, traceback=lines))
         elif kind in ("display_data", "execute_result") and isinstance(output.get("data"), dict):
             data = {mime: clean_data(mime, output["data"].get(mime)) for mime in KEPT_MIMES}
+            if pictures and (figure := _SHOWN.match(joined_lines(output["data"].get("text/html")))):
+                data["image/png"] = data["image/png"] or clean_data("image/png", figure[1])
             if data := {mime: value for mime, value in data.items() if value}:
                 kept.append(NotebookNode(output_type="display_data", data=NotebookNode(data), metadata=NotebookNode()))
+    return kept
+
+
+_SHOWN = re.compile(r'<img alt="[^"]{0,20000}" src="data:image/png;base64,([A-Za-z0-9+/=]+)"')
+"""Ce que `atelier.show` écrit."""
+
+
+def joined_lines(value: Any) -> str:
+    """Un texte donné d'un bloc ou par lignes ; "" si ce n'en est pas un."""
+    text = "".join(value) if isinstance(value, list) and all(isinstance(x, str) for x in value) else value
+    return text if isinstance(text, str) else ""
+
+
+def pasted_pictures(raw: Any) -> list[NotebookNode]:
+    """Les images collées dans une cellule de texte (ses « attachments »), en sorties ; ce qui manque est dit."""
+    kept = []
+    for name, data in list(raw.items())[:MAX_OUTPUTS] if isinstance(raw, dict) else []:
+        found = {m: clean_data(m, data.get(m)) for m in KEPT_MIMES[1:]} if isinstance(data, dict) else {}
+        if found := {mime: value for mime, value in found.items() if value}:
+            kept.append(NotebookNode(output_type="display_data", data=NotebookNode(found), metadata=NotebookNode()))
+        else:
+            text = f"[image {shown(str(name), 60)} : ni PNG ni JPEG, ou trop lourde ; elle est dans la copie rendue]"
+            kept.append(NotebookNode(output_type="stream", name="stdout", text=f"{text}\n"))
     return kept
 
 
 def clean_data(mime: str, value: Any) -> str:
     if mime == "text/plain":
         return joined(value)
-    text = "".join(value) if isinstance(value, list) and all(isinstance(x, str) for x in value) else value
-    if not isinstance(text, str) or len(text) > MAX_IMAGE or not re.fullmatch(r"[A-Za-z0-9+/=\s]*", text):
-        return ""
-    return text
+    text = joined_lines(value)
+    return text if len(text) <= MAX_IMAGE and re.fullmatch(r"[A-Za-z0-9+/=\s]*", text) else ""
 
 
 def joined(value: Any) -> str:
@@ -229,7 +261,7 @@ def joined(value: Any) -> str:
 
 @dataclass(frozen=True)
 class TemplateCell:
-    """Une cellule du carnet publié. role : solution, test, locked, setup ou other."""
+    """Une cellule du carnet publié. role : solution, test, task (notée à la main), locked, setup ou other."""
 
     index: int
     role: str
@@ -261,6 +293,8 @@ class Template:
                 role, exercise = "test", grade_id.removeprefix("test_")
             elif meta.get("solution") and grade_id in known:
                 role, exercise = "solution", grade_id
+            elif meta.get("task"):
+                role = "task"
             elif grade_id:
                 role = "locked"
             else:
@@ -271,6 +305,11 @@ class Template:
     @classmethod
     def read(cls, path: Path, exercises: Iterable[str]) -> Template:
         return cls.of(path.stem, nbformat.read(path, as_version=4), exercises)
+
+    @property
+    def tasks(self) -> dict[str, float]:
+        """Ce qui se note à la main : identifiant → points."""
+        return {c.grade_id: float(c.node.metadata["nbgrader"]["points"]) for c in self.cells if c.role == "task"}
 
     @property
     def graded(self) -> list[TemplateCell]:
@@ -424,12 +463,13 @@ def adopt(cell: NotebookNode, wanted: TemplateCell) -> None:
 
 
 def keep_aside(notebook: NotebookNode, cell: NotebookNode, wanted: TemplateCell) -> None:
-    """Garde, juste avant une cellule verrouillée, le code que l'étudiant y a écrit : il compte comme un autre."""
-    if wanted.role == "solution" or {cell.cell_type, wanted.cell_type} != {"code"}:
+    """Garde, juste avant une cellule verrouillée, ce que l'étudiant y a écrit : cela compte comme le reste."""
+    if wanted.role == "solution" or cell.cell_type == "raw" or cell.cell_type != wanted.cell_type:
         return
     if plain(cell.source) not in ("", plain(wanted.source)):
         at = next(i for i, c in enumerate(notebook.cells) if c is cell)
-        aside = nbformat.v4.new_code_cell(cell.source)
+        new = nbformat.v4.new_code_cell if cell.cell_type == "code" else nbformat.v4.new_markdown_cell
+        aside = new(cell.source)
         aside.id = f"a-part-{wanted.index}"
         notebook.cells.insert(at, aside)
 

@@ -55,6 +55,8 @@ class Row:
     differences: list[str] = field(default_factory=list)
     """Ce qui sépare sa note de la correction automatique."""
     email: str = ""
+    pending: list[str] = field(default_factory=list)
+    """Ce que personne n'a encore noté à la main ; sa note n'est pas connue tant qu'il en reste."""
 
     @property
     def raw(self) -> float:
@@ -81,14 +83,19 @@ class Sheet:
         return {id: points or max(found[id], default=0.0) for id, points in self.points.items()}
 
     def mark(self, row: Row) -> float | None:
-        """Note sur le barème du cours (20), arrondie au centième."""
-        if row.score is None:
+        """Note sur le barème du cours (20), arrondie au centième ; None s'il n'y en a pas, ou pas encore."""
+        if row.score is None or row.pending:
             return None
         return round(paths.course()["mark_out_of"] * row.score / self.max_score, 2) if self.max_score else 0.0
 
     @property
     def graded(self) -> list[Row]:
         return [row for row in self.rows if row.score is not None]
+
+    @property
+    def pending(self) -> list[Row]:
+        """Les copies que quelqu'un doit encore noter."""
+        return [row for row in self.graded if row.pending]
 
     @property
     def readable(self) -> list[Row]:
@@ -119,6 +126,7 @@ def read_sheet(course: Course, name: str) -> Sheet:
         if copy := marks.get(student):
             row.score, row.scores, row.penalty = copy.score, copy.scores, copy.penalty
             row.differences = copy.differences()
+            row.pending = [id for id, cell in copy.cells.items() if cell.pending]
             if found := read_copy(course, name, row, copy):
                 changed[student] = found
         rows.append(row)
@@ -194,9 +202,9 @@ class Item:
 
 def items(sheet: Sheet) -> list[Item]:
     """Les exercices, du moins au mieux réussi."""
-    rows = sheet.readable
     found = []
     for id, points in sheet.worth.items():
+        rows = [row for row in sheet.readable if id not in row.pending]
         scores = [row.scores.get(id, 0.0) for row in rows]
         rest = [row.raw - score for row, score in zip(rows, scores, strict=True)]
         found.append(

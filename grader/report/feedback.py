@@ -25,7 +25,7 @@ from atelier import paths
 from atelier.text import plural
 from grader import UserError
 from grader.classroom.collect import moodle_numbers
-from grader.classroom.course import Course
+from grader.classroom.course import Course, title_of
 from grader.classroom.marks import (
     NBSP,
     CopyMarks,
@@ -53,7 +53,7 @@ def fingerprint(graded: bytes, copy: CopyMarks, comments: dict[str, str], templa
 
 
 def template_file(settings: Mapping[str, Any]) -> Path:
-    """Le gabarit des retours du cours. settings : ses réglages de `HTMLExporter`."""
+    """Le gabarit des retours du cours. settings : ses réglages de `GenerateFeedback.HTMLExporter`."""
     places = [Path(base) / settings["template_name"] / "index.html.j2" for base in settings["extra_template_basedirs"]]
     return next((path for path in places if path.is_file()), Path())
 
@@ -75,12 +75,12 @@ class FeedbackGrades(GetGrades):
             if is_grade(cell) and (mark := copy.cells.get(exercise_of(cell.metadata.nbgrader["grade_id"]))):
                 cell.metadata.nbgrader["remark"] = sentence(mark.difference)
         shown = resources["nbgrader"]
-        shown |= {"title": paths.chapter_titles().get(self.assignment_id, self.assignment_id)}
+        shown |= {"title": title_of(self.assignment_id)}
         shown |= {"out_of": out_of, "decimal": decimal}
         shown["score"] = max(0.0, shown["score"])  # comme `nbgrader export`
         shown["remarks"] = remarks(about, copy, points_changed(graded, copy))
         source = Path(resources["metadata"]["path"]) / f"{resources['metadata']['name']}.ipynb"
-        template = template_file(self.config.HTMLExporter)
+        template = template_file(self.config.GenerateFeedback.HTMLExporter)
         shown["fingerprint"] = fingerprint(read_bytes(source), copy, comments, read_bytes(template))
         return nb, resources
 
@@ -146,7 +146,7 @@ class Feedback:
     def __init__(self, course: Course, name: str) -> None:
         self.course, self.name = course, name
         course.points(name)  # ce devoir est-il dans le cours ?
-        self.template = read_bytes(template_file(course.config.HTMLExporter))
+        self.template = read_bytes(template_file(course.config.GenerateFeedback.HTMLExporter))
         with course.gradebook() as book:
             self.marks, self.comments = read_marks(book, name), read_comments(book, name)
 

@@ -83,7 +83,7 @@ def moodle_csv(sheet: Sheet, numbers: Mapping[str, Mapping[str, str]]) -> bytes:
     for row in sheet.rows:
         if person := numbers.get(row.student):
             id, name = f"Participant{person['number']}", safe(person["name"])
-            mark = None if row.score is None else mark_within(sheet, row, out_of)
+            mark = None if row.score is None or row.pending else mark_within(sheet, row, out_of)
             rows.append([id, name, decimal(mark), decimal(out_of), "-"])
     return render_csv(rows, ",")
 
@@ -109,7 +109,8 @@ def comment_of(row: Row) -> str:
     if row.refused:
         return f"Copie refusée{NBSP}: {row.refused}."
     lost = [
-        f"{id}{NBSP}: {decimal(row.scores.get(id, 0.0))} sur {decimal(result.max_score)}. {result.message}"
+        f"{id}{NBSP}: {decimal(row.scores.get(id, 0.0))} sur {decimal(result.max_score)}. "
+        f"{'' if result.verdict == 'manual' and id not in row.pending else result.message}".rstrip()
         for id, result in row.results.items()
         if row.scores.get(id, 0.0) < result.max_score and not (result.verdict == "missing" and id not in row.scores)
     ]
@@ -237,16 +238,19 @@ def fill_worksheet(sheet: Sheet, numbers: Mapping[str, Mapping[str, str]], path:
             cells[worksheet.columns["name"]] = safe(worksheet.cell(cells, "name"))
         if row is None:
             continue
+        used.add(row.student)
+        if row.pending:
+            continue
         maximum = worksheet.maximum(cells, float(paths.course()["mark_out_of"]))
         cells[worksheet.columns["grade"]] = decimal(mark_within(sheet, row, maximum), worksheet.comma)
         if "comment" in worksheet.columns and not worksheet.cell(cells, "comment"):
             cells[worksheet.columns["comment"]] = safe(comment_of(row))
-        used.add(row.student)
         above += [row.student] if beyond(sheet, row) else []
     said = {
         "sans ligne dans la feuille": [row.student for row in sheet.graded if row.student not in used | set(doubtful)],
         "numéro qui est celui d'un autre nom dans la feuille (est-ce bien celle de ce devoir\u202f?)": doubtful,
         "note ramenée au maximum, que Moodle ne laisse pas dépasser": above,
+        "sans note encore, une partie étant à noter à la main": [row.student for row in sheet.pending],
     }
     remarks = [f"{what}{NBSP}: {', '.join(who)}" for what, who in said.items() if who]
     absent = [

@@ -6,6 +6,7 @@ n'exécute rien.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
@@ -14,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from atelier import paths
 from atelier.text import long_date, number, percent, plural
-from grader.classroom.course import TEMPLATES
+from grader.classroom.course import TEMPLATES, title_of
 from grader.classroom.grading import VERDICTS
 from grader.classroom.marks import decimal
 from grader.report.analysis import MIN_FOR_ITEMS, Sheet, items, needs
@@ -68,14 +69,14 @@ def render_page(sheet: Sheet) -> str:
         .get_template("bilan.html.j2")
         .render(
             sheet=sheet,
-            title=paths.chapter_titles().get(sheet.assignment, sheet.assignment),
+            title=title_of(sheet.assignment),
             course=paths.course()["title"],
             today=long_date(date.today()),
             out_of=out_of,
             items=found,
             needs=needs(sheet),
-            mean=sum(marks) / len(marks),
-            median=(marks[len(marks) // 2] + marks[(len(marks) - 1) // 2]) / 2,
+            mean=statistics.fmean(marks) if marks else None,
+            median=statistics.median(marks) if marks else None,
             bars=bars(marks, float(out_of)),
             verdicts=VERDICTS,
             weak_below=WEAK,

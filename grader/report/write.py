@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from pathlib import Path
 
@@ -30,8 +31,8 @@ def marks_csv(sheet: Sheet) -> bytes:
     changed = any(row.differences for row in sheet.rows)
     rows[0] += ["retard", "à savoir"] if changed else []
     for row in sheet.rows:
-        scores = [decimal(row.scores.get(id)) for id in sheet.points]
-        total, mark = decimal(row.score), decimal(sheet.mark(row))
+        scores = [decimal(None if id in row.pending else row.scores.get(id)) for id in sheet.points]
+        total, mark = decimal(None if row.pending else row.score), decimal(sheet.mark(row))
         why = [decimal(-row.penalty) if row.penalty else "", f"{THIN}; ".join(row.differences)] if changed else []
         rows.append([safe(row.student), safe(row.name), total, decimal(sheet.max_score), mark, *scores, *why])
     return render_csv(rows, ";")
@@ -39,10 +40,11 @@ def marks_csv(sheet: Sheet) -> bytes:
 
 def exercises_csv(sheet: Sheet) -> bytes:
     """Un exercice par ligne, du moins au mieux réussi : réussite, discrimination, verdicts, idée fausse la plus vue."""
-    verdicts = list(VERDICTS)
+    found = items(sheet)
+    verdicts = [v for v in VERDICTS if v != "manual" or any(item.verdicts[v] for item in found)]
     header = ["exercice", "barème", "moyenne", "facilité", "tout juste", "copies", "discrimination"]
-    rows = [[*header, *VERDICTS.values(), "idée fausse la plus fréquente", "fois"]]
-    for item in items(sheet):
+    rows = [[*header, *(VERDICTS[v] for v in verdicts), "idée fausse la plus fréquente", "fois"]]
+    for item in found:
         first = item.mistakes[0] if item.mistakes else None
         rows.append(
             [item.exercise, decimal(item.points), decimal(item.mean), decimal(item.ease), str(item.full)]
@@ -66,6 +68,8 @@ def attention_csv(sheet: Sheet) -> bytes:
             add(row, "copie refusée", row.refused)
         elif row.notes:
             add(row, "à savoir", " ".join(row.notes))
+        if row.pending:
+            add(row, "à noter à la main", ", ".join(row.pending))
         for text in row.differences:
             add(row, "note changée", text)
     for need in needs(sheet):
@@ -88,25 +92,29 @@ def class_report(sheet: Sheet) -> str:
     """Le bilan en texte : notes, exercices du moins au mieux réussi, idées fausses, copies à regarder."""
     out_of = paths.course()["mark_out_of"]
     marks = sheet.marks
-    middle = (marks[len(marks) // 2] + marks[(len(marks) - 1) // 2]) / 2
-    shown = (sum(marks) / len(marks), middle, marks[0], marks[-1])
-    mean, median, low, high = (number(mark, decimals=2) for mark in shown)
-    lines = [
-        f"{sheet.assignment}{NBSP}: {plural(len(marks), 'copie corrigée', 'copies corrigées')}",
-        f"Notes sur {out_of}{NBSP}: moyenne {mean}, médiane {median}, de {low} à {high}",
-        "",
-    ]
+    lines = [f"{sheet.assignment}{NBSP}: {plural(len(sheet.graded), 'copie corrigée', 'copies corrigées')}"]
+    if marks:
+        shown = (statistics.fmean(marks), statistics.median(marks), marks[0], marks[-1])
+        mean, median, low, high = (number(mark, decimals=2) for mark in shown)
+        lines.append(f"Notes sur {out_of}{NBSP}: moyenne {mean}, médiane {median}, de {low} à {high}")
+    if sheet.pending:
+        lines.append(f"À noter à la main, dans formgrader{NBSP}: {', '.join(full_name(row) for row in sheet.pending)}")
+    lines.append("")
     rows = []
     for id, points in sheet.worth.items():
         results = [row.results[id] for row in sheet.graded if id in row.results]
-        full = sum(row.scores.get(id, 0) >= points for row in sheet.graded)
-        points_each = sum(row.scores.get(id, 0) for row in sheet.graded) / len(sheet.graded)
+        graded = [row for row in sheet.graded if id not in row.pending]
+        if not graded:
+            continue
+        points_each = sum(row.scores.get(id, 0) for row in graded) / len(graded)
         counts = Counter(r.verdict for r in results)
-        detail = ", ".join(f"{VERDICTS[v]} × {counts[v]}" for v in VERDICTS if counts[v] and v != "correct")
-        share = full / len(sheet.graded)
+        silent = ("correct", "manual")
+        detail = ", ".join(f"{VERDICTS[v]} × {counts[v]}" for v in VERDICTS if counts[v] and v not in silent)
+        share = sum(row.scores.get(id, 0) >= points for row in graded) / len(graded)
         average = number(points_each, decimals=2, unit=f"/{NBSP}{points_text(points)}")
         rows.append((share, (id, percent(share, decimals=0), average, detail)))
-    lines += grid(("exercice", "réussi", "moyenne", "sinon"), [row for _, row in sorted(rows, key=lambda r: r[0])])
+    if rows:
+        lines += grid(("exercice", "réussi", "moyenne", "sinon"), [row for _, row in sorted(rows, key=lambda r: r[0])])
     lines += misconceptions(sheet)
     refused = [row for row in sheet.graded if any(r.verdict == "refused" for r in row.results.values())]
     absent = [row for row in sheet.rows if row.score is None]

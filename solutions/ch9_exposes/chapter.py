@@ -1367,8 +1367,8 @@ atelier.settle("new_mixtures", ch9.new_mixtures(captioned))
 # python -m atelier.talk exporter expose_le_decodage_speculatif.ipynb
 # ```
 #
-# Vous y trouverez le barème : cinq critères de quatre points, la question, le concept, l'expérience, les sources, les
-# limites.
+# Le barème y est, sous chaque partie : cinq critères de quatre points, la question, le concept, l'expérience, les
+# limites, les sources. C'est ce carnet que vous remettez ; quelqu'un le lira et le notera, là même.
 #
 # Partez de l'expérience de la section, et changez-en **une** chose : une taille, un réglage, une mesure. Pariez avant.
 # Ce que vous affirmez, montrez-le, ou dites d'où cela vient : papier, tableau, ligne. Une expérience qui contredit ce
