@@ -228,7 +228,9 @@ def test_the_bundle_holds_no_answer(story):
     names = {p.name for p in story.bundle.iterdir()}
     (roue,) = story.bundle.glob("atelier-*.whl")
     recipe = {"constraints.txt", "environment.yml"}
-    assert names == {"notebooks", roue.name, "cours.py", "README.md", "AGENTS.md", "LICENSE"} | recipe
+    assert names == {"notebooks", roue.name, "cours.py", "README.md", "AGENTS.md", "LICENSE", ".devcontainer"} | recipe
+    space = json.loads((story.bundle / ".devcontainer" / "devcontainer.json").read_text(encoding="utf-8"))
+    assert (story.bundle / space["postCreateCommand"].split()[1]).is_file()
     assert f"- ./{roue.name}[lab]\n" in (story.bundle / "environment.yml").read_text(encoding="utf-8")
     assert sum(path.stat().st_size for path in story.bundle.rglob("*")) < 45_000_000
     assert {path.name for path in story.installed.iterdir()} == {"atelier", "atelier-0.1.0.dist-info"}

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from hatchling.builders.wheel import WheelBuilder
 
+from atelier import paths
 from grader import UserError
 from grader.authoring.chapters import BEGIN, END, chapter_names, load_chapter
 from grader.authoring.rules import LEAK, secret_lines
@@ -28,6 +29,10 @@ SOLVED = "corriges"
 MARKER = re.compile(rf"#+\s*({re.escape(BEGIN)}|{re.escape(END)})")
 PASSING = ("__pycache__", "*.pyc", ".*", "*.tmp")
 """Ce que laissent les outils, et qui n'est pas du cours."""
+CODESPACES = Path(".devcontainer", "devcontainer.json")
+"""Ce que GitHub Codespaces lit ; Binder, lui, se contente d'environment.yml."""
+PYTHON = "3.11"
+"""Le Python des deux (environment.yml)."""
 EDITABLE = "-e .[lab,enseignant]"
 """Comment environment.yml installe le dépôt ; chez l'étudiant, la roue en prend la place."""
 
@@ -59,8 +64,9 @@ def publish(root: Path, to: Path, solved: Sequence[str] = ()) -> list[Path]:
     files = {Path(name): data} | beside
     recipe = Path("environment.yml")
     files[recipe] = files[recipe].replace(EDITABLE.encode(), f"./{name}[lab]".encode())
+    files[CODESPACES] = devcontainer()
     to.mkdir(parents=True, exist_ok=True)
-    ours = (*BESIDE, *CARRIED, *OPTIONAL, SOLVED, "pyproject.toml")
+    ours = (*BESIDE, *CARRIED, *OPTIONAL, SOLVED, CODESPACES.parent, "pyproject.toml")
     for old in (*(to / name for name in ours), *to.glob("atelier-*.whl")):
         remove(old)  # les publications d'avant, aussi, qui n'avaient pas de roue
     for path, content in files.items():
@@ -68,6 +74,20 @@ def publish(root: Path, to: Path, solved: Sequence[str] = ()) -> list[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content)
     return sorted(files)
+
+
+def devcontainer() -> bytes:
+    """La recette d'un espace Codespaces : la commande du README, et le noyau qu'elle a préparé."""
+    settings = {"python.defaultInterpreterPath": "${containerWorkspaceFolder}/.venv/bin/python"}
+    tools = {"extensions": ["ms-python.python", "ms-toolsai.jupyter"], "settings": settings}
+    recipe = {
+        "name": paths.course()["title"],
+        "image": f"mcr.microsoft.com/devcontainers/python:{PYTHON}",
+        "postCreateCommand": "python3 cours.py --no-open",
+        "hostRequirements": {"cpus": 2, "memory": "8gb", "storage": "32gb"},
+        "customizations": {"vscode": tools},
+    }
+    return (json.dumps(recipe, ensure_ascii=False, indent=2) + "\n").encode()
 
 
 def solved_notebook(root: Path, name: str) -> bytes:
