@@ -250,14 +250,16 @@ def gradual_does_not_win_in_few_steps(results):
 
 
 def soft_labels_recover_better(results):
+    """Un écart de plus du double de celui qui sépare, sur l'extrait de réglage, les deux meilleurs taux des dures."""
     found = _seeds(results, "recovered")
-    return paired(found["d'un coup, étiquettes douces"], found["d'un coup"]).high < 0
+    tried = sorted(v for (amount, _), v in results("recovery_rates")["perplexités"].items() if amount == 0.8)
+    return paired(found["d'un coup, étiquettes douces"], found["d'un coup"]).high < -2 * log(tried[1] / tried[0])
 
 
 # --- 5.13 : élaguer, puis distiller -----------------------------------------------------------------------------------
 
 DEEP, WIDE = "un bloc de moins, étiquettes douces", "neurones en moins, étiquettes douces"
-HARD = "un bloc de moins, étiquettes dures"
+HARD, WARM = "un bloc de moins, étiquettes dures", "un bloc de moins, étiquettes douces, T = 2"
 
 
 def teaching_mends_the_missing_block(results):
@@ -269,12 +271,27 @@ def teaching_mends_the_missing_block(results):
 
 def the_teacher_beats_the_text(results):
     found = _seeds(results, "thinned_then_taught")
-    return paired(found[DEEP], found[HARD]).high < 0
+    return all(paired(found[soft], found[HARD]).high < 0 for soft in (DEEP, WARM))
+
+
+def here_t_2_does_a_little_better(results):
+    """De moins de 3 %, sur cinq graines ; et à chaque taux de la grille, sur l'extrait de réglage."""
+    found, tried = _seeds(results, "thinned_then_taught"), results("thinner_tuned")["perplexités"]
+    gap = paired(found[WARM], found[DEEP])
+    return gap.high < 0 and gap.low > log(0.97) and all(tried[WARM][lr] < v for lr, v in tried[DEEP].items())
 
 
 def width_stays_ahead(results):
     found = _seeds(results, "thinned_then_taught")
-    return paired(found[WIDE], found[DEEP]).high < 0
+    return all(paired(found[WIDE], found[deep]).high < 0 for deep in (DEEP, WARM))
+
+
+def the_rate_does_not_decide(results):
+    """Le second meilleur taux des douces contre le meilleur des dures ; celui des neurones, contre celui d'un bloc."""
+    tried = {name: sorted(found.values()) for name, found in results("thinner_tuned")["perplexités"].items()}
+    return all(tried[soft][1] < tried[HARD][0] for soft in (DEEP, WARM)) and all(
+        tried[WIDE][1] < tried[deep][0] for deep in (DEEP, WARM)
+    )
 
 
 # --- 5.14 : élaguer et quantifier -------------------------------------------------------------------------------------

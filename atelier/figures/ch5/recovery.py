@@ -62,28 +62,41 @@ def _by_amount(measured: Measured) -> dict[float, dict[float, float]]:
     return found
 
 
-def rates_table(measured: Measured) -> None:
+def rates_table(measured: Measured, authors: Measured | None = None) -> None:
     """Perplexité après une reprise. perplexités : (part retirée, taux) → perplexité, sur l'extrait de réglage."""
-    _rates_table(
-        {percent(amount): tried for amount, tried in _by_amount(measured).items()}, "part retirée", measured["pas"]
+    found, kept = (
+        m and {percent(amount): tried for amount, tried in _by_amount(m).items()} for m in (measured, authors)
     )
+    _rates_table(found, kept, "part retirée", measured["pas"], (authors or measured)["pas"])
 
 
-def tuned_table(measured: Measured) -> None:
+def tuned_table(measured: Measured, authors: Measured | None = None) -> None:
     """Perplexité de chaque recette. perplexités : recette → taux → perplexité, sur l'extrait de réglage."""
-    _rates_table(measured["perplexités"], "recette", measured["pas"])
+    kept = authors and authors["perplexités"]
+    _rates_table(measured["perplexités"], kept, "recette", measured["pas"], (authors or measured)["pas"])
 
 
-def _rates_table(found: Mapping[str, Mapping[float, float]], what: str, steps: int) -> None:
-    rates = sorted({lr for tried in found.values() for lr in tried})
+Tried = Mapping[str, Mapping[float, float]]
+
+
+def _rates_table(found: Tried, authors: Tried | None, what: str, steps: int, authors_steps: int) -> None:
+    """Le tableau de l'auteur, s'il y en a un, et une note qui dit ce qu'on a trouvé ici."""
+    shown = authors or found
+    rates = sorted({lr for tried in shown.values() for lr in tried})
     table(
         [
             [name, *(number(tried[lr], 4) if lr in tried else "—" for lr in rates), number(best_rate(tried), 2)]
-            for name, tried in found.items()
+            for name, tried in shown.items()
         ],
         header=[what, *(f"taux {number(lr, 2)}" for lr in rates), "le meilleur"],
-        caption=f"Perplexité sur l'extrait de réglage, une graine ({number(steps)} pas)",
+        caption=f"Perplexité sur l'extrait de réglage, une graine ({number(authors_steps)} pas)"
+        + (" ; auteur" if authors else ""),
     )
+    if authors and found != authors:
+        here = [
+            f"{name}, taux {number(lr, 2)} : {number(v, 4)}" for name, tried in found.items() for lr, v in tried.items()
+        ]
+        note(f"Ici, en {number(steps)} pas : {' ; '.join(here)}.")
 
 
 def rate_verdict(measured: Measured) -> str:
@@ -107,10 +120,14 @@ def seed_gap(runs: Mapping[str, Sequence[Sequence[float]]], first: str, second: 
     return None
 
 
-def runs_table(measured: Measured, against: str) -> None:
-    """Une ligne par recette. pertes : recette → pertes, graine par graine ; avant : version → pertes."""
-    found: Mapping[str, Sequence[Sequence[float]]] = measured["pertes"]
-    rows = [[name, "—", number(perplexity_of(losses), 4), "—"] for name, losses in measured["avant"].items()]
+def runs_table(measured: Measured, authors: Measured | None, against: str) -> None:
+    """Une ligne par recette, chez l'auteur s'il y a son résultat ; puis une note, ce qu'on a trouvé ici.
+
+    pertes : recette → pertes, graine par graine ; avant : version → pertes.
+    """
+    kept = authors or measured
+    found: Mapping[str, Sequence[Sequence[float]]] = kept["pertes"]
+    rows = [[name, "—", number(perplexity_of(losses), 4), "—"] for name, losses in kept["avant"].items()]
     for name, runs in found.items():
         told = [perplexity_of(losses) for losses in runs]
         gap = seed_gap(found, name, against) if against in found and name != against else None
@@ -120,9 +137,12 @@ def runs_table(measured: Measured, against: str) -> None:
     table(
         rows,
         header=["version", "d'une graine à l'autre", "perplexité", f"rapport à « {against} » [intervalle]"],
-        caption=f"{number(measured['pas'])} pas, {number(count)} graine{'s' * (count > 1)}, "
-        f"{number(measured['jetons'])} jetons évalués",
+        caption=f"{number(kept['pas'])} pas, {number(count)} graine{'s' * (count > 1)}, "
+        f"{number(kept['jetons'])} jetons évalués" + (" ; auteur" if authors else ""),
     )
+    if authors and measured != authors:
+        here = [f"{name} : {number(perplexity_of([mean(r) for r in v]), 4)}" for name, v in measured["pertes"].items()]
+        note(f"Ici, en {number(measured['pas'])} pas, sur {number(measured['jetons'])} jetons : {' ; '.join(here)}.")
     if count < 5:
         note("Avec une graine, rien n'est départagé : les phrases qui suivent viennent de cinq graines, appariées.")
 
