@@ -104,7 +104,8 @@ def table(rows: Sequence[Sequence[Any]], header: Sequence[str], caption: str = "
     written = columns(header, rows)
     cells = list(zip(*(column for column, _ in written), strict=True))
     style = ["text-align:right" if right else "text-align:left" for _, right in written]
-    head = "".join(f'<th scope="col" style="{s}">{html.escape(h)}</th>' for h, s in zip(header, style, strict=True))
+    heads = [f'<th scope="col" style="{s}">{html.escape(h)}</th>' for h, s in zip(header, style, strict=True)]
+    head = "".join(th if h else "<td></td>" for th, h in zip(heads, header, strict=True))
     body = "".join(
         "<tr>"
         + f'<th scope="row" style="font-weight:normal;{style[0]}">{html.escape(line[0])}</th>'

@@ -186,14 +186,16 @@ def export(notebook: Path) -> list[Path]:
     from nbconvert import HTMLExporter, SlidesExporter
     from traitlets.config import Config
 
+    from atelier.export import configure
+
+    settings = Config({"TagRemovePreprocessor": {"enabled": True, "remove_cell_tags": [HIDDEN]}})
+    configure(settings)
     slides = notebook.with_suffix(".slides.html")
-    hide = Config({"TagRemovePreprocessor": {"enabled": True, "remove_cell_tags": [HIDDEN]}})
-    french = {"config": hide, "language_code": "fr"}
-    slides.write_text(SlidesExporter(**french).from_filename(str(notebook))[0], encoding="utf-8")
+    slides.write_text(SlidesExporter(config=settings).from_filename(str(notebook))[0], encoding="utf-8")
     made, program = [slides], browser()
     if program is None:
         return made
-    page = HTMLExporter(exclude_input_prompt=True, exclude_output_prompt=True, **french).from_filename(str(notebook))[0]
+    page = HTMLExporter(config=settings).from_filename(str(notebook))[0]
     style = "<style>@media print { h2 { break-before: page } pre, img, table { break-inside: avoid } }</style></head>"
     pdf = notebook.with_suffix(".pdf")
     with tempfile.TemporaryDirectory() as folder:

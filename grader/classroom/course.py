@@ -114,6 +114,7 @@ def configure(c: Any, folder: Path) -> None:
     pages = c.GenerateFeedback.HTMLExporter
     pages.template_name = "feedback"
     pages.extra_template_basedirs = [str(TEMPLATES), str(folder / "gabarits")]
+    pages.filters = {"markdown2html": "atelier.export.markdown2html"}  # les formules, lisibles sans réseau
 
 
 class Course:
