@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str, str]] = {
     "feedback": ("grader.commands", "feedback", "écrire les retours aux étudiants, et refaire ceux qui ont changé"),
     "report": ("grader.commands", "report", "bilan de la classe et notes à exporter"),
     "quiz": ("grader.commands", "quiz", "les questions des chapitres, en banque de questions de Moodle"),
+    "hub": ("grader.commands", "hub", "écrire la configuration d'un JupyterHub qui donne le cours"),
     "corpus": ("colibri.corpus", "main", "reconstruire les textes de assets/corpora"),
     "colibri": ("colibri.train", "main", "entraîner Colibri"),
     "etude": ("colibri.study", "main", "refaire l'étude d'échelle du chapitre 2"),

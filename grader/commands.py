@@ -1,4 +1,4 @@
-"""Lignes de commande de l'enseignant : init, publish, collect, grade, feedback, report, quiz. Chacune rend un code
+"""Lignes de commande de l'enseignant : init, publish, collect, grade, feedback, report, quiz, hub. Chacune rend un code
 (0, 1 ou 2)."""
 
 from __future__ import annotations
@@ -230,6 +230,36 @@ def quiz(argv: list[str]) -> int:
     paths.write_atomically(options.to, data)
     count = data.count(b'type="multichoice"')
     print(f"{options.to}\u00a0: {plural(count, 'question')}, à importer dans Moodle (Banque de questions, Importer).")
+    return 0
+
+
+def hub(argv: list[str]) -> int:
+    """`hub [--course DIR] [--exchange DIR] [--port N]`."""
+    from grader.classroom import hub as school
+
+    parser = FrenchParser(
+        "python -m grader hub",
+        "Écrit la configuration d'un JupyterHub qui donne ce cours, dans l'environnement du Python qui lit cette "
+        "ligne\u00a0: voir docs/jupyterhub.md. L'enseignant est le compte à qui appartient le dossier du cours.",
+    )
+    add_course(parser)
+    parser.add_argument(
+        "--exchange",
+        "--echange",
+        metavar="DOSSIER",
+        type=Path,
+        default=school.EXCHANGE,
+        help=f"où devoirs, copies et retours s'échangent ({school.EXCHANGE})",
+    )
+    parser.add_argument("--port", metavar="N", type=int, default=8000, help="le port du hub, sur 127.0.0.1 (8000)")
+    options = parser.parse_args(argv)
+    from grader.classroom.course import Course
+
+    school.check_programs(Path(sys.prefix))
+    for path in school.write(Course(options.course), Path(sys.prefix), options.exchange.resolve(), options.port):
+        print(path)
+    config = Path(sys.prefix, "etc", "jupyterhub", "jupyterhub_config.py")
+    print(f"Pour lancer le hub\u00a0: {sys.prefix}/bin/jupyterhub -f {config}")
     return 0
 
 

@@ -403,6 +403,7 @@ def test_a_finished_installation_is_left_alone(bundle):
         ("    The user requested (constraint) torch==2.13.0", "Google Colab"),
         ("ERROR: Failed building wheel for onnxruntime", "Google Colab"),
         ("HINT: … does not have Windows Long Path support enabled", "dossier plus court"),
+        ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED] certificate", "PIP_CERT"),
         ("quelque chose d'autre", "envoyez ces lignes"),
     ],
 )

@@ -36,6 +36,11 @@ VERIFY = "import torch, transformers, jupyterlab, atelier"
 CAUSES = (
     (r"No space left|Errno 28", "Le disque est plein. Faites de la place (3 Go environ), puis relancez."),
     (
+        r"CERTIFICATE_VERIFY_FAILED",
+        "Le réseau répond avec un certificat que pip ne connaît pas\u00a0: souvent celui de l'établissement. "
+        "Demandez-lui son fichier de certificats (.pem), et relancez avec la variable PIP_CERT, qui dit où il est.",
+    ),
+    (
         r"NewConnectionError|ConnectTimeout|ReadTimeout|Read timed out|Max retries|ConnectionError|"
         r"Connection (?:refused|reset|aborted)|Name or service not known|name resolution|getaddrinfo|ProxyError|"
         r"SSLError|Network is unreachable",

@@ -116,7 +116,7 @@ demonstrate_check(midpoint)
 # | où | pour commencer | pour rendre |
 # |---|---|---|
 # | sur votre machine | `python cours.py` dans le dossier du cours | déposez le carnet (`.ipynb`) là où votre enseignant le demande |
-# | sur un JupyterHub | onglet **Nbgrader → Assignment List**, puis **Fetch** | même onglet, **Submit** |
+# | sur un JupyterHub | menu **Nbgrader → Assignment List**, puis **Fetch** | même liste, **Submit** ; la correction : **Fetch Feedback** |
 # | dans Colab | ouvrez le carnet depuis le dépôt du cours | **Fichier → Télécharger → .ipynb**, puis déposez-le |
 #
 # Avant de rendre : enregistrez (**Ctrl + S**), et gardez les cellules d'exercice à leur place, même vides. Ne supprimez
@@ -145,5 +145,5 @@ atelier.glossary()
 atelier.progress()
 
 # %% [markdown]
-# Ce tableau est tenu à côté de vos carnets, dans `notebooks/.atelier` ; il ne quitte pas votre machine. Revenez ici
-# quand vous voulez, et exécutez à nouveau la cellule.
+# Ce tableau est tenu à côté de vos carnets, dans `notebooks/.atelier` ; il n'est envoyé à personne. Revenez ici quand
+# vous voulez, et exécutez à nouveau la cellule.

@@ -33,10 +33,15 @@ def written_parts() -> dict[str, tuple[str, list[str]]]:
     return {part: (color, chapters) for part, (color, chapters) in kept.items() if chapters}
 
 
-def is_open(chapter: str) -> bool:
-    """Vrai si le carnet du chapitre est dans cette copie du cours."""
-    folders = (paths.root() / "notebooks", paths.started_in())
-    return any((folder / f"{chapter}.ipynb").is_file() for folder in folders)
+def address(chapter: str) -> str:
+    """Le carnet du chapitre, vu de l'accueil ; "" s'il n'est pas dans cette copie du cours.
+
+    nbgrader met chaque devoir dans un dossier à son nom.
+    """
+    alone, fetched = f"{chapter}.ipynb", f"{chapter}/{chapter}.ipynb"
+    if (paths.root() / "notebooks" / alone).is_file():
+        return alone
+    return next((path for path in (alone, fetched) if (paths.started_in() / path).is_file()), "")
 
 
 def label(chapter: str) -> str:
@@ -58,7 +63,7 @@ def chapter_map() -> None:
         if column:
             arrow = {"arrowstyle": "-|>", "color": BLACK, "lw": 1.6, "shrinkA": 0, "shrinkB": 0}
             ax.annotate("", xy=(left - 0.02, 3.0), xytext=(left - 0.38, 3.0), arrowprops=arrow)
-    if not all(is_open(chapter) for _, chapters in parts.values() for chapter in chapters):
+    if not all(address(chapter) for _, chapters in parts.values() for chapter in chapters):
         legend = "trait plein\u00a0: dans cette copie du cours     tirets\u00a0: pas encore"
         ax.text(0, -0.2, legend, fontsize=11, color=BLACK)
     show(fig, alt=map_alt())
@@ -67,7 +72,7 @@ def chapter_map() -> None:
 def _draw_chapter(ax: Any, left: float, bottom: float, chapter: str, title: str, color: str) -> None:
     from matplotlib.patches import FancyBboxPatch
 
-    written = is_open(chapter)
+    written = bool(address(chapter))
     box = FancyBboxPatch(
         (left, bottom),
         2.2,
@@ -88,7 +93,7 @@ def map_alt() -> str:
     titles = paths.chapter_titles()
 
     def cell(chapter: str) -> str:
-        return f"{label(chapter)} {titles[chapter]}" + ("" if is_open(chapter) else " (pas encore)")
+        return f"{label(chapter)} {titles[chapter]}" + ("" if address(chapter) else " (pas encore)")
 
     parts = written_parts()
     told = [f"«\u00a0{part}\u00a0»\u00a0: {', '.join(map(cell, chapters))}" for part, (_, chapters) in parts.items()]
@@ -107,13 +112,13 @@ def chapter_links() -> None:
         name, title = chapter["name"], html.escape(chapter["title"])
         subject = html.escape(f"{chapter['subject']} ({work})")
         head = f"{label(name)} · {title}"
-        if is_open(name):
-            items.append(f'<li><a href="{name}.ipynb">{head}</a>\u00a0: {subject}</li>')
+        if link := address(name):
+            items.append(f'<li><a href="{link}">{head}</a>\u00a0: {subject}</li>')
         else:
             items.append(f"<li>{head}\u00a0: {subject} <em>pas encore dans cette copie</em></li>")
         lines.append(
             f"{label(name)} · {chapter['title']}\u00a0: {chapter['subject']} ({work})"
-            + ("" if is_open(name) else ", pas encore dans cette copie")
+            + ("" if link else ", pas encore dans cette copie")
         )
     _display(f'<ul style="list-style:none;padding-left:0">{"".join(items)}</ul>', "\n".join(lines))
 
