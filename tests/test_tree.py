@@ -20,7 +20,7 @@ from grader.authoring.publish import PYTHON
 TOP_LEVEL = {
     *("README.md", "LICENSE", "cours.py", "course.toml", "environment.yml", "pyproject.toml", "constraints.txt"),
     *("notebooks", "atelier", "solutions", "grader", "colibri", "assets", "tests", ".ci"),
-    *(".gitignore", ".gitattributes", ".editorconfig", ".pre-commit-config.yaml"),
+    *(".gitignore", ".gitattributes", ".dockerignore", ".editorconfig", ".pre-commit-config.yaml"),
     *("docs", ".github", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "AGENTS.md"),
 }
 

@@ -38,7 +38,7 @@ CAUSES = (
     (
         r"CERTIFICATE_VERIFY_FAILED",
         "Le réseau répond avec un certificat que pip ne connaît pas\u00a0: souvent celui de l'établissement. "
-        "Demandez-lui son fichier de certificats (.pem), et relancez avec la variable PIP_CERT, qui dit où il est.",
+        "Demandez-lui son fichier de certificats, et relancez avec la variable PIP_CERT, qui dit où il est.",
     ),
     (
         r"NewConnectionError|ConnectTimeout|ReadTimeout|Read timed out|Max retries|ConnectionError|"

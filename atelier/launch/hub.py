@@ -23,7 +23,7 @@ FORMGRADER = "/hub/user-redirect/formgrader/manage_assignments"
 
 
 def configure(c: Any, folder: Path, *, teacher: str, course: Path, repository: Path, port: int) -> None:
-    """Règle un JupyterHub qui donne ce cours aux comptes de sa machine. c : la configuration que traitlets lit.
+    """Règle un JupyterHub qui donne ce cours aux comptes de sa machine. c : la configuration qu'il lit.
 
     folder : où sont les réglages de Jupyter et le carnet d'accueil. teacher : le compte de l'enseignant. course : son
     dossier de cours. repository : le dépôt, qui corrige.

@@ -78,7 +78,7 @@ MENU = {
     ],
 }
 """Depuis JupyterHub 4.1, formgrader ne s'ouvre plus dans Lab, mais dans un onglet du navigateur : ce menu l'y ouvre.
-Lever l'interdiction (frame-ancestors) laisserait une page d'étudiant encadrer le serveur de l'enseignant."""
+Lever l'interdiction (`frame-ancestors`) laisserait une page d'étudiant encadrer le serveur de l'enseignant."""
 
 PLUGINS = ("assignment-list", "course-list", "create-assignment", "formgrader", "menu", "validate-assignment")
 SHOWN = {
