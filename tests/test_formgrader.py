@@ -195,6 +195,8 @@ def test_four_talks_are_marked_by_hand_and_the_report_and_the_export_say_it(page
     # corriger de nouveau ne touche à rien ; le retour porte les notes et les remarques
     assert main(["grade", talk.ASSIGNMENT, "--course", str(course.folder), "--redo"]) == 0
     assert {s: n for s, n in exported(course).items() if n} == {s: sum(m) for s, m in MARKS.items()}
+    assert course.autograde(talk.ASSIGNMENT, "cy-dor") == "", "la route de nbgrader, qu'un bouton de formgrader suit"
+    assert exported(course)["cy-dor"] == sum(MARKS["cy-dor"])
     assert main(["feedback", talk.ASSIGNMENT, "--course", str(course.folder)]) == 0
     back = (course.path("feedback", "cy-dor", talk.ASSIGNMENT) / f"{talk.ASSIGNMENT}.html").read_text(encoding="utf-8")
     assert "Bien posée." in back and "8 / 20".replace(" ", "\u00a0") in back.replace("\u202f", "\u00a0")

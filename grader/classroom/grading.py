@@ -479,7 +479,8 @@ def worth(chapter: Chapter, points: Mapping[str, float]) -> dict[str, float]:
 
 def grade_refused(chapter: Chapter, points: Mapping[str, float], reason: str) -> list[Result]:
     """Note une copie illisible : zéro partout, et pourquoi. points : le barème de nbgrader."""
-    return [refused(id, full, reason) for id, full in worth(chapter, points).items()]
+    full = worth(chapter, points)
+    return [refused(id, full[id], reason) for id in dict.fromkeys((*chapter.exercises, *points))]
 
 
 def by_hand(id: str, points: float) -> Result:

@@ -40,6 +40,8 @@ MAX_SOURCES = 2_000_000
 """Caractères de toutes les cellules d'un carnet."""
 MAX_OUTPUT_TEXT = 20_000
 MAX_IMAGE = 1_000_000
+MAX_PASTED = 4_000_000
+"""Caractères d'une image collée dans un texte (une photo de trois mégaoctets)."""
 MAX_OUTPUTS = 20
 MAX_NOTEBOOK_OUTPUTS = 12_000_000
 KEPT_MIMES = ("text/plain", "image/png", "image/jpeg")
@@ -230,7 +232,7 @@ def pasted_pictures(raw: Any) -> list[NotebookNode]:
     """Les images collées dans une cellule de texte (ses « attachments »), en sorties ; ce qui manque est dit."""
     kept = []
     for name, data in list(raw.items())[:MAX_OUTPUTS] if isinstance(raw, dict) else []:
-        found = {m: clean_data(m, data.get(m)) for m in KEPT_MIMES[1:]} if isinstance(data, dict) else {}
+        found = {m: clean_data(m, data.get(m), MAX_PASTED) for m in KEPT_MIMES[1:]} if isinstance(data, dict) else {}
         if found := {mime: value for mime, value in found.items() if value}:
             kept.append(NotebookNode(output_type="display_data", data=NotebookNode(found), metadata=NotebookNode()))
         else:
@@ -239,11 +241,11 @@ def pasted_pictures(raw: Any) -> list[NotebookNode]:
     return kept
 
 
-def clean_data(mime: str, value: Any) -> str:
+def clean_data(mime: str, value: Any, limit: int = MAX_IMAGE) -> str:
     if mime == "text/plain":
         return joined(value)
     text = joined_lines(value)
-    return text if len(text) <= MAX_IMAGE and re.fullmatch(r"[A-Za-z0-9+/=\s]*", text) else ""
+    return text if len(text) <= limit and re.fullmatch(r"[A-Za-z0-9+/=\s]*", text) else ""
 
 
 def joined(value: Any) -> str:
