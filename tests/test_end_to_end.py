@@ -182,7 +182,7 @@ def test_the_report_lists_marks_for_spreadsheets_and_moodle(story):
     marks = (folder / "notes.csv").read_text(encoding="utf-8-sig").splitlines()
     assert marks[0].startswith("étudiant;nom;points;barème;note sur 20;decode_float")
     text = (folder / "bilan.txt").read_text(encoding="utf-8")
-    assert f"1 × {EXERCISE}, {MISCONCEPTION}" in text and "pirate-nom" in text
+    assert f"{EXERCISE}, {MISCONCEPTION}\u00a0: 1 copie sur 4" in text and "pirate-nom" in text
 
 
 def test_a_worksheet_from_moodle_is_filled_in_place(story, tmp_path, capsys):

@@ -113,7 +113,7 @@ def test_what_became_of_everyone_is_said_by_name(classe):
         assert all(name in where for where in (attention, text, page)), name
     for word in ("x.py", "x.pdf", "le fichier est vide", "texte écrit dans Moodle"):
         assert word in attention and word in text and word in summary(classe.marked), word
-    assert "Rien reçu de\u00a0: rien-envoye (Rien Envoyé)" in text
+    assert "Rien reçu (1)\u00a0: Rien Envoyé (rien-envoye)" in text
     assert "rien-envoye" in summary(mark(classe.course, NAME, jobs=1))
     names = [row[1] for row in table(classe, "notes.csv")[1:]]
     assert len(names) == 18 and "李 X" in names and "王 X" in names

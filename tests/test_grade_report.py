@@ -27,7 +27,8 @@ def result(exercise: str, score: float, verdict: str, misconception: str | None 
 def sheet() -> Sheet:
     def row(student: str, name: str, first: Result, second: Result) -> Row:
         results = {"facile": first, "difficile": second}
-        return Row(student, name, first.score + second.score, {k: r.score for k, r in results.items()}, results)
+        scores, refused = {k: r.score for k, r in results.items()}, first.verdict == "refused"
+        return Row(student, name, sum(scores.values()), scores, results, refused=first.message if refused else "")
 
     right, wrong = result("facile", 2.0, "correct"), result("difficile", 0.5, "misconception", "no_abs")
     rows = [
@@ -182,11 +183,11 @@ def test_what_is_not_a_worksheet_is_said(sheet, tmp_path, data):
 
 def test_the_class_report_puts_what_was_not_understood_first(sheet):
     text = class_report(sheet)
-    assert text.index("difficile") < text.index("facile")
+    assert text.index("À reprendre") < text.index("difficile") < text.index("facile") < text.index("Les notes")
     assert "moyenne 8,33, médiane 12,50, de 0,00 à 12,50" in text
-    assert "2 × difficile, no_abs" in text and "phrase de no_abs" in text
-    assert "cy\u00a0: phrase de refused" in text
-    assert "Rien reçu de\u00a0: di" in text
+    assert "difficile, no_abs\u00a0: 2 copies sur 2" in text and "phrase de no_abs" in text
+    assert "Cy Dé (cy)\u00a0: phrase de refused" in text
+    assert "Rien reçu (1)\u00a0: Di Absente (di)" in text
 
 
 def test_decimals():

@@ -151,7 +151,7 @@ def test_every_mark_shown_is_the_one_nbgrader_exports(course, capsys):
     assert {row["Nom complet"]: number(row["Note"]) for row in moodle} == pytest.approx(capped)
     html = (folder / "bilan.html").read_text(encoding="utf-8")
     bottom = html[html.index('<section id="tous">') :]
-    listed = dict(re.findall(r'<tr><td>(?:Ana Silva \()?(\w+)\)?</td><td class="n">([\d,]+)</td>', bottom))
+    listed = dict(re.findall(r'<th scope="row">(?:Ana Silva \()?(\w+)\)?</th><td class="n">([\d,]+)</td>', bottom))
     assert {s: number(m) for s, m in listed.items()} == marks
 
     assert main(["feedback", NAME, "--course", str(course.folder)]) == 0

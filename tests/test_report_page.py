@@ -23,7 +23,8 @@ from grader.report.analysis import Row, Sheet, anonymous, discrimination, items,
 from grader.report.feedback import written_in
 from grader.report.page import clean, render_page
 from grader.report.similarity import normalized, similar_pairs
-from grader.report.write import attention_csv, exercises_csv, similarities_csv
+from grader.report.view import ALL_READABLE, NO_LESSON, NOTHING_AGAIN, SECTIONS, view
+from grader.report.write import attention_csv, class_report, exercises_csv, similarities_csv
 
 EVIL = '<script>alert("x")</script><img src=x onerror=alert(1)>'
 SENTENCE = "Vous divisez par le nombre de pas d'une plage non signée."
@@ -107,18 +108,83 @@ def test_the_page_is_whole_offline_and_runs_nothing(sheet):
     page = render_page(sheet)
     parser = Strict()
     parser.feed(page)
-    assert not parser.open and parser.seen.count("table") >= 4 and "svg" in parser.seen
+    assert not parser.open and parser.seen.count("table") == 3 and "svg" in parser.seen
     assert "<script" not in page and "&lt;script&gt;" in page
     assert "default-src 'none'" in page and "@media print" in page and 'lang="fr"' in page
 
 
 def test_the_page_says_what_a_teacher_asks(sheet):
     page = render_page(sheet)
-    assert "À reprendre devant la classe" in page and page.index("<b>gptq</b>") < page.index("<b>facile</b>")
+    assert "À reprendre devant la classe" in page and "<b>gptq</b>" in page and "<b>facile</b>" not in page
     assert SENTENCE.replace("'", "&#39;") in page and "7 copies sur 22" in page
     assert "Rien reçu (1)" in page and "fichier abîmé" in page and "perdu son identifiant" in page
     assert "n'est pas une preuve" in page and "Zoé Ødegård" in page
     assert "Répartition des notes" in page
+
+
+class Sections(html.parser.HTMLParser):
+    """Ce que montre chaque partie de la page : son titre, les cellules de ses tableaux, son texte."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.titles: list[str] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self.texts: dict[str, str] = {}
+        self.tag = self.id = ""
+
+    def handle_starttag(self, tag, attrs):
+        self.tag = tag
+        if tag == "section":
+            self.id = dict(attrs)["id"]
+            self.tables[self.id], self.texts[self.id] = [], ""
+        elif tag == "tr":
+            self.tables[self.id].append([])
+        elif tag in ("td", "th"):
+            self.tables[self.id][-1].append("")
+
+    def handle_data(self, data):
+        if self.tag == "h2" and data.strip():
+            self.titles.append(data.strip())
+        elif self.tag in ("td", "th", "span") and self.id and self.tables[self.id] and data.strip():
+            self.tables[self.id][-1][-1] += data.strip()
+        if self.id:
+            self.texts[self.id] += data
+
+
+def told(text: str) -> dict[str, str]:
+    """Le bilan en texte, partie par partie : titre → ce qui le suit."""
+    parts = text.split("\n\n")[1:]
+    return {part.split("\n")[0]: part.partition("\n")[2] for part in parts}
+
+
+def flat(text: str) -> str:
+    return " ".join(text.split())
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(12, 20)], ids=["classe", "sans rien à signaler"])
+def test_the_terminal_says_what_the_page_says(sheet, rows):
+    """Mêmes parties, dans le même ordre, mêmes tableaux cellule par cellule, mêmes phrases."""
+    small = Sheet(sheet.assignment, sheet.points, [r for r in sheet.rows[rows] if r.name != EVIL])
+    page, text = Sections(), told(class_report(small))
+    page.feed(render_page(small))
+    assert page.titles == list(SECTIONS.values())
+    assert list(text) == [title for title in page.titles if title in text]
+    assert set(page.titles) - set(text) <= {SECTIONS["tous"], SECTIONS["ressemblances"]}
+    for id in ("exercices", "aide"):
+        lines = text[SECTIONS[id]].split("\n")
+        ruled = [re.split(r"\s{2,}", line.strip()) for line in lines if "  " in line.strip() and "──" not in line]
+        assert [[flat(cell) for cell in row] for row in page.tables[id]] == [[flat(c) for c in row] for row in ruled]
+    said = view(small)
+    for id, sentences in {
+        "reprendre": [part for told in said.again for part in told] or [NOTHING_AGAIN],
+        "notes": [said.marks],
+        "idees": [part for lesson in said.lessons for part in (lesson.head, lesson.sentence)] or [NO_LESSON],
+        "copies": [*said.absent, *(part for pair in (*said.refused, *said.repaired) for part in pair)]
+        or [ALL_READABLE],
+    }.items():
+        for sentence in sentences:
+            assert flat(sentence) in flat(page.texts[id]), (id, sentence)
+            assert flat(sentence) in flat(text[SECTIONS[id]]), (id, sentence)
 
 
 def test_the_page_escapes_direction_marks_and_controls():

@@ -6,7 +6,6 @@ n'exécute rien.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from datetime import date
 from typing import Any
@@ -14,16 +13,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from atelier import paths
-from atelier.text import long_date, number, percent, plural
-from grader.classroom.course import TEMPLATES, title_of
-from grader.classroom.grading import VERDICTS
-from grader.classroom.marks import decimal
-from grader.report.analysis import MIN_FOR_ITEMS, Sheet, items, needs
+from atelier.text import long_date, number, percent
+from grader.classroom.course import TEMPLATES
+from grader.report import view
+from grader.report.analysis import Sheet
 from grader.report.similarity import MIN_TOKENS
 
 MAX_SOURCE_LINES = 60
-WEAK = 0.2
-"""Discrimination sous laquelle un exercice ne distingue guère les étudiants."""
 
 
 def clean(value: Any) -> Any:
@@ -48,17 +44,16 @@ def templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pages.filters |= {"decimal": decimal, "number": number, "plural": plural, "cut": cut}
+    pages.filters |= {"number": number, "cut": cut}
+    pages.filters["share"] = lambda text: text.split("\u00a0")[0].strip("< ") or "0"
     pages.filters["percent"] = lambda share: percent(share, decimals=0)
     return pages
 
 
 def render_page(sheet: Sheet) -> str:
     """La page entière."""
-    found, marks = items(sheet), sheet.marks
     out_of = paths.course()["mark_out_of"]
     rows = {row.student: row for row in sheet.rows}
-    absent = [row for row in sheet.rows if row.score is None]
     pairs = []
     for pair in sheet.pairs:
         first, second = rows[pair.first], rows[pair.second]
@@ -68,25 +63,16 @@ def render_page(sheet: Sheet) -> str:
         templates()
         .get_template("bilan.html.j2")
         .render(
+            about=view,
+            said=view.view(sheet),
             sheet=sheet,
-            title=title_of(sheet.assignment),
             course=paths.course()["title"],
             today=long_date(date.today()),
             out_of=out_of,
-            items=found,
-            needs=needs(sheet),
-            mean=statistics.fmean(marks) if marks else None,
-            median=statistics.median(marks) if marks else None,
-            bars=bars(marks, float(out_of)),
-            verdicts=VERDICTS,
-            weak_below=WEAK,
-            weak=[i for i in found if i.discrimination is not None and i.discrimination < WEAK],
-            min_for_items=MIN_FOR_ITEMS,
+            bars=bars(sheet.marks, float(out_of)),
             min_tokens=MIN_TOKENS,
-            mistakes=sorted(((i, m) for i in found for m in i.mistakes), key=lambda pair: -pair[1].times),
-            absent=absent,
-            all_readable=not absent and not any(row.refused or row.notes for row in sheet.graded),
-            pairs=pairs,
+            pairs_found=pairs,
+            everyone=view.all_marks(sheet),
         )
     )
 
@@ -99,6 +85,6 @@ def bars(marks: Sequence[float], out_of: float, bins: int = 10) -> list[dict[str
     found = []
     for i, many in enumerate(counts):
         low, high = (number(out_of / bins * edge) for edge in (i, i + 1))
-        bar = {"x": 40 + 56 * i, "height": 150 * many / (max(counts) or 1), "count": many}
+        bar = {"x": 40 + 56 * i, "height": 90 * many / (max(counts) or 1), "count": many}
         found.append({**bar, "range": f"{low}–{high}", "text": f"{many} de {low} à {high}"})
     return found

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import statistics
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from atelier import paths
+from atelier.display import wrapped
 from atelier.paths import write_atomically
-from atelier.text import NBSP, THIN, grid, legible, number, percent, plural
+from atelier.text import NBSP, THIN, drawn, legible, plural
 from grader.classroom.collect import moodle_numbers
 from grader.classroom.course import Course
 from grader.classroom.grading import VERDICTS
-from grader.classroom.marks import points_text
 from grader.classroom.people import People
 from grader.report.analysis import Row, Sheet, items, needs, read_sheet
 from grader.report.moodle import decimal, fill_worksheet, moodle_csv, render_csv, safe
 from grader.report.page import render_page
+from grader.report.view import ALL_READABLE, NO_CHANGE, NO_HELP, NO_LESSON, NOTHING_AGAIN, SECTIONS, Table, view, who
 
 # ---------------------------------------------------------------------------------------------- CSV
 
@@ -89,66 +89,38 @@ def similarities_csv(sheet: Sheet) -> bytes:
 
 
 def class_report(sheet: Sheet) -> str:
-    """Le bilan en texte : notes, exercices du moins au mieux réussi, idées fausses, copies à regarder."""
-    out_of = paths.course()["mark_out_of"]
-    marks = sheet.marks
-    lines = [f"{sheet.assignment}{NBSP}: {plural(len(sheet.graded), 'copie corrigée', 'copies corrigées')}"]
-    if marks:
-        shown = (statistics.fmean(marks), statistics.median(marks), marks[0], marks[-1])
-        mean, median, low, high = (number(mark, decimals=2) for mark in shown)
-        lines.append(f"Notes sur {out_of}{NBSP}: moyenne {mean}, médiane {median}, de {low} à {high}")
-    if sheet.pending:
-        lines.append(f"À noter à la main, dans formgrader{NBSP}: {', '.join(full_name(row) for row in sheet.pending)}")
-    lines.append("")
-    rows = []
-    for id, points in sheet.worth.items():
-        results = [row.results[id] for row in sheet.graded if id in row.results]
-        graded = [row for row in sheet.graded if id not in row.pending]
-        if not graded:
-            continue
-        points_each = sum(row.scores.get(id, 0) for row in graded) / len(graded)
-        counts = Counter(r.verdict for r in results)
-        silent = ("correct", "manual")
-        detail = ", ".join(f"{VERDICTS[v]} × {counts[v]}" for v in VERDICTS if counts[v] and v not in silent)
-        share = sum(row.scores.get(id, 0) >= points for row in graded) / len(graded)
-        average = number(points_each, decimals=2, unit=f"/{NBSP}{points_text(points)}")
-        rows.append((share, (id, percent(share, decimals=0), average, detail)))
-    if rows:
-        lines += grid(("exercice", "réussi", "moyenne", "sinon"), [row for _, row in sorted(rows, key=lambda r: r[0])])
-    lines += misconceptions(sheet)
-    refused = [row for row in sheet.graded if any(r.verdict == "refused" for r in row.results.values())]
-    absent = [row for row in sheet.rows if row.score is None]
-    if refused:
-        lines += ["", "Copies refusées"]
-        for row in refused:
-            name = f"{legible(row.name)}, " if row.name else ""
-            reason = legible(next(iter(row.results.values())).message)
-            lines.append(f"  {name}{row.student}{NBSP}: {reason}")
-    if changed := [f"  {row.student}{NBSP}: {text}" for row in sheet.graded for text in row.differences]:
-        lines += ["", "Notes changées après la correction automatique", *changed]
-    if absent:
-        lines += ["", f"Rien reçu de{NBSP}: {', '.join(full_name(row) for row in absent)}"]
-    return "\n".join(lines) + "\n"
+    """Le bilan en texte : ce que dit la page, dans le même ordre, sans les réponses d'étudiants."""
+    said = view(sheet)
+    lines = [f"{said.title} ({sheet.assignment})"]
+
+    def part(id: str, found: Sequence[str], otherwise: str = "") -> None:
+        if shown := found or [otherwise] * bool(otherwise):
+            lines.extend(["", SECTIONS[id], *shown])
+
+    def pairs(found: Sequence[tuple[str, str]]) -> list[str]:
+        return [f"  {name}{NBSP}: {text}" for name, text in found]
+
+    again = [wrapped(f"  {id}{NBSP}: ", f"{points} {sentence}", 6) for id, points, sentence in said.again]
+    part("reprendre", again, NOTHING_AGAIN)
+    part("exercices", [*table(said.exercises), *filter(None, [said.weak])])
+    by_hand = f"À noter à la main, dans formgrader{NBSP}: {', '.join(said.pending)}" if said.pending else ""
+    part("notes", [line for line in (by_hand, said.marks) if line])
+    part("idees", [line for x in said.lessons for line in (f"  {x.head}", wrapped("      ", x.sentence))], NO_LESSON)
+    part("aide", table(said.help) if said.help.rows else [], NO_HELP)
+    absent = [f"  Rien reçu ({len(said.absent)}){NBSP}: {', '.join(said.absent)}"] if said.absent else []
+    part("copies", [*pairs(said.refused), *absent, *pairs(said.repaired)], ALL_READABLE)
+    part("changees", pairs(said.changed), NO_CHANGE)
+    if sheet.pairs:
+        known = {row.student: who(row) for row in sheet.rows}
+        likely = [f"{known[p.first]} et {known[p.second]}{NBSP}: {', '.join(p.exercises)}" for p in sheet.pairs]
+        part("ressemblances", ["Une ressemblance n'est pas une preuve.", *(f"  {text}" for text in likely)])
+    return "\n".join(legible(line) for text in lines for line in text.split("\n")) + "\n"
 
 
-def full_name(row: Row) -> str:
-    """L'identifiant, et le nom s'il est connu."""
-    return f"{row.student} ({legible(row.name)})" if row.name else row.student
-
-
-def misconceptions(sheet: Sheet) -> list[str]:
-    """Les idées fausses reconnues, de la plus à la moins fréquente, avec leur phrase."""
-    seen: Counter[tuple[str, str, str]] = Counter()
-    for row in sheet.graded:
-        for r in row.results.values():
-            if r.misconception:
-                seen[r.exercise, r.misconception, r.message] += 1
-    if not seen:
-        return []
-    lines = ["", "Idées fausses reconnues"]
-    for (exercise, name, sentence), times in seen.most_common():
-        lines += [f"  {times} × {exercise}, {name}", f"      {sentence}"]
-    return lines
+def table(shown: Table) -> list[str]:
+    """Un tableau de texte, colonnes alignées comme dans la page."""
+    cells = [list(column) for column in zip(*shown.rows, strict=True)] or [[] for _ in shown.header]
+    return drawn(shown.header, [(column, rank in shown.right) for rank, column in enumerate(cells)])
 
 
 def write_report(course: Course, name: str, folder: Path, worksheet: Path | None) -> list[tuple[Path, str]]:
@@ -171,7 +143,7 @@ def write_report(course: Course, name: str, folder: Path, worksheet: Path | None
 
     write("notes.csv", marks_csv(sheet), "notes, par exercice")
     write("bilan.html", render_page(sheet).encode(), "bilan de la classe, à ouvrir dans un navigateur ou à imprimer")
-    write("bilan.txt", class_report(sheet).encode(), "le même, en texte court")
+    write("bilan.txt", class_report(sheet).encode(), "le même, en texte")
     write("exercices.csv", exercises_csv(sheet), "réussite et discrimination de chaque exercice")
     write("a_regarder.csv", attention_csv(sheet), "qui demande un regard, et pourquoi")
     write("ressemblances.csv", similarities_csv(sheet), "réponses qui se ressemblent, à lire avant de conclure")
