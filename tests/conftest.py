@@ -64,6 +64,19 @@ def browser():
         chromium.close()
 
 
+def axe_faults(page, include: list[str] | None = None, exclude: list[str] | None = None) -> list[str]:
+    """Les fautes sérieuses ou critiques qu'axe-core trouve dans la page. include, exclude : sélecteurs CSS."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="ce test demande axe-playwright-python")
+    area = {"include": include or ["html"], "exclude": exclude or []}
+    found = axe.Axe().run(page, area, {"resultTypes": ["violations"]}).response["violations"]
+    return [
+        f"{fault['id']} : {node['target']} {node['html'][:200]} ({node['failureSummary'][:200]})"
+        for fault in found
+        if fault["impact"] in ("serious", "critical")
+        for node in fault["nodes"][:5]
+    ]
+
+
 @pytest.fixture(scope="module")
 def reference(request: pytest.FixtureRequest):
     """id → la référence de cet exercice, dans le chapitre que le module éprouve (CHAPTER)."""

@@ -16,6 +16,9 @@ from grader.report.analysis import MIN_FOR_ITEMS, Item, Row, Sheet, items, needs
 WEAK = 0.2
 """Discrimination sous laquelle un exercice ne distingue guère les étudiants."""
 
+MOST_AGAIN = 5
+"""Exercices à reprendre dont tout est dit en tête : la synthèse tient sur une feuille."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -42,6 +45,8 @@ class View:
     title: str
     again: list[tuple[str, str, str]]
     """À reprendre devant la classe : exercice, ce qu'en disent les points, phrase de l'idée fausse la plus vue."""
+    also: str
+    """Les autres exercices à reprendre, s'il y en a trop pour tout en dire d'abord."""
     exercises: Table
     weak: str
     marks: str
@@ -82,10 +87,14 @@ def view(sheet: Sheet) -> View:
     """Le bilan de ces notes."""
     found = items(sheet)
     weak = [item.exercise for item in found if item.discrimination is not None and item.discrimination < WEAK]
+    unclear = [item for item in found if item.not_understood]
     lessons = sorted(((i, m) for i in found for m in i.mistakes), key=lambda pair: -pair[1].times)
     return View(
         title=f"Bilan de {title_of(sheet.assignment)}",
-        again=[again(item) for item in found if item.not_understood],
+        again=[again(item) for item in unclear[:MOST_AGAIN]],
+        also=f"Et aussi{NBSP}: {', '.join(item.exercise for item in unclear[MOST_AGAIN:])}."
+        if unclear[MOST_AGAIN:]
+        else "",
         exercises=exercise_table(found),
         weak=f"Distinguent peu les étudiants{NBSP}: {', '.join(weak)}." if weak else "",
         marks=marks(sheet),

@@ -101,7 +101,7 @@ def class_report(sheet: Sheet) -> str:
         return [f"  {name}{NBSP}: {text}" for name, text in found]
 
     again = [wrapped(f"  {id}{NBSP}: ", f"{points} {sentence}", 6) for id, points, sentence in said.again]
-    part("reprendre", again, NOTHING_AGAIN)
+    part("reprendre", [*again, *filter(None, [said.also])], NOTHING_AGAIN)
     part("exercices", [*table(said.exercises), *filter(None, [said.weak])])
     by_hand = f"À noter à la main, dans formgrader{NBSP}: {', '.join(said.pending)}" if said.pending else ""
     part("notes", [line for line in (by_hand, said.marks) if line])
