@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -79,8 +80,13 @@ def load_model(
     from transformers import GPT2LMHeadModel
 
     model = _resolve(GPT2LMHeadModel, name, dtype=torch.float32, attn_implementation=attention)
-    model.loss_type = "ForCausalLM"  # sans quoi `model(ids, labels=…)` se plaint, en anglais, d'un réglage manquant
-    return model.to(on or device()).eval()
+    return with_causal_loss(model).to(on or device()).eval()  # type: ignore[arg-type]
+
+
+def with_causal_loss(model: GPT2LMHeadModel) -> GPT2LMHeadModel:
+    """Le même modèle, dont `model(ids, labels=…)` ne se plaint pas, en anglais, d'un réglage manquant."""
+    model.loss_type = "ForCausalLM"
+    return model
 
 
 def load_tokenizer(name: str | Path = "colibri") -> PreTrainedTokenizerFast:
@@ -88,6 +94,12 @@ def load_tokenizer(name: str | Path = "colibri") -> PreTrainedTokenizerFast:
     from transformers import AutoTokenizer
 
     return _resolve(AutoTokenizer, name)
+
+
+@functools.cache
+def shared_tokenizer() -> PreTrainedTokenizerFast:
+    """Le découpeur de Colibri, lu une fois : pour découper des textes, jamais pour le régler autrement."""
+    return load_tokenizer("colibri")
 
 
 def gpt2_shape(size: str = "small", n_layer: int | None = None, dtype: torch.dtype = torch.float32) -> GPT2LMHeadModel:
@@ -103,7 +115,7 @@ def gpt2_shape(size: str = "small", n_layer: int | None = None, dtype: torch.dty
     layers, d_model, heads = GPT2_SIZES[size]
     config = GPT2Config(n_layer=n_layer or layers, n_embd=d_model, n_head=heads)
     with torch.device("meta"):
-        model = GPT2LMHeadModel(config)
+        model = with_causal_loss(GPT2LMHeadModel(config))
     model = model.to(dtype).to_empty(device=device())  # type: ignore[arg-type]
     model.tie_weights()
     with torch.no_grad():

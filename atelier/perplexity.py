@@ -87,9 +87,9 @@ def evaluate_perplexity(
     context : longueur de fenêtre (par défaut celle du modèle, au plus 1 024) ; stride : context // 2 par défaut.
     Lève `ValueError` si l'extrait compte moins de deux jetons ou si stride n'est pas dans [1, context].
     """
-    from atelier.models import load_tokenizer
+    from atelier.models import shared_tokenizer
 
-    tokenizer = tokenizer or load_tokenizer("colibri")
+    tokenizer = tokenizer or shared_tokenizer()
     if max_tokens is None:
         max_tokens = scale().pick(essai=512, cpu=8192, gpu=None)
     known = " " not in text and len(text) < 40

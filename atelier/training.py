@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from atelier.hardware import beside, device, scale, synchronize
-from atelier.models import load_tokenizer
+from atelier.models import shared_tokenizer
 from atelier.perplexity import encode_documents, extract
 
 
@@ -29,7 +29,7 @@ def corpus_tokens(name: str, max_tokens: int | None = None, tokenizer: Any = Non
     """
     if max_tokens is None:
         max_tokens = scale().pick(essai=20_000, cpu=None, gpu=None)
-    return encode_documents(extract(name), tokenizer or load_tokenizer("colibri"), max_tokens)
+    return encode_documents(extract(name), tokenizer or shared_tokenizer(), max_tokens)
 
 
 def windows(ids: Tensor, batch_size: int = 8, length: int = 128, seed: int = 0) -> Iterator[Tensor]:

@@ -14,7 +14,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from atelier.figures.common.files import file_bytes, pack_codes, plain_tensors, unpack_codes
 from atelier.figures.common.layers import linear_layers
 from atelier.hardware import beside, device, home
-from atelier.models import load_tokenizer
+from atelier.models import load_tokenizer, with_causal_loss
 from atelier.perplexity import encode_documents, extract
 
 
@@ -68,7 +68,7 @@ def fresh_student(teacher: GPT2LMHeadModel, n_layer: int, seed: int) -> GPT2LMHe
     config = GPT2Config(**teacher.config.to_dict() | {"n_layer": n_layer})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return GPT2LMHeadModel(config).eval().to(home(teacher))
+        return with_causal_loss(GPT2LMHeadModel(config)).eval().to(home(teacher))
 
 
 # --- Calibration ------------------------------------------------------------------------------------------------------

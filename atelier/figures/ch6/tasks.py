@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from atelier.hardware import beside, device, scale
-from atelier.models import load_model, load_tokenizer
+from atelier.models import load_model, load_tokenizer, shared_tokenizer, with_causal_loss
 from atelier.paths import asset
 from atelier.perplexity import END
 
@@ -168,7 +168,8 @@ def fresh_model(seed: int) -> GPT2LMHeadModel:
     kept = torch.get_rng_state()
     torch.manual_seed(seed)
     try:
-        return GPT2LMHeadModel(load_model("colibri").config).to(device()).eval()  # type: ignore[arg-type]
+        model = with_causal_loss(GPT2LMHeadModel(load_model("colibri").config))
+        return model.to(device()).eval()  # type: ignore[arg-type]
     finally:
         torch.set_rng_state(kept)
 
@@ -198,7 +199,7 @@ def tagged(part: str) -> list[dict[str, Any]]:
 
 def words_to_tokens(words: Sequence[str]) -> tuple[list[int], list[int | None]]:
     """Mots d'une phrase → jetons, et rang du mot d'où vient chacun (None pour le jeton de début)."""
-    tokenizer = load_tokenizer("colibri")
+    tokenizer = shared_tokenizer()
     ids = [cast(int, tokenizer.convert_tokens_to_ids(END))]
     word_ids: list[int | None] = [None]
     for i, word in enumerate(words):

@@ -41,9 +41,7 @@ def base_of(shape: str, colibri: GPT2LMHeadModel) -> GPT2LMHeadModel:
     """Colibri, ou un GPT-2 de la vraie taille aux poids tirés au hasard (« GPT-2 small »)."""
     if shape == "Colibri":
         return colibri
-    model = gpt2_shape(shape.removeprefix("GPT-2 "))
-    model.loss_type = "ForCausalLM"  # sans quoi `model(ids, labels=…)` se plaint, en anglais, d'un réglage manquant
-    return model
+    return gpt2_shape(shape.removeprefix("GPT-2 "))
 
 
 def some_ids(model: GPT2LMHeadModel, batch: int, length: int) -> Tensor:
