@@ -196,6 +196,14 @@ def scaled(value: float, units: Mapping[str, float], digits: int = 3) -> str:
     return number(value / units[unit], digits, unit=unit)
 
 
+def setting(value: float) -> str:
+    """Un réglage, toujours sans puissance de dix : « 0,0005 », « 30 ».
+
+    Un texte, non un nombre : dans une colonne, un taux et une constante ne partagent pas leurs décimales.
+    """
+    return str(number(value, decimals=next(d for d in range(12) if round(value, d) == value)))
+
+
 def byte_size(n_bytes: float, digits: int = 3) -> str:
     """« 512 octets », « 13,2 ko », « 2,83 Mo » : un ko fait 1 000 octets."""
     return scaled(n_bytes, {"To": 1e12, "Go": 1e9, "Mo": 1e6, "ko": 1e3, "octets": 1}, digits)

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from atelier.display import note, show, table
 from atelier.figures.ch6 import tasks
-from atelier.figures.ch6.compare import gaps, points, said, setting, verdict
+from atelier.figures.ch6.compare import gaps, points, said, verdict
 from atelier.figures.common.style import BLACK, SERIES, canvas, french
-from atelier.text import number, percent
+from atelier.text import number, percent, setting
 
 Way = tuple[str, str]
 """(ce qui apprend, lecture)."""

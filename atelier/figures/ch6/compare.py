@@ -49,8 +49,3 @@ def said(gap: Gap) -> str:
 def verdict(both: Both | None) -> str:
     """« oui » si les deux intervalles excluent zéro."""
     return "—" if both is None else "oui" if both.told_apart else "non"
-
-
-def setting(value: float) -> str:
-    """Un réglage, toujours sans puissance de dix : « 0,0005 », « 30 »."""
-    return number(value, decimals=next(d for d in range(12) if round(value, d) == value))

@@ -10,10 +10,9 @@ from typing import Any
 
 from atelier.display import note, show, table
 from atelier.evidence import paired
-from atelier.figures.ch6.compare import setting
 from atelier.figures.common.style import BLACK, BLUE, GREY, RED, SERIES, canvas, french
 from atelier.perplexity import extract
-from atelier.text import interval, number, plural
+from atelier.text import interval, number, plural, setting
 
 TEXTS = {"a": "A, langue générale", "b": "B, fantasy", "bprime": "B′, vers classiques"}
 """Extraits → ce qu'ils sont."""
