@@ -398,8 +398,9 @@ rate_of = {("tous les poids", text): 1e-3 for text in ("b", "bprime")}
 rate_of |= {("adaptateurs, m = 16", text): 4e-3 for text in ("b", "bprime")}
 
 
+@functools.cache
 def learned(name, text, seed=0):
-    """Colibri après une leçon, de cette façon, à son taux."""
+    """Colibri après une leçon, de cette façon, à son taux ; gardé pour la suite."""
     return teach(ways[name](seed), text, rate_of[name, text], seed)
 
 
