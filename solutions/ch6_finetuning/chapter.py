@@ -682,9 +682,8 @@ atelier.settle("which_factor", ch6.factors_table(every_author or every_here))
 # tête lisait. Le dernier jeton a bien lu tout le texte, mais Colibri y prépare le jeton **suivant** ; la moyenne garde
 # un peu de chaque mot.
 # <!-- claim: three_million_weights_learn_from_50_texts -->
-# Un mot des budgets. Ces justesses sont celles de 30, 60 et 80 pas de 16 textes coupés à 32 jetons. Le chapitre 8
-# reprend cette tâche avec le sien : ses nombres ne se comparent pas à ceux-ci, ni son classement. Un classement de
-# méthodes est toujours celui d'un budget.
+# Un mot des budgets. Ces justesses sont celles de 30, 60 et 80 pas de 16 textes coupés à 32 jetons. Un classement de
+# méthodes est toujours celui d'un budget : le chapitre 8 le montrera sur cette même tâche.
 
 # %% [markdown]
 # D'où viennent ces réglages ? Des textes de validation, un par façon et par nombre de textes : 50 et 200 textes, et le
@@ -1337,8 +1336,8 @@ def training_memory_bytes(n_params: int, n_trainable: int | None = None) -> int:
 
     n_params : nombre de paramètres du modèle ;
     n_trainable : nombre de ceux qui apprennent (0 est permis) ; tous si None.
-    Rend un int : 2 octets par poids, gelé ou non ; et, pour chaque poids qui apprend, 2 de gradient,
-    4 de copie en FP32, 8 pour les deux moments d'Adam.
+    Rend un int : les octets des poids, gelés ou non, des gradients, et de tout ce que la mise à jour tient d'un pas à
+    l'autre. Les types sont ceux de la précision mixte ordinaire.
 
     Source : Rajbhandari et al., « ZeRO », 2020, § 3.1.
     """

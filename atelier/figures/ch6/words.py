@@ -11,10 +11,10 @@ from torch import Tensor
 from atelier.display import note, show, table
 from atelier.figures.ch6 import tasks
 from atelier.figures.ch6.classes import UNDECIDED
-from atelier.figures.ch6.compare import gaps, points, said, setting, verdict
+from atelier.figures.ch6.compare import gaps, points, said, verdict
 from atelier.figures.common.style import BLUE, GREEN, ORANGE, RED, canvas, french
 from atelier.models import load_tokenizer
-from atelier.text import number, plural, spread
+from atelier.text import number, plural, setting, spread
 
 SHOWN = 5
 """Phrase montrée : son rang dans la partie test."""
