@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -25,7 +26,7 @@ DEFAULTS = {"COURS_ECHELLE": "essai", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"
 for variable, value in (DEFAULTS | {"OMP_NUM_THREADS": "1"}).items():
     os.environ.setdefault(variable, value)
 
-LONG = ("launch", "elsewhere", "browser", "names", "carte_chapitres", "attaques", "faults", "seal", "seal_places")
+LONG = ("launch", "hub", "elsewhere", "browser", "names", "carte_chapitres", "attaques", "faults", "seal", "seal_places")
 """Les fichiers dont un seul essai dure parfois une minute : commencés tôt, aucun ne retarde la fin à lui seul."""
 
 STRICT = os.environ.get("COURS_STRICT") == "1"
@@ -45,6 +46,25 @@ def exige(program: str) -> str:
     if STRICT:
         pytest.fail(reason + " (COURS_STRICT=1)")
     pytest.skip(reason)
+
+
+def python_for(prefix: list[str]) -> tuple[str, dict[str, str]]:
+    """Un Python qu'un compte ordinaire peut lire, et son environnement ; le test est sauté s'il n'y en a pas.
+
+    prefix : ce qui fait de root ce compte (setpriv…).
+    """
+    environment = {"PATH": os.environ["PATH"], "HOME": "/tmp", "OMP_NUM_THREADS": "1"}
+    packages = next(p for p in sys.path if p.endswith("site-packages"))
+    system = shutil.which(f"python3.{sys.version_info[1]}", path="/usr/bin")
+    for python, path in ((sys.executable, ""), (system or "", packages)):
+        reads = f"import os, sys, torch; open(os.path.realpath(sys.executable)).close(); os.listdir({str(ROOT)!r})"
+        env = environment | {"PYTHONPATH": path}
+        if (
+            python
+            and not subprocess.run([*prefix, python, "-c", reads], env=env, cwd="/", capture_output=True).returncode
+        ):
+            return python, env
+    pytest.skip("aucun Python lisible par un utilisateur ordinaire (celui-ci est dans le dossier de root)")
 
 
 @pytest.fixture(name="exige")

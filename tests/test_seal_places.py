@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, python_for
 from essai import NAME, SOLVED, as_bytes, build_root, course_root, filled, load_assignment, write_course
 from sealed import HONEST, INPUTS
 
@@ -61,16 +61,8 @@ def user() -> User:
     if os.geteuid() != 0:
         return User([], sys.executable, dict(os.environ))
     prefix = ["setpriv", "--reuid", "12345", "--regid", "12345", "--clear-groups"]
-    environment = {"PATH": os.environ["PATH"], "HOME": "/tmp", "OMP_NUM_THREADS": "1"}
-    packages = next(p for p in sys.path if p.endswith("site-packages"))
-    system = shutil.which(f"python3.{sys.version_info[1]}", path="/usr/bin")
-    for python, path in ((sys.executable, ""), (system, packages)):
-        found = User(prefix, python or sys.executable, {**environment, "PYTHONPATH": path})
-        reads = f"import os, sys, torch; open(os.path.realpath(sys.executable)).close(); os.listdir({str(ROOT)!r})"
-        check = [*prefix, found.python, "-c", reads]
-        if subprocess.run(check, env=found.environment, cwd="/", capture_output=True).returncode == 0:
-            return found
-    pytest.skip("aucun Python lisible par un utilisateur ordinaire (celui-ci est dans le dossier de root)")
+    python, environment = python_for(prefix)
+    return User(prefix, python, environment)
 
 
 def test_an_ordinary_user_has_the_same_seal(user):
