@@ -26,8 +26,10 @@ DEFAULTS = {"COURS_ECHELLE": "essai", "HF_HUB_OFFLINE": "1", "TQDM_DISABLE": "1"
 for variable, value in (DEFAULTS | {"OMP_NUM_THREADS": "1"}).items():
     os.environ.setdefault(variable, value)
 
-LONG = ("launch", "hub", "elsewhere", "browser", "names", "carte_chapitres", "attaques", "faults", "seal")
-LONG += ("seal_places",)
+LONG = (
+    *("launch", "hub", "elsewhere", "browser", "names"),
+    *("carte_chapitres", "attaques", "faults", "seal", "seal_places"),
+)
 """Les fichiers dont un seul essai dure parfois une minute : commencés tôt, aucun ne retarde la fin à lui seul."""
 
 STRICT = os.environ.get("COURS_STRICT") == "1"
