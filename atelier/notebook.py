@@ -18,7 +18,7 @@ def install() -> None:
     """Se branche sur le noyau où l'on tourne, s'il y en a un et que personne ne l'a déjà fait."""
     shell = paths.shell()
     if shell is not None and not shell.custom_exceptions:
-        shell.set_custom_exc((Exception,), _handler)
+        shell.set_custom_exc((Exception, KeyboardInterrupt), _handler)
         shell.input_transformers_cleanup.append(_course_command)
 
 
@@ -64,6 +64,8 @@ def explain(error: BaseException, space: dict[str, Any]) -> str:
     """La phrase qui accompagne cette erreur ; vide s'il n'y en a pas de juste. space : les noms du carnet."""
     if type(error).__module__.partition(".")[0] == "atelier":
         return ""
+    if isinstance(error, KeyboardInterrupt):
+        return "vous avez interrompu cette cellule. Ce qui était fait avant elle est gardé."
     names, message = [c.__name__ for c in type(error).__mro__], _message(error) or ""
     if isinstance(error, SyntaxError):
         return glosses.explain_syntax(names, str(error.msg), error.text or "")
