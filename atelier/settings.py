@@ -35,6 +35,11 @@ def recording() -> bool:
     return os.environ.get("COURS_ENREGISTRER") == "1"
 
 
+def measuring() -> bool:
+    """`COURS_MESURES=1` : l'auteur refait une mesure, avec ses arguments complets, et non tout un carnet."""
+    return os.environ.get("COURS_MESURES") == "1"
+
+
 def without_widgets() -> bool:
     """`COURS_SANS_WIDGETS=1` : du texte au lieu des boutons."""
     return os.environ.get("COURS_SANS_WIDGETS") == "1"

@@ -105,6 +105,12 @@ def test_board_keeps_one_row_per_variant_and_prefers_yours(course, monkeypatch, 
         smaller.setattr(variants, "evaluate_perplexity", lambda *_, **__: shorter)
         assert variants.save_variant("fp32", tiny(), 7, "ch3_quantification")["losses"] == (0.4,) * 5
     assert variants.rows() == kept, "l'auteur ne remplace pas une ligne par une autre, mesurée sur moins de jetons"
+    variants.save_variant("fp32", tiny(), 7, "ch3_quantification")
+    assert variants.rows() == kept, "un carnet que l'auteur exécute ne remplace pas la ligne d'une mesure"
+    with monkeypatch.context() as measuring:
+        measuring.setenv("COURS_MESURES", "1")
+        variants.save_variant("fp32", tiny(), 1000, "ch3_quantification", "mesurée")
+    assert [r["what"] for r in variants.rows()] == ["mesurée", ""], "une mesure la remplace"
     monkeypatch.delenv("COURS_ENREGISTRER")
     for size in (500, 400):
         variants.save_variant("int8", tiny(), n_bytes=size, chapter="ch3_quantification")

@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
     if not names:
         print("Tous les résultats sont à jour ; pour en refaire un, nommez-le.")
         return 0
-    with variables(COURS_ENREGISTRER="1"):  # ce qu'une expérience inscrit au tableau l'est à celui de l'auteur
+    with variables(COURS_ENREGISTRER="1", COURS_MESURES="1"):  # ce qui s'inscrit au tableau l'est à celui de l'auteur
         space = prepared(chapter, names)
         for name in names:
             print(f"{name}…", flush=True)
