@@ -62,12 +62,14 @@ def _by_amount(measured: Measured) -> dict[float, dict[float, float]]:
     return found
 
 
+def _by_share(measured: Measured) -> dict[str, dict[float, float]]:
+    return {percent(amount): tried for amount, tried in _by_amount(measured).items()}
+
+
 def rates_table(measured: Measured, authors: Measured | None = None) -> None:
     """Perplexité après une reprise. perplexités : (part retirée, taux) → perplexité, sur l'extrait de réglage."""
-    found, kept = (
-        m and {percent(amount): tried for amount, tried in _by_amount(m).items()} for m in (measured, authors)
-    )
-    _rates_table(found, kept, "part retirée", measured["pas"], (authors or measured)["pas"])
+    kept = _by_share(authors) if authors else None
+    _rates_table(_by_share(measured), kept, "part retirée", measured["pas"], (authors or measured)["pas"])
 
 
 def tuned_table(measured: Measured, authors: Measured | None = None) -> None:
