@@ -64,13 +64,13 @@ def perplexity_soars_as_blocks_go(results):
 
 
 def the_first_and_the_last_are_the_best_pair(results):
-    pairs = sorted((v, kept) for kept, v in results("choices_before").items() if len(kept) == 2)
+    pairs = sorted((v, kept) for kept, v in results("choices_before")["perplexités"].items() if len(kept) == 2)
     return pairs[0][1] == (0, 4) and pairs[1][0] > 1.5 * pairs[0][0]
 
 
 def block_3_costs_the_least(results):
-    fours = sorted((v, kept) for kept, v in results("choices_before").items() if len(kept) == 4)
-    return fours[0][1] == (0, 1, 2, 4) and fours[0][0] < results("choices_before")[0, 1, 3, 4] * 0.97
+    fours = sorted((v, kept) for kept, v in results("choices_before")["perplexités"].items() if len(kept) == 4)
+    return fours[0][1] == (0, 1, 2, 4) and fours[0][0] < results("choices_before")["perplexités"][0, 1, 3, 4] * 0.97
 
 
 def t_squared_keeps_the_order_of_magnitude(results):
@@ -182,6 +182,23 @@ def t_2_was_the_culprit(results):
     return _gap(found["douces, T = 2"], found["dures"]).low > 0
 
 
+def _long(results, labels, key):
+    return [n[key] for n in results("longer_lessons")["notes"][f"hasard, {labels}"]]
+
+
+def longer_lessons_keep_the_order(results):
+    """En 150 pas, chacun à un taux qui n'est pas au bord de sa grille."""
+    rates = results("longer_rates")
+    inside = all(_best(rates, f"hasard, {labels}")[1] for labels in ("dures", "douces, T = 1", "douces, T = 2"))
+    hard, soft, warm = (_long(results, labels, "perplexité") for labels in ("dures", "douces, T = 1", "douces, T = 2"))
+    return inside and _gap(soft, hard).high < 0 < _gap(warm, hard).low
+
+
+def longer_lessons_keep_the_calibration(results):
+    hard, soft, warm = (_long(results, labels, "ECE") for labels in ("dures", "douces, T = 1", "douces, T = 2"))
+    return not paired(soft, hard).told_apart and min(warm) > 3 * max(*hard, *soft)
+
+
 def inheriting_counts_more_than_labels(results):
     found = results("random_start")["perplexités"]
     return min(min(v) for v in found.values()) > 3 * max(_notes(results, HARD))
@@ -262,32 +279,55 @@ def reading_colibri_or_the_book_cannot_be_told_apart(results):
     return not _gap(*score).told_apart and not paired(*kl).told_apart
 
 
-def _own(results, way, key="perte de Colibri"):
-    """L'écart de chaque graine au point de départ, pour une façon de continuer."""
+READ, COVER, CHOOSE = "le texte, couvrir", "ses phrases, couvrir", "ses phrases, choisir"
+TURNS = "tour à tour, choisir"
+
+
+def _own(results, way, key="divergence", against=None):
+    """L'écart d'une façon à une autre, graine à graine, ou au point de départ."""
     found = results("own_sentences")
-    return paired([run[key] for run in found[way]], [found["départ"][0][key]] * len(found[way]))
+    runs = [run[key] for run in found[way]]
+    other = [run[key] for run in found[against]] if against else [found["départ"][0][key]] * len(runs)
+    return paired(runs, other)
+
+
+def own_sentences_bring_the_student_closer(results):
+    """Plus près que le départ et que la lecture ; au moins le double de ce que la lecture a gagné."""
+    read = _own(results, READ).mean
+    return all(
+        _own(results, way).high < 0 and _own(results, way, against=READ).high < 0 and _own(results, way).mean < 2 * read
+        for way in (COVER, CHOOSE, TURNS)
+    )
 
 
 def the_direction_decides_on_own_sentences(results):
-    """Couvrir : perte de Colibri et entropie montent ; choisir : l'entropie baisse, et la perte est plus basse."""
-    losses = [[run["perte de Colibri"] for run in results("own_sentences")[f"ses phrases, {w}"]] for w in _SENSES]
-    up = _own(results, "ses phrases, couvrir").low > 0 and _own(results, "ses phrases, couvrir", "entropie").low > 0
-    return up and _own(results, "ses phrases, choisir", "entropie").high < 0 and paired(*losses).low > 0
+    """Couvrir : perte de Colibri et entropie montent ; choisir : l'une et l'autre baissent."""
+    keys = ("perte de Colibri", "entropie")
+    return all(_own(results, COVER, k).low > 0 and _own(results, CHOOSE, k).high < 0 for k in keys)
 
 
-_SENSES = ("couvrir", "choisir")
-
-
-def the_on_policy_gain_does_not_show(results):
+def own_sentences_alone_cost_perplexity(results):
     found = results("own_sentences")
-    chosen, text = (
-        [run["perte de Colibri"] for run in found[w]] for w in ("ses phrases, choisir", "le texte, couvrir")
-    )
-    return not _own(results, "ses phrases, choisir").told_apart and not paired(chosen, text).told_apart
+    rise = mean(r["perplexité"] for r in found[CHOOSE]) / found["départ"][0]["perplexité"]
+    return 1.4 < rise < 1.5 and all(_own(results, way, "perplexité").low > 0 for way in (COVER, CHOOSE))
 
 
-def choosing_costs_perplexity(results):
-    return _own(results, "ses phrases, choisir", "perplexité").low > 0
+def taking_turns_keeps_both(results):
+    """Ni sa divergence de celle de qui choisit, ni sa perplexité de celle de qui lit : rien ne les départage."""
+    closer, reads = _own(results, TURNS, against=CHOOSE), _own(results, TURNS, "perplexité", READ)
+    return not closer.told_apart and not reads.told_apart and _own(results, TURNS).high < 0
+
+
+def a_wrong_rate_hides_the_gain(results):
+    """À chaque façon d'écrire, le meilleur taux n'est pas au bord ; à 4·10⁻³ et à 10⁻⁴, moins du tiers du gain."""
+    tried = {key: mean(values) for key, values in results("own_rates").items()}
+    read = min(v for (way, _), v in tried.items() if way == READ)
+    for way in (COVER, CHOOSE, TURNS):
+        found = {lr: v for (who, lr), v in tried.items() if who == way}
+        gain = read - min(found.values())
+        if min(found, key=found.get) in (1e-4, 4e-3) or max(read - found[1e-4], read - found[4e-3]) > gain / 3:
+            return False
+    return True
 
 
 def soft_repairs_better_than_hard(results):

@@ -43,11 +43,13 @@ def depths_table(found: Mapping[int, Mapping[str, Any]], tokens: int) -> None:
     )
 
 
-def plot_choices(found: Mapping[tuple[int, ...], float], tokens: int) -> tuple[int, ...]:
-    """Les élèves d'une même taille, sans aucun apprentissage, du meilleur au pire. found : blocs gardés → perplexité.
+def plot_choices(measured: Mapping[str, Any], size: int) -> tuple[int, ...]:
+    """Les élèves de `size` blocs, sans aucun apprentissage, du meilleur au pire.
 
-    Rend les blocs du meilleur.
+    measured : « jetons », et « perplexités » (blocs gardés → perplexité). Rend les blocs du meilleur.
     """
+    tokens = measured["jetons"]
+    found: dict[tuple[int, ...], float] = {k: v for k, v in measured["perplexités"].items() if len(k) == size}
     ranked = sorted(found, key=lambda kept: found[kept])
     fig, ax = canvas(7.6, 0.9 + 0.26 * len(ranked))
     spaced = {(0, 4): "le premier et le dernier", (0, 1): "les deux premiers"}
@@ -84,26 +86,43 @@ def lesson_note(found: Mapping[str, Any]) -> None:
 # --- Graine par graine ------------------------------------------------------------------------------------------------
 
 
-def rates_table(found: Mapping[tuple[Any, float], float], authors: Mapping[tuple[Any, float], float] | None) -> None:
-    """Perplexité sur le texte de réglage, un taux par colonne. found : (élève, taux) → perplexité ; taux 0 : avant."""
+Tried = float | Sequence[float]
+"""Ce qu'a donné un taux : une valeur, ou une par graine."""
+
+
+def rates_table(
+    found: Mapping[tuple[Any, float], Tried],
+    authors: Mapping[tuple[Any, float], Tried] | None,
+    what: str = "Perplexité sur le texte de réglage",
+) -> None:
+    """Un élève par ligne, un taux par colonne. found : (élève, taux) → valeur, ou une par graine ; taux 0 : avant.
+
+    what : ce qui est mesuré, à rendre le plus petit.
+    """
     shown = authors or found
     names = list(dict.fromkeys(name for name, _ in shown))
     rates = sorted({lr for _, lr in shown})
     rows = []
     for name in names:
-        tried = {lr: shown[name, lr] for lr in rates if lr and (name, lr) in shown}
+        tried = {lr: _middle(shown[name, lr]) for lr in rates if lr and (name, lr) in shown}
         best = min(tried, key=lambda lr: tried[lr]) if tried else 0.0
-        cells = [number(shown[name, lr], 4) if (name, lr) in shown else "—" for lr in rates]
+        cells = [number(_middle(shown[name, lr]), 4) if (name, lr) in shown else "—" for lr in rates]
         rows.append([labels_name(name) if isinstance(name, tuple) else name, *cells, number(best) if best else "—"])
     header = ["élève", *(f"taux {number(lr)}" if lr else "avant la leçon" for lr in rates), "le meilleur"]
-    table(rows, header=header, caption="Perplexité sur le texte de réglage, une graine" + _whose(found, authors))
+    seeds = max(1 if isinstance(v, float) else len(v) for v in shown.values())
+    counted = "une graine" if seeds == 1 else f"moyenne de {number(seeds)} graines"
+    table(rows, header=header, caption=f"{what}, {counted}" + _whose(found, authors))
     if authors is not None and found != authors:
         here = ", ".join(
-            f"{labels_name(name) if isinstance(name, tuple) else name}, taux {number(lr)} : {number(value, 4)}"
+            f"{labels_name(name) if isinstance(name, tuple) else name}, taux {number(lr)} : {number(_middle(value), 4)}"
             for (name, lr), value in found.items()
             if lr
         )
         note(f"Ici : {here}.")
+
+
+def _middle(tried: Tried) -> float:
+    return tried if isinstance(tried, (int, float)) else mean(tried)
 
 
 def _whose(found: Any, authors: Any) -> str:
@@ -157,6 +176,16 @@ def notes_table(
         header=["élève", "perplexité", "KL (nats)", "même premier choix", "ECE", f"perplexité, face à : {against}"],
         caption=f"{caption} ; {'auteur, ' if authors is not None else ''}{number(seeds)} graine{'s' * (seeds > 1)}",
     )
+
+
+def long_tables(measured: Mapping[str, Any]) -> None:
+    """De longues leçons, un tableau par départ. measured : « pas » et « notes » (« départ, étiquettes » → notes)."""
+    by_start: dict[str, dict[str, Sequence[Notes]]] = {}
+    for name, notes in measured["notes"].items():
+        start, labels = name.split(", ", 1)
+        by_start.setdefault(start, {})[labels] = notes
+    for start, found in by_start.items():
+        notes_table(found, None, "dures", f"Élèves de deux blocs ({start}), {number(measured['pas'])} pas")
 
 
 def _means(notes: Sequence[Notes]) -> list[Any]:
@@ -291,16 +320,11 @@ def step_cost(seconds: Mapping[str, Sequence[float]], student: int, teacher: int
     return price
 
 
-def longer_table(
-    found: Mapping[float, Sequence[float]],
-    authors: Mapping[float, Sequence[float]] | None,
-    notes: Mapping[Labels, Sequence[Notes]],
-) -> None:
-    """Des étiquettes dures à qui l'on donne plus de pas, face aux douces. found : combien de fois plus → notes."""
+def longer_table(found: Mapping[float, Sequence[float]], notes: Mapping[Labels, Sequence[Notes]]) -> None:
+    """Des étiquettes dures à qui l'on donne plus de pas, face aux douces. found : combien de fois → perplexités."""
     soft = {"Colibri, T = 1": [n["perplexité"] for n in notes[1.0, 1.0]]}
-    more = {f"texte, {number(k)} fois plus de pas": v for k, v in found.items()}
-    own = None if authors is None else {f"texte, {number(k)} fois plus de pas": v for k, v in authors.items()} | soft
-    seeds_table(more, own, "Colibri, T = 1", "Des étiquettes dures à qui l'on donne plus de pas")
+    more = {f"texte, {number(k)} fois plus de pas": v for k, v in found.items()} | soft
+    seeds_table(more, more, "Colibri, T = 1", "Des étiquettes dures à qui l'on donne plus de pas")
 
 
 def pairs_table(

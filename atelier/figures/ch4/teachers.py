@@ -101,18 +101,17 @@ def kept_bytes(vocabulary: int, tokens: int, sizes: Sequence[int]) -> None:
     table(rows, header=["ce que l'on garde", "poids"], caption=f"Pour {number(tokens)} jetons")
 
 
-def own_sentences_table(
-    found: Mapping[str, Sequence[Mapping[str, float]]], authors: Mapping[str, Sequence[Mapping[str, float]]] | None
-) -> None:
-    """Ce qu'un élève écrit, vu par Colibri. found : façon → « perte de Colibri », « entropie », « perplexité »."""
-    kept = authors or found
+def own_sentences_table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    """Ce qu'un élève écrit, vu par Colibri. found : façon → « divergence », « perte de Colibri », « entropie » et
+    « perplexité », une par graine ; « départ » : l'élève d'avant."""
+    start, seeds = found["départ"][0], max(map(len, found.values()))
     rows = []
-    start = kept["départ"][0]
-    for way, runs in kept.items():
-        cells: list[Any] = [number(mean(r[key] for r in runs), decimals=2) for key in ("perte de Colibri", "entropie")]
+    for way, runs in found.items():
+        keys = ("divergence", "perte de Colibri", "entropie")
+        cells: list[Any] = [number(mean(r[key] for r in runs), decimals=2) for key in keys]
         gap = "—"
         if len(runs) >= 5:
-            change = paired([r["perte de Colibri"] for r in runs], [start["perte de Colibri"]] * len(runs))
+            change = paired([r["divergence"] for r in runs], [start["divergence"]] * len(runs))
             mean_of, low, high = (number(v, decimals=2) for v in (change.mean, change.low, change.high))
             gap = f"{mean_of} [{low} ; {high}]"
         rows.append([way, *cells, number(mean(r["perplexité"] for r in runs), 3), gap])
@@ -120,16 +119,14 @@ def own_sentences_table(
         rows,
         header=[
             "il apprend sur…",
+            "divergence à Colibri (nats)",
             "perte de Colibri (nats)",
-            "entropie de l'élève (nats)",
+            "entropie (nats)",
             "perplexité, vrai texte",
-            "perte, face au départ [95 %]",
+            "divergence, face au départ [95 %]",
         ],
-        caption="Ce qu'écrit l'élève, jugé par Colibri" + (" (auteur, cinq graines)" if authors else ""),
+        caption=f"Ce qu'écrit l'élève, jugé par Colibri ; {number(seeds)} graine{'s' * (seeds > 1)}",
     )
-    if authors is not None and found != authors:
-        here = [f"{way}, {number(r[0]['perte de Colibri'], decimals=2)}" for way, r in found.items()]
-        note(f"Ici, perte de Colibri : {' ; '.join(here)}.")
 
 
 def kept_table(
