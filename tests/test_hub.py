@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,6 +32,7 @@ from grader.classroom.marking import mark
 from grader.jail.outside import seal
 from grader.report.feedback import Feedback
 
+pwd = pytest.importorskip("pwd", reason="un hub tourne sous Linux ou macOS, et lit les comptes de la machine")
 TEACHER, STUDENTS = "daemon", ("games", "nobody")
 """Des comptes que tout Linux a : aucun n'est créé."""
 
@@ -57,6 +58,8 @@ class School:
 @pytest.fixture(scope="module")
 def school() -> Iterator[School]:
     """Écrit une fois ; le cours est fermé aux autres comptes, le reste leur est ouvert."""
+    if os.geteuid() not in {account.pw_uid for account in pwd.getpwall()}:
+        pytest.skip("le compte qui lance les essais n'a pas de nom\u00a0: le hub n'en ferait pas un enseignant")
     place = Path(tempfile.mkdtemp(prefix="ecole-"))
     place.chmod(0o755)
     private = place / "prof"
@@ -197,30 +200,38 @@ def test_the_exchange_from_release_to_feedback(school):
         assert done.returncode == 0, done.stderr
 
     answers = {"games": SOLVED, "nobody": {"spread": "def spread(x):\n    return x.max()"}}
-    teacher("release_assignment")
-    for name in STUDENTS:
+
+    def work(name: str) -> None:
         (school.home / name).mkdir(mode=0o700)
         shutil.chown(school.home / name, name)
         student(name, "fetch_assignment")
-        work = school.home / name / FOLDER
-        assert (work / WELCOME).is_file() and (work / WELCOME).owner() == name
-        notebook = nbformat.read(work / NAME / f"{NAME}.ipynb", as_version=4)
+        folder = school.home / name / FOLDER
+        assert (folder / WELCOME).is_file() and (folder / WELCOME).owner() == name
+        notebook = nbformat.read(folder / NAME / f"{NAME}.ipynb", as_version=4)
         for exercise, source in answers[name].items():
             cell_of(notebook, exercise).source = source
-        (work / NAME / f"{NAME}.ipynb").write_text(nbformat.writes(notebook), encoding="utf-8")
+        (folder / NAME / f"{NAME}.ipynb").write_text(nbformat.writes(notebook), encoding="utf-8")
         student(name, "submit")
+
+    def read(name: str) -> tuple[str, str]:
+        student(name, "fetch_feedback")
+        (page,) = (school.home / name / FOLDER / NAME / "feedback").glob(f"*/{NAME}.html")
+        return page.owner(), plain(page.read_text(encoding="utf-8"))
+
+    teacher("release_assignment")
+    with ThreadPoolExecutor() as together:
+        list(together.map(work, STUDENTS))
     teacher("collect")
     with seal.unsealed():
         marked = mark(school.course, NAME, 1)
     assert not marked.refused and exported(school.course) == {"games": 6.0, "nobody": 0.0}
     Feedback(school.course, NAME).renew()
     teacher("release_feedback")
-    for name, points in (("games", "6 / 6"), ("nobody", "0 / 6")):
-        student(name, "fetch_feedback")
-        (page,) = (school.home / name / FOLDER / NAME / "feedback").glob(f"*/{NAME}.html")
-        text = plain(page.read_text(encoding="utf-8"))
-        assert page.owner() == name and f"<b>{points}</b>" in text
-        assert ("Le plus petit n'est pas toujours nul." in text) == (name == "nobody")
+    with ThreadPoolExecutor() as together:
+        pages = dict(together.map(read, STUDENTS))
+    assert "<b>6 / 6</b>" in pages["games"] and "<b>0 / 6</b>" in pages["nobody"]
+    advice = "Le plus petit n'est pas toujours nul."
+    assert advice in pages["nobody"] and advice not in pages["games"]
 
 
 TEXT = {"capture_output": True, "text": True, "timeout": 120}
