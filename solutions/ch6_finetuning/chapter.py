@@ -683,7 +683,7 @@ atelier.settle("which_factor", ch6.factors_table(every_author or every_here))
 # un peu de chaque mot.
 # <!-- claim: three_million_weights_learn_from_50_texts -->
 # Un mot des budgets. Ces justesses sont celles de 30, 60 et 80 pas de 16 textes coupés à 32 jetons. Un classement de
-# méthodes est toujours celui d'un budget : le chapitre 8 le montrera sur cette même tâche.
+# méthodes est toujours celui d'un budget.
 
 # %% [markdown]
 # D'où viennent ces réglages ? Des textes de validation, un par façon et par nombre de textes : 50 et 200 textes, et le
