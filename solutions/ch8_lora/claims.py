@@ -10,6 +10,7 @@ from atelier.figures.ch8.nf4 import entropy
 from atelier.figures.ch8.seeds import best_rate_of, seed_gap
 from atelier.figures.ch8.spectra import FULL, mean_curves, random_curve, rank_for
 from atelier.figures.ch8.speed import crossings
+from atelier.figures.ch8.verse import reward_rates, shares
 
 
 def fantasy_is_foreign(results):
@@ -235,7 +236,49 @@ def same_quality_same_operations(results):
     return before and not gap.told_apart and None in steps["LoRA en haut"]
 
 
-# --- 8.12 et 8.13 : quatre bits, préférence ---------------------------------------------------------------------------
+# --- 8.11 : la carte des méthodes -------------------------------------------------------------------------------------
+
+
+def _map(results):
+    """Ce que la carte a mesuré ; le taux de chaque méthode est bien le meilleur de sa grille, et à l'intérieur."""
+    found, tuned = results("peft_map"), results("peft_tuned")
+    assert all(best_rate_of(tuned, name) == (lr, True) for name, lr in found["taux"].items())
+    return found
+
+
+def no_variant_clearly_beats_lora(results):
+    found = _map(results)["B"]
+    gaps = {name: seed_gap(found[name], found["LoRA"]) for name in ("DoRA", "rsLoRA", "LoRA+", "PiSSA")}
+    behind = all(0 < gaps[name].low and gaps[name].mean < 0.04 for name in ("LoRA+", "PiSSA"))
+    return -0.01 < gaps["DoRA"].mean and gaps["DoRA"].high < 0 and not gaps["rsLoRA"].told_apart and behind
+
+
+def pissa_wants_a_smaller_rate(results):
+    rates = _map(results)["taux"]
+    return rates["LoRA"] == 8 * rates["PiSSA"]
+
+
+def small_ones_go_half_way(results):
+    found = _map(results)
+    nothing, lora = mean(found["rien"]["B"]), mean(map(mean, found["B"]["LoRA"]))
+    small = ("BitFit", "LayerNorm", "(IA)³", "VeRA")
+    fewer = all(20 * found["apprennent"][name] < found["apprennent"]["LoRA"] for name in small)
+    return fewer and all(nothing - mean(map(mean, found["B"][name])) > 0.5 * (nothing - lora) for name in small)
+
+
+def forgetting_is_not_a_count(results):
+    found = _map(results)["A"]
+    gaps = {name: seed_gap(runs, found["LoRA"]) for name, runs in found.items() if name != "LoRA"}
+    less = all(gaps[name].high < -0.15 for name in ("(IA)³", "VeRA"))
+    return less and not gaps["BitFit"].told_apart and all(gaps[name].low > 0 for name in ("LoRA+", "rsLoRA"))
+
+
+def a_prefix_needs_more_steps(results):
+    found = _map(results)
+    return all(paired(parts, found["rien"]["B"]).low > 0 for parts in found["B"]["prefix"])
+
+
+# --- 8.12 à 8.14 : quatre bits, préférence, récompense ---------------------------------------------------------------
 
 
 def nf4_serves_its_codes(results):
@@ -317,3 +360,28 @@ def chosen_answers_fall_too(results):
         and all(g.mean > 0 for g in moved["bprime_test"])
         and (told >= 2 and less)
     )
+
+
+def sixteen_tries_pay(results):
+    found = results("best_of_n")
+    one, many = (shares(found["a lu des vers"], n) for n in (1, 16))
+    rare = paired(shares(found["Colibri"], 1), [0.02] * len(one)).high < 0
+    return rare and 0.055 < mean(one) < 0.07 and mean(many) > 0.5 and paired(many, one).low > 0
+
+
+def a_graded_reward_teaches_a_little(results):
+    lessons = results("twelve_lesson")["leçons"]
+    before, after = (reward_rates(lessons, when) for when in ("avant", "après"))
+    near = 0.055 < mean(before) < 0.07 and 0.075 < mean(after) < 0.09
+    return len(lessons) == 5 and near and paired(after, before).low > 0
+
+
+def a_reward_asks_only_what_it_counts(results):
+    found = results("twelve_lesson")
+    little = all(0 < lesson["après"]["KL"] < 0.15 for lesson in found["leçons"])
+    return little and all(paired(lesson["B′"], found["B′ avant"]).low > 0 for lesson in found["leçons"])
+
+
+def searching_pays_more_than_sixteen_steps(results):
+    many = shares(results("best_of_n")["a lu des vers"], 16)
+    return mean(many) > 0.5 > 5 * mean(reward_rates(results("twelve_lesson")["leçons"], "après"))

@@ -8,8 +8,9 @@ from typing import Any
 
 from atelier.display import note, show, table
 from atelier.evidence import perplexity_of
+from atelier.figures.ch8.seeds import perplexities, runs_table, seed_gap
 from atelier.figures.common.style import BLACK, SERIES, canvas, french
-from atelier.text import byte_size, number, spread
+from atelier.text import byte_size, number, setting, spread
 
 TEXTS = {"b_test": "fantasy (B)", "bprime_test": "vers (B′)", "a_validation": "administration (A)"}
 """Extrait → ce que c'est."""
@@ -75,27 +76,76 @@ def plot_mixed(found: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
 # --- La carte des méthodes --------------------------------------------------------------------------------------------
 
 FAMILIES = {
+    "tout": "tout",
     "BitFit": "choisissent",
     "LayerNorm": "choisissent",
     "(IA)³": "ajoutent",
     "prefix": "ajoutent",
+    "VeRA": "réécrivent",
     "LoRA": "réécrivent",
     "LoRA+": "réécrivent",
     "rsLoRA": "réécrivent",
     "DoRA": "réécrivent",
     "PiSSA": "réécrivent",
-    "VeRA": "réécrivent",
 }
 """Méthode → famille : celles qui ajoutent, celles qui choisissent, celles qui réécrivent la mise à jour."""
 
 
-def peft_counts(found: Mapping[str, int]) -> None:
-    """Ce que chaque méthode apprend de Colibri. found : méthode → nombres."""
-    table(
-        [[name, FAMILIES[name], n] for name, n in sorted(found.items(), key=lambda item: item[1])],
-        header=["méthode", "celles qui…", "nombres appris"],
-        caption="Les méthodes, par ce qu'elles apprennent de Colibri",
+def peft_map_table(here: Mapping[str, Any], author: Mapping[str, Any] | None) -> str:
+    """Chaque méthode, à son taux. here, author : « B », « A », « apprennent », « taux », et « rien », Colibri.
+
+    Rend la variante de LoRA qui la devance d'au moins 3 % de perplexité sur B, ou « aucune ».
+    """
+    kept = author or here
+    more = {
+        name: [FAMILIES[name], n, setting(kept["taux"][name]), spread(perplexities(kept["A"][name]), 3)]
+        for name, n in sorted(kept["apprennent"].items(), key=lambda item: item[1])
+    }
+    before = {key: number(perplexity_of(parts), 3) for key, parts in kept["rien"].items()}
+    runs_table(
+        here["B"],
+        None if author is None else {name: author["B"][name] for name in more},
+        "LoRA",
+        f"Après une leçon, chaque méthode à son taux (Colibri, par ces fenêtres : {before['B']} sur B, "
+        f"{before['A']} sur A)",
+        more=more,
+        more_header=["celles qui…", "nombres appris", "taux", "perplexité sur A"],
     )
+    gaps = {n: seed_gap(kept["B"][n], kept["B"].get("LoRA", ())) for n in ("DoRA", "rsLoRA", "LoRA+") if n in kept["B"]}
+    ahead = {name: gap.mean for name, gap in gaps.items() if gap is not None and gap.high < 0 and gap.mean < -0.03}
+    return min(ahead, key=lambda name: ahead[name]) if ahead else "aucune"
+
+
+def plot_peft_map(found: Mapping[str, Any]) -> None:
+    """Ce que chaque méthode apprend contre ce qu'elle oublie, moyenne des graines ; hors du cadre, elle est écrite."""
+    fig, ax = canvas(7.6, 4.4)
+    styles = dict(zip(dict.fromkeys(FAMILIES.values()), SERIES, strict=False))
+    points = {n: tuple(mean(perplexities(found[key][n])) for key in ("A", "B")) for n in found["apprennent"]}
+    start = tuple(perplexity_of(found["rien"][key]) for key in ("A", "B"))
+    seen, outside = set(), []
+    for name, point in points.items():
+        family = FAMILIES[name]
+        told = f"{name} (A {number(point[0], 3)}, B {number(point[1], 3)})"
+        if point[1] > 1.05 * start[1]:
+            outside.append(told)
+            continue
+        label = "tout apprend" if family == "tout" else f"celles qui {family}"
+        style = {"color": styles[family]["color"], "marker": styles[family]["marker"]}
+        ax.plot(*point, lw=0, label=None if family in seen else label, **style)
+        ax.annotate(name, point, xytext=BESIDE.get(name, (7, -3)), textcoords="offset points", fontsize=9)
+        seen.add(family)
+    ax.plot(*start, marker="x", color=BLACK, lw=0, label="Colibri, sans rien apprendre")
+    ax.set_xlabel("perplexité sur A, ensuite (à gauche : moins d'oubli)")
+    ax.set_ylabel("perplexité sur B, ensuite (en bas : mieux appris)")
+    ax.margins(x=0.1)
+    french(ax)
+    ax.legend(fontsize=8.5, title=f"hors du cadre : {', '.join(outside)}" if outside else None, title_fontsize=8.5)
+    told = " ; ".join(f"{n}, A {number(a, 3)}, B {number(b, 3)}" for n, (a, b) in points.items())
+    show(fig, alt=f"Perplexité sur B contre perplexité sur A, méthode par méthode. {told}.")
+
+
+BESIDE = {"LoRA": (-12, 8), "DoRA": (6, -10), "rsLoRA": (6, -10), "LoRA+": (6, 4), "VeRA": (-14, -14), "(IA)³": (7, 0)}
+"""Où écrire un nom à côté de son point, en points typographiques, quand deux points se touchent."""
 
 
 # --- Une préférence ---------------------------------------------------------------------------------------------------

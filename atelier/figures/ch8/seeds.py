@@ -8,7 +8,7 @@ from typing import Any
 
 from atelier.display import note, table
 from atelier.evidence import Gap, paired, perplexity_of
-from atelier.text import number, spread
+from atelier.text import number, setting, spread
 
 Parts = Sequence[float]
 """La perte d'un modèle, en nats par jeton, sur des parts égales d'un extrait."""
@@ -69,9 +69,9 @@ def rates_table(found: Mapping[tuple[str, float], float]) -> None:
     for name in names:
         tried = {lr: value for (n, lr), value in found.items() if n == name}
         best = min(tried, key=lambda lr: tried[lr])
-        cells = [f"{number(lr)} : {number(value, 4)}" for lr, value in sorted(tried.items())]
+        cells = [f"{setting(lr)} : {number(value, decimals=1)}" for lr, value in sorted(tried.items())]
         inside = "" if min(tried) < best < max(tried) or len(tried) == 1 else ", au bord"
-        rows.append([name, *cells, *["—"] * (widest - len(cells)), number(best) + inside])
+        rows.append([name, *cells, *["—"] * (widest - len(cells)), setting(best) + inside])
     header = ["méthode", *(f"essai {k + 1}" for k in range(widest)), "le meilleur taux"]
     table(rows, header=header, caption="Taux : perplexité sur le texte de réglage, une graine à part")
 
