@@ -197,6 +197,8 @@ def test_the_interface_is_french(page, address):
     assert page.evaluate("document.documentElement.lang").startswith("fr")
     menus = page.locator(".lm-MenuBar-itemLabel").all_inner_texts()
     assert {"Fichier", "Édition", "Noyau", "Aide"} <= set(menus)
+    exported = page.request.get(f"{address}/nbconvert/html/notebooks/ch3_quantification.ipynb?token={TOKEN}").text()
+    assert '<html lang="fr">' in exported and "<math" in exported and "<script src" not in exported
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
