@@ -1972,11 +1972,11 @@ def reward_lesson(seed, steps, groups, n, beta, fresh, lr):
     torch.manual_seed(seed)
     policy = get_peft_model(copy.deepcopy(verse_writer()), LoraConfig(r=16, lora_alpha=32, **everywhere)).eval()
     optimizer, read = adamw(policy, lr), ch8.openings("bprime_train", 400)
-    before, found = judged(policy, fresh, 8, seed), {"pas": []}
+    before, found = judged(policy, fresh, min(n, 8), seed), {"pas": []}
     for _ in range(steps):
         some = read[torch.randint(len(read), (groups,))]
         found["pas"].append(grpo_step(policy, optimizer, some, n, beta))
-    after = judged(policy, fresh, 8, seed)
+    after = judged(policy, fresh, min(n, 8), seed)
     return found | {"avant": before, "après": after, "B′": losses_on(policy, "bprime_test")}
 
 

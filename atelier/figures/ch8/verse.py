@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from math import comb
 from statistics import mean
 from typing import Any
@@ -50,6 +51,7 @@ def share_of_twelve(text: str = "bprime_test") -> float:
     return mean(syllables(line) == 12 for line in lines)
 
 
+@cache
 def openings(text: str, n: int, tokens: int = 18) -> torch.Tensor:
     """n premiers vers d'un extrait, suivis d'un retour à la ligne → (n, tokens) ; tous de même longueur, sans bourrage.
 
