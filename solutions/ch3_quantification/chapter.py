@@ -1669,8 +1669,9 @@ def calibrated(model, round_weight):
 # %% [markdown]
 # Les quatre grilles de tout à l'heure, avec la compensation en plus. Pour les groupes, votre fonction passe sur 64
 # colonnes à la fois ; entre deux groupes, les colonnes suivantes rattrapent l'erreur, et le pas du groupe se choisit
-# alors. Pour aller vite, la cellule ne fait que 3 bits ; `gptq_sweep(bits=(4, 3, 2))` fait les trois, comme l'auteur
-# pour les phrases qui suivent.
+# alors. Pour aller vite, la cellule ne fait que 3 bits, et deux grilles : la nôtre et celle de l'article. L'auteur a
+# fait les quatre, à 4, 3 et 2 bits : c'est de là que viennent les phrases qui suivent. Refaites-en ce que vous voulez,
+# par exemple `gptq_sweep(bits=(2,), grids=("restreinte",))`.
 
 
 # %%
@@ -1683,13 +1684,13 @@ def in_groups(w, x, bits):
 # %% experiment="gptq_sweep"
 @atelier.experiment(
     needs=[quantize_linears, layer_inputs, gptq_quantize, mse_scale, absmax_per_channel, affine_qparams],
-    full=long_extract | {"bits": (4, 3, 2)},
+    full=long_extract | {"bits": (4, 3, 2), "grids": ("restreinte", "diapositive", "affine", "choisie")},
 )
-def gptq_sweep(bits=few_bits[-2:-1] or few_bits, tokens=extract_tokens):
-    """Perte de Colibri, part à part, passé par GPTQ : quatre grilles par canal, puis un pas choisi par groupe."""
+def gptq_sweep(bits=few_bits[-2:-1] or few_bits, grids=("affine", "choisie"), tokens=extract_tokens):
+    """Perte de Colibri, part à part, passé par GPTQ : des grilles par canal, puis un pas choisi par groupe."""
     found = {"FP32": losses_of(colibri, tokens)}
     for b in ch3.progress_bar(bits, "GPTQ"):
-        for grid in ("restreinte", "diapositive", "affine", "choisie"):
+        for grid in grids:
             model = calibrated(colibri, lambda w, x: compensated_on(w, x, grid, b))
             found[grid, b] = losses_of(model, tokens)
         model = calibrated(colibri, lambda w, x: in_groups(w, x, b))

@@ -124,8 +124,8 @@ def plot_methods(on_grids: Measured, rtn: Measured, gptq: Measured) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator
 
     bits = list(dict.fromkeys(key[1] for key in gptq["pertes"] if key != "FP32"))
-    rows = [*GRIDS, "choisie, par groupe"]
-    plain = {grid: {b: on_grids["pertes"].get((grid, b)) for b in bits} for grid in GRIDS}
+    rows = [grid for grid in (*GRIDS, "choisie, par groupe") if (grid, bits[0]) in gptq["pertes"]]
+    plain = {grid: {b: on_grids["pertes"].get((grid, b)) for b in bits} for grid in rows}
     plain["choisie, par groupe"] = {b: rtn["pertes"].get(("RTN", "groupe", b)) for b in bits}
     full = perplexity_of(gptq["pertes"]["FP32"])
     fig, axes = canvas(3.2 + 2.3 * len(bits), 3.2, columns=len(bits), sharey=True)
