@@ -31,6 +31,8 @@ _FIGURES = re.compile(r"ch\d+")
 MIN_STYLES = 3
 """Réponses justes écrites autrement que la référence, au moins, par exercice."""
 MAX_COLUMNS = 120
+STATEMENT_COLUMNS = 100
+"""Colonnes d'un énoncé, tel que l'étudiant le lit dans JupyterLab."""
 MAX_EXPERIMENT_LINES = 18
 """Décorateur, titre et consigne compris : quinze lignes de mesure."""
 
@@ -342,6 +344,12 @@ def _lines(chapter: Chapter) -> Iterator[Problem]:
                 yield Problem(shown, number, "", f"{len(line)} colonnes, {MAX_COLUMNS} au plus.")
             if re.search("[\u00a0\u202f]", line) and (path.name != "chapter.py" or line.startswith("# ")):
                 yield Problem(shown, number, "", "une espace insécable est tapée : écrivez une espace, build la pose.")
+    for cell in chapter.exercise_cells.values():
+        statement = strip_solutions(cell.source).split("\n")
+        for number, line in enumerate(cell.source.split("\n")):
+            if len(line) > STATEMENT_COLUMNS and line in statement:
+                message = f"{len(line)} colonnes dans un énoncé, {STATEMENT_COLUMNS} au plus."
+                yield _at(chapter, cell, message, number)
 
 
 def _quizzes(chapter: Chapter) -> Iterator[Problem]:

@@ -261,7 +261,8 @@ def split_heads(x: torch.Tensor, n_head: int) -> torch.Tensor:
     """Découpe les composantes de chaque jeton en n_head têtes.
 
     x : (B, T, d) flottant, B phrases de T jetons à d composantes, pas forcément contigu en mémoire.
-    Rend (B, n_head, T, d / n_head), du type de x ; une tête reçoit des composantes voisines, la tête 0 les premières.
+    Rend (B, n_head, T, d / n_head), du type de x ; une tête reçoit des composantes voisines, la
+    tête 0 les premières.
     Lève ValueError si n_head ne divise pas d.
 
     Source : Vaswani et al., « Attention Is All You Need », 2017, § 3.2.2.
@@ -322,11 +323,13 @@ atelier.settle(
 
 # %% exercise="causal_attention"
 def causal_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    """Attention causale : chaque jeton reçoit une moyenne des valeurs des jetons qui ne le suivent pas.
+    """Attention causale : chaque jeton reçoit une moyenne des valeurs des jetons qui ne le suivent
+    pas.
 
     q, k, v : (B, H, T, D) flottants chacun ; B phrases, H têtes, T jetons, D composantes par tête.
-    Rend (B, H, T, D), du type de q. Un jeton se voit lui-même ; les jetons qui le suivent ont un poids exactement nul,
-    même quand leurs scores sont immenses. Des q et k de variance 1 donnent des scores de variance 1, quelle que soit D.
+    Rend (B, H, T, D), du type de q. Un jeton se voit lui-même ; les jetons qui le suivent ont un
+    poids exactement nul, même quand leurs scores sont immenses. Des q et k de variance 1 donnent
+    des scores de variance 1, quelle que soit D.
     Aucune entrée, si grands que soient ses scores, ne donne nan.
 
     Source : Vaswani et al., « Attention Is All You Need », 2017, équation (1) et § 3.2.3.
@@ -471,7 +474,8 @@ def gpt2_num_params(n_layer: int, d_model: int, n_vocab: int = 50257, n_ctx: int
     n_vocab : taille du vocabulaire ; n_ctx : nombre de positions.
     Rend un int. Tout ce qui s'apprend compte, biais et LayerNorm compris, et une seule fois.
 
-    Source : Radford et al., « Language Models are Unsupervised Multitask Learners », 2019, § 2.3 et tableau 2.
+    Source : Radford et al., « Language Models are Unsupervised Multitask Learners », 2019, § 2.3 et
+    tableau 2.
     """
     ### BEGIN SOLUTION
     tables = n_vocab * d_model + n_ctx * d_model
@@ -622,13 +626,14 @@ def perplexity(
 
     logits : (B, T, V) flottants, ceux que le modèle rend après chaque jeton lu ;
     input_ids : (B, T) entiers, les jetons lus ;
-    attention_mask : (B, T) entiers, 1 sur un vrai jeton, 0 sur le remplissage, qui peut être à gauche ou à droite ;
-        None s'il n'y a pas de remplissage.
-    Rend un seul nombre (tenseur à 0 dimension, ou float). Tous les jetons devinés du lot comptent autant, quelle que
-    soit la longueur de leur phrase ; un jeton de remplissage n'est jamais deviné, ni ne sert à deviner. Des logits
-    très grands ne donnent ni inf ni nan.
+    attention_mask : (B, T) entiers, 1 sur un vrai jeton, 0 sur le remplissage, qui peut être à
+        gauche ou à droite ; None s'il n'y a pas de remplissage.
+    Rend un seul nombre (tenseur à 0 dimension, ou float). Tous les jetons devinés du lot comptent
+    autant, quelle que soit la longueur de leur phrase ; un jeton de remplissage n'est jamais
+    deviné, ni ne sert à deviner. Des logits très grands ne donnent ni inf ni nan.
 
-    Source : Jelinek et al., « Perplexity, a measure of the difficulty of speech recognition tasks », 1977.
+    Source : Jelinek et al., « Perplexity, a measure of the difficulty of speech recognition
+    tasks », 1977.
     """
     ### BEGIN SOLUTION
     log_probs = torch.log_softmax(logits[:, :-1], dim=-1)
@@ -843,7 +848,8 @@ print("logits du premier appel :", tuple(first_logits.shape), "; du deuxième :"
 def greedy_generate(model: GPT2LMHeadModel, input_ids: torch.Tensor, n_new: int) -> torch.Tensor:
     """Prolonge chaque phrase de n_new jetons, en prenant chaque fois le plus probable.
 
-    model : GPT-2 de transformers, en mode évaluation ; input_ids : (B, T) entiers, T ≥ 1, sans remplissage.
+    model : GPT-2 de transformers, en mode évaluation ; input_ids : (B, T) entiers, T ≥ 1, sans
+    remplissage.
     Rend (B, T + n_new) entiers : les jetons reçus, puis les nouveaux ; (B, T) si n_new vaut 0.
     Le cache K/V est employé : chaque jeton passe au plus une fois dans le modèle.
     Lève ValueError si T + n_new dépasse model.config.n_positions.
@@ -903,16 +909,20 @@ ch1.texts_table(greedy_texts())
 
 # %% exercise="sampling_probs"
 def sampling_probs(
-    logits: torch.Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+    logits: torch.Tensor,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
 ) -> torch.Tensor:
     """Probabilités dont on tire le jeton suivant, après température, puis top-k, puis top-p.
 
     logits : (…, V) flottants ; temperature : réel strictement positif.
     top_k : entier ≥ 1, nombre de jetons gardés (tous s'il dépasse V) ; None, sans top-k.
-    top_p : réel de ]0, 1], masse que doivent réunir les jetons gardés, comptée parmi ceux que top-k a laissés ; celui
-        qui la fait atteindre est gardé, il en reste donc toujours un ; None, sans top-p.
-    Rend (…, V), du type de logits, à la place de chaque jeton dans le vocabulaire : la somme vaut 1 sur le dernier axe,
-    les jetons écartés ont une probabilité nulle.
+    top_p : réel de ]0, 1], masse que doivent réunir les jetons gardés, comptée parmi ceux que top-k
+        a laissés ; celui qui la fait atteindre est gardé, il en reste donc toujours un ; None, sans
+        top-p.
+    Rend (…, V), du type de logits, à la place de chaque jeton dans le vocabulaire : la somme vaut 1
+    sur le dernier axe, les jetons écartés ont une probabilité nulle.
     Lève ValueError si temperature ≤ 0.
 
     Source : Holtzman et al., « The Curious Case of Neural Text Degeneration », 2020, § 3.
@@ -1077,11 +1087,18 @@ atelier.settle("cache_speedup", ch1.plot_cache_times(step_durations))
 
 
 # %% exercise="kv_cache_bytes"
-def kv_cache_bytes(n_layer: int, d_model: int, n_tokens: int, batch_size: int = 1, bytes_per_value: int = 2) -> int:
+def kv_cache_bytes(
+    n_layer: int,
+    d_model: int,
+    n_tokens: int,
+    batch_size: int = 1,
+    bytes_per_value: int = 2,
+) -> int:
     """Octets du cache K/V d'un GPT-2 qui a lu n_tokens jetons.
 
     n_layer : nombre de blocs ; d_model : composantes d'un jeton, toutes têtes réunies ;
-    n_tokens : jetons lus, par phrase (0 est permis) ; batch_size : phrases lues en même temps, de même longueur ;
+    n_tokens : jetons lus, par phrase (0 est permis) ; batch_size : phrases lues en même temps, de
+    même longueur ;
     bytes_per_value : octets d'un nombre, 2 en FP16, 4 en FP32.
     Rend un int.
     """

@@ -77,9 +77,11 @@ def matmul_flops(m: int, k: int, n: int) -> int:
     """Opérations d'un produit de matrices (m × k)·(k × n).
 
     m, k, n : dimensions, entiers d'au moins 1.
-    Rend un int, exact même au-delà de 2^53 : une multiplication et une addition par terme de chaque somme.
+    Rend un int, exact même au-delà de 2^53 : une multiplication et une addition par terme de chaque
+    somme.
 
-    Source : convention de Kaplan et al., « Scaling Laws for Neural Language Models », 2020, § 2.1 et tableau 1.
+    Source : convention de Kaplan et al., « Scaling Laws for Neural Language Models », 2020, § 2.1
+    et tableau 1.
     """
     ### BEGIN SOLUTION
     per_entry = 2 * k
@@ -139,14 +141,15 @@ ch2.product_table(product_counts())
 def forward_flops_per_token(n_layer: int, d_model: int, n_ctx: int, n_vocab: int) -> float:
     """Opérations d'un passage avant de GPT-2 sur une fenêtre de n_ctx jetons, divisées par n_ctx.
 
-    n_layer : nombre de blocs (0 est permis) ; d_model : composantes d'un jeton, toutes têtes réunies ;
+    n_layer : nombre de blocs (0 est permis) ; d_model : composantes d'un jeton, toutes têtes
+    réunies ;
     n_ctx : jetons de la fenêtre ; n_vocab : taille du vocabulaire.
-    Rend un float, en FLOP par jeton. Seuls comptent les produits de matrices ; le MLP élargit d_model à 4·d_model ;
-    l'attention est dense (les scores du futur sont calculés, puis masqués) ; la tête donne des logits après chaque
-    jeton.
+    Rend un float, en FLOP par jeton. Seuls comptent les produits de matrices ; le MLP élargit
+    d_model à 4·d_model ; l'attention est dense (les scores du futur sont calculés, puis masqués) ;
+    la tête donne des logits après chaque jeton.
 
-    Source : Hoffmann et al., « Training Compute-Optimal Large Language Models », 2022, annexe F, moins la lecture
-    de la table des jetons et le softmax.
+    Source : Hoffmann et al., « Training Compute-Optimal Large Language Models », 2022, annexe F,
+    moins la lecture de la table des jetons et le softmax.
     """
     ### BEGIN SOLUTION
     projections = 2 * d_model * (3 * d_model + d_model)
@@ -346,8 +349,10 @@ atelier.settle("bottom_only", cases_found["seule la couche du bas apprend"][1])
 def training_flops(n_params: int, n_tokens: int) -> int:
     """Opérations d'un apprentissage, d'après le seul nombre de paramètres et de jetons.
 
-    n_params : nombre N de paramètres ; n_tokens : nombre D de jetons lus, répétitions comprises (0 est permis).
-    Rend un int, exact même au-delà de 2^53 : passage avant et passage arrière, sans recalcul des activations.
+    n_params : nombre N de paramètres ; n_tokens : nombre D de jetons lus, répétitions comprises
+    (0 est permis).
+    Rend un int, exact même au-delà de 2^53 : passage avant et passage arrière, sans recalcul des
+    activations.
 
     Source : Kaplan et al., « Scaling Laws for Neural Language Models », 2020, § 2.1.
     """
@@ -582,15 +587,22 @@ ch2.plot_journal(account["N"], ch2.colibri_journal()[1])
 
 
 # %% exercise="training_days"
-def training_days(n_params: int, n_tokens: int, n_gpus: int, peak_flops: float, mfu: float) -> float:
+def training_days(
+    n_params: int,
+    n_tokens: int,
+    n_gpus: int,
+    peak_flops: float,
+    mfu: float,
+) -> float:
     """Durée d'un apprentissage, en jours, pour C = 6ND opérations.
 
-    n_params : paramètres ; n_tokens : jetons lus ; n_gpus : nombre de cartes ; peak_flops : pointe d'une carte, en
-    FLOP/s ; mfu : part de la pointe réellement tenue, entre 0 (exclu) et 1.
+    n_params : paramètres ; n_tokens : jetons lus ; n_gpus : nombre de cartes ; peak_flops : pointe
+    d'une carte, en FLOP/s ; mfu : part de la pointe réellement tenue, entre 0 (exclu) et 1.
     Rend un float, en jours de 24 heures.
     Lève ValueError si mfu n'est pas dans ]0, 1].
 
-    Source : Chowdhery et al., « PaLM: Scaling Language Modeling with Pathways », 2022, § 4.1 et annexe B.
+    Source : Chowdhery et al., « PaLM: Scaling Language Modeling with Pathways », 2022, § 4.1 et
+    annexe B.
     """
     ### BEGIN SOLUTION
     if not 0 < mfu <= 1:
@@ -655,16 +667,20 @@ def decode_seconds(
     peak_flops: float,
     bandwidth: float,
 ) -> float:
-    """Durée d'un pas de décodage : un jeton de plus pour chacune des suites d'un lot, sur le toit d'une machine.
+    """Durée d'un pas de décodage : un jeton de plus pour chacune des suites d'un lot, sur le toit
+    d'une machine.
 
-    n_params : paramètres du modèle ; batch : suites du lot ; n_ctx : jetons déjà dans le cache de chaque suite
-    (0 est permis) ; kv_bytes_per_token : octets de clés et de valeurs d'un jeton, toutes couches réunies ;
-    bytes_per_param : octets d'un poids ; peak_flops : pointe, en FLOP/s ; bandwidth : débit de la mémoire, en octets
-    par seconde.
-    Rend un float, en secondes, pour le lot entier. La lecture et le calcul se recouvrent parfaitement ; les
-    opérations propres à l'attention ne sont pas comptées, ni ce que l'on écrit en mémoire.
+    n_params : paramètres du modèle ; batch : suites du lot ; n_ctx : jetons déjà dans le cache de
+    chaque suite (0 est permis) ; kv_bytes_per_token : octets de clés et de valeurs d'un jeton,
+    toutes couches réunies ;
+    bytes_per_param : octets d'un poids ; peak_flops : pointe, en FLOP/s ; bandwidth : débit de la
+    mémoire, en octets par seconde.
+    Rend un float, en secondes, pour le lot entier. La lecture et le calcul se recouvrent
+    parfaitement ; les opérations propres à l'attention ne sont pas comptées, ni ce que l'on écrit
+    en mémoire.
 
-    Source : Williams et al., « Roofline », 2009 ; Pope et al., « Efficiently Scaling Transformer Inference », 2022.
+    Source : Williams et al., « Roofline », 2009 ; Pope et al., « Efficiently Scaling Transformer
+    Inference », 2022.
     """
     ### BEGIN SOLUTION
     compute = 2 * n_params * batch / peak_flops
@@ -947,10 +963,12 @@ ch2.budget_map(budget_line(), tokens_for_budget)
 def compute_optimal(compute: float, tokens_per_param: float = 20.0) -> tuple[float, float]:
     """Taille et nombre de jetons qui épuisent un budget, à rapport fixé.
 
-    compute : budget C, en FLOP ; tokens_per_param : nombre de jetons par paramètre, 20 dans la règle de Chinchilla.
+    compute : budget C, en FLOP ; tokens_per_param : nombre de jetons par paramètre, 20 dans la
+    règle de Chinchilla.
     Rend (N, D), deux float sans arrondi : leur coût, par la règle de ce chapitre, est exactement C.
 
-    Source : Hoffmann et al., « Training Compute-Optimal Large Language Models », 2022, § 3.4 et tableau 3.
+    Source : Hoffmann et al., « Training Compute-Optimal Large Language Models », 2022, § 3.4 et
+    tableau 3.
     """
     ### BEGIN SOLUTION
     n_params = math.sqrt(compute / (6 * tokens_per_param))
@@ -1145,11 +1163,12 @@ def fit_power_law(compute: torch.Tensor, loss: torch.Tensor) -> tuple[float, flo
     """Loi de puissance loss ≈ a·compute^(−b), par les moindres carrés entre logarithmes.
 
     compute : (n,) flottants, dans un ordre quelconque ; loss : (n,), de même.
-    Rend (a, b), deux float ; b est positif quand la perte baisse. Les écarts que l'on rend les plus petits sont ceux
-    des pertes.
+    Rend (a, b), deux float ; b est positif quand la perte baisse. Les écarts que l'on rend les plus
+    petits sont ceux des pertes.
     Lève ValueError s'il y a moins de deux points, ou si une valeur est négative ou nulle.
 
-    Source : Kaplan et al., « Scaling Laws for Neural Language Models », 2020, § 1.2 et équation (1.3).
+    Source : Kaplan et al., « Scaling Laws for Neural Language Models », 2020, § 1.2 et
+    équation (1.3).
     """
     ### BEGIN SOLUTION
     if len(compute) < 2 or (compute <= 0).any() or (loss <= 0).any():

@@ -154,17 +154,19 @@ atelier.settle("one_tenth", "oui" if Fraction(0.1) == Fraction(1, 10) else "non"
 def decode_float(bits: int, exponent_bits: int, fraction_bits: int) -> float:
     """Valeur réelle du nombre à virgule flottante dont le motif de bits est `bits`.
 
-    bits : entier positif ou nul ; de gauche à droite, 1 bit de signe, exponent_bits bits d'exposant,
-        fraction_bits bits de fraction. Exemple : 0x3C00 en FP16, soit (5, 10), vaut 1,0.
-    exponent_bits, fraction_bits : (8, 23) pour FP32, (5, 10) pour FP16, (8, 7) pour BF16, (4, 3) pour E4M3 ;
-        toute autre paire avec exponent_bits ≥ 2 est permise.
-    Rend un float de Python, d'après les règles de l'IEEE 754 : décalage d'exposant 2^(exponent_bits−1) − 1,
-    sous-normaux quand l'exposant écrit est nul, zéros signés (0,0 et −0,0) ; l'exposant écrit tout en 1
-    donne ±inf si la fraction est nulle, nan sinon.
-    Exception : (4, 3) suit la règle d'E4M3, sans infini ; seuls les deux motifs S.1111.111 y sont des nan,
-    tous les autres sont des nombres ordinaires (le plus grand vaut 448).
+    bits : entier positif ou nul ; de gauche à droite, 1 bit de signe, exponent_bits bits
+        d'exposant, fraction_bits bits de fraction. Exemple : 0x3C00 en FP16, soit (5, 10), vaut
+        1,0.
+    exponent_bits, fraction_bits : (8, 23) pour FP32, (5, 10) pour FP16, (8, 7) pour BF16, (4, 3)
+        pour E4M3 ; toute autre paire avec exponent_bits ≥ 2 est permise.
+    Rend un float de Python, d'après les règles de l'IEEE 754 : décalage d'exposant
+    2^(exponent_bits−1) − 1, sous-normaux quand l'exposant écrit est nul, zéros signés
+    (0,0 et −0,0) ; l'exposant écrit tout en 1 donne ±inf si la fraction est nulle, nan sinon.
+    Exception : (4, 3) suit la règle d'E4M3, sans infini ; seuls les deux motifs S.1111.111 y sont
+    des nan, tous les autres sont des nombres ordinaires (le plus grand vaut 448).
 
-    Source : IEEE 754-2019, § 3.4 ; Micikevicius et al., « FP8 Formats for Deep Learning », 2022, § 3.
+    Source : IEEE 754-2019, § 3.4 ; Micikevicius et al., « FP8 Formats for Deep Learning », 2022,
+    § 3.
     """
     ### BEGIN SOLUTION
     sign = -1.0 if (bits >> (exponent_bits + fraction_bits)) & 1 else 1.0
@@ -293,12 +295,14 @@ ch3.magnitudes(seen_values, ("poids", "entrées des couches", "gradients des poi
 def quantize_linears(
     model: GPT2LMHeadModel, round_weight: Callable[[str, torch.Tensor], torch.Tensor]
 ) -> GPT2LMHeadModel:
-    """Une copie d'un GPT-2 dont les poids des couches linéaires des blocs sont passés par round_weight.
+    """Une copie d'un GPT-2 dont les poids des couches linéaires des blocs sont passés par
+    round_weight.
 
-    round_weight : (name, w) → le poids à mettre à la place. name est le chemin du module, par exemple
-        « transformer.h.0.attn.c_attn » ; w est un tenseur (sortie, entrée), et ce qui est rendu aussi.
-    Sont concernés les Conv1D, et eux seuls : tables, LayerNorms, biais et tête gardent leurs valeurs, et la tête reste
-    le même tenseur que la table des jetons.
+    round_weight : (name, w) → le poids à mettre à la place. name est le chemin du module, par
+        exemple « transformer.h.0.attn.c_attn » ; w est un tenseur (sortie, entrée), et ce qui est
+        rendu aussi.
+    Sont concernés les Conv1D, et eux seuls : tables, LayerNorms, biais et tête gardent leurs
+    valeurs, et la tête reste le même tenseur que la table des jetons.
     Rend un nouveau modèle, qui ne partage aucun tenseur avec `model` ; `model` n'est pas modifié.
     """
     ### BEGIN SOLUTION
@@ -433,19 +437,26 @@ ch3.place_by_hand(r_min=-0.8, r_max=2.0, bits=4)
 
 
 # %% exercise="affine_qparams"
-def affine_qparams(r_min: float, r_max: float, bits: int = 8, signed: bool = True) -> tuple[float, int]:
+def affine_qparams(
+    r_min: float,
+    r_max: float,
+    bits: int = 8,
+    signed: bool = True,
+) -> tuple[float, int]:
     """Échelle S et zéro entier Z de la quantification affine r = S·(q − Z).
 
-    r_min, r_max : bornes des réels à représenter (float), dans l'unité de r. Zéro est toujours représenté, même quand
-        l'intervalle ne le contient pas.
-    bits : nombre de bits d'un code ; les codes vont de −2^(bits−1) à 2^(bits−1) − 1 si signed, de 0 à 2^bits − 1 sinon,
-        et tous servent.
-    Rend (S, Z) : S est un float, dans l'unité de r ; Z est un int, le code du réel 0, au plus proche.
+    r_min, r_max : bornes des réels à représenter (float), dans l'unité de r. Zéro est toujours
+        représenté, même quand l'intervalle ne le contient pas.
+    bits : nombre de bits d'un code ; les codes vont de −2^(bits−1) à 2^(bits−1) − 1 si signed, de 0
+        à 2^bits − 1 sinon, et tous servent.
+    Rend (S, Z) : S est un float, dans l'unité de r ; Z est un int, le code du réel 0, au plus
+    proche.
     Un intervalle réduit à zéro rend (1.0, 0).
     Lève ValueError si r_min > r_max, si une borne est infinie ou nan, ou si bits < 2.
 
     Source : Jacob et al., « Quantization and Training of Neural Networks for Efficient
-    Integer-Arithmetic-Only Inference », CVPR 2018, § 2.1 et 3.1 ; gemmlowp, doc/quantization_example.cc.
+    Integer-Arithmetic-Only Inference », CVPR 2018, § 2.1 et 3.1 ; gemmlowp,
+    doc/quantization_example.cc.
     """
     ### BEGIN SOLUTION
     if bits < 2:
@@ -499,14 +510,23 @@ ch3.number_line(fitted_grid(), affine_qparams)
 
 
 # %% exercise="quantize_affine"
-def quantize_affine(r: torch.Tensor, scale: float, zero_point: int, bits: int = 8, signed: bool = True) -> torch.Tensor:
+def quantize_affine(
+    r: torch.Tensor,
+    scale: float,
+    zero_point: int,
+    bits: int = 8,
+    signed: bool = True,
+) -> torch.Tensor:
     """Codes entiers des réels de r, sur la grille de pas scale où le réel 0 a le code zero_point.
 
     r : tenseur flottant de forme quelconque, même à 0 dimension.
     scale : float > 0, la longueur d'un pas ; zero_point : le code du réel 0.
-    bits, signed : les codes vont de −2^(bits−1) à 2^(bits−1) − 1 si signed, de 0 à 2^bits − 1 sinon.
-    Rend un tenseur d'entiers de la forme de r : int8 (signed) ou uint8 (non signé) si bits ≤ 8, int32 au-delà.
-    Un réel à mi-chemin de deux pas va vers le multiple pair de scale ; un réel hors de la grille prend le code du bord.
+    bits, signed : les codes vont de −2^(bits−1) à 2^(bits−1) − 1 si signed, de 0 à 2^bits − 1
+    sinon.
+    Rend un tenseur d'entiers de la forme de r : int8 (signed) ou uint8 (non signé) si bits ≤ 8,
+    int32 au-delà.
+    Un réel à mi-chemin de deux pas va vers le multiple pair de scale ; un réel hors de la grille
+    prend le code du bord.
 
     Source : Jacob et al., CVPR 2018, § 2.1, équation (1).
     """
@@ -556,7 +576,8 @@ def dequantize_affine(q: torch.Tensor, scale: float, zero_point: int) -> torch.T
 def sqnr_db(r: torch.Tensor, r_hat: torch.Tensor) -> float:
     """Rapport signal sur bruit de quantification, en décibels.
 
-    r : tenseur flottant, les valeurs d'origine ; r_hat : tenseur de même forme, les valeurs retrouvées.
+    r : tenseur flottant, les valeurs d'origine ; r_hat : tenseur de même forme, les valeurs
+    retrouvées.
     Rend un float, en dB, pour le tenseur entier ; math.inf quand r̂ est exactement r.
 
     Source : Bennett, « Spectra of Quantized Signals », Bell System Technical Journal, 1948.
@@ -581,14 +602,20 @@ def sqnr_db(r: torch.Tensor, r_hat: torch.Tensor) -> float:
 
 
 # %% exercise="layer_inputs"
-def layer_inputs(model: GPT2LMHeadModel, input_ids: torch.Tensor, names: list[str]) -> dict[str, torch.Tensor]:
+def layer_inputs(
+    model: GPT2LMHeadModel,
+    input_ids: torch.Tensor,
+    names: list[str],
+) -> dict[str, torch.Tensor]:
     """Ce qui entre dans les couches nommées quand le modèle lit input_ids.
 
-    input_ids : (B, T) entiers, sur l'appareil du modèle ; names : des chemins de modules, par exemple
-        « transformer.h.0.attn.c_attn ».
-    Rend un dictionnaire : nom → (B·T, in), un jeton par ligne, suite après suite, sans graphe de gradient.
-    Le modèle est lu dans le mode où il est, et n'en change pas. Aucun crochet n'y reste, quoi qu'il arrive : un nom qui
-    n'existe pas lève KeyError ou AttributeError, et ne laisse rien derrière lui.
+    input_ids : (B, T) entiers, sur l'appareil du modèle ; names : des chemins de modules, par
+        exemple « transformer.h.0.attn.c_attn ».
+    Rend un dictionnaire : nom → (B·T, in), un jeton par ligne, suite après suite, sans graphe de
+    gradient.
+    Le modèle est lu dans le mode où il est, et n'en change pas. Aucun crochet n'y reste, quoi qu'il
+    arrive : un nom qui n'existe pas lève KeyError ou AttributeError, et ne laisse rien derrière
+    lui.
     """
     ### BEGIN SOLUTION
     seen: dict[str, torch.Tensor] = {}
@@ -702,10 +729,12 @@ def absmax_scale(r: torch.Tensor, bits: int = 8, full_range: bool = False) -> to
 
     r : tenseur flottant de forme quelconque, même à 0 dimension.
     bits : nombre de bits d'un code signé, de −2^(bits−1) à 2^(bits−1) − 1.
-    Rend un tenseur à 0 dimension, du type de r et dans son unité : le pas qui met l'élément le plus éloigné de zéro, au
-    signe près, sur le plus grand code, ou, si full_range, sur l'opposé du plus petit. Un tenseur nul rend 1.
+    Rend un tenseur à 0 dimension, du type de r et dans son unité : le pas qui met l'élément le plus
+    éloigné de zéro, au signe près, sur le plus grand code, ou, si full_range, sur l'opposé du plus
+    petit. Un tenseur nul rend 1.
 
-    Source : Jacob et al., CVPR 2018, § 3.1 (codes de −127 à 127) ; la diapositive « Absmax » donne la forme full_range.
+    Source : Jacob et al., CVPR 2018, § 3.1 (codes de −127 à 127) ; la diapositive « Absmax » donne
+    la forme full_range.
     """
     ### BEGIN SOLUTION
     levels = 2 ** (bits - 1) if full_range else 2 ** (bits - 1) - 1
@@ -871,12 +900,14 @@ def absmax_per_channel(w: torch.Tensor, bits: int = 8, axis: int = 0) -> torch.T
     """Échelles symétriques de w, une par tranche le long de `axis`.
 
     w : tenseur flottant à deux dimensions ou plus.
-    bits : nombre de bits d'un code signé ; axis : l'axe des tranches, éventuellement compté depuis la fin (−1).
-    Rend un tenseur du type de w, de même nombre de dimensions : la taille de w sur `axis`, 1 sur tous les autres
-    axes, si bien que w / échelles se calcule directement. Chaque échelle est celle d'`absmax_scale` pour sa tranche,
-    forme restreinte.
+    bits : nombre de bits d'un code signé ; axis : l'axe des tranches, éventuellement compté depuis
+    la fin (−1).
+    Rend un tenseur du type de w, de même nombre de dimensions : la taille de w sur `axis`, 1 sur
+    tous les autres axes, si bien que w / échelles se calcule directement. Chaque échelle est celle
+    d'`absmax_scale` pour sa tranche, forme restreinte.
 
-    Source : Krishnamoorthi, « Quantizing deep convolutional networks for efficient inference », 2018, § 2.
+    Source : Krishnamoorthi, « Quantizing deep convolutional networks for efficient inference »,
+    2018, § 2.
     """
     ### BEGIN SOLUTION
     others = [d for d in range(w.ndim) if d != axis % w.ndim]
@@ -953,10 +984,10 @@ def mse_scale(w: torch.Tensor, bits: int, ratios: torch.Tensor) -> torch.Tensor:
     """Pas de chaque ligne de w dont l'arrondi fait la plus petite erreur quadratique.
 
     w : (out, in) flottant ; bits : nombre de bits d'un code signé, de −2^(bits−1) à 2^(bits−1) − 1.
-    ratios : (R,) réels de ]0, 1], dans un ordre quelconque : les candidats, en parts du pas de la forme full_range
-        d'`absmax_scale` pour cette ligne.
-    Rend (out, 1), du type de w. L'erreur est celle des valeurs que rendent les codes, bornes comprises. À erreur égale,
-    le plus grand candidat ; une ligne nulle reçoit 1.
+    ratios : (R,) réels de ]0, 1], dans un ordre quelconque : les candidats, en parts du pas de la
+        forme full_range d'`absmax_scale` pour cette ligne.
+    Rend (out, 1), du type de w. L'erreur est celle des valeurs que rendent les codes, bornes
+    comprises. À erreur égale, le plus grand candidat ; une ligne nulle reçoit 1.
 
     Source : Nagel et al., « A White Paper on Neural Network Quantization », 2021, § 3.1.
     """
@@ -1201,15 +1232,17 @@ atelier.settle("library_scales", len({round(row["max|w| / S"], 1) for row in sca
 def int8_linear(
     x: torch.Tensor, w_q: torch.Tensor, w_scale: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Couche linéaire dont le produit se fait entre entiers de 8 bits (W8A8), activations quantifiées à la volée.
+    """Couche linéaire dont le produit se fait entre entiers de 8 bits (W8A8), activations
+    quantifiées à la volée.
 
     x : (N, in) flottant, les activations ; w_q : (out, in) int8, les poids déjà quantifiés ;
     w_scale : (out, 1) flottant, l'échelle de chaque ligne de w_q ; bias : (out,) flottant, ou None.
-    Rend (N, out), du type de x : ce que donne la couche linéaire de poids w_scale·w_q et de biais bias.
-    Chaque ligne de x a son échelle, celle d'`absmax_scale` sur 8 bits, forme restreinte. La somme des produits de codes
-    est exacte.
-    Sur CUDA, qui ne multiplie pas de matrices d'int32, torch._int_mm ou un produit en float64 restent exacts ;
-    float32 ne l'est plus au-delà de 2²⁴.
+    Rend (N, out), du type de x : ce que donne la couche linéaire de poids w_scale·w_q et de biais
+    bias.
+    Chaque ligne de x a son échelle, celle d'`absmax_scale` sur 8 bits, forme restreinte. La somme
+    des produits de codes est exacte.
+    Sur CUDA, qui ne multiplie pas de matrices d'int32, torch._int_mm ou un produit en float64
+    restent exacts ; float32 ne l'est plus au-delà de 2²⁴.
 
     Source : Dettmers et al., « LLM.int8() », NeurIPS 2022, § 3 (« vector-wise quantization »).
     """
@@ -1379,8 +1412,9 @@ def pack_int4(q: torch.Tensor) -> torch.Tensor:
     """Range deux entiers de 4 bits par octet, le long du dernier axe.
 
     q : (…, n) entiers (int8, int32 ou int64) de −8 à 7.
-    Rend (…, ⌈n/2⌉) uint8 : dans chaque octet, la première valeur occupe les 4 bits de poids faible, la suivante
-    les 4 bits de poids fort, chacune en complément à deux (−1 s'écrit 1111, −8 s'écrit 1000).
+    Rend (…, ⌈n/2⌉) uint8 : dans chaque octet, la première valeur occupe les 4 bits de poids faible,
+    la suivante les 4 bits de poids fort, chacune en complément à deux (−1 s'écrit 1111, −8 s'écrit
+    1000).
     Si n est impair, les 4 derniers bits de poids fort sont nuls.
     Lève ValueError si une valeur sort de [−8, 7].
     """
@@ -1405,8 +1439,10 @@ def pack_int4(q: torch.Tensor) -> torch.Tensor:
 def unpack_int4(p: torch.Tensor, n: int) -> torch.Tensor:
     """Retrouve les entiers de 4 bits rangés par `pack_int4`.
 
-    p : (…, ⌈n/2⌉) uint8, deux valeurs par octet, la première dans les 4 bits de poids faible, en complément à deux.
-    n : nombre de valeurs sur le dernier axe ; s'il est impair, les 4 derniers bits de poids fort sont ignorés.
+    p : (…, ⌈n/2⌉) uint8, deux valeurs par octet, la première dans les 4 bits de poids faible, en
+    complément à deux.
+    n : nombre de valeurs sur le dernier axe ; s'il est impair, les 4 derniers bits de poids fort
+    sont ignorés.
     Rend (…, n) int8, de −8 à 7.
     """
     ### BEGIN SOLUTION
@@ -1576,12 +1612,15 @@ def gptq_quantize(
 ) -> torch.Tensor:
     """Quantification de w par GPTQ, pour les activations x, sur une grille donnée.
 
-    w : (out, in) flottant, les poids ; x : (n, in) flottant, les activations d'étalonnage, n quelconque.
-    scale : (out, 1), le pas de chaque ligne ; bits : nombre de bits d'un code, de −2^(bits−1) à 2^(bits−1) − 1.
-    damp : ce que l'on ajoute à la diagonale de H = 2·xᵀx avant de l'inverser, en part de sa moyenne.
-    Rend ŵ, (out, in) du type de w : des réels, chacun un code fois le pas de sa ligne. Les colonnes sont arrondies de
-    gauche à droite, et tous les calculs se font en float64. Si x est entièrement nul, chaque poids est simplement
-    arrondi. Ni w ni x n'est modifié.
+    w : (out, in) flottant, les poids ; x : (n, in) flottant, les activations d'étalonnage, n
+    quelconque.
+    scale : (out, 1), le pas de chaque ligne ; bits : nombre de bits d'un code, de −2^(bits−1) à
+    2^(bits−1) − 1.
+    damp : ce que l'on ajoute à la diagonale de H = 2·xᵀx avant de l'inverser, en part de sa
+    moyenne.
+    Rend ŵ, (out, in) du type de w : des réels, chacun un code fois le pas de sa ligne. Les colonnes
+    sont arrondies de gauche à droite, et tous les calculs se font en float64. Si x est entièrement
+    nul, chaque poids est simplement arrondi. Ni w ni x n'est modifié.
 
     Source : Frantar et al., « GPTQ », ICLR 2023, algorithme 1 (sans les blocs).
     """
@@ -1922,15 +1961,17 @@ def mx_quantize(x: torch.Tensor, block_size: int = 32) -> torch.Tensor:
     """Les valeurs de x, écrites en MXFP4 puis relues.
 
     x : (…, n) flottant ; les blocs sont formés de block_size voisins le long du dernier axe.
-    Rend un tenseur de la forme et du type de x : dans chaque bloc, une valeur d'E2M1 multipliée par l'échelle du bloc.
-    L'échelle est une puissance de deux : la plus grande qui ne dépasse pas max|bloc|, divisée par 4 ; elle est juste
-        même quand max|bloc| frôle la puissance suivante. Un bloc nul reste nul.
-    Chaque valeur, divisée par l'échelle, va à la plus proche de 0, ±0,5, ±1, ±1,5, ±2, ±3, ±4, ±6 ; à mi-chemin, à
-        celle dont le bit de fraction est nul (0, ±1, ±2 ou ±4) ; au-delà de 6, à 6.
+    Rend un tenseur de la forme et du type de x : dans chaque bloc, une valeur d'E2M1 multipliée par
+    l'échelle du bloc.
+    L'échelle est une puissance de deux : la plus grande qui ne dépasse pas max|bloc|, divisée par
+        4 ; elle est juste même quand max|bloc| frôle la puissance suivante. Un bloc nul reste nul.
+    Chaque valeur, divisée par l'échelle, va à la plus proche de 0, ±0,5, ±1, ±1,5, ±2, ±3, ±4, ±6 ;
+        à mi-chemin, à celle dont le bit de fraction est nul (0, ±1, ±2 ou ±4) ; au-delà de 6, à 6.
     Lève ValueError si block_size ne divise pas n.
 
-    Source : Open Compute Project, « Microscaling Formats (MX) Specification », version 1.0, 2023, § 5.3 et 6.3 ;
-    Rouhani et al., « Microscaling Data Formats for Deep Learning », 2023, arXiv 2310.10537, algorithme 1.
+    Source : Open Compute Project, « Microscaling Formats (MX) Specification », version 1.0, 2023,
+    § 5.3 et 6.3 ; Rouhani et al., « Microscaling Data Formats for Deep Learning », 2023, arXiv
+    2310.10537, algorithme 1.
     """
     ### BEGIN SOLUTION
     if x.shape[-1] % block_size:

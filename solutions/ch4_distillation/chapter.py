@@ -152,7 +152,8 @@ def softmax_temperature(logits: torch.Tensor, temperature: float) -> torch.Tenso
     Rend (…, V), du type de logits : des probabilités, de somme 1 sur le dernier axe, sans nan.
     Lève ValueError si temperature ≤ 0.
 
-    Source : Hinton, Vinyals et Dean, « Distilling the Knowledge in a Neural Network », 2015, équation (1).
+    Source : Hinton, Vinyals et Dean, « Distilling the Knowledge in a Neural Network », 2015,
+    équation (1).
     """
     ### BEGIN SOLUTION
     if temperature <= 0:
@@ -202,9 +203,10 @@ atelier.bet(
 def kl_divergence(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     """Divergence de Kullback-Leibler de P à Q, D(P ‖ Q), sur le dernier axe, en nats.
 
-    p, q : (…, V) flottants de même forme, des probabilités (positives ou nulles, de somme 1 sur le dernier axe).
-    Rend (…), du type de p, une valeur par loi. Un événement que P exclut ne coûte rien, même si Q l'exclut aussi ; un
-    événement que P croit possible et que Q exclut coûte +inf.
+    p, q : (…, V) flottants de même forme, des probabilités (positives ou nulles, de somme 1 sur le
+    dernier axe).
+    Rend (…), du type de p, une valeur par loi. Un événement que P exclut ne coûte rien, même si Q
+    l'exclut aussi ; un événement que P croit possible et que Q exclut coûte +inf.
 
     Source : Kullback et Leibler, « On Information and Sufficiency », 1951.
     """
@@ -303,14 +305,17 @@ atelier.bet("pair_kept", "S'il n'en faut garder que deux, sans rien apprendre, q
 
 # %% exercise="student_layers"
 def student_layers(n_teacher: int, n_student: int) -> list[int]:
-    """Couches de l'enseignant données à l'élève : la première, la dernière, les autres régulièrement entre les deux.
+    """Couches de l'enseignant données à l'élève : la première, la dernière, les autres
+    régulièrement entre les deux.
 
     n_teacher, n_student : nombres de couches.
-    Rend n_student numéros croissants, comptés à partir de 0, à égale distance les uns des autres à un arrondi près, au
-    plus proche ; à mi-chemin exact entre deux couches, celle de numéro pair. Un élève d'une seule couche reçoit [0].
+    Rend n_student numéros croissants, comptés à partir de 0, à égale distance les uns des autres à
+    un arrondi près, au plus proche ; à mi-chemin exact entre deux couches, celle de numéro pair. Un
+    élève d'une seule couche reçoit [0].
     Lève ValueError si n_student < 1 ou n_student > n_teacher.
 
-    Source : Sanh et al., « DistilBERT », 2019, § 3 (une couche sur deux) ; la règle arrondie est celle du cours.
+    Source : Sanh et al., « DistilBERT », 2019, § 3 (une couche sur deux) ; la règle arrondie est
+    celle du cours.
     """
     ### BEGIN SOLUTION
     if not 1 <= n_student <= n_teacher:
@@ -330,13 +335,15 @@ def build_student(teacher: GPT2LMHeadModel, layers: list[int]) -> GPT2LMHeadMode
     """Nouveau GPT-2 fait de quelques blocs d'un autre.
 
     teacher : GPT-2 de transformers, qui n'est pas modifié.
-    layers : numéros (à partir de 0) des blocs à garder, tous différents, dans l'ordre où l'élève les aura.
-    Rend un GPT2LMHeadModel en mode évaluation, à len(layers) blocs : ces blocs, les plongements des jetons et des
-    positions et le dernier LayerNorm de l'enseignant, **copiés** (aucun tenseur n'est partagé avec lui) ; sa
-    configuration annonce le bon nombre de blocs (n_layer) ; sa tête est liée à sa propre table des jetons, comme dans
-    tout GPT-2 ; il sait se servir d'un cache K/V.
+    layers : numéros (à partir de 0) des blocs à garder, tous différents, dans l'ordre où l'élève
+    les aura.
+    Rend un GPT2LMHeadModel en mode évaluation, à len(layers) blocs : ces blocs, les plongements des
+    jetons et des positions et le dernier LayerNorm de l'enseignant, **copiés** (aucun tenseur n'est
+    partagé avec lui) ; sa configuration annonce le bon nombre de blocs (n_layer) ; sa tête est liée
+    à sa propre table des jetons, comme dans tout GPT-2 ; il sait se servir d'un cache K/V.
 
-    Source : Sanh et al., « DistilBERT », 2019, § 3 (un élève initialisé avec les couches de son enseignant).
+    Source : Sanh et al., « DistilBERT », 2019, § 3 (un élève initialisé avec les couches de son
+    enseignant).
     """
     ### BEGIN SOLUTION
     config = copy.deepcopy(teacher.config)
@@ -444,12 +451,14 @@ atelier.bet("gradient_shrinks", "Sans ce facteur, par combien le gradient est-il
 def distillation_loss(
     student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 2.0
 ) -> torch.Tensor:
-    """Perte douce : T² fois la divergence de l'enseignant à l'élève, l'un et l'autre adoucis à la température T.
+    """Perte douce : T² fois la divergence de l'enseignant à l'élève, l'un et l'autre adoucis à la
+    température T.
 
-    student_logits, teacher_logits : (…, V) flottants de même forme, au moins deux axes ; pas encore des
-        probabilités. temperature : T > 0, sans unité.
-    Rend un tenseur à 0 dimension, en nats, T² compris : la moyenne sur **toutes** les positions (tous les axes sauf le
-    dernier). Il se dérive par rapport à student_logits ; aucun gradient ne va à teacher_logits.
+    student_logits, teacher_logits : (…, V) flottants de même forme, au moins deux axes ; pas encore
+        des probabilités. temperature : T > 0, sans unité.
+    Rend un tenseur à 0 dimension, en nats, T² compris : la moyenne sur **toutes** les positions
+    (tous les axes sauf le dernier). Il se dérive par rapport à student_logits ; aucun gradient ne
+    va à teacher_logits.
 
     Source : Hinton, Vinyals et Dean, « Distilling the Knowledge in a Neural Network », 2015, § 2.
     """
@@ -578,12 +587,15 @@ def combined_loss(
     """Perte d'un élève qui apprend du texte et de son enseignant à la fois.
 
     student_logits, teacher_logits : (B, T, V) flottants, un logit par mot après chaque jeton lu ;
-    labels : (B, T) entiers, les jetons du texte, −100 là où il n'y a rien à prédire (une cible au moins est gardée).
-        Les logits du rang t sont ceux du jeton t + 1 : la perte fait le décalage, pour ses deux termes.
+    labels : (B, T) entiers, les jetons du texte, −100 là où il n'y a rien à prédire (une cible au
+    moins est gardée).
+        Les logits du rang t sont ceux du jeton t + 1 : la perte fait le décalage, pour ses deux
+        termes.
     temperature : T > 0, sans unité ; alpha : part du terme doux, entre 0 et 1.
-    Rend un tenseur à 0 dimension, en nats : alpha·doux + (1 − alpha)·dur, deux moyennes sur les mêmes positions,
-    celles dont la cible labels[:, t + 1] n'est pas −100 ; doux est la perte de distillation (T² compris), dur
-    l'entropie croisée, sans température. Aucun gradient ne va à teacher_logits.
+    Rend un tenseur à 0 dimension, en nats : alpha·doux + (1 − alpha)·dur, deux moyennes sur les
+    mêmes positions, celles dont la cible labels[:, t + 1] n'est pas −100 ; doux est la perte de
+    distillation (T² compris), dur l'entropie croisée, sans température. Aucun gradient ne va à
+    teacher_logits.
 
     Source : Hinton, Vinyals et Dean, 2015, § 2 ; Sanh et al., « DistilBERT », 2019, § 2.
     """
@@ -627,13 +639,15 @@ def distill_step(
 ) -> float:
     """Un pas d'apprentissage de l'élève devant son enseignant.
 
-    student, teacher : modèles de langue de transformers ; input_ids : (B, T) entiers, du texte sans remplissage ;
-    optimizer : celui des paramètres de l'élève ; temperature : T > 0 ; alpha : part du terme doux, entre 0 et 1.
-    La perte est alpha·doux + (1 − alpha)·dur, où doux est T² fois la divergence de l'enseignant à l'élève, à la
-    température T, et dur l'entropie croisée du jeton suivant ; deux moyennes sur toutes les positions, sauf la
-    dernière de chaque suite, qui ne prédit rien.
-    L'enseignant lit en mode évaluation, sans gradient, et aucun de ses poids ne change ; l'élève lit en mode
-    apprentissage. Le gradient du pas est celui de ce lot, et de lui seul.
+    student, teacher : modèles de langue de transformers ; input_ids : (B, T) entiers, du texte sans
+    remplissage ;
+    optimizer : celui des paramètres de l'élève ; temperature : T > 0 ; alpha : part du terme doux,
+    entre 0 et 1.
+    La perte est alpha·doux + (1 − alpha)·dur, où doux est T² fois la divergence de l'enseignant à
+    l'élève, à la température T, et dur l'entropie croisée du jeton suivant ; deux moyennes sur
+    toutes les positions, sauf la dernière de chaque suite, qui ne prédit rien.
+    L'enseignant lit en mode évaluation, sans gradient, et aucun de ses poids ne change ; l'élève
+    lit en mode apprentissage. Le gradient du pas est celui de ce lot, et de lui seul.
     Rend la perte d'avant le pas, un float, en nats.
     """
     ### BEGIN SOLUTION
@@ -1220,10 +1234,13 @@ ch4.plot_sizes(sizes_author or sizes_here, two_blocks, pair_size)
 def ensemble_probs(logits: torch.Tensor) -> torch.Tensor:
     """Loi d'un ensemble de modèles : la moyenne de leurs probabilités.
 
-    logits : (M, …, V) flottant, les logits de M modèles pour les mêmes positions, éventuellement très grands.
-    Rend (…, V), du type de logits, de somme 1 sur le dernier axe, sans nan. Chaque modèle compte autant.
+    logits : (M, …, V) flottant, les logits de M modèles pour les mêmes positions, éventuellement
+    très grands.
+    Rend (…, V), du type de logits, de somme 1 sur le dernier axe, sans nan. Chaque modèle compte
+    autant.
 
-    Source : Hinton, Vinyals et Dean, 2015, § 1 ; Dietterich, « Ensemble Methods in Machine Learning », 2000.
+    Source : Hinton, Vinyals et Dean, 2015, § 1 ; Dietterich, « Ensemble Methods in Machine
+    Learning », 2000.
     """
     ### BEGIN SOLUTION
     return torch.softmax(logits, dim=-1).mean(dim=0)
@@ -1356,15 +1373,21 @@ ch4.kept_bytes(colibri.config.vocab_size, 10**6, (64, 32, 4))
 
 
 # %% exercise="topk_kl"
-def topk_kl(student_logits: torch.Tensor, top_log_probs: torch.Tensor, top_ids: torch.Tensor) -> torch.Tensor:
-    """Divergence de l'enseignant à l'élève, quand on n'a gardé de l'enseignant que ses k jetons les plus probables.
+def topk_kl(
+    student_logits: torch.Tensor,
+    top_log_probs: torch.Tensor,
+    top_ids: torch.Tensor,
+) -> torch.Tensor:
+    """Divergence de l'enseignant à l'élève, quand on n'a gardé de l'enseignant que ses k jetons les
+    plus probables.
 
     student_logits : (…, V) flottants, tous les logits de l'élève ;
     top_log_probs : (…, k) flottants, les log-probabilités (en nats) des k jetons gardés, k < V ;
     top_ids : (…, k) entiers, leurs numéros dans le vocabulaire.
-    Les événements comparés sont ces k jetons et un dernier, « n'importe quel autre », des deux côtés.
-    Rend un tenseur à 0 dimension, en nats, du type de student_logits : la moyenne sur toutes les positions (tous les
-    axes sauf le dernier). Il se dérive par rapport à student_logits.
+    Les événements comparés sont ces k jetons et un dernier, « n'importe quel autre », des deux
+    côtés.
+    Rend un tenseur à 0 dimension, en nats, du type de student_logits : la moyenne sur toutes les
+    positions (tous les axes sauf le dernier). Il se dérive par rapport à student_logits.
     """
     ### BEGIN SOLUTION
     log_q = torch.log_softmax(student_logits, dim=-1)

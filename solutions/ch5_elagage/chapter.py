@@ -85,10 +85,11 @@ ch5.what_is_pruned(colibri.num_parameters(), {name: w.numel() for name, w in lay
 def sparsity(tensors: Iterable[torch.Tensor]) -> float:
     """Parcimonie : part des éléments exactement nuls, tous tenseurs confondus.
 
-    tensors : itérable de tenseurs de formes et de types quelconques (liste, n-uplet, générateur…), qui compte au moins
-        un élément ; on ne peut parfois le parcourir qu'une fois.
-    Rend un float de Python, entre 0 (aucun zéro) et 1 (que des zéros). Chaque élément compte autant, quelle que soit la
-    taille de son tenseur ; un élément très petit n'est pas nul, −0 l'est.
+    tensors : itérable de tenseurs de formes et de types quelconques (liste, n-uplet, générateur…),
+        qui compte au moins un élément ; on ne peut parfois le parcourir qu'une fois.
+    Rend un float de Python, entre 0 (aucun zéro) et 1 (que des zéros). Chaque élément compte
+    autant, quelle que soit la taille de son tenseur ; un élément très petit n'est pas nul, −0
+    l'est.
     """
     ### BEGIN SOLUTION
     zeros, total = 0, 0
@@ -188,11 +189,13 @@ def magnitude_mask(w: torch.Tensor, amount: float) -> torch.Tensor:
 
     w : tenseur flottant de forme quelconque, pas forcément contigu en mémoire.
     amount : part des poids à retirer, entre 0 (aucun) et 1 (tous).
-    Rend un tenseur de booléens de la forme de w, True = poids gardé. Exactement round(amount · nombre de poids) sont
-    retirés, les plus petits |w| d'abord ; à égalité, celui qui vient le premier quand on déroule w ligne après ligne.
+    Rend un tenseur de booléens de la forme de w, True = poids gardé. Exactement
+    round(amount · nombre de poids) sont retirés, les plus petits |w| d'abord ; à égalité, celui qui
+    vient le premier quand on déroule w ligne après ligne.
     Lève ValueError si amount n'est pas entre 0 et 1.
 
-    Source : Han et al., « Learning both Weights and Connections for Efficient Neural Networks », 2015.
+    Source : Han et al., « Learning both Weights and Connections for Efficient Neural Networks »,
+    2015.
     """
     ### BEGIN SOLUTION
     if not 0 <= amount <= 1:
@@ -317,14 +320,17 @@ atelier.bet(
 
 
 # %% exercise="global_magnitude_masks"
-def global_magnitude_masks(weights: dict[str, torch.Tensor], amount: float) -> dict[str, torch.Tensor]:
+def global_magnitude_masks(
+    weights: dict[str, torch.Tensor],
+    amount: float,
+) -> dict[str, torch.Tensor]:
     """Masques qui retirent les plus petits poids de tout un modèle, d'après un seul classement.
 
     weights : nom → tenseur flottant de forme quelconque, pas forcément contigu en mémoire.
     amount : part des poids à retirer, entre 0 (aucun) et 1 (tous), sur l'ensemble des tenseurs.
-    Rend un dictionnaire aux mêmes noms : nom → tenseur de booléens de la forme du poids, True = poids gardé. Exactement
-    round(amount · nombre total de poids) sont retirés, les plus petits |w| de tous d'abord : un tenseur peut en perdre
-    beaucoup, un autre aucun.
+    Rend un dictionnaire aux mêmes noms : nom → tenseur de booléens de la forme du poids,
+    True = poids gardé. Exactement round(amount · nombre total de poids) sont retirés, les plus
+    petits |w| de tous d'abord : un tenseur peut en perdre beaucoup, un autre aucun.
     """
     ### BEGIN SOLUTION
     scores = torch.cat([w.abs().flatten() for w in weights.values()])
@@ -435,13 +441,16 @@ atelier.bet(
 def wanda_mask(w: torch.Tensor, x: torch.Tensor, amount: float) -> torch.Tensor:
     """Masque de Wanda : chaque poids pèse autant que ce qu'il apporte.
 
-    w : (out, in) flottant, les poids d'une couche ; x : (n, in) du même type, n jetons vus à l'entrée de la couche.
+    w : (out, in) flottant, les poids d'une couche ; x : (n, in) du même type, n jetons vus à
+    l'entrée de la couche.
     amount : part des poids à retirer dans chaque ligne, entre 0 (aucun) et 1 (tous).
-    Rend un tenseur de booléens (out, in), True = poids gardé. L'importance d'un poids est le produit de sa valeur
-    absolue et de la norme 2 de son entrée sur les n jetons. Dans chaque ligne, exactement round(amount · in) poids sont
-    retirés, les moins importants d'abord ; à égalité, celui du plus petit indice.
+    Rend un tenseur de booléens (out, in), True = poids gardé. L'importance d'un poids est le
+    produit de sa valeur absolue et de la norme 2 de son entrée sur les n jetons. Dans chaque ligne,
+    exactement round(amount · in) poids sont retirés, les moins importants d'abord ; à égalité,
+    celui du plus petit indice.
 
-    Source : Sun et al., « A Simple and Effective Pruning Approach for Large Language Models », 2023, § 3.
+    Source : Sun et al., « A Simple and Effective Pruning Approach for Large Language Models »,
+    2023, § 3.
     """
     ### BEGIN SOLUTION
     scores = w.abs() * x.norm(dim=0)
@@ -607,16 +616,22 @@ ch5.plot_map(entering["entrées"], "Taille moyenne (quadratique) de ce qui entre
 
 
 # %% exercise="fisher_importance"
-def fisher_importance(model: GPT2LMHeadModel, batches: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+def fisher_importance(
+    model: GPT2LMHeadModel,
+    batches: list[torch.Tensor],
+) -> dict[str, torch.Tensor]:
     """Importance de chaque poids des couches linéaires d'un GPT-2, d'après les pentes de sa perte.
 
     batches : une liste de (B, T) entiers, les jetons de chaque lot, sur l'appareil du modèle.
-    Rend un dictionnaire : chemin du module → (sortie, entrée) flottant, pour chaque Conv1D des blocs, et rien d'autre.
-    L'importance d'un poids w est w²·Σ g², où g est, lot après lot, la dérivée par rapport à w de la perte du lot :
-    l'entropie croisée moyenne du jeton suivant, en nats.
-    Le modèle est rendu comme il a été reçu : mêmes poids, même mode, et aucun gradient gardé (.grad vaut None partout).
+    Rend un dictionnaire : chemin du module → (sortie, entrée) flottant, pour chaque Conv1D des
+    blocs, et rien d'autre.
+    L'importance d'un poids w est w²·Σ g², où g est, lot après lot, la dérivée par rapport à w de la
+    perte du lot : l'entropie croisée moyenne du jeton suivant, en nats.
+    Le modèle est rendu comme il a été reçu : mêmes poids, même mode, et aucun gradient gardé
+    (.grad vaut None partout).
 
-    Source : LeCun, Denker et Solla, « Optimal Brain Damage », NeurIPS 1989, où la courbure est remplacée par Σ g².
+    Source : LeCun, Denker et Solla, « Optimal Brain Damage », NeurIPS 1989, où la courbure est
+    remplacée par Σ g².
     """
     ### BEGIN SOLUTION
     layers = {name: m for name, m in model.named_modules() if isinstance(m, Conv1D)}
@@ -811,11 +826,11 @@ ch5.announce(row_wanda())
 def nm_mask(w: torch.Tensor, n: int = 2, m: int = 4) -> torch.Tensor:
     """Masque N:M : n poids gardés dans chaque groupe de m voisins.
 
-    w : tenseur flottant (…, k), pas forcément contigu en mémoire ; les groupes sont les m premiers éléments du dernier
-        axe, puis les m suivants, et ainsi de suite.
+    w : tenseur flottant (…, k), pas forcément contigu en mémoire ; les groupes sont les m premiers
+        éléments du dernier axe, puis les m suivants, et ainsi de suite.
     n, m : poids gardés par groupe, et taille d'un groupe.
-    Rend un tenseur de booléens de la forme de w, True = poids gardé : dans chaque groupe, les n plus grands |w| ; à
-    égalité, celui qui vient le premier est gardé.
+    Rend un tenseur de booléens de la forme de w, True = poids gardé : dans chaque groupe, les n
+    plus grands |w| ; à égalité, celui qui vient le premier est gardé.
     Lève ValueError si n > m, ou si m ne divise pas la taille k du dernier axe.
 
     Source : Mishra et al., « Accelerating Sparse Deep Neural Networks », 2021.
@@ -990,9 +1005,9 @@ ch5.beside_the_papers(by_magnitude, by_wanda, by_sparsegpt, by_pattern)
 def sparse_bytes(numel: int, amount: float, value_bytes: int = 2, index_bytes: int = 4) -> int:
     """Octets d'un tenseur élagué, rangé comme une liste des poids qui restent.
 
-    numel : nombre d'éléments du tenseur entier (0 est permis) ; amount : part des poids retirés, entre 0 et 1 :
-        round(amount · numel) d'entre eux ; value_bytes : octets d'une valeur ; index_bytes : octets de l'indice, un
-        entier qui dit où la remettre dans le tenseur déroulé.
+    numel : nombre d'éléments du tenseur entier (0 est permis) ; amount : part des poids retirés,
+        entre 0 et 1 : round(amount · numel) d'entre eux ; value_bytes : octets d'une valeur ;
+        index_bytes : octets de l'indice, un entier qui dit où la remettre dans le tenseur déroulé.
     Rend un int : les octets des valeurs et des indices des éléments gardés, et rien d'autre.
     """
     ### BEGIN SOLUTION
@@ -1090,10 +1105,10 @@ atelier.settle("csr_pays", 100 * ch5.break_even(products, 1))
 def block_influence(hidden_in: torch.Tensor, hidden_out: torch.Tensor) -> float:
     """Influence d'un bloc : combien il change la direction de ce qui le traverse.
 
-    hidden_in, hidden_out : (…, d) flottants de même forme, les vecteurs des mêmes jetons, à l'entrée et à la sortie du
-    bloc ; aucun n'est nul.
-    Rend un flottant Python, de 0 (aucun vecteur ne tourne) à 2 (tous sont retournés) : 1 moins la moyenne, sur les
-    jetons, du cosinus entre les deux vecteurs d'un jeton.
+    hidden_in, hidden_out : (…, d) flottants de même forme, les vecteurs des mêmes jetons, à
+    l'entrée et à la sortie du bloc ; aucun n'est nul.
+    Rend un flottant Python, de 0 (aucun vecteur ne tourne) à 2 (tous sont retournés) : 1 moins la
+    moyenne, sur les jetons, du cosinus entre les deux vecteurs d'un jeton.
 
     Source : Men et al., « ShortGPT », 2024, arXiv 2403.03853, équation (1), *Block Influence*.
     """
@@ -1282,16 +1297,20 @@ def prune_heads(
     heads: list[int],
     n_head: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Retire pour de bon des têtes d'attention d'un bloc de GPT-2 : des matrices plus petites, sans zéros.
+    """Retire pour de bon des têtes d'attention d'un bloc de GPT-2 : des matrices plus petites, sans
+    zéros.
 
-    c_attn_weight : (d, 3d) et c_attn_bias : (3d,), la couche qui fabrique Q, K et V ; c_proj_weight : (d, d), la
-        projection de sortie. Ce sont des Conv1D : une couche calcule x @ poids + biais, ses poids sont (entrée,
-        sortie).
-    Les 3d sorties de c_attn sont rangées Q, puis K, puis V, d colonnes chacun ; avec D = d / n_head, la tête h occupe
-        les composantes h·D à (h + 1)·D − 1 de chacun des trois, et les mêmes à l'entrée de c_proj.
-    heads : numéros des têtes à retirer, de 0 à n_head − 1, sans répétition, dans un ordre quelconque (vide : aucune).
-    Rend (c_attn_weight, c_attn_bias, c_proj_weight) sans ces têtes, de formes (d, 3d′), (3d′,) et (d′, d), où d′ vaut D
-    fois le nombre de têtes gardées ; les têtes gardées restent dans le même ordre. Les arguments ne changent pas.
+    c_attn_weight : (d, 3d) et c_attn_bias : (3d,), la couche qui fabrique Q, K et V ;
+        c_proj_weight : (d, d), la projection de sortie. Ce sont des Conv1D : une couche calcule x @
+        poids + biais, ses poids sont (entrée, sortie).
+    Les 3d sorties de c_attn sont rangées Q, puis K, puis V, d colonnes chacun ; avec
+        D = d / n_head, la tête h occupe les composantes h·D à (h + 1)·D − 1 de chacun des trois, et
+        les mêmes à l'entrée de c_proj.
+    heads : numéros des têtes à retirer, de 0 à n_head − 1, sans répétition, dans un ordre
+    quelconque (vide : aucune).
+    Rend (c_attn_weight, c_attn_bias, c_proj_weight) sans ces têtes, de formes (d, 3d′), (3d′,) et
+    (d′, d), où d′ vaut D fois le nombre de têtes gardées ; les têtes gardées restent dans le même
+    ordre. Les arguments ne changent pas.
 
     Source : Michel et al., « Are Sixteen Heads Really Better than One? », NeurIPS 2019.
     """
@@ -1442,13 +1461,20 @@ ch5.zeros_by_step(forgotten())
 
 
 # %% exercise="cubic_schedule"
-def cubic_schedule(step: int, start: int, end: int, final_sparsity: float, initial_sparsity: float = 0.0) -> float:
+def cubic_schedule(
+    step: int,
+    start: int,
+    end: int,
+    final_sparsity: float,
+    initial_sparsity: float = 0.0,
+) -> float:
     """Part des poids retirés à un pas de l'apprentissage : vite d'abord, doucement ensuite.
 
     step : pas courant ; start, end : pas où l'élagage commence et finit.
     final_sparsity, initial_sparsity : parts retirées à la fin et au début, entre 0 et 1.
-    Rend un float : initial_sparsity jusqu'à start, final_sparsity à partir de end. Entre les deux, ce qui reste à
-    retirer, en part de tout ce qu'il y avait à retirer, est le cube de la part du temps qui reste.
+    Rend un float : initial_sparsity jusqu'à start, final_sparsity à partir de end. Entre les deux,
+    ce qui reste à retirer, en part de tout ce qu'il y avait à retirer, est le cube de la part du
+    temps qui reste.
     Lève ValueError si start ≥ end.
 
     Source : Zhu et Gupta, « To prune, or not to prune », 2017, équation (1).

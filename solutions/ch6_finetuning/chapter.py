@@ -95,17 +95,22 @@ ch6.three_texts(before_tuning(), extract_tokens)
 
 # %% exercise="train_step"
 def train_step(
-    model: nn.Module, input_ids: torch.Tensor, optimizer: torch.optim.Optimizer, max_norm: float = 1.0
+    model: nn.Module,
+    input_ids: torch.Tensor,
+    optimizer: torch.optim.Optimizer,
+    max_norm: float = 1.0,
 ) -> tuple[float, float]:
     """Un pas d'apprentissage d'un modèle de langue, sur un lot.
 
-    model : modèle de langue de transformers (celui dont `model(ids, labels=…)` rend logits et perte) ; il lit le lot en
-        mode apprentissage, quel que soit le mode où on le donne.
-    input_ids : (B, T) entiers, sans remplissage ; optimizer : il tient tous les paramètres du modèle, et des gradients
-        d'un pas précédent peuvent y être restés.
+    model : modèle de langue de transformers (celui dont `model(ids, labels=…)` rend logits et
+        perte) ; il lit le lot en mode apprentissage, quel que soit le mode où on le donne.
+    input_ids : (B, T) entiers, sans remplissage ; optimizer : il tient tous les paramètres du
+        modèle, et des gradients d'un pas précédent peuvent y être restés.
     max_norm : la borne de la norme de tous les gradients, ensemble, avant le pas.
-    Modifie les poids : un pas de l'optimiseur, par le gradient de la perte moyenne, en nats, du jeton suivant.
-    Rend (perte, norme), deux float : la perte du lot avant le pas, la norme du gradient avant d'être borné.
+    Modifie les poids : un pas de l'optimiseur, par le gradient de la perte moyenne, en nats, du
+    jeton suivant.
+    Rend (perte, norme), deux float : la perte du lot avant le pas, la norme du gradient avant
+    d'être borné.
     """
     ### BEGIN SOLUTION
     model.train()
@@ -366,12 +371,13 @@ def pool_last_token(hidden: torch.Tensor, attention_mask: torch.Tensor) -> torch
     """État caché du dernier vrai jeton de chaque texte.
 
     hidden : (B, T, d) flottant, un vecteur par jeton ;
-    attention_mask : (B, T) entiers, 1 sur un vrai jeton, 0 sur le remplissage, qui peut être à gauche ou à droite,
-        et changer de côté d'une ligne à l'autre.
+    attention_mask : (B, T) entiers, 1 sur un vrai jeton, 0 sur le remplissage, qui peut être à
+        gauche ou à droite, et changer de côté d'une ligne à l'autre.
     Rend (B, d), du type de hidden.
     Lève ValueError si une ligne ne contient aucun vrai jeton.
 
-    Source : Radford et al., « Improving Language Understanding by Generative Pre-Training », 2018, § 3.2.
+    Source : Radford et al., « Improving Language Understanding by Generative Pre-Training », 2018,
+    § 3.2.
     """
     ### BEGIN SOLUTION
     real = attention_mask.bool()
@@ -562,11 +568,13 @@ def train_head(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Tête linéaire apprise par descente de gradient, tous les exemples à chaque pas.
 
-    features : (n, d) flottant, un vecteur par exemple ; labels : (n,) entiers, de 0 à n_classes − 1 ;
+    features : (n, d) flottant, un vecteur par exemple ; labels : (n,) entiers, de 0 à
+    n_classes − 1 ;
     n_classes : nombre C de classes, même si certaines n'ont aucun exemple ;
     lr : le taux d'apprentissage, sans unité ; steps : nombre de mises à jour (0 est permis).
-    Rend (W, b), de formes (C, d) et (C,), du type de features. W et b partent de zéro ; à chaque pas, tous deux
-    reculent de lr fois le gradient de la moyenne, sur les n exemples, de −ln softmax(W·x + b)[y].
+    Rend (W, b), de formes (C, d) et (C,), du type de features. W et b partent de zéro ; à chaque
+    pas, tous deux reculent de lr fois le gradient de la moyenne, sur les n exemples, de
+    −ln softmax(W·x + b)[y].
     L'autograd de PyTorch n'est pas nécessaire ; il est permis.
     """
     ### BEGIN SOLUTION
@@ -727,13 +735,14 @@ def freeze_except(model: nn.Module, patterns: list[str]) -> list[str]:
     """Gèle tout le modèle, sauf les paramètres dont le nom contient un des motifs.
 
     model : un module quelconque, dont certains paramètres peuvent déjà être gelés ;
-    patterns : morceaux de noms, pris à la lettre (« h.4. », « ln_f »…). Les noms sont ceux que donne
-        model.named_parameters().
-    Modifie sur place les seuls requires_grad : vrai pour un paramètre dont le nom contient au moins un motif,
-    faux pour tous les autres. Une liste vide gèle tout. Rend les noms des paramètres qui apprennent, triés.
-    Lève ValueError si un motif, même un seul, ne se trouve dans aucun nom. Ainsi « lm_head » sur un GPT-2 :
-    sa tête de sortie est liée à la table des jetons, et le paramètre commun n'y porte qu'un nom,
-    « transformer.wte.weight ».
+    patterns : morceaux de noms, pris à la lettre (« h.4. », « ln_f »…). Les noms sont ceux que
+        donne model.named_parameters().
+    Modifie sur place les seuls requires_grad : vrai pour un paramètre dont le nom contient au moins
+    un motif, faux pour tous les autres. Une liste vide gèle tout. Rend les noms des paramètres qui
+    apprennent, triés.
+    Lève ValueError si un motif, même un seul, ne se trouve dans aucun nom. Ainsi « lm_head » sur un
+    GPT-2 : sa tête de sortie est liée à la table des jetons, et le paramètre commun n'y porte qu'un
+    nom, « transformer.wte.weight ».
     """
     ### BEGIN SOLUTION
     names = [name for name, _ in model.named_parameters()]
@@ -868,11 +877,12 @@ ch6.tagged_sentence()
 def align_labels(word_ids: list[int | None], word_labels: list[int]) -> list[int]:
     """Étiquettes des jetons, d'après celles des mots.
 
-    word_ids : pour chaque jeton, dans l'ordre, le numéro (à partir de 0) du mot dont il est un morceau, ou None
-        pour un jeton spécial ; les morceaux d'un mot se suivent ;
+    word_ids : pour chaque jeton, dans l'ordre, le numéro (à partir de 0) du mot dont il est un
+        morceau, ou None pour un jeton spécial ; les morceaux d'un mot se suivent ;
     word_labels : l'étiquette (un entier, 0 compris) de chaque mot.
-    Rend une liste de la longueur de word_ids : l'étiquette du mot sur son premier jeton, −100 sur ses autres
-    jetons et sur les jetons spéciaux. Un mot peut n'avoir donné aucun jeton, ou avoir été coupé de la fin.
+    Rend une liste de la longueur de word_ids : l'étiquette du mot sur son premier jeton, −100 sur
+    ses autres jetons et sur les jetons spéciaux. Un mot peut n'avoir donné aucun jeton, ou avoir
+    été coupé de la fin.
 
     Source : Devlin et al., « BERT », 2019, § 5.3.
     """
@@ -1052,15 +1062,24 @@ ch6.translation_sample(tokenizer)
 
 
 # %% exercise="lm_labels"
-def lm_labels(input_ids: torch.Tensor, attention_mask: torch.Tensor, prompt_lengths: torch.Tensor) -> torch.Tensor:
+def lm_labels(
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    prompt_lengths: torch.Tensor,
+) -> torch.Tensor:
     """Étiquettes d'un fine-tuning supervisé : ce que le modèle doit apprendre à écrire.
 
     input_ids : (B, T) entiers, amorce puis réponse ;
-    attention_mask : (B, T) entiers, 1 sur un vrai jeton, 0 sur le remplissage, à gauche ou à droite selon les lignes ;
-    prompt_lengths : (B,) entiers, nombre de vrais jetons de l'amorce de chaque ligne, de 0 à toute la ligne.
-    Rend (B, T), du type de input_ids : −100 sur le remplissage et sur l'amorce, le jeton lui-même ailleurs.
-    Aucun décalage : le modèle compare de lui-même l'étiquette du rang t + 1 à ce qu'il a prédit au rang t.
-    Le masque seul dit ce qui est du remplissage : le jeton qui sert à remplir peut aussi se trouver dans le texte.
+    attention_mask : (B, T) entiers, 1 sur un vrai jeton, 0 sur le remplissage, à gauche ou à droite
+    selon les lignes ;
+    prompt_lengths : (B,) entiers, nombre de vrais jetons de l'amorce de chaque ligne, de 0 à toute
+    la ligne.
+    Rend (B, T), du type de input_ids : −100 sur le remplissage et sur l'amorce, le jeton lui-même
+    ailleurs.
+    Aucun décalage : le modèle compare de lui-même l'étiquette du rang t + 1 à ce qu'il a prédit au
+    rang t.
+    Le masque seul dit ce qui est du remplissage : le jeton qui sert à remplir peut aussi se trouver
+    dans le texte.
     """
     ### BEGIN SOLUTION
     rank = attention_mask.cumsum(dim=1)
@@ -1182,11 +1201,12 @@ atelier.settle("beats_memory", ch6.translation_table(translated_here, translated
 def chat_labels(turns: list[tuple[str, list[int]]]) -> tuple[torch.Tensor, torch.Tensor]:
     """Entrées et étiquettes d'une conversation, pour un fine-tuning supervisé.
 
-    turns : les tours dans l'ordre, chacun (rôle, numéros de ses jetons) ; les rôles sont « system », « user », « tool »
-    et « assistant ». Le dernier jeton d'un tour est sa fin de tour. Un tour peut être vide.
-    Rend (input_ids, labels), deux tenseurs (n,) d'entiers int64 : tous les jetons à la suite ; les mêmes là où le
-    modèle doit apprendre à écrire, −100 ailleurs. Il apprend tous les tours de l'assistant, fin de tour comprise, et
-    aucun autre. Aucun décalage : le modèle s'en charge.
+    turns : les tours dans l'ordre, chacun (rôle, numéros de ses jetons) ; les rôles sont
+    « system », « user », « tool » et « assistant ». Le dernier jeton d'un tour est sa fin de tour.
+    Un tour peut être vide.
+    Rend (input_ids, labels), deux tenseurs (n,) d'entiers int64 : tous les jetons à la suite ; les
+    mêmes là où le modèle doit apprendre à écrire, −100 ailleurs. Il apprend tous les tours de
+    l'assistant, fin de tour comprise, et aucun autre. Aucun décalage : le modèle s'en charge.
     """
     ### BEGIN SOLUTION
     input_ids: list[int] = []
@@ -1332,12 +1352,13 @@ atelier.settle("never_ends", ch6.ends_table(ends_here, ends_author))
 
 # %% exercise="training_memory_bytes"
 def training_memory_bytes(n_params: int, n_trainable: int | None = None) -> int:
-    """Octets gardés pour entraîner un modèle avec Adam en précision mixte, activations non comprises.
+    """Octets gardés pour entraîner un modèle avec Adam en précision mixte, activations non
+    comprises.
 
     n_params : nombre de paramètres du modèle ;
     n_trainable : nombre de ceux qui apprennent (0 est permis) ; tous si None.
-    Rend un int : les octets des poids, gelés ou non, des gradients, et de tout ce que la mise à jour tient d'un pas à
-    l'autre. Les types sont ceux de la précision mixte ordinaire.
+    Rend un int : les octets des poids, gelés ou non, des gradients, et de tout ce que la mise à
+    jour tient d'un pas à l'autre. Les types sont ceux de la précision mixte ordinaire.
 
     Source : Rajbhandari et al., « ZeRO », 2020, § 3.1.
     """
@@ -1471,10 +1492,10 @@ def finetuning_storage_bytes(
 
     n_params : paramètres du modèle ; n_tasks : nombre de tâches (0 est permis) ;
     bytes_per_param : octets par paramètre ;
-    n_task_params : paramètres propres à chaque tâche, ajoutés à une base partagée (0 est permis) ; None si chaque
-        tâche a sa copie complète du modèle, sans base à côté.
-    Rend un int : n_tasks copies complètes si n_task_params est None ; sinon une seule base, rangée une fois, et
-    n_task_params paramètres par tâche.
+    n_task_params : paramètres propres à chaque tâche, ajoutés à une base partagée (0 est permis) ;
+        None si chaque tâche a sa copie complète du modèle, sans base à côté.
+    Rend un int : n_tasks copies complètes si n_task_params est None ; sinon une seule base, rangée
+    une fois, et n_task_params paramètres par tâche.
     """
     ### BEGIN SOLUTION
     if n_task_params is None:

@@ -110,12 +110,15 @@ class Adapter(nn.Module):
     """Adaptateur à goulot : rend ce qu'il reçoit, plus une correction qui a traversé le goulot.
 
     d_model : nombre de composantes d'un jeton ; bottleneck : largeur du goulot, au moins 1.
-    Deux attributs, `down` (d_model → bottleneck) et `up` (bottleneck → d_model), des nn.Linear avec biais, et aucun
-    autre paramètre. Entre les deux, une GELU, l'exacte ou son approximation par tanh.
-    Au départ, `up` est entièrement nul, poids et biais : le module rend ce qu'il reçoit. `down.weight` n'est pas nul.
-    forward(x) : x (…, d_model) flottant, avec un nombre quelconque d'axes ; rend la même forme et le même type.
+    Deux attributs, `down` (d_model → bottleneck) et `up` (bottleneck → d_model), des nn.Linear avec
+    biais, et aucun autre paramètre. Entre les deux, une GELU, l'exacte ou son approximation par
+    tanh.
+    Au départ, `up` est entièrement nul, poids et biais : le module rend ce qu'il reçoit.
+    `down.weight` n'est pas nul. forward(x) : x (…, d_model) flottant, avec un nombre quelconque
+    d'axes ; rend la même forme et le même type.
 
-    Source : Houlsby et al., « Parameter-Efficient Transfer Learning for NLP », 2019, § 2.1 et figure 2.
+    Source : Houlsby et al., « Parameter-Efficient Transfer Learning for NLP », 2019, § 2.1 et
+    figure 2.
     """
 
     def __init__(self, d_model: int, bottleneck: int) -> None:
@@ -213,7 +216,8 @@ atelier.bet("share_added", "Goulot de 16, deux adaptateurs par bloc : quelle par
 def adapter_num_params(d_model: int, bottleneck: int, n_layer: int, per_layer: int = 2) -> int:
     """Nombre exact de paramètres qu'ajoutent des adaptateurs, biais compris.
 
-    d_model : composantes d'un jeton ; bottleneck : largeur du goulot ; n_layer : nombre de blocs du modèle ;
+    d_model : composantes d'un jeton ; bottleneck : largeur du goulot ; n_layer : nombre de blocs du
+    modèle ;
     per_layer : adaptateurs par bloc.
     Rend un int.
 
@@ -266,10 +270,12 @@ def insert_adapters(model: GPT2LMHeadModel, bottleneck: int) -> GPT2LMHeadModel:
     """Gèle un GPT-2 et y branche des adaptateurs, sur place.
 
     model : GPT-2 de transformers ; bottleneck : largeur du goulot, au moins 1.
-    Dans chaque bloc, un `Adapter` transforme la sortie de l'attention (après sa projection `attn.c_proj`), un autre
-    celle du MLP, chaque fois avant l'addition au flux résiduel. Chacun a ses propres poids. Seuls les adaptateurs
+    Dans chaque bloc, un `Adapter` transforme la sortie de l'attention (après sa projection
+    `attn.c_proj`), un autre celle du MLP, chaque fois avant l'addition au flux résiduel. Chacun a
+    ses propres poids. Seuls les adaptateurs
     apprennent : tous les autres paramètres ont requires_grad=False, LayerNorm comprises.
-    Rend `model` lui-même. Les logits n'ont pas bougé ; `model.parameters()` contient les adaptateurs.
+    Rend `model` lui-même. Les logits n'ont pas bougé ; `model.parameters()` contient les
+    adaptateurs.
 
     Source : Houlsby et al., 2019, figure 2 (l'article entraîne aussi les LayerNorm, pas nous).
     """
@@ -932,11 +938,13 @@ def peft_training_flops(n_frozen: int, n_trainable: int, n_tokens: int) -> int:
     """FLOP d'un apprentissage sur n_tokens jetons, dont une partie des paramètres est gelée.
 
     n_frozen, n_trainable : nombres de paramètres gelés et entraînés ; n_tokens : jetons lus.
-    Rend un int : les opérations de tous les produits de matrices des passages avant et arrière, une multiplication et
-    une addition par paramètre, par jeton et par produit. Le gradient traverse toutes les couches, gelées ou non,
-    jusqu'en bas du modèle. L'attention, qui n'a pas de poids, est laissée de côté, comme dans 6ND.
+    Rend un int : les opérations de tous les produits de matrices des passages avant et arrière, une
+    multiplication et une addition par paramètre, par jeton et par produit. Le gradient traverse
+    toutes les couches, gelées ou non, jusqu'en bas du modèle. L'attention, qui n'a pas de poids,
+    est laissée de côté, comme dans 6ND.
 
-    Source : Kaplan et al., « Scaling Laws for Neural Language Models », 2020, § 2.1, pour les termes en 2N.
+    Source : Kaplan et al., « Scaling Laws for Neural Language Models », 2020, § 2.1, pour les
+    termes en 2N.
     """
     ### BEGIN SOLUTION
     forward, through_activations, for_weights = 2, 2, 2
@@ -1022,10 +1030,11 @@ counted |= counted_adapter_steps.authors() or {}
 
 # %% exercise="optimizer_state_bytes"
 def optimizer_state_bytes(model: nn.Module, bytes_per_value: int = 4) -> int:
-    """Octets qu'Adam retient pour entraîner ce modèle : ses deux moments, pour les seuls paramètres qui apprennent.
+    """Octets qu'Adam retient pour entraîner ce modèle : ses deux moments, pour les seuls paramètres
+    qui apprennent.
 
-    model : module torch dont une partie des paramètres a requires_grad=True ; un tenseur partagé sous deux noms
-    ne compte qu'une fois. bytes_per_value : octets d'un nombre (4 en FP32).
+    model : module torch dont une partie des paramètres a requires_grad=True ; un tenseur partagé
+    sous deux noms ne compte qu'une fois. bytes_per_value : octets d'un nombre (4 en FP32).
     Rend un int ; le compteur de pas d'Adam n'est pas compté. Le modèle n'est pas modifié.
 
     Source : Kingma et Ba, « Adam », 2015, algorithme 1.
@@ -1184,13 +1193,15 @@ ch7.adams_table(two_adams.authors() or two_adams(), steps_author or steps_here)
 
 # %% exercise="adapter_overhead"
 def adapter_overhead(d_model: int, bottleneck: int, n_ctx: int, per_layer: int = 2) -> float:
-    """Surcoût d'un passage avant : FLOP des adaptateurs d'un bloc ÷ FLOP de ce bloc de GPT-2 sans eux.
+    """Surcoût d'un passage avant : FLOP des adaptateurs d'un bloc ÷ FLOP de ce bloc de GPT-2 sans
+    eux.
 
-    d_model : composantes d'un jeton ; bottleneck : largeur du goulot ; n_ctx : jetons lus ensemble ;
+    d_model : composantes d'un jeton ; bottleneck : largeur du goulot ; n_ctx : jetons lus
+    ensemble ;
     per_layer : adaptateurs par bloc.
-    Rend un float, sans unité. On ne compte que les produits de matrices, une multiplication et une addition chacun :
-    dans le bloc, les quatre couches linéaires et les deux produits de l'attention (QKᵀ, puis A·V), dense : tous les
-    couples de jetons sont calculés, futur compris.
+    Rend un float, sans unité. On ne compte que les produits de matrices, une multiplication et une
+    addition chacun : dans le bloc, les quatre couches linéaires et les deux produits de l'attention
+    (QKᵀ, puis A·V), dense : tous les couples de jetons sont calculés, futur compris.
     """
     ### BEGIN SOLUTION
     linear = 2 * 12 * d_model**2

@@ -179,11 +179,13 @@ ch8.moved_table(moved)
 
 # %% exercise="low_rank"
 def low_rank(w: torch.Tensor, rank: int) -> tuple[torch.Tensor, float]:
-    """Meilleure approximation de w par une matrice de rang au plus `rank`, et l'erreur qu'elle commet.
+    """Meilleure approximation de w par une matrice de rang au plus `rank`, et l'erreur qu'elle
+    commet.
 
     w : (d, k) flottant (float32 ou float64), non nul, de forme quelconque ; rank : entier.
-    Rend (w_r, erreur) : w_r, (d, k) du type de w, la matrice de rang ≤ rank la plus proche de w pour la norme de
-    Frobenius ; erreur, un float de Python sans unité : ‖w − w_r‖ / ‖w‖, entre 0 et 1.
+    Rend (w_r, erreur) : w_r, (d, k) du type de w, la matrice de rang ≤ rank la plus proche de w
+    pour la norme de Frobenius ; erreur, un float de Python sans unité : ‖w − w_r‖ / ‖w‖, entre 0
+    et 1.
 
     Source : Eckart et Young, « The approximation of one matrix by another of lower rank », 1936.
     """
@@ -277,8 +279,8 @@ ch8.drawing()
 def lora_num_params(shapes: list[tuple[int, int]], rank: int) -> int:
     """Nombre de paramètres que LoRA entraîne.
 
-    shapes : liste de formes (d, k), une par matrice adaptée, toutes différentes peut-être ; une liste vide est
-        permise ; rank : le rang r, le même pour toutes.
+    shapes : liste de formes (d, k), une par matrice adaptée, toutes différentes peut-être ; une
+        liste vide est permise ; rank : le rang r, le même pour toutes.
     Rend un int : pour chaque matrice, les nombres de B, (d, r), et de A, (r, k).
 
     Source : Hu et al., « LoRA », ICLR 2022, § 4.2.
@@ -335,13 +337,13 @@ ch8.hundred_tasks(170e9, {"adaptateurs, m = 64": adapter_numbers, "LoRA, r = 4":
 class LoRALinear(nn.Module):
     """Une couche linéaire gelée, et sa mise à jour de rang faible.
 
-    base : nn.Linear, avec ou sans biais, ou Conv1D de transformers, qui range son poids en (entrée, sortie) ; elle
-        est gelée ici, ses valeurs ne changent jamais.
+    base : nn.Linear, avec ou sans biais, ou Conv1D de transformers, qui range son poids en
+        (entrée, sortie) ; elle est gelée ici, ses valeurs ne changent jamais.
     rank : le rang r ; alpha : nombre sans unité, la mise à jour est multipliée par alpha / rank.
-    Les deux seuls paramètres qui apprennent sont lora_A, (r, entrée), tiré d'une loi normale centrée, et lora_B,
-    (sortie, r), nul au départ : la couche répond alors exactement comme la base.
-    forward(x) : x (…, entrée) → (…, sortie), soit base(x) + (alpha / rank) · B(A x), calculé sans jamais former
-    la matrice B·A.
+    Les deux seuls paramètres qui apprennent sont lora_A, (r, entrée), tiré d'une loi normale
+    centrée, et lora_B, (sortie, r), nul au départ : la couche répond alors exactement comme la
+    base. forward(x) : x (…, entrée) → (…, sortie), soit base(x) + (alpha / rank) · B(A x), calculé
+    sans jamais former la matrice B·A.
     Lève ValueError si rank < 1 ou si rank dépasse la plus petite dimension de la base.
 
     Source : Hu et al., « LoRA », ICLR 2022, § 4.1 et figure 1.
@@ -429,15 +431,23 @@ ch8.starts_table(four_starts())
 
 
 # %% exercise="inject_lora"
-def inject_lora(model: GPT2LMHeadModel, rank: int, alpha: float, target: str = "c_attn") -> GPT2LMHeadModel:
+def inject_lora(
+    model: GPT2LMHeadModel,
+    rank: int,
+    alpha: float,
+    target: str = "c_attn",
+) -> GPT2LMHeadModel:
     """Pose votre LoRALinear, sur place, sur les couches d'un GPT-2 qui portent un certain nom.
 
-    model : GPT-2 de transformers, dont les couches linéaires sont des Conv1D (poids rangé en (entrée, sortie)).
+    model : GPT-2 de transformers, dont les couches linéaires sont des Conv1D (poids rangé en
+    (entrée, sortie)).
     rank, alpha : ceux de LoRALinear, les mêmes partout.
-    target : le nom des couches à adapter dans leur module, « c_attn », « c_fc » ou « c_proj ». Chaque bloc contient
-        deux « c_proj », celle de l'attention et celle du MLP : toutes deux sont adaptées.
-    Rend le modèle reçu, modifié : chaque couche visée est enveloppée dans une LoRALinear à elle ; lora_A et lora_B
-    seules apprennent, tout le reste du modèle est gelé. Au départ, les logits n'ont pas changé.
+    target : le nom des couches à adapter dans leur module, « c_attn », « c_fc » ou « c_proj ».
+        Chaque bloc contient deux « c_proj », celle de l'attention et celle du MLP : toutes deux
+        sont adaptées.
+    Rend le modèle reçu, modifié : chaque couche visée est enveloppée dans une LoRALinear à elle ;
+    lora_A et lora_B seules apprennent, tout le reste du modèle est gelé. Au départ, les logits
+    n'ont pas changé.
 
     Source : Hu et al., « LoRA », ICLR 2022, § 4.2.
     """
@@ -806,14 +816,21 @@ ch8.saved_table(saved_and_reloaded())
 
 
 # %% exercise="merge_lora"
-def merge_lora(weight: torch.Tensor, A: torch.Tensor, B: torch.Tensor, alpha: float) -> torch.Tensor:
+def merge_lora(
+    weight: torch.Tensor,
+    A: torch.Tensor,
+    B: torch.Tensor,
+    alpha: float,
+) -> torch.Tensor:
     """Poids qui donne à lui seul la même réponse que la couche et sa mise à jour.
 
-    weight : (d, k) flottant, le poids W de la base ; A : (r, k) ; B : (d, r), du même type ; alpha : sans unité.
+    weight : (d, k) flottant, le poids W de la base ; A : (r, k) ; B : (d, r), du même type ;
+    alpha : sans unité.
     Rend un nouveau tenseur (d, k), du type de weight ; r est le rang. Aucun argument n'est modifié.
     Lève ValueError si A et B n'ont pas le même rang.
 
-    Source : Hu et al., « LoRA », ICLR 2022, équation (3) et § 4.1, « No Additional Inference Latency ».
+    Source : Hu et al., « LoRA », ICLR 2022, équation (3) et § 4.1, « No Additional Inference
+    Latency ».
     """
     ### BEGIN SOLUTION
     rank = A.shape[0]
@@ -936,11 +953,14 @@ def batched_lora(
 ) -> torch.Tensor:
     """Mises à jour LoRA d'un lot dont chaque ligne a sa tâche.
 
-    x : (n, T, in) flottant, n lignes de T jetons ; A : (K, r, in) et B : (K, out, r), une paire par tâche, du même type
-    et sur le même appareil ; tasks : (n,) entiers de 0 à K − 1, la tâche de chaque ligne ; scaling : le facteur α / r.
-    Rend (n, T, out), du type de x : pour chaque ligne, ce que sa paire, et elle seule, ajoute à la sortie de la couche.
+    x : (n, T, in) flottant, n lignes de T jetons ; A : (K, r, in) et B : (K, out, r), une paire par
+    tâche, du même type et sur le même appareil ; tasks : (n,) entiers de 0 à K − 1, la tâche de
+    chaque ligne ; scaling : le facteur α / r.
+    Rend (n, T, out), du type de x : pour chaque ligne, ce que sa paire, et elle seule, ajoute à la
+    sortie de la couche.
 
-    Source : Sheng et al., « S-LoRA: Serving Thousands of Concurrent LoRA Adapters », 2023, arXiv 2311.03285.
+    Source : Sheng et al., « S-LoRA: Serving Thousands of Concurrent LoRA Adapters », 2023, arXiv
+    2311.03285.
     """
     ### BEGIN SOLUTION
     tasks = tasks.long()
@@ -1311,14 +1331,17 @@ ch8.paper_arithmetic()
 def dora_weight(
     weight: torch.Tensor, A: torch.Tensor, B: torch.Tensor, magnitude: torch.Tensor, scaling: float
 ) -> torch.Tensor:
-    """Poids d'une couche DoRA : la direction d'un poids mis à jour par LoRA, des longueurs apprises.
+    """Poids d'une couche DoRA : la direction d'un poids mis à jour par LoRA, des longueurs
+    apprises.
 
-    weight : (out, in) flottant, le poids W de la base ; A : (r, in) ; B : (out, r) ; magnitude : (out, 1), la longueur
-    à donner à chaque ligne ; tous du même type ; scaling : le facteur α / r.
-    Rend (out, in), du type de weight : chaque ligne a la direction de la même ligne de W + scaling·B·A, et pour
-    longueur (euclidienne) son nombre de `magnitude`. Aucune ligne de W + scaling·B·A n'est nulle.
+    weight : (out, in) flottant, le poids W de la base ; A : (r, in) ; B : (out, r) ; magnitude :
+    (out, 1), la longueur à donner à chaque ligne ; tous du même type ; scaling : le facteur α / r.
+    Rend (out, in), du type de weight : chaque ligne a la direction de la même ligne de
+    W + scaling·B·A, et pour longueur (euclidienne) son nombre de `magnitude`. Aucune ligne de
+    W + scaling·B·A n'est nulle.
 
-    Source : Liu et al., « DoRA: Weight-Decomposed Low-Rank Adaptation », ICML 2024, arXiv 2402.09353, équation (5).
+    Source : Liu et al., « DoRA: Weight-Decomposed Low-Rank Adaptation », ICML 2024, arXiv
+    2402.09353, équation (5).
     """
     ### BEGIN SOLUTION
     v = weight + scaling * (B @ A)
@@ -1489,12 +1512,12 @@ ch8.levels(NF4_LEVELS)
 def nf4_quantize(w: torch.Tensor, block_size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
     """Codes NF4 d'un tenseur, et l'échelle de chaque bloc.
 
-    w : flottant de forme quelconque, de n éléments, pas forcément contigu ; il est lu à plat, ligne après ligne, et
-        coupé en blocs de block_size éléments voisins.
-    Rend (codes, absmax). absmax, (n / block_size,) du type de w : le plus grand |w| de chaque bloc.
-    codes, (n,) uint8 : pour chaque élément, l'indice, de 0 à 15, du niveau de NF4_LEVELS le plus proche de
-    w / absmax du bloc ; à égalité, le niveau le plus bas. Un bloc entièrement nul a pour absmax 0 et pour codes 7,
-    le niveau 0.
+    w : flottant de forme quelconque, de n éléments, pas forcément contigu ; il est lu à plat, ligne
+        après ligne, et coupé en blocs de block_size éléments voisins.
+    Rend (codes, absmax). absmax, (n / block_size,) du type de w : le plus grand |w| de chaque bloc.
+    codes, (n,) uint8 : pour chaque élément, l'indice, de 0 à 15, du niveau de NF4_LEVELS le plus
+    proche de w / absmax du bloc ; à égalité, le niveau le plus bas. Un bloc entièrement nul a pour
+    absmax 0 et pour codes 7, le niveau 0.
     Lève ValueError si block_size ne divise pas n.
 
     Source : Dettmers et al., « QLoRA », NeurIPS 2023, § 3 et annexe E.
@@ -1626,17 +1649,18 @@ atelier.settle("where_to_merge", ch8.merges_table(merges_here, merges_author, de
 class QLoRALinear(nn.Module):
     """Une couche linéaire gelée, gardée sur quatre bits, et sa mise à jour de rang faible.
 
-    base : nn.Linear en float32, avec ou sans biais ; son nombre de poids est pair, et block_size le divise. La base
-        n'est pas modifiée, et la couche n'en garde que ce qui suit.
+    base : nn.Linear en float32, avec ou sans biais ; son nombre de poids est pair, et block_size le
+        divise. La base n'est pas modifiée, et la couche n'en garde que ce qui suit.
     rank, alpha : ceux de LoRALinear ; block_size : la taille des blocs, celle de nf4_quantize.
-    Le poids est gardé en codes NF4, deux par octet, avec un absmax par bloc : environ un demi-octet par poids en tout,
-    que state_dict() écrit et que load_state_dict() rend à une autre couche de même forme. Le biais, s'il y en a un, est
-    gardé, gelé. Seuls apprennent lora_A, (r, entrée), tiré d'une loi normale centrée, et lora_B, (sortie, r), nul au
-    départ.
-    forward(x) : x (…, entrée) → (…, sortie), la réponse du poids relu, plus le biais et la mise à jour de LoRA, sans
-    jamais former B·A ni garder le poids relu.
+    Le poids est gardé en codes NF4, deux par octet, avec un absmax par bloc : environ un demi-octet
+    par poids en tout, que state_dict() écrit et que load_state_dict() rend à une autre couche de
+    même forme. Le biais, s'il y en a un, est gardé, gelé. Seuls apprennent lora_A, (r, entrée),
+    tiré d'une loi normale centrée, et lora_B, (sortie, r), nul au départ. forward(x) : x
+    (…, entrée) → (…, sortie), la réponse du poids relu, plus le biais et la mise à jour de LoRA,
+    sans jamais former B·A ni garder le poids relu.
 
-    Source : Dettmers et al., « QLoRA », NeurIPS 2023, § 3, équation (5) ; sans la double quantification.
+    Source : Dettmers et al., « QLoRA », NeurIPS 2023, § 3, équation (5) ; sans la double
+    quantification.
     """
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, block_size: int = 64) -> None:
@@ -1770,13 +1794,15 @@ def dpo_loss(
 ) -> torch.Tensor:
     """Perte DPO d'un lot de préférences.
 
-    policy_chosen, policy_rejected, ref_chosen, ref_rejected : (B,) flottants, la log-probabilité (en nats) de la
-    réponse choisie, ou rejetée, de chaque paire, sous la politique et sous la référence. beta : sans unité, > 0.
-    Rend un tenseur à 0 dimension : la moyenne, sur les paires, de −ln σ(β·marge), où la marge est ce que l'écart entre
-    choisie et rejetée a gagné de la référence à la politique. Finie même pour de grands écarts ; aucun gradient ne va
-    à la référence.
+    policy_chosen, policy_rejected, ref_chosen, ref_rejected : (B,) flottants, la log-probabilité
+    (en nats) de la réponse choisie, ou rejetée, de chaque paire, sous la politique et sous la
+    référence. beta : sans unité, > 0.
+    Rend un tenseur à 0 dimension : la moyenne, sur les paires, de −ln σ(β·marge), où la marge est
+    ce que l'écart entre choisie et rejetée a gagné de la référence à la politique. Finie même pour
+    de grands écarts ; aucun gradient ne va à la référence.
 
-    Source : Rafailov et al., « Direct Preference Optimization », NeurIPS 2023, arXiv 2305.18290, équation (7).
+    Source : Rafailov et al., « Direct Preference Optimization », NeurIPS 2023, arXiv 2305.18290,
+    équation (7).
     """
     ### BEGIN SOLUTION
     policy = policy_chosen - policy_rejected

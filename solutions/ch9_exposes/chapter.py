@@ -193,16 +193,20 @@ def speculative_accept(
 ) -> tuple[int, torch.Tensor]:
     """Combien de jetons du brouillon la cible garde, et la loi du jeton suivant.
 
-    p_target : (K + 1, V) flottant, les lois de la cible à chacune des K places proposées, puis à celle qui les suit.
-    p_draft : (K, V) du même type, les lois dont le brouillon a tiré draft_tokens (K,), des entiers ; K ≥ 1, et un jeton
-        proposé n'y a jamais une probabilité nulle.
+    p_target : (K + 1, V) flottant, les lois de la cible à chacune des K places proposées, puis à
+    celle qui les suit.
+    p_draft : (K, V) du même type, les lois dont le brouillon a tiré draft_tokens (K,), des
+        entiers ; K ≥ 1, et un jeton proposé n'y a jamais une probabilité nulle.
     u : (K,) flottants de [0, 1), un tirage par jeton.
-    Le jeton de la place i est gardé si u_i est strictement inférieur au rapport de ce que lui donnent, dans l'ordre, la
-    cible et le brouillon ; au premier refus, lui et tous les suivants sont jetés.
-    Rend (n, loi) : n, un int de Python, le nombre de jetons gardés ; loi, (V,), du type de p_target, la loi où tirer le
-    suivant, telle que le texte écrit suive exactement la loi de la cible.
+    Le jeton de la place i est gardé si u_i est strictement inférieur au rapport de ce que lui
+    donnent, dans l'ordre, la cible et le brouillon ; au premier refus, lui et tous les suivants
+    sont jetés.
+    Rend (n, loi) : n, un int de Python, le nombre de jetons gardés ; loi, (V,), du type de
+    p_target, la loi où tirer le suivant, telle que le texte écrit suive exactement la loi de la
+    cible.
 
-    Source : Leviathan et al., « Fast Inference from Transformers via Speculative Decoding », 2023, algorithme 1.
+    Source : Leviathan et al., « Fast Inference from Transformers via Speculative Decoding », 2023,
+    algorithme 1.
     """
     ### BEGIN SOLUTION
     drawn = draft_tokens.long()[:, None]
@@ -512,14 +516,15 @@ ch9.plot_windows(windowed)
 def rope(x: torch.Tensor, positions: torch.Tensor, base: float = 10000.0) -> torch.Tensor:
     """Requêtes ou clés, tournées d'après leur rang.
 
-    x : (…, T, d) flottant, pas forcément contigu en mémoire ; positions : (T,) entiers, le rang de chaque jeton (ils ne
-    commencent pas forcément à 0, ni ne se suivent).
-    Rend un tenseur de la forme et du type de x. Les composantes vont par couples de voisines, (2i, 2i + 1), i = 0, 1… ;
-    au rang m, le couple i tourne de m·base^(−2i/d) radians, du premier axe vers le second. Les angles se comptent en
-    float32 ou mieux, quel que soit le type de x.
+    x : (…, T, d) flottant, pas forcément contigu en mémoire ; positions : (T,) entiers, le rang de
+    chaque jeton (ils ne commencent pas forcément à 0, ni ne se suivent).
+    Rend un tenseur de la forme et du type de x. Les composantes vont par couples de voisines,
+    (2i, 2i + 1), i = 0, 1… ; au rang m, le couple i tourne de m·base^(−2i/d) radians, du premier
+    axe vers le second. Les angles se comptent en float32 ou mieux, quel que soit le type de x.
     Lève ValueError si d est impair.
 
-    Source : Su et al., « RoFormer: Enhanced Transformer with Rotary Position Embedding », 2021, § 3.
+    Source : Su et al., « RoFormer: Enhanced Transformer with Rotary Position Embedding », 2021,
+    § 3.
     """
     ### BEGIN SOLUTION
     width = x.shape[-1]
