@@ -45,7 +45,8 @@ class Result:
         """Vrai s'il ne faut pas le remplacer par `other` sans qu'on le demande : plus grande échelle, autre machine."""
         from atelier.hardware import SCALES  # de la plus petite à la plus grande
 
-        return SCALES.index(self.scale) > SCALES.index(other.scale) or self.machine != other.machine
+        elsewhere = self.machine.split() != other.machine.split()  # une espace insécable n'en fait pas une autre
+        return SCALES.index(self.scale) > SCALES.index(other.scale) or elsewhere
 
 
 class Experiment:

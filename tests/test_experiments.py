@@ -118,6 +118,8 @@ def test_a_better_result_is_not_replaced_unasked(course, monkeypatch):
         before = path.read_bytes()
         assert make([]).record("ch1_x")[1] is not None and path.read_bytes() == before
         assert make([]).record("ch1_x", redo=True)[1] is None and path.read_bytes() != before
+    path.write_text(json.dumps(better | {"machine": better["machine"].replace(" ", "\u00a0")}), encoding="utf-8")
+    assert make([]).record("ch1_x")[1] is None, "une espace insécable ne fait pas une autre machine"
     monkeypatch.setenv("COURS_ECHELLE", "cpu")
     monkeypatch.setattr(hardware, "machine", lambda: better["machine"])
     path.write_text(json.dumps(better | {"scale": "essai"}), encoding="utf-8")
