@@ -239,7 +239,21 @@ def test_there_are_enough_attacks_of_every_kind():
 
 # --- ce que l'enseignant ouvre ----------------------------------------------------------------------------------------
 
-RISKY = ("script", "iframe", "object", "embed", "svg", "math", "style", "link", "form", "base", "meta", "img")
+RISKY = (
+    "script",
+    "iframe",
+    "object",
+    "embed",
+    "svg",
+    "annotation-xml",
+    "maction",
+    "style",
+    "link",
+    "form",
+    "base",
+    "meta",
+    "img",
+)
 
 
 class Page(html.parser.HTMLParser):
@@ -254,6 +268,8 @@ class Page(html.parser.HTMLParser):
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         if tag in RISKY:
             self.tags[tag] += 1
+        if tag == "math" and not {name for name, _ in attributes} <= {"xmlns", "display"}:  # atelier.export.mathml
+            self.wrong.append(f"<{tag}> avec {attributes}")
         for name, value in attributes:
             scheme = re.sub(r"[\s\x00-\x1f]", "", value or "").lower()
             if name.startswith("on") or re.match(r"(javascript|vbscript|data:text)", scheme):

@@ -72,13 +72,14 @@ def test_a_notebook_alone_in_an_empty_folder_works_and_survives_a_restart(elsewh
 
 
 ALONE = """
-import copy, sys, nbformat
+import copy, shlex, sys, nbformat
 from nbclient import NotebookClient
 path, address = sys.argv[1:]
 notebook = nbformat.read(path, as_version=4)
 first, second = notebook.cells[1:3]
 if address:
-    install = f"get_ipython().run_line_magic('pip', 'install -q {address}')"
+    magic = f"install -q {shlex.quote(address)}"
+    install = f"get_ipython().run_line_magic('pip', {magic!r})"
     first.source = first.source.split("is None:")[0] + "is None: " + install
 notebook.cells = [first, copy.deepcopy(first), second]  # exécutée, puis exécutée de nouveau
 for _ in range(2):  # puis dans un noyau neuf

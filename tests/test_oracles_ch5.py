@@ -233,8 +233,8 @@ def _zeros(reference: Any, model: GPT2LMHeadModel, layers: Any) -> float:
 
 def test_masks_survive_training(reference: Any, chapter: dict[str, Any], colibri: GPT2LMHeadModel) -> None:
     before = copy.deepcopy(chapter["colibri"].state_dict())
-    for way in ("at_once", "gradually"):
-        pruned = chapter[way](1e-3, 0, 4, amount=0.6)
+    for way, loss in (("at_once", {"loss_of": chapter["hard_loss"]}), ("gradually", {})):
+        pruned = chapter[way](1e-3, 0, 4, amount=0.6, **loss)
         assert _zeros(reference, pruned, chapter["linear_layers"]) == pytest.approx(0.6, abs=1e-4)
     assert all(torch.equal(v, before[k]) for k, v in chapter["colibri"].state_dict().items())
     forgotten = chapter["masked"](colibri, chapter["smallest_gone"](colibri, 0.6))

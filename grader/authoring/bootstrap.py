@@ -5,6 +5,7 @@ L'adresse n'est écrite que dans course.toml : `repository`, le dépôt public, 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -44,7 +45,7 @@ def address(course: Mapping[str, Any]) -> str:
 def first_cell(course: Mapping[str, Any]) -> str:
     """Le texte de la première cellule."""
     found = address(course)
-    return (FIRST + (INSTALL.format(address=found) if found else MISSING)).rstrip("\n")
+    return (FIRST + (INSTALL.format(address=shlex.quote(found)) if found else MISSING)).rstrip("\n")
 
 
 def badge(course: Mapping[str, Any], name: str) -> str:

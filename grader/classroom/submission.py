@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -361,7 +361,7 @@ def repair(notebook: NotebookNode, template: Template) -> tuple[NotebookNode, No
     matched: dict[str, int] = {}
     owners = [claimed(cell) for cell in notebook.cells]
     for wanted in template.graded:
-        index = find_cell(notebook, owners, wanted, template, notes)
+        index = find_cell(notebook, owners, wanted, template, notes, set(matched.values()))
         if index is not None:
             matched[wanted.grade_id] = index
     chosen = set(matched.values())
@@ -385,9 +385,17 @@ def repair(notebook: NotebookNode, template: Template) -> tuple[NotebookNode, No
 
 
 def find_cell(
-    notebook: NotebookNode, owners: Sequence[str], wanted: TemplateCell, template: Template, notes: Notes
+    notebook: NotebookNode,
+    owners: Sequence[str],
+    wanted: TemplateCell,
+    template: Template,
+    notes: Notes,
+    taken: Set[int] = frozenset(),
 ) -> int | None:
-    """Le rang, dans la copie, de la cellule qui correspond le mieux à `wanted`. owners : ce que chacune dit être."""
+    """Le rang, dans la copie, de la cellule qui correspond le mieux à `wanted`.
+
+    owners : ce que chacune dit être. taken : celles qui correspondent déjà à une autre.
+    """
     if wanted.role != "solution":
         found = [i for i, owner in enumerate(owners) if owner == wanted.grade_id]
         if not found:
@@ -399,6 +407,8 @@ def find_cell(
     exercises = {c.exercise for c in template.cells if c.role == "solution"}
     candidates, texts = [], []
     for i, (owner, cell) in enumerate(zip(owners, notebook.cells, strict=True)):
+        if i in taken:
+            continue
         defined = defines(cell.source, name)
         elsewhere = owner in exercises and owner != name and defines(cell.source, owner)
         if owner == name or (defined and not elsewhere and not owner.startswith("test_")):
