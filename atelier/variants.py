@@ -131,9 +131,10 @@ def save_variant(
     weights = {f"{name}.safetensors": _packed_weights(model)} if keep_weights else {}
     authors = authors_rows()
     kept = next((r for r in authors if r["name"] == name), None) if settings.recording() else None
-    if kept is not None and (kept.get("tokens", 0) > evaluation.tokens or not settings.measuring()):
+    finer = kept is not None and kept.get("tokens", 0) > evaluation.tokens
+    if kept is not None and (finer or not settings.measuring()):
         # un carnet que l'on exécute fait de courtes leçons, sur une machine occupée : seules les mesures remplacent
-        if kept.get("tokens", 0) > evaluation.tokens:
+        if finer:
             note(f"La ligne «\u00a0{name}\u00a0» de l'auteur, mesurée sur plus de jetons, est gardée telle quelle.")
         return row | {"losses": evaluation.losses}
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,7 @@ if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))
 
 import grader  # noqa: E402, F401 - avant nbformat, qu'il allège
+from atelier.launch import lab  # noqa: E402
 
 if "COURS_ETAT" not in os.environ:
     os.environ["COURS_ETAT"] = tempfile.mkdtemp(prefix="cours-etat-")
@@ -85,6 +90,30 @@ def browser():
         chromium = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield chromium
         chromium.close()
+
+
+def free_port() -> int:
+    """Un port de cette machine où personne n'écoute."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serving(line: list[str], port: int, folder: Path, env: dict[str, str], log: Path) -> Iterator[str]:
+    """Un serveur Jupyter lancé dans `folder` par cette commande, le temps du bloc : son adresse. log : ce qu'il dit."""
+    with open(log, "wb") as told:
+        server = subprocess.Popen(line, cwd=folder, env=env, stdout=told, stderr=told)
+        try:
+            deadline = time.monotonic() + 60
+            while lab.is_free(port):
+                assert server.poll() is None, log.read_text(encoding="utf-8")
+                assert time.monotonic() < deadline, "JupyterLab n'a pas démarré en une minute"
+                time.sleep(0.2)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
 
 
 def axe_faults(page, include: list[str] | None = None, exclude: list[str] | None = None) -> list[str]:

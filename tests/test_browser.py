@@ -10,15 +10,13 @@ import json
 import os
 import re
 import shutil
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, axe_faults, plain
+from conftest import ROOT, axe_faults, free_port, plain, serving
 
 from atelier.judging.exercise import Misconception
 from atelier.launch import lab
@@ -107,26 +105,12 @@ def course(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def address(course) -> Iterator[str]:
     """JupyterLab, lancé par la commande même de cours.py."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    python = Path(sys.executable)
+    python, port = Path(sys.executable), free_port()
     line = [*lab.command(python, course, port, browser=False), "--LabApp.expose_app_in_browser=True"]
     env = lab.variables(python, course, TOKEN) | {"COURS_ECHELLE": "essai", "PYTHONPATH": str(course)}
     del env["COURS_ETAT"]
-    log = open(course / "jupyter.log", "wb")
-    server = subprocess.Popen(line, cwd=course / "notebooks", env=env, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 60
-        while lab.is_free(port):
-            assert server.poll() is None, (course / "jupyter.log").read_text(encoding="utf-8")
-            assert time.monotonic() < deadline, "JupyterLab n'a pas démarré en une minute"
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
-        log.close()
+    with serving(line, port, course / "notebooks", env, course / "jupyter.log") as address:
+        yield address
 
 
 @pytest.fixture
@@ -254,14 +238,13 @@ def run_here(page, keys: str = "Control+Enter") -> None:
 
 
 def new_cell(page, cell, text: str):
-    """« Échap, b » sous cette cellule, puis le texte, exécuté. Rend la cellule écrite."""
+    """« Échap, b » sous cette cellule, puis le texte. Rend la cellule écrite."""
     cell.locator(".cm-content").click()
     page.keyboard.press("Escape")
     page.keyboard.press("b")
     page.keyboard.press("Enter")
     page.keyboard.insert_text(text)
-    written = page.locator(".jp-Notebook .jp-Cell.jp-mod-active")
-    return written
+    return page.locator(".jp-Notebook .jp-Cell.jp-mod-active")
 
 
 def answers(name: str) -> tuple[str, str, Misconception, Sequence[str]]:

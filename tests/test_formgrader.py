@@ -7,10 +7,7 @@ import csv
 import io
 import json
 import os
-import socket
-import subprocess
 import sys
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +15,7 @@ from typing import Any
 
 import matplotlib
 import pytest
-from conftest import ROOT
+from conftest import ROOT, free_port, serving
 from essai import exported
 
 from atelier import talk
@@ -95,27 +92,11 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Course:
 @pytest.fixture(scope="module")
 def address(course: Course) -> Iterator[str]:
     """Un serveur Jupyter dans le dossier du cours, comme l'enseignant le lance."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     line = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", f"--port={port}"]
-    log = open(course.folder.parent / "jupyter.log", "wb")
-    environment = {**os.environ, "JUPYTER_TOKEN": "essai"}
-    server = subprocess.Popen(line, cwd=course.folder, env=environment, stdout=log, stderr=log)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                assert server.poll() is None and time.monotonic() < deadline, Path(log.name).read_text()
-                time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
-        log.close()
+    env = {**os.environ, "JUPYTER_TOKEN": "essai"}
+    with serving(line, port, course.folder, env, course.folder.parent / "jupyter.log") as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from typing import NamedTuple
 from atelier.text import NBSP, THIN, plural, prose, typeset
 from grader import UserError
 from grader.authoring.chapters import Chapter, Problem, chapter_names, load_chapter
-from grader.authoring.words import misused, typography
+from grader.authoring.words import docstring, misused, typography
 from grader.cli import FrenchParser
 
 LANGUAGE = "fr"
@@ -110,7 +110,7 @@ def chapter_passages(chapter: Chapter) -> Iterator[Passage]:
 
 def code_passages(file: str, tree: ast.AST, names: frozenset[str], docstrings_only: bool = False) -> Iterator[Passage]:
     """Les phrases d'un code : docstrings et chaînes qui ont une espace, morceaux d'une f-chaîne recollés."""
-    docstrings = {_docstring(node) for node in ast.walk(tree)}
+    docstrings = {docstring(node) for node in ast.walk(tree)}
     inside: set[ast.AST] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):
@@ -177,12 +177,6 @@ def _names(tree: ast.AST) -> frozenset[str]:
 
 def _specs(node: ast.JoinedStr) -> list[ast.expr]:
     return [value.format_spec for value in node.values if isinstance(value, ast.FormattedValue) and value.format_spec]
-
-
-def _docstring(node: ast.AST) -> ast.expr | None:
-    body = getattr(node, "body", None)
-    first = body[0] if isinstance(body, list) and body else None
-    return first.value if isinstance(first, ast.Expr) else None
 
 
 # --- Ce qui est mal écrit ---------------------------------------------------------------------------------------------

@@ -79,7 +79,7 @@ def misused(text: str, names: Collection[str] = ()) -> Iterator[tuple[int, str]]
 def misused_in_code(tree: ast.AST, consignes: bool = True) -> Iterator[tuple[int, str]]:
     """De même dans les phrases d'un code : (ligne, phrase). consignes : celles des fonctions comprises."""
     names = {str(getattr(node, "id", getattr(node, "arg", ""))) for node in ast.walk(tree)}
-    skipped = set() if consignes else {_docstring(node) for node in ast.walk(tree)}
+    skipped = set() if consignes else {docstring(node) for node in ast.walk(tree)}
     for node in ast.walk(tree):
         if not isinstance(node, ast.Constant) or node in skipped or not isinstance(node.value, str):
             continue
@@ -102,7 +102,8 @@ def typography(text: str, signs: bool = True) -> Iterator[tuple[int, str, str]]:
         yield text.count("\n", 0, start), fault, around
 
 
-def _docstring(node: ast.AST) -> ast.expr | None:
+def docstring(node: ast.AST) -> ast.expr | None:
+    """La docstring de ce module, de cette classe ou de cette fonction ; None s'il n'y en a pas."""
     body = getattr(node, "body", None)
     first = body[0] if isinstance(body, list) and body else None
     return first.value if isinstance(first, ast.Expr) else None

@@ -21,12 +21,11 @@ from pathlib import Path, PurePosixPath
 import nbformat
 from nbgrader.utils import parse_utc
 
-from atelier import paths, talk
+from atelier import paths
 from atelier.paths import write_atomically
 from grader import UserError
-from grader.authoring.chapters import chapter_names
 from grader.classroom.archives import ARCHIVES, Received, clean_name, is_notebook_name, plausible, seconds, unpack
-from grader.classroom.course import CONFIG, Course
+from grader.classroom.course import CONFIG, Course, known_assignments
 from grader.classroom.layout import Layout, Who
 from grader.classroom.nbglue import Assignment, assignment, blank_copy, read_apart, refusal
 from grader.classroom.people import People, slug
@@ -106,7 +105,7 @@ class Collected:
 def collect(course: Course, source: Path) -> Collected:
     """Range les copies de `source` (archive ou dossier) dans le cours."""
     done = Collected()
-    ours = [*chapter_names(paths.root()), talk.ASSIGNMENT]
+    ours = known_assignments(paths.root())
     known = {name: assignment(name) for name in course.assignments() if name in ours}
     if not known:
         raise UserError(
@@ -210,7 +209,7 @@ def usual_assignment(copies: Sequence[Copy], known: dict[str, Assignment], sourc
 
 def identify(copies: Sequence[Copy], people: People, default: str, done: Collected) -> None:
     """Donne à chaque fichier son étudiant, et son devoir à ce qui ne dit pas le sien ; dit ce qui n'est à personne."""
-    layout = Layout([*chapter_names(paths.root()), talk.ASSIGNMENT], people.names)
+    layout = Layout(known_assignments(paths.root()), people.names)
     notebooks = [c for c in copies if c.item.kind == "notebook"]
     for copy, who in zip(notebooks, named(layout, notebooks), strict=True):
         copy.who = who

@@ -202,6 +202,11 @@ class Course:
         return ""
 
 
+def known_assignments(root: Path) -> list[str]:
+    """Ce qui peut être un devoir : les chapitres écrits, et l'exposé."""
+    return [*chapter_names(root), talk.ASSIGNMENT]
+
+
 def title_of(assignment: str) -> str:
     """Le titre d'un devoir, tel qu'une page le montre."""
     return {**paths.chapter_titles(), talk.ASSIGNMENT: talk.TITLE}.get(assignment, assignment)
@@ -252,25 +257,20 @@ def prepare(folder: Path, only: Sequence[str] = ()) -> list[tuple[str, int, floa
             f"{folder} existe et contient autre chose qu'un cours nbgrader\u00a0: choisissez un autre dossier."
         )
     known = chapter_names(root)
-    if unknown := [name for name in only if name not in (*known, talk.ASSIGNMENT)]:
+    if unknown := [name for name in only if name not in known_assignments(root)]:
         raise UserError(f"Chapitre inconnu\u00a0: {', '.join(unknown)}. Chapitres écrits\u00a0: {', '.join(known)}.")
     chapters = [n for n in only or known if n == talk.ASSIGNMENT or load_chapter(n, root).exercises]
     if not chapters:
         raise UserError("Aucun de ces chapitres n'a d'exercice à noter.")
-    for name in (n for n in chapters if n != talk.ASSIGNMENT):
-        for path in (root / "solutions" / name / f"{name}.ipynb", root / "notebooks" / f"{name}.ipynb"):
-            if not path.is_file():
-                raise UserError(
-                    f"Il manque {path.relative_to(root)}\u00a0: lancez d'abord «\u00a0python -m grader build\u00a0»."
-                )
+    sources = {name: given_notebook(name, root) for name in chapters}
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / CONFIG).exists():
         text = CONFIG_TEXT.format(root=str(root), course_id=folder.resolve().name)
         write_atomically(folder / CONFIG, text.encode())
     course = Course(folder)
     done = []
-    for name in chapters:
-        write_source(name, given_notebook(name, root), course.path("source", assignment=name))
+    for name, notebook in sources.items():
+        write_source(name, notebook, course.path("source", assignment=name))
         if problem := course.generate(name):
             raise UserError(
                 f"nbgrader n'a pas pu préparer {name}\u00a0: {problem}\n"
@@ -282,9 +282,17 @@ def prepare(folder: Path, only: Sequence[str] = ()) -> list[tuple[str, int, floa
 
 
 def given_notebook(name: str, root: Path) -> NotebookNode:
-    """La version de l'enseignant d'un devoir : le carnet résolu d'un chapitre, ou l'exposé, vide."""
+    """La version de l'enseignant d'un devoir : le carnet résolu d'un chapitre, ou l'exposé, vide.
+
+    Lève `UserError` si les carnets du chapitre ne sont pas construits.
+    """
     if name == talk.ASSIGNMENT:
         return nbformat.from_dict(talk.template(talk.TITLE))
+    for path in (root / "solutions" / name / f"{name}.ipynb", root / "notebooks" / f"{name}.ipynb"):
+        if not path.is_file():
+            raise UserError(
+                f"Il manque {path.relative_to(root)}\u00a0: lancez d'abord «\u00a0python -m grader build\u00a0»."
+            )
     return nbformat.read(root / "solutions" / name / f"{name}.ipynb", as_version=4)
 
 

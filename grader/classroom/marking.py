@@ -323,7 +323,7 @@ def summary(marked: Marked) -> str:
         lines += ["", "À savoir\u00a0:"]
         for student in sorted(marked.remarks):
             lines += [f"  {marked.who(student)}{NBSP}: {text}" for text in marked.remarks[student]]
-    waiting = [s for s in everyone if (copy := marked.marks.get(s)) and any(c.pending for c in copy.cells.values())]
+    waiting = [copy for copy in marked.marks.values() if copy.pending]
     if waiting:
         lines += ["", f"À noter à la main, dans formgrader{NBSP}: {plural(len(waiting), 'copie')}."]
     if marked.absent:

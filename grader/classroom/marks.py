@@ -121,6 +121,11 @@ class CopyMarks:
         return any(cell.by_hand for cell in self.cells.values())
 
     @property
+    def pending(self) -> list[str]:
+        """Ce que personne n'a encore noté à la main."""
+        return [exercise for exercise, cell in self.cells.items() if cell.pending]
+
+    @property
     def scores(self) -> dict[str, float]:
         return {exercise: cell.score for exercise, cell in self.cells.items()}
 

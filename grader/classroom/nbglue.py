@@ -24,6 +24,7 @@ from nbgrader.preprocessors import NbGraderPreprocessor
 
 from atelier import paths, talk
 from grader.authoring.chapters import Chapter, load_chapter
+from grader.classroom.course import given_notebook
 from grader.classroom.display import shortened
 from grader.classroom.grading import (
     Drawn,
@@ -89,8 +90,8 @@ class Assignment:
 def assignment(name: str) -> Assignment:
     """Le devoir `name`, lu une fois. Lève `ChapterError` si ce n'est ni un chapitre écrit, ni l'exposé."""
     if name == talk.ASSIGNMENT:
-        given = nbformat.from_dict(talk.template(talk.TITLE))
-        return Assignment(Chapter(name, talk.TITLE, Path(), [], {}, {}), Template.of(name, given, ()))
+        template = Template.of(name, given_notebook(name, paths.root()), ())
+        return Assignment(Chapter(name, talk.TITLE, Path(), [], {}, {}), template)
     chapter = load_chapter(name)
     path = paths.root() / "notebooks" / f"{name}.ipynb"
     if not path.is_file():

@@ -124,9 +124,9 @@ def read_sheet(course: Course, name: str) -> Sheet:
     for student, first, last, email in people:
         row = Row(student, " ".join(filter(None, (first, last))), None, {}, {}, email=email or "")
         if copy := marks.get(student):
-            row.score, row.scores, row.penalty = copy.score, copy.scores, copy.penalty
+            row.score, row.penalty, row.pending = copy.score, copy.penalty, copy.pending
+            row.scores = {id: score for id, score in copy.scores.items() if id not in row.pending}
             row.differences = copy.differences()
-            row.pending = [id for id, cell in copy.cells.items() if cell.pending]
             if found := read_copy(course, name, row, copy):
                 changed[student] = found
         rows.append(row)

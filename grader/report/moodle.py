@@ -83,7 +83,7 @@ def moodle_csv(sheet: Sheet, numbers: Mapping[str, Mapping[str, str]]) -> bytes:
     for row in sheet.rows:
         if person := numbers.get(row.student):
             id, name = f"Participant{person['number']}", safe(person["name"])
-            mark = None if row.score is None or row.pending else mark_within(sheet, row, out_of)
+            mark = None if sheet.mark(row) is None else mark_within(sheet, row, out_of)
             rows.append([id, name, decimal(mark), decimal(out_of), "-"])
     return render_csv(rows, ",")
 

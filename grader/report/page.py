@@ -45,7 +45,6 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     pages.filters |= {"number": number, "cut": cut}
-    pages.filters["share"] = lambda text: text.split("\u00a0")[0].strip("< ") or "0"
     pages.filters["percent"] = lambda share: percent(share, decimals=0)
     return pages
 

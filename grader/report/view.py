@@ -48,9 +48,12 @@ class View:
     also: str
     """Les autres exercices à reprendre, s'il y en a trop pour tout en dire d'abord."""
     exercises: Table
+    eases: list[float]
+    """Part moyenne des points de chacun de ces exercices, de 0 à 1."""
     weak: str
+    pending: str
+    """Les copies que quelqu'un doit encore noter ; "" s'il n'y en a pas."""
     marks: str
-    pending: list[str]
     lessons: list[Lesson]
     help: Table
     refused: list[tuple[str, str]]
@@ -96,9 +99,12 @@ def view(sheet: Sheet) -> View:
         if unclear[MOST_AGAIN:]
         else "",
         exercises=exercise_table(found),
+        eases=[item.ease for item in found],
         weak=f"Distinguent peu les étudiants{NBSP}: {', '.join(weak)}." if weak else "",
+        pending=f"À noter à la main, dans formgrader{NBSP}: {', '.join(map(who, sheet.pending))}."
+        if sheet.pending
+        else "",
         marks=marks(sheet),
-        pending=[who(row) for row in sheet.pending],
         lessons=[
             Lesson(
                 f"{item.exercise}, {mistake.name}{NBSP}: {plural(mistake.times, 'copie')} sur {item.copies}",

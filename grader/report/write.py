@@ -31,7 +31,7 @@ def marks_csv(sheet: Sheet) -> bytes:
     changed = any(row.differences for row in sheet.rows)
     rows[0] += ["retard", "à savoir"] if changed else []
     for row in sheet.rows:
-        scores = [decimal(None if id in row.pending else row.scores.get(id)) for id in sheet.points]
+        scores = [decimal(row.scores.get(id)) for id in sheet.points]
         total, mark = decimal(None if row.pending else row.score), decimal(sheet.mark(row))
         why = [decimal(-row.penalty) if row.penalty else "", f"{THIN}; ".join(row.differences)] if changed else []
         rows.append([safe(row.student), safe(row.name), total, decimal(sheet.max_score), mark, *scores, *why])
@@ -103,8 +103,7 @@ def class_report(sheet: Sheet) -> str:
     again = [wrapped(f"  {id}{NBSP}: ", f"{points} {sentence}", 6) for id, points, sentence in said.again]
     part("reprendre", [*again, *filter(None, [said.also])], NOTHING_AGAIN)
     part("exercices", [*table(said.exercises), *filter(None, [said.weak])])
-    by_hand = f"À noter à la main, dans formgrader{NBSP}: {', '.join(said.pending)}" if said.pending else ""
-    part("notes", [line for line in (by_hand, said.marks) if line])
+    part("notes", [line for line in (said.pending, said.marks) if line])
     part("idees", [line for x in said.lessons for line in (f"  {x.head}", wrapped("      ", x.sentence))], NO_LESSON)
     part("aide", table(said.help) if said.help.rows else [], NO_HELP)
     absent = [f"  Rien reçu ({len(said.absent)}){NBSP}: {', '.join(said.absent)}"] if said.absent else []
