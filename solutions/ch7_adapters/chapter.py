@@ -114,8 +114,9 @@ class Adapter(nn.Module):
     biais, et aucun autre paramètre. Entre les deux, une GELU, l'exacte ou son approximation par
     tanh.
     Au départ, `up` est entièrement nul, poids et biais : le module rend ce qu'il reçoit.
-    `down.weight` n'est pas nul. forward(x) : x (…, d_model) flottant, avec un nombre quelconque
-    d'axes ; rend la même forme et le même type.
+    `down.weight` n'est pas nul.
+    forward(x) : x (…, d_model) flottant, avec un nombre quelconque d'axes ; rend la même forme et
+    le même type.
 
     Source : Houlsby et al., « Parameter-Efficient Transfer Learning for NLP », 2019, § 2.1 et
     figure 2.

@@ -342,8 +342,9 @@ class LoRALinear(nn.Module):
     rank : le rang r ; alpha : nombre sans unité, la mise à jour est multipliée par alpha / rank.
     Les deux seuls paramètres qui apprennent sont lora_A, (r, entrée), tiré d'une loi normale
     centrée, et lora_B, (sortie, r), nul au départ : la couche répond alors exactement comme la
-    base. forward(x) : x (…, entrée) → (…, sortie), soit base(x) + (alpha / rank) · B(A x), calculé
-    sans jamais former la matrice B·A.
+    base.
+    forward(x) : x (…, entrée) → (…, sortie), soit base(x) + (alpha / rank) · B(A x), calculé sans
+    jamais former la matrice B·A.
     Lève ValueError si rank < 1 ou si rank dépasse la plus petite dimension de la base.
 
     Source : Hu et al., « LoRA », ICLR 2022, § 4.1 et figure 1.
@@ -1655,9 +1656,9 @@ class QLoRALinear(nn.Module):
     Le poids est gardé en codes NF4, deux par octet, avec un absmax par bloc : environ un demi-octet
     par poids en tout, que state_dict() écrit et que load_state_dict() rend à une autre couche de
     même forme. Le biais, s'il y en a un, est gardé, gelé. Seuls apprennent lora_A, (r, entrée),
-    tiré d'une loi normale centrée, et lora_B, (sortie, r), nul au départ. forward(x) : x
-    (…, entrée) → (…, sortie), la réponse du poids relu, plus le biais et la mise à jour de LoRA,
-    sans jamais former B·A ni garder le poids relu.
+    tiré d'une loi normale centrée, et lora_B, (sortie, r), nul au départ.
+    forward(x) : x (…, entrée) → (…, sortie), la réponse du poids relu, plus le biais et la mise à
+    jour de LoRA, sans jamais former B·A ni garder le poids relu.
 
     Source : Dettmers et al., « QLoRA », NeurIPS 2023, § 3, équation (5) ; sans la double
     quantification.
